@@ -1,0 +1,166 @@
+/* The C ABI between Go and libtorch: the only header of the shim.
+ *
+ * Rules of the house
+ *  - No C++ type and no exception crosses this line. A function that can fail
+ *    returns a ct_error: NULL on success, else a malloc'ed string whose first
+ *    byte is the kind of the error (see CT_ERR_*) and whose rest is the
+ *    message without a backtrace. The caller frees it with ct_free.
+ *  - A ct_tensor is a counted reference to a libtorch tensor. Whoever gets one
+ *    from here frees it, once, with ct_tensors_free. NULL is the undefined
+ *    tensor (Python's None).
+ *  - Every ATen operator is reached through ct_call, with its arguments
+ *    flattened into 64-bit words, so that no pointer into Go memory is ever
+ *    stored in Go memory that C reads.
+ */
+#ifndef CYCLECAP_TORCH_H
+#define CYCLECAP_TORCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define CT_API __attribute__((visibility("default")))
+#else
+#define CT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ct_tensor_s *ct_tensor;
+typedef struct ct_generator_s *ct_generator;
+typedef char *ct_error;
+
+/* Kinds of error, the first byte of a ct_error; Python's exception beside. */
+#define CT_ERR_RUNTIME 'R'         /* RuntimeError */
+#define CT_ERR_INDEX 'I'           /* IndexError */
+#define CT_ERR_VALUE 'V'           /* ValueError */
+#define CT_ERR_TYPE 'T'            /* TypeError */
+#define CT_ERR_NOT_IMPLEMENTED 'N' /* NotImplementedError */
+#define CT_ERR_MEMORY 'M'          /* OutOfMemoryError */
+
+CT_API void ct_free(void *p);
+
+/* ---- operators ---------------------------------------------------------- */
+
+/* A flattened value is one header word, tag | count << 8, and its payload. */
+enum ct_tag {
+  CT_NONE = 0,       /* -                                                */
+  CT_TENSOR = 1,     /* 1 word: ct_tensor                                */
+  CT_INT = 2,        /* 1 word; also dtype, layout and memory format     */
+  CT_DOUBLE = 3,     /* 1 word: the bits of a double                     */
+  CT_BOOL = 4,       /* 1 word: 0 or 1                                   */
+  CT_STRING = 5,     /* count = bytes, padded to whole words             */
+  CT_INTS = 6,       /* count words                                      */
+  CT_DOUBLES = 7,    /* count words                                      */
+  CT_BOOLS = 8,      /* count words                                      */
+  CT_TENSORS = 9,    /* count words: Tensor[]                            */
+  CT_OPT_TENSORS = 10, /* count words: Tensor?[], NULL is None           */
+  CT_DEVICE = 11,    /* 2 words: device type, index                      */
+  CT_GENERATOR = 12, /* 1 word: ct_generator                             */
+  CT_SCALARS = 13,   /* count words, doubles: Scalar[]                   */
+  CT_DEFAULT = 14,   /* -: the schema's default for this argument        */
+};
+
+/* Looks an operator up once, by schema name ("aten::add") and overload
+ * ("Tensor", or ""); *op is then good for the life of the process. */
+CT_API ct_error ct_op_find(const char *name, const char *overload, int *op);
+
+/* Calls an operator. args holds nargs flattened values in nwords words. The
+ * results come back flattened in rets (cap words; *nrets words are used);
+ * results that don't fit are an error. cap 0 drops the results, as for
+ * in-place operators. Results own their tensors. */
+CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
+                        int64_t *rets, int cap, int *nrets);
+
+/* The schema of one operator, or of all (name NULL), a line each. */
+CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
+
+/* ---- tensors ------------------------------------------------------------ */
+
+CT_API void ct_tensors_free(const ct_tensor *t, int n);
+/* Another counted reference to the same tensor. */
+CT_API ct_tensor ct_tensor_ref(ct_tensor t);
+/* Handles alive in this process; a leak shows as growth. */
+CT_API int64_t ct_tensors_alive(void);
+
+typedef struct {
+  int64_t numel, storage_offset, nbytes, storage_nbytes;
+  void *data;    /* first element; NULL on meta and for empty tensors */
+  void *storage; /* identity of the storage: equal for aliases */
+  int32_t dtype, device_type, device_index, dim;
+  int32_t requires_grad, is_leaf, is_contiguous, is_inference;
+} ct_info;
+/* Fills *info and, for at most max dimensions, sizes and strides. */
+CT_API ct_error ct_tensor_info(ct_tensor t, ct_info *info, int64_t *sizes,
+                               int64_t *strides, int max);
+
+/* Copies nbytes of host memory into the tensor (contiguous, CPU), or back. */
+CT_API ct_error ct_tensor_write(ct_tensor t, const void *src, size_t nbytes);
+CT_API ct_error ct_tensor_read(ct_tensor t, void *dst, size_t nbytes);
+
+/* ---- autograd and modes (per OS thread) --------------------------------- */
+
+CT_API ct_error ct_backward(const ct_tensor *outputs, const ct_tensor *grads,
+                            int n, int retain_graph, int create_graph);
+/* d outputs / d inputs; grads_out receives n_in tensors (NULL: not used). */
+CT_API ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads,
+                        int n_out, const ct_tensor *inputs, int n_in,
+                        int retain_graph, int create_graph, int allow_unused,
+                        ct_tensor *grads_out);
+CT_API ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad);
+CT_API ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad);
+CT_API ct_error ct_tensor_set_requires_grad(ct_tensor t, int on);
+/* t.data = other: t takes over other's storage, shape and dtype. */
+CT_API ct_error ct_tensor_set_data(ct_tensor t, ct_tensor other);
+
+/* Sets grad mode and returns the former one. */
+CT_API int ct_grad_mode(int on);
+CT_API void *ct_inference_enter(int on);
+CT_API void ct_inference_leave(void *guard);
+/* Turns autocast on for a device type (cpu 0, cuda 1) with a dtype; the
+ * former state goes to was_on and was_dtype, to be given back on leaving. */
+CT_API ct_error ct_autocast_enter(int device_type, int on, int dtype,
+                                  int *was_on, int *was_dtype);
+CT_API ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype);
+
+/* The id of the scope that owns new tensors of this OS thread (0: none). */
+CT_API int64_t ct_scope_get(void);
+CT_API int64_t ct_scope_set(int64_t id);
+
+/* ---- random ------------------------------------------------------------- */
+
+/* Seeds the default generators of all devices, as torch.manual_seed. */
+CT_API ct_error ct_manual_seed(uint64_t seed);
+CT_API ct_error ct_generator_new(int device_type, int device_index,
+                                 ct_generator *g);
+CT_API ct_error ct_generator_default(int device_type, int device_index,
+                                     ct_generator *g);
+CT_API void ct_generator_free(ct_generator g);
+CT_API ct_error ct_generator_seed(ct_generator g, uint64_t seed);
+CT_API ct_error ct_generator_get_state(ct_generator g, ct_tensor *state);
+CT_API ct_error ct_generator_set_state(ct_generator g, ct_tensor state);
+
+/* ---- devices, threads, build -------------------------------------------- */
+
+/* To be called before any other CUDA question: opens libtorch_cuda.so beside
+ * libtorch_cpu.so. Fails with the loader's own words where it can't; *found
+ * says whether the file is there at all. */
+CT_API ct_error ct_cuda_open(int *found);
+/* Devices that CUDA reports; 0 without a driver, *why then says so. */
+CT_API int ct_cuda_device_count(char **why);
+CT_API ct_error ct_cuda_synchronize(int index);
+
+CT_API void ct_set_num_threads(int n);
+CT_API int ct_get_num_threads(void);
+
+/* Facts about the build as "key=value" lines: compiled (version of the
+ * headers), runtime (version of the library in use), path, capability, mkl,
+ * mkldnn, openmp, gloo, nccl. */
+CT_API ct_error ct_build_info(char **text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

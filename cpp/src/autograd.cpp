@@ -1,0 +1,113 @@
+// Backward, gradients, and the modes that libtorch keeps per OS thread.
+#include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "common.h"
+
+namespace {
+
+thread_local int64_t scope_id = 0;
+
+torch::autograd::variable_list list_of(const ct_tensor *t, int n) {
+  torch::autograd::variable_list l;
+  l.reserve(n);
+  for (int i = 0; i < n; i++) l.push_back(ct::borrow(t ? t[i] : nullptr));
+  return l;
+}
+
+}  // namespace
+
+extern "C" {
+
+ct_error ct_backward(const ct_tensor *outputs, const ct_tensor *grads, int n,
+                     int retain_graph, int create_graph) {
+  return ct::guard([&] {
+    torch::autograd::backward(list_of(outputs, n), list_of(grads, n),
+                              retain_graph != 0, create_graph != 0);
+  });
+}
+
+ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int n_out,
+                 const ct_tensor *inputs, int n_in, int retain_graph,
+                 int create_graph, int allow_unused, ct_tensor *grads_out) {
+  return ct::guard([&] {
+    auto g = torch::autograd::grad(
+        list_of(outputs, n_out), list_of(inputs, n_in), list_of(grads, n_out),
+        retain_graph != 0, create_graph != 0, allow_unused != 0);
+    for (int i = 0; i < n_in; i++) grads_out[i] = ct::own(g[i]);
+  });
+}
+
+ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad) {
+  return ct::guard([&] { *grad = ct::own(ct::borrow(t).grad()); });
+}
+
+ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad) {
+  return ct::guard(
+      [&] { ct::borrow(t).mutable_grad() = ct::borrow(grad); });
+}
+
+ct_error ct_tensor_set_requires_grad(ct_tensor t, int on) {
+  return ct::guard([&] {
+    at::Tensor x = ct::borrow(t);
+    TORCH_CHECK(x.is_leaf() || on,
+                "you can only change requires_grad flags of leaf variables");
+    TORCH_CHECK(!on || at::isFloatingType(x.scalar_type()) ||
+                    at::isComplexType(x.scalar_type()),
+                "only Tensors of floating point and complex dtype can require "
+                "gradients");
+    x.set_requires_grad(on != 0);
+  });
+}
+
+ct_error ct_tensor_set_data(ct_tensor t, ct_tensor other) {
+  return ct::guard([&] { ct::borrow(t).set_data(ct::borrow(other)); });
+}
+
+int ct_grad_mode(int on) {
+  const bool was = c10::GradMode::is_enabled();
+  c10::GradMode::set_enabled(on != 0);
+  return was;
+}
+
+void *ct_inference_enter(int on) { return new c10::InferenceMode(on != 0); }
+
+void ct_inference_leave(void *guard) {
+  delete static_cast<c10::InferenceMode *>(guard);
+}
+
+ct_error ct_autocast_enter(int device_type, int on, int dtype, int *was_on,
+                           int *was_dtype) {
+  return ct::guard([&] {
+    const auto d = static_cast<c10::DeviceType>(device_type);
+    *was_on = at::autocast::is_autocast_enabled(d);
+    *was_dtype = static_cast<int>(at::autocast::get_autocast_dtype(d));
+    at::autocast::set_autocast_enabled(d, on != 0);
+    if (on) at::autocast::set_autocast_dtype(d, static_cast<at::ScalarType>(dtype));
+    at::autocast::increment_nesting();
+  });
+}
+
+ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
+  return ct::guard([&] {
+    const auto d = static_cast<c10::DeviceType>(device_type);
+    // The cache holds low-precision copies of weights; they must not outlive
+    // the outermost region (as in Python's autocast.__exit__).
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(d, was_on != 0);
+    at::autocast::set_autocast_dtype(d, static_cast<at::ScalarType>(was_dtype));
+  });
+}
+
+int64_t ct_scope_get(void) { return scope_id; }
+
+int64_t ct_scope_set(int64_t id) {
+  const int64_t was = scope_id;
+  scope_id = id;
+  return was;
+}
+
+}  // extern "C"

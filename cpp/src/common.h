@@ -1,0 +1,71 @@
+// Shared by the shim's translation units: handles and the line that no
+// exception crosses.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "cyclecap_torch.h"
+
+namespace ct {
+
+// A handle is the TensorImpl itself with one reference held; no box around it.
+inline at::Tensor borrow(ct_tensor t) {
+  if (t == nullptr) return at::Tensor();
+  return at::Tensor(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::
+          reclaim_copy(reinterpret_cast<c10::TensorImpl *>(t)));
+}
+
+ct_tensor own(at::Tensor t);  // tensor.cpp: it counts
+
+inline const at::Generator &generator(ct_generator g) {
+  return *reinterpret_cast<at::Generator *>(g);
+}
+
+inline char *copy_string(const std::string &s) {
+  char *p = static_cast<char *>(std::malloc(s.size() + 1));
+  if (p == nullptr) std::abort();
+  std::memcpy(p, s.c_str(), s.size() + 1);
+  return p;
+}
+
+inline ct_error make_error(char kind, const char *what) {
+  return copy_string(std::string(1, kind) + what);
+}
+
+// Runs f; an exception becomes the error string. what_without_backtrace
+// matters: what() symbolises a backtrace, which takes milliseconds.
+template <class F>
+ct_error guard(F &&f) noexcept {
+  try {
+    f();
+    return nullptr;
+  } catch (const c10::OutOfMemoryError &e) {
+    return make_error(CT_ERR_MEMORY, e.what_without_backtrace());
+  } catch (const c10::IndexError &e) {
+    return make_error(CT_ERR_INDEX, e.what_without_backtrace());
+  } catch (const c10::ValueError &e) {
+    return make_error(CT_ERR_VALUE, e.what_without_backtrace());
+  } catch (const c10::TypeError &e) {
+    return make_error(CT_ERR_TYPE, e.what_without_backtrace());
+  } catch (const c10::NotImplementedError &e) {
+    return make_error(CT_ERR_NOT_IMPLEMENTED, e.what_without_backtrace());
+  } catch (const c10::Error &e) {
+    return make_error(CT_ERR_RUNTIME, e.what_without_backtrace());
+  } catch (const std::bad_alloc &e) {
+    return make_error(CT_ERR_MEMORY, "out of memory");
+  } catch (const std::exception &e) {
+    return make_error(CT_ERR_RUNTIME, e.what());
+  } catch (...) {
+    return make_error(CT_ERR_RUNTIME, "unknown C++ exception");
+  }
+}
+
+}  // namespace ct

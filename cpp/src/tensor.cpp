@@ -1,0 +1,86 @@
+// Tensor life and data.
+#include <atomic>
+
+#include "common.h"
+
+namespace {
+std::atomic<int64_t> alive{0};
+
+void check_host(const at::Tensor &t, size_t nbytes) {
+  TORCH_CHECK(t.device().is_cpu(), "host memory is asked of a tensor on ",
+              t.device());
+  TORCH_CHECK(t.is_contiguous(), "the tensor is not contiguous");
+  TORCH_CHECK(nbytes == t.nbytes(), nbytes, " bytes given for a tensor of ",
+              t.nbytes());
+}
+}  // namespace
+
+namespace ct {
+ct_tensor own(at::Tensor t) {
+  if (!t.defined()) return nullptr;
+  alive.fetch_add(1, std::memory_order_relaxed);
+  return reinterpret_cast<ct_tensor>(t.unsafeReleaseTensorImpl());
+}
+}  // namespace ct
+
+extern "C" {
+
+void ct_free(void *p) { std::free(p); }
+
+void ct_tensors_free(const ct_tensor *t, int n) {
+  int64_t freed = 0;
+  for (int i = 0; i < n; i++) {
+    if (t[i] == nullptr) continue;
+    c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+        reinterpret_cast<c10::TensorImpl *>(t[i]));
+    freed++;
+  }
+  alive.fetch_sub(freed, std::memory_order_relaxed);
+}
+
+ct_tensor ct_tensor_ref(ct_tensor t) { return ct::own(ct::borrow(t)); }
+
+int64_t ct_tensors_alive(void) { return alive.load(); }
+
+ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
+                        int64_t *strides, int max) {
+  return ct::guard([&] {
+    at::Tensor t = ct::borrow(h);
+    info->numel = t.numel();
+    info->storage_offset = t.storage_offset();
+    info->nbytes = static_cast<int64_t>(t.nbytes());
+    info->storage_nbytes = static_cast<int64_t>(t.storage().nbytes());
+    info->data = t.device().is_meta() ? nullptr : t.data_ptr();
+    info->storage = t.storage().unsafeGetStorageImpl();
+    info->dtype = static_cast<int32_t>(t.scalar_type());
+    info->device_type = static_cast<int32_t>(t.device().type());
+    info->device_index = t.device().index();
+    info->dim = static_cast<int32_t>(t.dim());
+    info->requires_grad = t.requires_grad();
+    info->is_leaf = t.is_leaf();
+    info->is_contiguous = t.is_contiguous();
+    info->is_inference = t.is_inference();
+    for (int i = 0; i < info->dim && i < max; i++) {
+      sizes[i] = t.size(i);
+      strides[i] = t.stride(i);
+    }
+  });
+}
+
+ct_error ct_tensor_write(ct_tensor h, const void *src, size_t nbytes) {
+  return ct::guard([&] {
+    at::Tensor t = ct::borrow(h);
+    check_host(t, nbytes);
+    if (nbytes > 0) std::memcpy(t.data_ptr(), src, nbytes);
+  });
+}
+
+ct_error ct_tensor_read(ct_tensor h, void *dst, size_t nbytes) {
+  return ct::guard([&] {
+    at::Tensor t = ct::borrow(h);
+    check_host(t, nbytes);
+    if (nbytes > 0) std::memcpy(dst, t.data_ptr(), nbytes);
+  });
+}
+
+}  // extern "C"

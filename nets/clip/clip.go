@@ -1,0 +1,314 @@
+// Package clip is CLIP (Radford et al. 2021) with a vision transformer, as
+// OpenAI's code and open_clip compute it. Parameter names are OpenAI's.
+package clip
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// Config has the sizes of a CLIP; all can be told from its weights.
+type Config struct {
+	EmbedDim    int64 // width of the features
+	ImageSize   int64 // pixels a side
+	PatchSize   int64
+	VisionWidth int64
+	VisionDepth int64 // layers
+	Context     int64 // tokens of a text, start and end included
+	Vocab       int64
+	TextWidth   int64
+	TextHeads   int64
+	TextDepth   int64 // layers
+}
+
+// ViTB32 is OpenAI's ViT-B/32.
+func ViTB32() Config {
+	return Config{EmbedDim: 512, ImageSize: 224, PatchSize: 32, VisionWidth: 768, VisionDepth: 12,
+		Context: 77, Vocab: 49408, TextWidth: 512, TextHeads: 8, TextDepth: 12}
+}
+
+// headDim is the width of an attention head in every CLIP of OpenAI's.
+const headDim = 64
+
+// String names the vision transformer in OpenAI's way: "ViT-B/32".
+func (c Config) String() string {
+	size := map[int64]string{768: "B", 1024: "L", 1280: "H"}[c.VisionWidth]
+	if size == "" {
+		size = fmt.Sprintf("%dx%d", c.VisionWidth, c.VisionDepth)
+	}
+	s := fmt.Sprintf("ViT-%s/%d", size, c.PatchSize)
+	if c.ImageSize != 224 {
+		s += fmt.Sprintf("@%dpx", c.ImageSize)
+	}
+	return s
+}
+
+// ConfigOf tells the sizes from weights with OpenAI's names.
+func ConfigOf(sd *nn.StateDict) (Config, error) {
+	var c Config
+	need := func(name string, dim int) (torch.Tensor, error) {
+		t, ok := sd.Get(name)
+		switch {
+		case !ok:
+			return t, fmt.Errorf("not a CLIP with a vision transformer: %s is missing", name)
+		case t.Dim() != dim:
+			return t, fmt.Errorf("not a CLIP: %s has %d dimensions instead of %d", name, t.Dim(), dim)
+		}
+		return t, nil
+	}
+	conv, err := need("visual.conv1.weight", 4)
+	if err != nil {
+		return c, err
+	}
+	c.VisionWidth, c.PatchSize = conv.Size(0), conv.Size(3)
+	pos, err := need("visual.positional_embedding", 2)
+	if err != nil {
+		return c, err
+	}
+	grid := int64(math.Round(math.Sqrt(float64(pos.Size(0) - 1))))
+	if grid*grid+1 != pos.Size(0) {
+		return c, fmt.Errorf("visual.positional_embedding has %d rows, which is no square of patches and a class token", pos.Size(0))
+	}
+	c.ImageSize = grid * c.PatchSize
+	proj, err := need("text_projection", 2)
+	if err != nil {
+		return c, err
+	}
+	c.TextWidth, c.EmbedDim = proj.Size(0), proj.Size(1)
+	text, err := need("positional_embedding", 2)
+	if err != nil {
+		return c, err
+	}
+	c.Context = text.Size(0)
+	words, err := need("token_embedding.weight", 2)
+	if err != nil {
+		return c, err
+	}
+	c.Vocab = words.Size(0)
+	c.VisionDepth = depth(sd, "visual.transformer.resblocks.")
+	c.TextDepth = depth(sd, "transformer.resblocks.")
+	c.TextHeads = max(1, c.TextWidth/headDim)
+	for _, w := range []int64{c.VisionWidth, c.TextWidth} {
+		if w%headDim != 0 {
+			return c, fmt.Errorf("a width of %d is no multiple of %d, the width of a head of CLIP", w, headDim)
+		}
+	}
+	return c, nil
+}
+
+func depth(sd *nn.StateDict, prefix string) (n int64) {
+	for {
+		if _, ok := sd.Get(fmt.Sprintf("%s%d.ln_1.weight", prefix, n)); !ok {
+			return n
+		}
+		n++
+	}
+}
+
+// Model is both encoders.
+type Model struct {
+	Config              Config `name:"-"`
+	PositionalEmbedding torch.Tensor
+	TextProjection      torch.Tensor
+	LogitScale          torch.Tensor
+	Visual              *Vision
+	Transformer         *Transformer
+	TokenEmbedding      *nn.EmbeddingModule
+	LnFinal             *nn.LayerNormModule
+}
+
+// Vision is the image encoder.
+type Vision struct {
+	ClassEmbedding      torch.Tensor
+	PositionalEmbedding torch.Tensor
+	Proj                torch.Tensor
+	Conv1               *nn.Conv2dModule
+	LnPre               *nn.LayerNormModule
+	Transformer         *Transformer
+	LnPost              *nn.LayerNormModule
+}
+
+// Transformer is a stack of residual attention blocks.
+type Transformer struct{ Resblocks []*Block }
+
+// Block is one pre-norm layer.
+type Block struct {
+	Attn *Attention
+	Ln1  *nn.LayerNormModule `name:"ln_1"`
+	Mlp  *MLP
+	Ln2  *nn.LayerNormModule `name:"ln_2"`
+}
+
+// Attention is nn.MultiheadAttention with its packed input projection.
+type Attention struct {
+	InProjWeight torch.Tensor
+	InProjBias   torch.Tensor
+	OutProj      *nn.LinearModule
+	heads        int64
+}
+
+// MLP is the feed-forward part with QuickGELU between.
+type MLP struct {
+	CFc   *nn.LinearModule
+	CProj *nn.LinearModule
+}
+
+// New makes a CLIP with initial weights as OpenAI's code draws them
+// (initialize_parameters of its CLIP class). Use it to train from scratch.
+func New(c Config) *Model {
+	m := &Model{
+		Config:              c,
+		Visual:              newVision(c),
+		Transformer:         newTransformer(c.TextWidth, c.TextDepth, c.TextHeads),
+		TokenEmbedding:      nn.Embedding(c.Vocab, c.TextWidth),
+		PositionalEmbedding: param(c.Context, c.TextWidth),
+		LnFinal:             nn.LayerNorm([]int64{c.TextWidth}, 1e-5),
+		TextProjection:      param(c.TextWidth, c.EmbedDim),
+		LogitScale:          torch.Full([]int64{}, math.Log(1/0.07)).Keep().SetRequiresGrad(true),
+	}
+	torch.NoGrad(func() {
+		normal(m.TokenEmbedding.Weight, 0.02)
+		normal(m.PositionalEmbedding, 0.01)
+		w := float64(c.TextWidth)
+		attn, fc := math.Pow(w, -0.5), math.Pow(2*w, -0.5)
+		proj := attn * math.Pow(float64(2*c.TextDepth), -0.5)
+		for _, b := range m.Transformer.Resblocks {
+			normal(b.Attn.InProjWeight, attn)
+			normal(b.Attn.OutProj.Weight, proj)
+			normal(b.Mlp.CFc.Weight, fc)
+			normal(b.Mlp.CProj.Weight, proj)
+		}
+		normal(m.TextProjection, attn)
+	})
+	return m
+}
+
+func newVision(c Config) *Vision {
+	grid := c.ImageSize / c.PatchSize
+	v := &Vision{
+		Conv1: nn.Conv2d(3, c.VisionWidth, c.PatchSize, c.PatchSize, 0, false),
+		LnPre: nn.LayerNorm([]int64{c.VisionWidth}, 1e-5),
+	}
+	scale := math.Pow(float64(c.VisionWidth), -0.5)
+	scaled := func(shape ...int64) torch.Tensor {
+		return torch.Tidy(func() torch.Tensor { return torch.Randn(shape).MulScalar(scale) }).Keep().SetRequiresGrad(true)
+	}
+	v.ClassEmbedding = scaled(c.VisionWidth)
+	v.PositionalEmbedding = scaled(grid*grid+1, c.VisionWidth)
+	v.Transformer = newTransformer(c.VisionWidth, c.VisionDepth, c.VisionWidth/headDim)
+	v.LnPost = nn.LayerNorm([]int64{c.VisionWidth}, 1e-5)
+	v.Proj = scaled(c.VisionWidth, c.EmbedDim)
+	return v
+}
+
+func newTransformer(width, depth, heads int64) *Transformer {
+	t := &Transformer{}
+	for range depth {
+		attn := &Attention{
+			InProjWeight: param(3*width, width),
+			InProjBias:   torch.Zeros([]int64{3 * width}).Keep().SetRequiresGrad(true),
+			OutProj:      nn.Linear(width, width, true),
+			heads:        heads,
+		}
+		torch.NoGrad(func() {
+			// nn.MultiheadAttention: xavier_uniform_ on the packed matrix.
+			bound := math.Sqrt(3.0) * math.Sqrt(2.0/float64(4*width))
+			attn.InProjWeight.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound))
+			attn.OutProj.Bias.Zero_()
+		})
+		t.Resblocks = append(t.Resblocks, &Block{
+			Attn: attn,
+			Ln1:  nn.LayerNorm([]int64{width}, 1e-5),
+			Mlp:  &MLP{CFc: nn.Linear(width, 4*width, true), CProj: nn.Linear(4*width, width, true)},
+			Ln2:  nn.LayerNorm([]int64{width}, 1e-5),
+		})
+	}
+	return t
+}
+
+func param(shape ...int64) torch.Tensor {
+	return torch.Empty(shape).Keep().SetRequiresGrad(true)
+}
+
+func normal(t torch.Tensor, std float64) { t.Normal_(torch.WithStd(std)) }
+
+// Constants are names that OpenAI's archives hold beside the weights.
+var Constants = []string{"input_resolution", "context_length", "vocab_size"}
+
+// Load makes a CLIP from weights with OpenAI's names, without a copy of them.
+func Load(sd *nn.StateDict) (m *Model, err error) {
+	c, err := ConfigOf(sd)
+	if err != nil {
+		return nil, err
+	}
+	err = torch.Scope(func() error {
+		torch.OnDevice(torch.Meta, func() { m = New(c) })
+		return nn.LoadStateDict(m, sd, Constants...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("CLIP %v: %w", c, err)
+	}
+	return m, nil
+}
+
+// EncodeImage gives the features [n, embed] of photos [n, 3, size, size],
+// normalised in CLIP's way (package photo). They are not L2-normalised.
+func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
+	if s := pixels.Shape(); len(s) != 4 || s[1] != 3 || s[2] != m.Config.ImageSize || s[3] != m.Config.ImageSize {
+		torch.Throw("clip.encode_image", "photos of shape [n, 3, %d, %d] are needed, not %s", m.Config.ImageSize, m.Config.ImageSize,
+			strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
+	}
+	v := m.Visual
+	x := v.Conv1.Forward(pixels)                                   // [n, width, grid, grid]
+	n, width := x.Size(0), x.Size(1)                               //
+	x = x.Reshape([]int64{n, width, -1}).Permute([]int64{0, 2, 1}) // [n, grid², width]
+	class := v.ClassEmbedding.Add(torch.Zeros([]int64{n, 1, width}, torch.WithDType(x.DType()), torch.WithDevice(x.Device())))
+	x = torch.Cat([]torch.Tensor{class, x}, torch.WithDim(1)) // [n, grid²+1, width]
+	x = v.LnPre.Forward(x.Add(v.PositionalEmbedding))
+	x = v.Transformer.Forward(x, false)
+	return v.LnPost.Forward(x.Select(1, 0)).Matmul(v.Proj) // [n, embed]
+}
+
+// EncodeText gives the features [n, embed] of texts as token ids [n, context]
+// (int64; start token, text, end token, zeros). The feature is taken at the
+// end token, the largest id.
+func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
+	if s := ids.Shape(); len(s) != 2 || s[1] != m.Config.Context {
+		torch.Throw("clip.encode_text", "token ids of shape [n, %d] are needed, not %s", m.Config.Context, strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
+	}
+	x := m.TokenEmbedding.Forward(ids).Add(m.PositionalEmbedding) // [n, context, width]
+	x = m.Transformer.Forward(x, true)
+	x = m.LnFinal.Forward(x)
+	row := torch.Arange(0, x.Size(0), torch.WithDType(torch.Int64), torch.WithDevice(x.Device()))
+	end := ids.Argmax(torch.WithDim(-1))
+	return x.Index([]torch.Tensor{row, end}).Matmul(m.TextProjection)
+}
+
+// Forward maps [n, t, width] to itself; causal lets a position see only those
+// before it.
+func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
+	for _, b := range t.Resblocks {
+		x = x.Add(b.Attn.Forward(b.Ln1.Forward(x), causal))
+		x = x.Add(b.Mlp.Forward(b.Ln2.Forward(x)))
+	}
+	return x
+}
+
+// Forward is self-attention over [n, t, width].
+func (a *Attention) Forward(x torch.Tensor, causal bool) torch.Tensor {
+	n, t, d := x.Size(0), x.Size(1), x.Size(2)
+	qkv := torch.Linear(x, a.InProjWeight, torch.WithBias(a.InProjBias)).
+		View([]int64{n, t, 3, a.heads, d / a.heads}).Permute([]int64{2, 0, 3, 1, 4}).Unbind() // 3 x [n, heads, t, head]
+	y := torch.ScaledDotProductAttention(qkv[0], qkv[1], qkv[2], torch.WithIsCausal(causal))
+	return a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
+}
+
+// Forward is linear, QuickGELU, linear.
+func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
+	x = m.CFc.Forward(x)
+	return m.CProj.Forward(x.Mul(x.MulScalar(1.702).Sigmoid()))
+}

@@ -1,0 +1,237 @@
+// Package clipcap is ClipCap (Mokady et al. 2021): a mapper turns a CLIP
+// feature into a prefix of GPT-2 embeddings, and GPT-2 continues it with a
+// caption. The decoding rules are ClipCap's, with a key-value cache.
+package clipcap
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// Mapper turns features [n, clip width] into prefixes [n, length, GPT-2 width].
+type Mapper interface {
+	Forward(features torch.Tensor) torch.Tensor
+	// FeatureWidth, PrefixLength and Width give the three sizes.
+	FeatureWidth() int64
+	PrefixLength() int64
+	Width() int64
+}
+
+// TransformerConfig has the sizes of the transformer mapper; the paper's are
+// 512, 768, 40, 40, 8 layers and 8 heads.
+type TransformerConfig struct {
+	FeatureWidth int64 // of the CLIP feature
+	Width        int64 // of GPT-2
+	ClipLength   int64 // tokens that the feature is turned into
+	PrefixLength int64
+	Layers       int64
+	Heads        int64
+}
+
+// PaperTransformer is the mapper of the paper's Table 1.
+func PaperTransformer() TransformerConfig {
+	return TransformerConfig{FeatureWidth: 512, Width: 768, ClipLength: 40, PrefixLength: 40, Layers: 8, Heads: 8}
+}
+
+// TransformerMapper is ClipCap's mapper of type "transformer".
+type TransformerMapper struct {
+	Config      TransformerConfig `name:"-"`
+	PrefixConst torch.Tensor
+	Transformer *mapperTransformer
+	Linear      *nn.LinearModule
+}
+
+type mapperTransformer struct{ Layers []*mapperLayer }
+
+type mapperLayer struct {
+	Norm1 *nn.LayerNormModule `name:"norm1"`
+	Attn  *mapperAttention
+	Norm2 *nn.LayerNormModule `name:"norm2"`
+	Mlp   *mapperMLP
+}
+
+type mapperAttention struct {
+	ToQueries    *nn.LinearModule
+	ToKeysValues *nn.LinearModule
+	Project      *nn.LinearModule
+	heads        int64
+}
+
+type mapperMLP struct {
+	Fc1 *nn.LinearModule `name:"fc1"`
+	Fc2 *nn.LinearModule `name:"fc2"`
+}
+
+// NewTransformerMapper makes a mapper with initial weights as ClipCap's code
+// draws them.
+func NewTransformerMapper(c TransformerConfig) *TransformerMapper {
+	m := &TransformerMapper{Config: c, Transformer: &mapperTransformer{}}
+	d := c.Width
+	for range c.Layers {
+		m.Transformer.Layers = append(m.Transformer.Layers, &mapperLayer{
+			Norm1: nn.LayerNorm([]int64{d}, 1e-5),
+			Attn: &mapperAttention{
+				ToQueries:    nn.Linear(d, d, false),
+				ToKeysValues: nn.Linear(d, 2*d, false),
+				Project:      nn.Linear(d, d, true),
+				heads:        c.Heads,
+			},
+			Norm2: nn.LayerNorm([]int64{d}, 1e-5),
+			Mlp:   &mapperMLP{Fc1: nn.Linear(d, 2*d, true), Fc2: nn.Linear(2*d, d, true)},
+		})
+	}
+	m.Linear = nn.Linear(c.FeatureWidth, c.ClipLength*d, true)
+	m.PrefixConst = torch.Randn([]int64{c.PrefixLength, d}).Keep().SetRequiresGrad(true)
+	return m
+}
+
+// FeatureWidth gives the width of the features.
+func (m *TransformerMapper) FeatureWidth() int64 { return m.Config.FeatureWidth }
+
+// PrefixLength gives the length of the prefix.
+func (m *TransformerMapper) PrefixLength() int64 { return m.Config.PrefixLength }
+
+// Width gives the width of GPT-2.
+func (m *TransformerMapper) Width() int64 { return m.Config.Width }
+
+// Forward maps [n, feature] to [n, prefix, width]: the feature as ClipLength
+// tokens, followed by as many learned constants as the prefix is long, go
+// through the transformer; the constants' outputs are the prefix.
+func (m *TransformerMapper) Forward(features torch.Tensor) torch.Tensor {
+	n := features.Size(0)
+	x := m.Linear.Forward(features).View([]int64{n, m.Config.ClipLength, -1}) // [n, clip, d]
+	prefix := m.PrefixConst.Unsqueeze(0).Expand([]int64{n, m.Config.PrefixLength, m.Config.Width})
+	x = torch.Cat([]torch.Tensor{x, prefix}, torch.WithDim(1)) // [n, clip+prefix, d]
+	for _, l := range m.Transformer.Layers {
+		x = x.Add(l.Attn.forward(l.Norm1.Forward(x)))
+		x = x.Add(l.Mlp.forward(l.Norm2.Forward(x)))
+	}
+	return x.Slice(torch.WithDim(1), torch.WithStart(m.Config.ClipLength))
+}
+
+func (a *mapperAttention) forward(x torch.Tensor) torch.Tensor {
+	n, t, d := x.Size(0), x.Size(1), x.Size(2)
+	head := d / a.heads
+	q := a.ToQueries.Forward(x).Reshape([]int64{n, t, a.heads, head})
+	kv := a.ToKeysValues.Forward(x).Reshape([]int64{n, t, 2, a.heads, head})
+	k, v := kv.Select(2, 0), kv.Select(2, 1) // [n, t, heads, head]
+	// Softmax over the keys' axis, which stands before the heads' here.
+	w := torch.Einsum("bnhd,bmhd->bnmh", []torch.Tensor{q, k}).MulScalar(math.Pow(float64(head), -0.5)).Softmax(2)
+	y := torch.Einsum("bnmh,bmhd->bnhd", []torch.Tensor{w, v}).Reshape([]int64{n, t, d})
+	return a.Project.Forward(y)
+}
+
+func (m *mapperMLP) forward(x torch.Tensor) torch.Tensor {
+	return m.Fc2.Forward(m.Fc1.Forward(x).Relu())
+}
+
+// MLPMapper is ClipCap's mapper of type "mlp": two linear layers with Tanh
+// between, named model.0 and model.2.
+type MLPMapper struct {
+	Model  *mlpLayers
+	length int64
+}
+
+type mlpLayers struct {
+	First  *nn.LinearModule `name:"0"`
+	Second *nn.LinearModule `name:"2"`
+}
+
+// NewMLPMapper makes an MLP mapper with initial weights.
+func NewMLPMapper(featureWidth, width, prefixLength int64) *MLPMapper {
+	hidden := width * prefixLength / 2
+	return &MLPMapper{
+		Model:  &mlpLayers{First: nn.Linear(featureWidth, hidden, true), Second: nn.Linear(hidden, width*prefixLength, true)},
+		length: prefixLength,
+	}
+}
+
+// FeatureWidth gives the width of the features.
+func (m *MLPMapper) FeatureWidth() int64 { return m.Model.First.Weight.Size(1) }
+
+// PrefixLength gives the length of the prefix.
+func (m *MLPMapper) PrefixLength() int64 { return m.length }
+
+// Width gives the width of GPT-2.
+func (m *MLPMapper) Width() int64 { return m.Model.Second.Weight.Size(0) / m.length }
+
+// Forward maps [n, feature] to [n, prefix, width].
+func (m *MLPMapper) Forward(features torch.Tensor) torch.Tensor {
+	y := m.Model.Second.Forward(m.Model.First.Forward(features).Tanh())
+	return y.View([]int64{-1, m.length, m.Width()})
+}
+
+// LoadMapper makes the mapper that weights describe (names as in ClipCap's
+// checkpoints, "clip_project.…"), for a GPT-2 of a width. Heads are not in the
+// weights; ClipCap's mapper has 8.
+func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
+	const prefix = "clip_project."
+	own := nn.NewStateDict()
+	var extra []string
+	for _, name := range sd.Names() {
+		if !strings.HasPrefix(name, prefix) {
+			extra = append(extra, name)
+			continue
+		}
+		t, _ := sd.Get(name)
+		own.Add(strings.TrimPrefix(name, prefix), t)
+	}
+	if own.Len() == 0 {
+		return nil, fmt.Errorf("not a ClipCap decoder: no tensor is named clip_project.…")
+	}
+	if len(extra) > 0 {
+		return nil, fmt.Errorf("not a ClipCap mapper: %d tensors are named otherwise than clip_project.…, such as %s", len(extra), extra[0])
+	}
+	err = torch.Scope(func() error {
+		var module any
+		if constant, ok := own.Get("prefix_const"); ok {
+			c, err := transformerConfigOf(own, constant)
+			if err != nil {
+				return err
+			}
+			torch.OnDevice(torch.Meta, func() { module = NewTransformerMapper(c) })
+			m = module.(*TransformerMapper)
+		} else {
+			first, ok := own.Get("model.0.weight")
+			second, ok2 := own.Get("model.2.weight")
+			if !ok || !ok2 || first.Dim() != 2 || second.Dim() != 2 {
+				return fmt.Errorf("neither a transformer mapper (clip_project.prefix_const) nor an MLP mapper (clip_project.model.0.weight and model.2.weight)")
+			}
+			if second.Size(0)%width != 0 {
+				return fmt.Errorf("the MLP mapper gives %d numbers, which is no whole number of GPT-2's embeddings of width %d", second.Size(0), width)
+			}
+			torch.OnDevice(torch.Meta, func() { module = NewMLPMapper(first.Size(1), width, second.Size(0)/width) })
+			m = module.(*MLPMapper)
+		}
+		if m.Width() != width {
+			return fmt.Errorf("the mapper's width is %d, GPT-2's is %d: they were not trained together", m.Width(), width)
+		}
+		return nn.LoadStateDict(module, own)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ClipCap mapper: %w", err)
+	}
+	return m, nil
+}
+
+func transformerConfigOf(sd *nn.StateDict, constant torch.Tensor) (TransformerConfig, error) {
+	linear, ok := sd.Get("linear.weight")
+	if !ok || linear.Dim() != 2 || constant.Dim() != 2 {
+		return TransformerConfig{}, fmt.Errorf("clip_project.linear.weight or clip_project.prefix_const is no matrix")
+	}
+	c := TransformerConfig{FeatureWidth: linear.Size(1), Width: constant.Size(1), PrefixLength: constant.Size(0), Heads: 8}
+	if c.Width == 0 || linear.Size(0)%c.Width != 0 || c.Width%c.Heads != 0 {
+		return c, fmt.Errorf("clip_project.linear gives %d numbers for tokens of width %d with %d heads", linear.Size(0), c.Width, c.Heads)
+	}
+	c.ClipLength = linear.Size(0) / c.Width
+	for {
+		if _, ok := sd.Get(fmt.Sprintf("transformer.layers.%d.norm1.weight", c.Layers)); !ok {
+			return c, nil
+		}
+		c.Layers++
+	}
+}

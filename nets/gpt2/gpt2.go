@@ -1,0 +1,324 @@
+// Package gpt2 is the GPT-2 language model (Radford et al. 2019), as
+// transformers' GPT2LMHeadModel computes it: the same operators in the same
+// order, so that on one libtorch the logits are the same bits.
+//
+// Parameter names are transformers' without the leading "transformer."; the
+// output head is tied to wte.weight.
+package gpt2
+
+import (
+	"fmt"
+	"math"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// Config has the sizes of a GPT-2, under transformers' names.
+type Config struct {
+	VocabSize  int64
+	NPositions int64
+	NEmbd      int64
+	NLayer     int64
+	NHead      int64
+	// LayerNormEpsilon is 1e-5 in every released GPT-2.
+	LayerNormEpsilon float64
+}
+
+// Small is the released "gpt2" of 124 million parameters.
+func Small() Config {
+	return Config{VocabSize: 50257, NPositions: 1024, NEmbd: 768, NLayer: 12, NHead: 12, LayerNormEpsilon: 1e-5}
+}
+
+// ConfigOf tells the sizes from weights. The number of heads is not in them:
+// every released size has heads of 64, and so must this one.
+func ConfigOf(sd *nn.StateDict) (Config, error) {
+	wte, ok := sd.Get("wte.weight")
+	wpe, ok2 := sd.Get("wpe.weight")
+	if !ok || !ok2 || wte.Dim() != 2 || wpe.Dim() != 2 {
+		return Config{}, fmt.Errorf("not a GPT-2: the matrices wte.weight and wpe.weight are missing")
+	}
+	c := Config{VocabSize: wte.Size(0), NPositions: wpe.Size(0), NEmbd: wte.Size(1), LayerNormEpsilon: 1e-5}
+	for {
+		if _, ok := sd.Get(fmt.Sprintf("h.%d.ln_1.weight", c.NLayer)); !ok {
+			break
+		}
+		c.NLayer++
+	}
+	const headDim = 64
+	if c.NEmbd%headDim != 0 {
+		return Config{}, fmt.Errorf("the GPT-2's width %d is no multiple of %d, the width of a head: give its number of heads", c.NEmbd, headDim)
+	}
+	c.NHead = c.NEmbd / headDim
+	return c, nil
+}
+
+// Model is GPT-2 with its tied head.
+type Model struct {
+	Config Config `name:"-"`
+	Wte    *nn.EmbeddingModule
+	Wpe    *nn.EmbeddingModule
+	H      []*Block
+	LnF    *nn.LayerNormModule
+}
+
+// Block is one layer: pre-norm attention and a pre-norm MLP.
+type Block struct {
+	Ln1  *nn.LayerNormModule `name:"ln_1"`
+	Attn *Attention
+	Ln2  *nn.LayerNormModule `name:"ln_2"`
+	Mlp  *MLP
+}
+
+// Attention is causal self-attention with packed query, key and value.
+type Attention struct {
+	CAttn *Conv1D
+	CProj *Conv1D
+	heads int64
+}
+
+// MLP is the feed-forward part, four times as wide inside.
+type MLP struct {
+	CFc   *Conv1D
+	CProj *Conv1D
+}
+
+// Conv1D is a linear layer whose weight is stored [in, out], as OpenAI's
+// original has it.
+type Conv1D struct {
+	Weight torch.Tensor
+	Bias   torch.Tensor
+}
+
+// New makes a GPT-2 with initial weights: normal with deviation 0.02, biases
+// 0, and the residual projections scaled down by sqrt(2 layers), drawn in the
+// order in which transformers draws them.
+func New(c Config) *Model {
+	m := &Model{Config: c, Wte: nn.Embedding(c.VocabSize, c.NEmbd), Wpe: nn.Embedding(c.NPositions, c.NEmbd)}
+	for range c.NLayer {
+		b := &Block{
+			Ln1:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
+			Attn: &Attention{CAttn: newConv1D(3*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, c.NEmbd), heads: c.NHead},
+			Ln2:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
+			Mlp:  &MLP{CFc: newConv1D(4*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, 4*c.NEmbd)},
+		}
+		m.H = append(m.H, b)
+	}
+	m.LnF = nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon)
+	m.init()
+	return m
+}
+
+func newConv1D(out, in int64) *Conv1D {
+	c := &Conv1D{Weight: torch.Empty([]int64{in, out}), Bias: torch.Zeros([]int64{out})}
+	normal(c.Weight, 0.02)
+	c.Weight.Keep().SetRequiresGrad(true)
+	c.Bias.Keep().SetRequiresGrad(true)
+	return c
+}
+
+func normal(t torch.Tensor, std float64) {
+	torch.NoGrad(func() { t.Normal_(torch.WithMean(0), torch.WithStd(std)) })
+}
+
+// init draws the weights a second time, as transformers' post_init does after
+// its layers' constructors have drawn them once. What transformers draws for
+// the head and throws away when it ties it comes after all this, so it is left
+// out.
+func (m *Model) init() {
+	residual := 0.02 / math.Sqrt(float64(2*m.Config.NLayer))
+	normal(m.Wte.Weight, 0.02)
+	normal(m.Wpe.Weight, 0.02)
+	for _, b := range m.H {
+		normal(b.Attn.CAttn.Weight, 0.02)
+		normal(b.Attn.CProj.Weight, 0.02)
+		normal(b.Attn.CProj.Weight, residual)
+		normal(b.Mlp.CFc.Weight, 0.02)
+		normal(b.Mlp.CProj.Weight, 0.02)
+		normal(b.Mlp.CProj.Weight, residual)
+	}
+}
+
+// Load makes a GPT-2 from weights, without a copy of them. extra names what
+// the weights may hold beside the model's own.
+func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
+	c, err := ConfigOf(sd)
+	if err != nil {
+		return nil, err
+	}
+	return LoadConfig(c, sd, extra...)
+}
+
+// LoadConfig is Load for a GPT-2 whose sizes can't be told from its weights.
+func LoadConfig(c Config, sd *nn.StateDict, extra ...string) (m *Model, err error) {
+	if c.NHead <= 0 || c.NEmbd%c.NHead != 0 {
+		return nil, fmt.Errorf("GPT-2: a width of %d does not divide into %d heads", c.NEmbd, c.NHead)
+	}
+	err = torch.Scope(func() error {
+		torch.OnDevice(torch.Meta, func() { m = New(c) })
+		return nn.LoadStateDict(m, sd, extra...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("GPT-2: %w", err)
+	}
+	return m, nil
+}
+
+// Cache holds the keys and values of the positions that have been seen, so
+// that a step computes its own position only. Its memory is taken once, for
+// as many positions as will come.
+type Cache struct {
+	Len          int64 // positions seen
+	keys, values []torch.Tensor
+}
+
+// NewCache makes room for batch sequences of at most length positions.
+func (m *Model) NewCache(batch, length int64) *Cache {
+	c := &Cache{}
+	w := m.Wte.Weight
+	shape := []int64{batch, m.Config.NHead, length, m.Config.NEmbd / m.Config.NHead}
+	for range m.H {
+		c.keys = append(c.keys, torch.Empty(shape, torch.WithDType(w.DType()), torch.WithDevice(w.Device())))
+		c.values = append(c.values, torch.Empty(shape, torch.WithDType(w.DType()), torch.WithDevice(w.Device())))
+	}
+	return c
+}
+
+// Close frees the cache before its scope ends.
+func (c *Cache) Close() {
+	for _, list := range [][]torch.Tensor{c.keys, c.values} {
+		for _, t := range list {
+			t.Close()
+		}
+	}
+}
+
+// Batch gives the number of sequences.
+func (c *Cache) Batch() int64 { return c.keys[0].Size(0) }
+
+// Select keeps the sequences that rows names (int64 [n]), in its order, with
+// repetitions: what beam search does after a step. shared says how many
+// leading positions are known to be equal in all that may change places, so
+// that they need not move; it is used where the number of rows stays.
+// Call it inside of the scope that made the cache.
+func (c *Cache) Select(rows torch.Tensor, shared int64) {
+	n := rows.Size(0)
+	for _, list := range [][]torch.Tensor{c.keys, c.values} {
+		for i, t := range list {
+			moved := torch.Tidy(func() torch.Tensor {
+				if n == t.Size(0) {
+					part := t.Narrow(2, shared, c.Len-shared)
+					part.Copy_(part.IndexSelect(0, rows))
+					return torch.Tensor{}
+				}
+				m := torch.Empty([]int64{n, t.Size(1), t.Size(2), t.Size(3)}, torch.WithDType(t.DType()), torch.WithDevice(t.Device()))
+				m.Narrow(2, 0, c.Len).Copy_(t.Narrow(2, 0, c.Len).IndexSelect(0, rows))
+				return m
+			})
+			if moved.Defined() {
+				t.Close()
+				list[i] = moved
+			}
+		}
+	}
+}
+
+// extend adds the keys and values [b, heads, t, head] of layer i and gives
+// those of all positions.
+func (c *Cache) extend(i int, k, v torch.Tensor) (keys, values torch.Tensor) {
+	t := k.Size(2)
+	if room := c.keys[i].Size(2); c.Len+t > room {
+		torch.Throw("gpt2.cache", "%d positions are needed, room was made for %d", c.Len+t, room)
+	}
+	c.keys[i].Narrow(2, c.Len, t).Copy_(k)
+	c.values[i].Narrow(2, c.Len, t).Copy_(v)
+	return c.keys[i].Narrow(2, 0, c.Len+t), c.values[i].Narrow(2, 0, c.Len+t)
+}
+
+// Embed gives the embeddings [b, t, n_embd] of token ids [b, t].
+func (m *Model) Embed(ids torch.Tensor) torch.Tensor { return m.Wte.Forward(ids) }
+
+// Forward gives the last hidden states [b, t, n_embd], after ln_f, for input
+// embeddings [b, t, n_embd] at the positions behind those of the cache (nil:
+// from 0, and none is kept). mask (none: causal) is an additive float or a
+// boolean attention mask [b, 1, t, t], needed only to reproduce a padded
+// batch bit by bit: padding behind a text is never looked at by the text.
+func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) torch.Tensor {
+	t := embeds.Size(1)
+	var past int64
+	if cache != nil {
+		past = cache.Len
+	}
+	if past+t > m.Config.NPositions {
+		torch.Throw("gpt2", "%d positions are asked for, the model has %d", past+t, m.Config.NPositions)
+	}
+	if d := embeds.Size(2); d != m.Config.NEmbd {
+		torch.Throw("gpt2", "embeddings of width %d are given to a model of width %d", d, m.Config.NEmbd)
+	}
+	position := torch.Arange(past, past+t, torch.WithDType(torch.Int64), torch.WithDevice(embeds.Device())).Unsqueeze(0)
+	x := embeds.Add(m.Wpe.Forward(position))
+	for i, b := range m.H {
+		x = b.forward(x, cache, i, mask)
+	}
+	if cache != nil {
+		cache.Len += t
+	}
+	return m.LnF.Forward(x)
+}
+
+// Logits gives the scores [..., vocab] of hidden states [..., n_embd].
+func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
+	return torch.Linear(hidden, m.Wte.Weight)
+}
+
+func (b *Block) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
+	x = b.Attn.forward(b.Ln1.Forward(x), cache, layer, mask).Add(x)
+	return x.Add(b.Mlp.Forward(b.Ln2.Forward(x)))
+}
+
+func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
+	n, t, d := x.Size(0), x.Size(1), x.Size(2)
+	head := d / a.heads
+	qkv := a.CAttn.Forward(x).Split(d, torch.WithDim(2)) // 3 x [n, t, d]
+	for i, p := range qkv {
+		qkv[i] = p.View([]int64{n, t, a.heads, head}).Transpose(1, 2) // [n, heads, t, head]
+	}
+	q, k, v := qkv[0], qkv[1], qkv[2]
+	if cache != nil {
+		k, v = cache.extend(layer, k, v)
+	}
+	opts := []torch.Option{torch.WithScale(1 / math.Sqrt(float64(head)))}
+	switch {
+	case mask.Defined():
+		opts = append(opts, torch.WithAttnMask(mask))
+	case t > 1:
+		if k.Size(2) > t {
+			torch.Throw("gpt2.attention", "several positions at once behind a cache need a mask")
+		}
+		opts = append(opts, torch.WithIsCausal(true))
+	}
+	y := torch.ScaledDotProductAttention(q, k, v, opts...) // [n, heads, t, head]
+	return a.CProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
+}
+
+// Forward maps [n, t, n_embd] to itself through the wide layer.
+func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
+	return m.CProj.Forward(newGELU(m.CFc.Forward(x)))
+}
+
+// newGELU is GPT-2's tanh approximation of GELU written out operator by
+// operator, as transformers' "gelu_new" is: libtorch's fused
+// gelu(approximate="tanh") differs in the last bits.
+func newGELU(x torch.Tensor) torch.Tensor {
+	inner := x.Add(x.PowScalar(3.0).MulScalar(0.044715)).MulScalar(math.Sqrt(2 / math.Pi))
+	return x.MulScalar(0.5).Mul(inner.Tanh().AddScalar(1.0))
+}
+
+// Forward is x W + b for x [..., in], as one addmm.
+func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
+	shape := x.Shape()
+	in := shape[len(shape)-1]
+	y := c.Bias.Addmm(x.View([]int64{-1, in}), c.Weight)
+	shape[len(shape)-1] = c.Weight.Size(1)
+	return y.View(shape)
+}

@@ -1,0 +1,123 @@
+package torch
+
+import "fmt"
+
+// DType is a tensor's element type; its values are libtorch's ScalarType.
+type DType int8
+
+// The element types, named as in PyTorch.
+const (
+	Uint8          DType = 0
+	Int8           DType = 1
+	Int16          DType = 2
+	Int32          DType = 3
+	Int64          DType = 4
+	Float16        DType = 5
+	Float32        DType = 6
+	Float64        DType = 7
+	Complex32      DType = 8
+	Complex64      DType = 9
+	Complex128     DType = 10
+	Bool           DType = 11
+	BFloat16       DType = 15
+	Float8E5M2     DType = 23
+	Float8E4M3FN   DType = 24
+	Float8E5M2FNUZ DType = 25
+	Float8E4M3FNUZ DType = 26
+	Uint16         DType = 27
+	Uint32         DType = 28
+	Uint64         DType = 29
+	Float8E8M0FNU  DType = 44
+)
+
+var dtypes = map[DType]struct {
+	name string
+	size int64
+}{
+	Uint8: {"uint8", 1}, Int8: {"int8", 1}, Int16: {"int16", 2}, Int32: {"int32", 4}, Int64: {"int64", 8},
+	Float16: {"float16", 2}, Float32: {"float32", 4}, Float64: {"float64", 8},
+	Complex32: {"complex32", 4}, Complex64: {"complex64", 8}, Complex128: {"complex128", 16},
+	Bool: {"bool", 1}, BFloat16: {"bfloat16", 2},
+	Float8E5M2: {"float8_e5m2", 1}, Float8E4M3FN: {"float8_e4m3fn", 1},
+	Float8E5M2FNUZ: {"float8_e5m2fnuz", 1}, Float8E4M3FNUZ: {"float8_e4m3fnuz", 1},
+	Uint16: {"uint16", 2}, Uint32: {"uint32", 4}, Uint64: {"uint64", 8}, Float8E8M0FNU: {"float8_e8m0fnu", 1},
+}
+
+// String gives PyTorch's name without "torch.": "float32", "bfloat16".
+func (d DType) String() string {
+	if t, ok := dtypes[d]; ok {
+		return t.name
+	}
+	return fmt.Sprintf("dtype(%d)", int8(d))
+}
+
+// Size gives the bytes of one element.
+func (d DType) Size() int64 { return dtypes[d].size }
+
+// IsFloat tells floating point types (complex ones are none).
+func (d DType) IsFloat() bool {
+	switch d {
+	case Float16, Float32, Float64, BFloat16, Float8E5M2, Float8E4M3FN, Float8E5M2FNUZ, Float8E4M3FNUZ, Float8E8M0FNU:
+		return true
+	}
+	return false
+}
+
+// ParseDType reads a name as String gives it, with "torch." or without, or
+// the short forms f16, bf16, f32 and f64.
+func ParseDType(s string) (DType, error) {
+	switch s {
+	case "f16":
+		return Float16, nil
+	case "bf16":
+		return BFloat16, nil
+	case "f32":
+		return Float32, nil
+	case "f64":
+		return Float64, nil
+	}
+	for d, t := range dtypes {
+		if s == t.name || s == "torch."+t.name {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown dtype %q (f32, bf16, f16, f64, or a PyTorch name such as float32)", s)
+}
+
+// Element is a Go type that a tensor's elements can be read and written as.
+// Half precisions have no Go type: convert with To(Float32) first.
+type Element interface {
+	uint8 | int8 | int16 | int32 | int64 | float32 | float64 | bool | complex64 | complex128 | uint16 | uint32 | uint64
+}
+
+func dtypeOf[T Element]() DType {
+	var v T
+	switch any(v).(type) {
+	case uint8:
+		return Uint8
+	case int8:
+		return Int8
+	case int16:
+		return Int16
+	case int32:
+		return Int32
+	case int64:
+		return Int64
+	case float32:
+		return Float32
+	case float64:
+		return Float64
+	case bool:
+		return Bool
+	case complex64:
+		return Complex64
+	case complex128:
+		return Complex128
+	case uint16:
+		return Uint16
+	case uint32:
+		return Uint32
+	default:
+		return Uint64
+	}
+}

@@ -1,0 +1,306 @@
+// Package shim is the only cgo package over libtorch: it turns the C ABI of
+// cpp/include/cyclecap_torch.h into Go functions on plain numbers. Package
+// torch builds everything that people use on it.
+package shim
+
+/*
+#cgo CFLAGS: -I${SRCDIR}/../../../cpp/include
+#cgo LDFLAGS: -lm -L${SRCDIR}/../../../build/lib -lcyclecap_torch -Wl,-rpath,${SRCDIR}/../../../build/lib -Wl,-rpath,$ORIGIN/../build/lib
+#include <malloc.h>
+#include <math.h>
+#include <stdlib.h>
+#include "cyclecap_torch.h"
+
+// Every OS thread that allocates gets an arena of its own from glibc, and a
+// freed tensor's pages stay with it. Two arenas keep resident memory flat.
+static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
+*/
+import "C"
+
+import "unsafe"
+
+func init() { C.limit_arenas() }
+
+// Tags of flattened values: enum ct_tag in the header.
+const (
+	None       = C.CT_NONE
+	Tensor     = C.CT_TENSOR
+	Int        = C.CT_INT
+	Double     = C.CT_DOUBLE
+	Bool       = C.CT_BOOL
+	String     = C.CT_STRING
+	Ints       = C.CT_INTS
+	Doubles    = C.CT_DOUBLES
+	Bools      = C.CT_BOOLS
+	Tensors    = C.CT_TENSORS
+	OptTensors = C.CT_OPT_TENSORS
+	Device     = C.CT_DEVICE
+	Generator  = C.CT_GENERATOR
+	Scalars    = C.CT_SCALARS
+	Default    = C.CT_DEFAULT
+)
+
+// Error is an error of the shim: its kind (a CT_ERR_ byte) and its message.
+type Error struct {
+	Kind byte
+	Text string
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// take turns a ct_error into a Go error and frees it.
+func take(e C.ct_error) error {
+	if e == nil {
+		return nil
+	}
+	s := C.GoString(e)
+	C.ct_free(unsafe.Pointer(e))
+	if s == "" {
+		return &Error{Kind: C.CT_ERR_RUNTIME}
+	}
+	return &Error{Kind: s[0], Text: s[1:]}
+}
+
+func tensor(p uintptr) C.ct_tensor { return *(*C.ct_tensor)(unsafe.Pointer(&p)) }
+
+func address(t C.ct_tensor) uintptr { return *(*uintptr)(unsafe.Pointer(&t)) }
+
+func tensors(p []uintptr) *C.ct_tensor {
+	if len(p) == 0 {
+		return nil
+	}
+	return (*C.ct_tensor)(unsafe.Pointer(unsafe.SliceData(p)))
+}
+
+func generator(p uintptr) C.ct_generator { return *(*C.ct_generator)(unsafe.Pointer(&p)) }
+
+func cbool(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// FindOp looks an operator up by schema name and overload.
+func FindOp(name, overload string) (int, error) {
+	n, o := C.CString(name), C.CString(overload)
+	defer C.free(unsafe.Pointer(n))
+	defer C.free(unsafe.Pointer(o))
+	var op C.int
+	err := take(C.ct_op_find(n, o, &op))
+	return int(op), err
+}
+
+// Call runs operator op on nargs flattened values and puts the flattened
+// results into rets; it returns how many words they take.
+func Call(op int, args []int64, nargs int, rets []int64) (int, error) {
+	var n C.int
+	err := C.ct_call(C.int(op), (*C.int64_t)(unsafe.SliceData(args)), C.int(len(args)), C.int(nargs),
+		(*C.int64_t)(unsafe.SliceData(rets)), C.int(len(rets)), &n)
+	if err != nil {
+		return 0, take(err)
+	}
+	return int(n), nil
+}
+
+// Schema gives the schema of one operator, or of all where name is empty.
+func Schema(name, overload string) (string, error) {
+	var n *C.char
+	if name != "" {
+		n = C.CString(name)
+		defer C.free(unsafe.Pointer(n))
+	}
+	o := C.CString(overload)
+	defer C.free(unsafe.Pointer(o))
+	return text(func(out **C.char) C.ct_error { return C.ct_schema(n, o, out) })
+}
+
+func text(f func(**C.char) C.ct_error) (string, error) {
+	var out *C.char
+	if err := take(f(&out)); err != nil {
+		return "", err
+	}
+	defer C.ct_free(unsafe.Pointer(out))
+	return C.GoString(out), nil
+}
+
+// Free gives back the references held by p.
+func Free(p []uintptr) {
+	if len(p) > 0 {
+		C.ct_tensors_free(tensors(p), C.int(len(p)))
+	}
+}
+
+// Ref makes another reference to the same tensor.
+func Ref(p uintptr) uintptr { return address(C.ct_tensor_ref(tensor(p))) }
+
+// Alive counts the references held in this process.
+func Alive() int64 { return int64(C.ct_tensors_alive()) }
+
+// Info describes a tensor.
+type Info struct {
+	Numel, StorageOffset, NBytes, StorageNBytes int64
+	Data, Storage                               unsafe.Pointer
+	DType, DeviceType, DeviceIndex, Dim         int
+	RequiresGrad, IsLeaf, Contiguous, Inference bool
+	Sizes, Strides                              []int64
+}
+
+// TensorInfo describes tensor p.
+func TensorInfo(p uintptr) (Info, error) {
+	const most = 16
+	var info C.ct_info
+	var sizes, strides [most]C.int64_t
+	if err := take(C.ct_tensor_info(tensor(p), &info, &sizes[0], &strides[0], most)); err != nil {
+		return Info{}, err
+	}
+	n := min(int(info.dim), most)
+	dims := make([]int64, 2*n)
+	for i := range n {
+		dims[i], dims[n+i] = int64(sizes[i]), int64(strides[i])
+	}
+	return Info{
+		Numel: int64(info.numel), StorageOffset: int64(info.storage_offset),
+		NBytes: int64(info.nbytes), StorageNBytes: int64(info.storage_nbytes),
+		Data: info.data, Storage: info.storage,
+		DType: int(info.dtype), DeviceType: int(info.device_type), DeviceIndex: int(info.device_index), Dim: int(info.dim),
+		RequiresGrad: info.requires_grad != 0, IsLeaf: info.is_leaf != 0,
+		Contiguous: info.is_contiguous != 0, Inference: info.is_inference != 0,
+		Sizes: dims[:n:n], Strides: dims[n:],
+	}, nil
+}
+
+// Write copies n bytes at src into contiguous CPU tensor p; Read copies back.
+func Write(p uintptr, src unsafe.Pointer, n int64) error {
+	return take(C.ct_tensor_write(tensor(p), src, C.size_t(n)))
+}
+
+// Read copies the n bytes of contiguous CPU tensor p to dst.
+func Read(p uintptr, dst unsafe.Pointer, n int64) error {
+	return take(C.ct_tensor_read(tensor(p), dst, C.size_t(n)))
+}
+
+// Backward is torch.autograd.backward; grads is nil or as long as outputs.
+func Backward(outputs, grads []uintptr, retain, create bool) error {
+	return take(C.ct_backward(tensors(outputs), tensors(grads), C.int(len(outputs)), cbool(retain), cbool(create)))
+}
+
+// Grad is torch.autograd.grad; grads is nil or as long as outputs.
+func Grad(outputs, grads, inputs []uintptr, retain, create, unused bool) ([]uintptr, error) {
+	out := make([]uintptr, len(inputs))
+	err := take(C.ct_grad(tensors(outputs), tensors(grads), C.int(len(outputs)),
+		tensors(inputs), C.int(len(inputs)), cbool(retain), cbool(create), cbool(unused), tensors(out)))
+	return out, err
+}
+
+// TensorGrad gives t.grad (0: none).
+func TensorGrad(p uintptr) (uintptr, error) {
+	var g C.ct_tensor
+	err := take(C.ct_tensor_grad(tensor(p), &g))
+	return address(g), err
+}
+
+// SetGrad sets t.grad (0: none).
+func SetGrad(p, grad uintptr) error { return take(C.ct_tensor_set_grad(tensor(p), tensor(grad))) }
+
+// SetRequiresGrad sets t.requires_grad.
+func SetRequiresGrad(p uintptr, on bool) error {
+	return take(C.ct_tensor_set_requires_grad(tensor(p), cbool(on)))
+}
+
+// SetData is t.data = other.
+func SetData(p, other uintptr) error { return take(C.ct_tensor_set_data(tensor(p), tensor(other))) }
+
+// GradMode sets this thread's grad mode and returns the former one.
+func GradMode(on bool) bool { return C.ct_grad_mode(cbool(on)) != 0 }
+
+// InferenceEnter turns inference mode on or off until leave is called.
+func InferenceEnter(on bool) (leave func()) {
+	g := C.ct_inference_enter(cbool(on))
+	return func() { C.ct_inference_leave(g) }
+}
+
+// AutocastEnter turns autocast on or off for a device type until leave.
+func AutocastEnter(deviceType int, on bool, dtype int) (leave func() error, err error) {
+	var wasOn, wasType C.int
+	if err := take(C.ct_autocast_enter(C.int(deviceType), cbool(on), C.int(dtype), &wasOn, &wasType)); err != nil {
+		return nil, err
+	}
+	return func() error { return take(C.ct_autocast_leave(C.int(deviceType), wasOn, wasType)) }, nil
+}
+
+// Scope gives the id of this thread's scope; SetScope sets it and returns the
+// former one.
+func Scope() int64 { return int64(C.ct_scope_get()) }
+
+// SetScope sets the id of this thread's scope and returns the former one.
+func SetScope(id int64) int64 { return int64(C.ct_scope_set(C.int64_t(id))) }
+
+// ManualSeed seeds the default generators.
+func ManualSeed(seed uint64) error { return take(C.ct_manual_seed(C.uint64_t(seed))) }
+
+// NewGenerator makes a generator; DefaultGenerator refers to a device's own.
+func NewGenerator(deviceType, index int) (uintptr, error) {
+	var g C.ct_generator
+	err := take(C.ct_generator_new(C.int(deviceType), C.int(index), &g))
+	return *(*uintptr)(unsafe.Pointer(&g)), err
+}
+
+// DefaultGenerator refers to a device's default generator.
+func DefaultGenerator(deviceType, index int) (uintptr, error) {
+	var g C.ct_generator
+	err := take(C.ct_generator_default(C.int(deviceType), C.int(index), &g))
+	return *(*uintptr)(unsafe.Pointer(&g)), err
+}
+
+// FreeGenerator frees g.
+func FreeGenerator(g uintptr) { C.ct_generator_free(generator(g)) }
+
+// SeedGenerator seeds g.
+func SeedGenerator(g uintptr, seed uint64) error {
+	return take(C.ct_generator_seed(generator(g), C.uint64_t(seed)))
+}
+
+// GeneratorState gives g's state as a uint8 tensor.
+func GeneratorState(g uintptr) (uintptr, error) {
+	var t C.ct_tensor
+	err := take(C.ct_generator_get_state(generator(g), &t))
+	return address(t), err
+}
+
+// SetGeneratorState sets g's state.
+func SetGeneratorState(g, state uintptr) error {
+	return take(C.ct_generator_set_state(generator(g), tensor(state)))
+}
+
+// CUDAOpen opens libtorch_cuda.so; found says whether the file is there.
+func CUDAOpen() (found bool, err error) {
+	var f C.int
+	err = take(C.ct_cuda_open(&f))
+	return f != 0, err
+}
+
+// CUDADeviceCount counts CUDA devices; err says why there are none, if known.
+func CUDADeviceCount() (int, error) {
+	var why *C.char
+	n := int(C.ct_cuda_device_count(&why))
+	return n, take(why)
+}
+
+// CUDASynchronize waits for a device.
+func CUDASynchronize(index int) error { return take(C.ct_cuda_synchronize(C.int(index))) }
+
+// SetNumThreads sets libtorch's intra-op thread count.
+func SetNumThreads(n int) { C.ct_set_num_threads(C.int(n)) }
+
+// NumThreads gives libtorch's intra-op thread count.
+func NumThreads() int { return int(C.ct_get_num_threads()) }
+
+// BuildInfo gives "key=value" lines about the libtorch in use.
+func BuildInfo() (string, error) {
+	return text(func(out **C.char) C.ct_error { return C.ct_build_info(out) })
+}
+
+// Pow is the C library's pow, which Python's ** calls: Go's own differs from
+// it in the last bit of some results.
+func Pow(x, y float64) float64 { return float64(C.pow(C.double(x), C.double(y))) }

@@ -1,0 +1,119 @@
+package nn
+
+import (
+	"math"
+
+	"cyclecap/torch"
+)
+
+// LinearModule is torch.nn.Linear.
+type LinearModule struct {
+	Weight torch.Tensor // [out, in]
+	Bias   torch.Tensor // [out], or none
+}
+
+// Linear makes a linear layer with PyTorch's initial weights:
+// kaiming_uniform_(a=sqrt(5)) for the weight, uniform within 1/sqrt(in) for
+// the bias.
+func Linear(in, out int64, bias bool) *LinearModule {
+	l := &LinearModule{Weight: parameter(torch.Empty([]int64{out, in}))}
+	KaimingUniform_(l.Weight, math.Sqrt(5))
+	if bias {
+		l.Bias = parameter(torch.Empty([]int64{out}))
+		uniformFanIn_(l.Bias, in)
+	}
+	return l
+}
+
+// Forward maps [..., in] to [..., out].
+func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
+	if l.Bias.Defined() {
+		return torch.Linear(x, l.Weight, torch.WithBias(l.Bias))
+	}
+	return torch.Linear(x, l.Weight)
+}
+
+// LayerNormModule is torch.nn.LayerNorm with weight and bias.
+type LayerNormModule struct {
+	Weight torch.Tensor
+	Bias   torch.Tensor
+	eps    float64
+}
+
+// LayerNorm makes a layer norm over the last dimensions, of the given sizes.
+// PyTorch's default eps is 1e-5.
+func LayerNorm(shape []int64, eps float64) *LayerNormModule {
+	return &LayerNormModule{
+		Weight: parameter(torch.Ones(shape)),
+		Bias:   parameter(torch.Zeros(shape)),
+		eps:    eps,
+	}
+}
+
+// Forward normalises the last dimensions of x.
+func (l *LayerNormModule) Forward(x torch.Tensor) torch.Tensor {
+	return torch.LayerNorm(x, l.Weight.Shape(), torch.WithWeight(l.Weight), torch.WithBias(l.Bias), torch.WithEps(l.eps))
+}
+
+// EmbeddingModule is torch.nn.Embedding.
+type EmbeddingModule struct {
+	Weight torch.Tensor // [n, dim]
+}
+
+// Embedding makes a table of n vectors, drawn from the standard normal.
+func Embedding(n, dim int64) *EmbeddingModule {
+	e := &EmbeddingModule{Weight: parameter(torch.Empty([]int64{n, dim}))}
+	torch.NoGrad(func() { e.Weight.Normal_() })
+	return e
+}
+
+// Forward maps int64 ids [...] to [..., dim].
+func (e *EmbeddingModule) Forward(ids torch.Tensor) torch.Tensor {
+	return torch.Embedding(e.Weight, ids)
+}
+
+// Conv2dModule is torch.nn.Conv2d.
+type Conv2dModule struct {
+	Weight          torch.Tensor // [out, in, kernel, kernel]
+	Bias            torch.Tensor // [out], or none
+	stride, padding int64
+}
+
+// Conv2d makes a square convolution with PyTorch's initial weights.
+func Conv2d(in, out, kernel, stride, padding int64, bias bool) *Conv2dModule {
+	c := &Conv2dModule{Weight: parameter(torch.Empty([]int64{out, in, kernel, kernel})), stride: stride, padding: padding}
+	KaimingUniform_(c.Weight, math.Sqrt(5))
+	if bias {
+		c.Bias = parameter(torch.Empty([]int64{out}))
+		uniformFanIn_(c.Bias, in*kernel*kernel)
+	}
+	return c
+}
+
+// Forward maps [n, in, h, w] to [n, out, h', w'].
+func (c *Conv2dModule) Forward(x torch.Tensor) torch.Tensor {
+	opts := []torch.Option{torch.WithStride([]int64{c.stride, c.stride}), torch.WithPadding([]int64{c.padding, c.padding})}
+	if c.Bias.Defined() {
+		opts = append(opts, torch.WithBias(c.Bias))
+	}
+	return torch.Conv2d(x, c.Weight, opts...)
+}
+
+// KaimingUniform_ is torch.nn.init.kaiming_uniform_ for a leaky ReLU of
+// negative slope a, by the fan in.
+func KaimingUniform_(t torch.Tensor, a float64) {
+	s := t.Shape()
+	fanIn := s[1]
+	for _, k := range s[2:] {
+		fanIn *= k
+	}
+	gain := math.Sqrt(2.0 / (1 + a*a))
+	std := gain / math.Sqrt(float64(fanIn))
+	bound := math.Sqrt(3.0) * std // the order of PyTorch's own arithmetic
+	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound)) })
+}
+
+func uniformFanIn_(t torch.Tensor, fanIn int64) {
+	bound := 1 / math.Sqrt(float64(fanIn))
+	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound)) })
+}

@@ -1,0 +1,336 @@
+// Package optim has PyTorch's optimizers and the schedules of the trainings
+// here. On the CPU a step runs the operators of PyTorch's single-tensor path
+// in the same order, so that weights stay bit-equal to Python's over any
+// number of steps.
+package optim
+
+import (
+	"fmt"
+	"math"
+
+	"cyclecap/torch"
+	"cyclecap/torch/internal/shim"
+)
+
+// An Optimizer changes parameters by their gradients.
+type Optimizer interface {
+	// Step updates every parameter that has a gradient. It must run in a
+	// scope.
+	Step()
+	// ZeroGrad drops the gradients, as zero_grad(set_to_none=True).
+	ZeroGrad()
+	// LR and SetLR read and set the rate, for schedules.
+	LR() float64
+	SetLR(lr float64)
+	// State lists the state's tensors in a fixed order: for each parameter
+	// those that Names gives, and none before its first step. The tensors are
+	// the optimizer's own.
+	State() []ParamState
+	// SetState puts back what State gave, kept by the caller, and takes the
+	// tensors over.
+	SetState([]ParamState) error
+	// Close frees the state, not the parameters.
+	Close()
+}
+
+// ParamState is the state of one parameter: PyTorch's optimizer.state[p].
+type ParamState struct {
+	Step int64
+	// Tensors are "exp_avg" and "exp_avg_sq" of the Adams, "momentum_buffer"
+	// of SGD; nil before the first step.
+	Tensors []torch.Tensor
+}
+
+// base is what the optimizers share.
+type base struct {
+	params []torch.Tensor
+	state  []ParamState
+	lr     float64
+	each   int // tensors of state a parameter
+}
+
+func newBase(params []torch.Tensor, lr float64, each int) base {
+	return base{params: params, state: make([]ParamState, len(params)), lr: lr, each: each}
+}
+
+func (b *base) ZeroGrad() {
+	for _, p := range b.params {
+		p.SetGrad(torch.Tensor{})
+	}
+}
+
+func (b *base) LR() float64      { return b.lr }
+func (b *base) SetLR(lr float64) { b.lr = lr }
+
+func (b *base) State() []ParamState { return b.state }
+
+func (b *base) SetState(s []ParamState) error {
+	if len(s) != len(b.params) {
+		return fmt.Errorf("optim: state of %d parameters for %d", len(s), len(b.params))
+	}
+	for i, p := range s {
+		if len(p.Tensors) != 0 && len(p.Tensors) != b.each {
+			return fmt.Errorf("optim: parameter %d has %d tensors of state, %d are needed", i, len(p.Tensors), b.each)
+		}
+		for _, t := range p.Tensors {
+			if fmt.Sprint(t.Shape()) != fmt.Sprint(b.params[i].Shape()) {
+				return fmt.Errorf("optim: parameter %d is %v, its state %v", i, b.params[i].Shape(), t.Shape())
+			}
+		}
+	}
+	b.Close()
+	copy(b.state, s)
+	return nil
+}
+
+func (b *base) Close() {
+	for i := range b.state {
+		for _, t := range b.state[i].Tensors {
+			t.Close()
+		}
+		b.state[i] = ParamState{}
+	}
+}
+
+// each step calls f for the parameters that have a gradient.
+func (b *base) update(f func(p, grad torch.Tensor, s *ParamState)) {
+	torch.NoGrad(func() {
+		for i, p := range b.params {
+			torch.Tidy(func() torch.Tensor {
+				g := p.Grad()
+				if g.Defined() {
+					f(p, g, &b.state[i])
+				}
+				return torch.Tensor{}
+			})
+		}
+	})
+}
+
+// moments makes the two zero tensors of the Adams at the first step.
+func (s *ParamState) moments(p torch.Tensor) (avg, avgSq torch.Tensor) {
+	if s.Tensors == nil {
+		s.Tensors = []torch.Tensor{
+			p.ZerosLike(torch.WithMemoryFormat(torch.PreserveFormat)).Keep(),
+			p.ZerosLike(torch.WithMemoryFormat(torch.PreserveFormat)).Keep(),
+		}
+	}
+	s.Step++
+	return s.Tensors[0], s.Tensors[1]
+}
+
+// AdamOptions are the settings of Adam and AdamW under PyTorch's names.
+type AdamOptions struct {
+	LR           float64
+	Beta1, Beta2 float64
+	Eps          float64
+	WeightDecay  float64
+	// Fused takes libtorch's one kernel a step instead of one operator after
+	// another: faster, and different in the last bits (PyTorch's fused=True).
+	Fused bool
+}
+
+// AdamDefaults are PyTorch's: rate 1e-3, betas 0.9 and 0.999, eps 1e-8.
+func AdamDefaults() AdamOptions {
+	return AdamOptions{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
+}
+
+type adam struct {
+	base
+	o         AdamOptions
+	decoupled bool
+}
+
+// Adam is torch.optim.Adam; its weight decay is added to the gradient.
+func Adam(params []torch.Tensor, o AdamOptions) Optimizer {
+	return &adam{base: newBase(params, o.LR, 2), o: o}
+}
+
+// AdamW is torch.optim.AdamW; its weight decay shrinks the weights.
+func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
+	return &adam{base: newBase(params, o.LR, 2), o: o, decoupled: true}
+}
+
+func (a *adam) Step() {
+	if a.o.Fused {
+		a.fused()
+		return
+	}
+	b1, b2 := a.o.Beta1, a.o.Beta2
+	a.update(func(p, g torch.Tensor, s *ParamState) {
+		avg, avgSq := s.moments(p)
+		if a.o.WeightDecay != 0 {
+			if a.decoupled {
+				p.MulScalar_(1 - a.lr*a.o.WeightDecay)
+			} else {
+				g = g.Add(p, torch.WithAlpha(a.o.WeightDecay))
+			}
+		}
+		avg.LerpScalar_(g, 1-b1)
+		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
+		t := float64(s.Step)
+		stepSize := a.lr / (1 - shim.Pow(b1, t))
+		root := math.Sqrt(1 - shim.Pow(b2, t))
+		denom := avgSq.Sqrt().DivScalar_(root).AddScalar_(a.o.Eps)
+		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
+	})
+}
+
+// fused updates all parameters of one step count in one call.
+func (a *adam) fused() {
+	torch.NoGrad(func() {
+		torch.Tidy(func() torch.Tensor {
+			var params, grads, avgs, avgSqs, maxes, steps []torch.Tensor
+			for i, p := range a.params {
+				g := p.Grad()
+				if !g.Defined() {
+					continue
+				}
+				s := &a.state[i]
+				avg, avgSq := s.moments(p)
+				params, grads = append(params, p), append(grads, g)
+				avgs, avgSqs = append(avgs, avg), append(avgSqs, avgSq)
+				steps = append(steps, torch.Full([]int64{}, float64(s.Step), torch.WithDType(torch.Float32), torch.WithDevice(p.Device())))
+			}
+			if len(params) == 0 {
+				return torch.Tensor{}
+			}
+			call := torch.FusedAdam_
+			if a.decoupled {
+				call = torch.FusedAdamw_
+			}
+			call(params, grads, avgs, avgSqs, maxes, steps, a.lr, a.o.Beta1, a.o.Beta2, a.o.WeightDecay, a.o.Eps, false, false)
+			return torch.Tensor{}
+		})
+	})
+}
+
+type transformersAdamW struct {
+	base
+	o AdamOptions
+}
+
+// TransformersAdamW is the AdamW that transformers had until version 4 and
+// that ClipCap trains with: eps is added before the bias correction, and the
+// decoupled weight decay follows the update. ClipCap leaves its defaults,
+// betas 0.9 and 0.999, eps 1e-6, no decay.
+func TransformersAdamW(params []torch.Tensor, o AdamOptions) Optimizer {
+	return &transformersAdamW{base: newBase(params, o.LR, 2), o: o}
+}
+
+func (a *transformersAdamW) Step() {
+	b1, b2 := a.o.Beta1, a.o.Beta2
+	a.update(func(p, g torch.Tensor, s *ParamState) {
+		avg, avgSq := s.moments(p)
+		avg.MulScalar_(b1).Add_(g, torch.WithAlpha(1-b1))
+		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
+		denom := avgSq.Sqrt().AddScalar_(a.o.Eps)
+		t := float64(s.Step)
+		stepSize := a.lr * math.Sqrt(1-shim.Pow(b2, t)) / (1 - shim.Pow(b1, t))
+		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
+		if a.o.WeightDecay > 0 {
+			p.Add_(p, torch.WithAlpha(-a.lr*a.o.WeightDecay))
+		}
+	})
+}
+
+// SGDOptions are the settings of SGD under PyTorch's names.
+type SGDOptions struct {
+	LR          float64
+	Momentum    float64
+	Dampening   float64
+	WeightDecay float64
+	Nesterov    bool
+}
+
+type sgd struct {
+	base
+	o SGDOptions
+}
+
+// SGD is torch.optim.SGD.
+func SGD(params []torch.Tensor, o SGDOptions) Optimizer {
+	return &sgd{base: newBase(params, o.LR, 1), o: o}
+}
+
+func (o *sgd) Step() {
+	o.update(func(p, g torch.Tensor, s *ParamState) {
+		if o.o.WeightDecay != 0 {
+			g = g.Add(p, torch.WithAlpha(o.o.WeightDecay))
+		}
+		if o.o.Momentum != 0 {
+			if s.Tensors == nil {
+				s.Tensors = []torch.Tensor{g.Clone().Keep()}
+			} else {
+				s.Tensors[0].MulScalar_(o.o.Momentum).Add_(g, torch.WithAlpha(1-o.o.Dampening))
+			}
+			if o.o.Nesterov {
+				g = g.Add(s.Tensors[0], torch.WithAlpha(o.o.Momentum))
+			} else {
+				g = s.Tensors[0]
+			}
+		}
+		s.Step++
+		p.Add_(g, torch.WithAlpha(-o.lr))
+	})
+}
+
+// WarmupLinear is transformers' get_linear_schedule_with_warmup: the factor
+// of the rate at a step (from 0) that rises to 1 over the first warmup steps
+// and falls to 0 at the end.
+func WarmupLinear(step, warmup, total int) float64 {
+	if step < warmup {
+		return float64(step) / float64(max(1, warmup))
+	}
+	return max(0, float64(total-step)/float64(max(1, total-warmup)))
+}
+
+// ConstantLinear is the CycleGAN authors' schedule: the factor of the rate in
+// an epoch (from 0) that is 1 for the first epochs and then falls linearly,
+// to reach 0 one epoch behind the last of decay.
+func ConstantLinear(epoch, constant, decay int) float64 {
+	return 1 - float64(max(0, epoch+1-constant))/float64(decay+1)
+}
+
+// ClipGradNorm is torch.nn.utils.clip_grad_norm_ with the 2-norm: it scales
+// the gradients so that their common norm is at most limit, and gives the
+// norm that they had.
+func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
+	var total float64
+	torch.NoGrad(func() {
+		torch.Tidy(func() torch.Tensor {
+			var grads, norms []torch.Tensor
+			for _, p := range params {
+				if g := p.Grad(); g.Defined() {
+					grads = append(grads, g)
+					norms = append(norms, g.LinalgVectorNorm())
+				}
+			}
+			if len(grads) == 0 {
+				return torch.Tensor{}
+			}
+			norm := torch.Stack(norms).LinalgVectorNorm()
+			factor := torch.Full([]int64{}, limit, torch.WithDevice(norm.Device())).Div(norm.AddScalar(1e-6)).Clamp(torch.WithMax(1.0))
+			for _, g := range grads {
+				g.Mul_(factor)
+			}
+			total = norm.Item()
+			return torch.Tensor{}
+		})
+	})
+	return total
+}
+
+// ClipGradValue is torch.nn.utils.clip_grad_value_.
+func ClipGradValue(params []torch.Tensor, limit float64) {
+	torch.NoGrad(func() {
+		torch.Tidy(func() torch.Tensor {
+			for _, p := range params {
+				if g := p.Grad(); g.Defined() {
+					g.Clamp_(torch.WithMin(-limit), torch.WithMax(limit))
+				}
+			}
+			return torch.Tensor{}
+		})
+	})
+}

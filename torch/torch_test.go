@@ -1,0 +1,95 @@
+package torch_test
+
+import (
+	"errors"
+	"testing"
+
+	"cyclecap/torch"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// run is torch.Scope for tests.
+func run(t *testing.T, f func()) {
+	t.Helper()
+	if err := torch.Scope(func() error { f(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestArithmetic(t *testing.T) {
+	run(t, func() {
+		x := torch.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+		y := x.Add(x, torch.WithAlpha(2)).MM(x.T())
+		if diff := cmp.Diff([]float32{42, 96, 96, 231}, torch.ToSlice[float32](y)); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]int64{2, 2}, y.Shape()); diff != "" {
+			t.Error(diff)
+		}
+		v, i := x.MaxDim(1)
+		if diff := cmp.Diff([]float32{3, 6}, torch.ToSlice[float32](v)); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]int64{2, 2}, torch.ToSlice[int64](i)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestErrorsNameOperatorAndShapes(t *testing.T) {
+	err := torch.Scope(func() error {
+		torch.Ones([]int64{2, 3}).MM(torch.Ones([]int64{2, 3}))
+		return nil
+	})
+	var e *torch.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want a *torch.Error", err)
+	}
+	if diff := cmp.Diff([]any{"mm", "float32[2,3], float32[2,3]", torch.RuntimeError}, []any{e.Op, e.Args, e.Kind}); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestScopesFree(t *testing.T) {
+	before := torch.Alive()
+	var kept torch.Tensor
+	run(t, func() {
+		x := torch.Ones([]int64{4})
+		y := torch.Tidy(func() torch.Tensor { return x.AddScalar(1).MulScalar(3) })
+		if got := torch.Alive() - before; got != 2 {
+			t.Errorf("%d tensors alive after Tidy, want 2", got)
+		}
+		kept = y.Keep()
+	})
+	if got := torch.Alive() - before; got != 1 {
+		t.Errorf("%d tensors alive after the scope, want 1", got)
+	}
+	if got := torch.KeptBytes(); got != 16 {
+		t.Errorf("%d bytes kept, want 16", got)
+	}
+	kept.Close()
+	kept.Close()
+	if got := torch.Alive(); got != before {
+		t.Errorf("%d tensors alive at the end, want %d", got, before)
+	}
+}
+
+func TestUseAfterFree(t *testing.T) {
+	var x torch.Tensor
+	run(t, func() { x = torch.Ones([]int64{4}) })
+	err := torch.Scope(func() error { x.AddScalar(1); return nil })
+	if err == nil {
+		t.Fatal("no error for a freed tensor")
+	}
+}
+
+func TestBackward(t *testing.T) {
+	run(t, func() {
+		w := torch.FromSlice([]float32{2, 3}).SetRequiresGrad(true)
+		w.Mul(w).Sum().Backward()
+		if diff := cmp.Diff([]float32{4, 6}, torch.ToSlice[float32](w.Grad())); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
