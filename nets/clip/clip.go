@@ -11,7 +11,8 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Config has the sizes of a CLIP; all can be told from its weights.
+// Config has the sizes of a CLIP; all but the
+// activation can be told from its weights.
 type Config struct {
 	EmbedDim    int64 // width of the features
 	ImageSize   int64 // pixels a side
@@ -23,6 +24,9 @@ type Config struct {
 	TextWidth   int64
 	TextHeads   int64
 	TextDepth   int64 // layers
+	// GELU says that the activation is the exact GELU, as in LAION's models,
+	// and not OpenAI's QuickGELU. It can't be told from the weights.
+	GELU bool
 }
 
 // ViTB32 is OpenAI's ViT-B/32.
@@ -151,10 +155,11 @@ type Attention struct {
 	heads        int64
 }
 
-// MLP is the feed-forward part with QuickGELU between.
+// MLP is the feed-forward part with QuickGELU (or GELU) between.
 type MLP struct {
 	CFc   *nn.LinearModule
 	CProj *nn.LinearModule
+	gelu  bool
 }
 
 // New makes a CLIP with initial weights as OpenAI's code draws them
@@ -163,7 +168,7 @@ func New(c Config) *Model {
 	m := &Model{
 		Config:              c,
 		Visual:              newVision(c),
-		Transformer:         newTransformer(c.TextWidth, c.TextDepth, c.TextHeads),
+		Transformer:         newTransformer(c.TextWidth, c.TextDepth, c.TextHeads, c.GELU),
 		TokenEmbedding:      nn.Embedding(c.Vocab, c.TextWidth),
 		PositionalEmbedding: param(c.Context, c.TextWidth),
 		LnFinal:             nn.LayerNorm([]int64{c.TextWidth}, 1e-5),
@@ -199,13 +204,13 @@ func newVision(c Config) *Vision {
 	}
 	v.ClassEmbedding = scaled(c.VisionWidth)
 	v.PositionalEmbedding = scaled(grid*grid+1, c.VisionWidth)
-	v.Transformer = newTransformer(c.VisionWidth, c.VisionDepth, c.VisionWidth/headDim)
+	v.Transformer = newTransformer(c.VisionWidth, c.VisionDepth, c.VisionWidth/headDim, c.GELU)
 	v.LnPost = nn.LayerNorm([]int64{c.VisionWidth}, 1e-5)
 	v.Proj = scaled(c.VisionWidth, c.EmbedDim)
 	return v
 }
 
-func newTransformer(width, depth, heads int64) *Transformer {
+func newTransformer(width, depth, heads int64, gelu bool) *Transformer {
 	t := &Transformer{}
 	for range depth {
 		attn := &Attention{
@@ -223,7 +228,7 @@ func newTransformer(width, depth, heads int64) *Transformer {
 		t.Resblocks = append(t.Resblocks, &Block{
 			Attn: attn,
 			Ln1:  nn.LayerNorm([]int64{width}, 1e-5),
-			Mlp:  &MLP{CFc: nn.Linear(width, 4*width, true), CProj: nn.Linear(4*width, width, true)},
+			Mlp:  &MLP{CFc: nn.Linear(width, 4*width, true), CProj: nn.Linear(4*width, width, true), gelu: gelu},
 			Ln2:  nn.LayerNorm([]int64{width}, 1e-5),
 		})
 	}
@@ -240,11 +245,13 @@ func normal(t torch.Tensor, std float64) { t.Normal_(torch.WithStd(std)) }
 var Constants = []string{"input_resolution", "context_length", "vocab_size"}
 
 // Load makes a CLIP from weights with OpenAI's names, without a copy of them.
-func Load(sd *nn.StateDict) (m *Model, err error) {
+// gelu is Config.GELU.
+func Load(sd *nn.StateDict, gelu bool) (m *Model, err error) {
 	c, err := ConfigOf(sd)
 	if err != nil {
 		return nil, err
 	}
+	c.GELU = gelu
 	err = torch.Scope(func() error {
 		torch.OnDevice(torch.Meta, func() { m = New(c) })
 		return nn.LoadStateDict(m, sd, Constants...)
@@ -307,8 +314,11 @@ func (a *Attention) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	return a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
 }
 
-// Forward is linear, QuickGELU, linear.
+// Forward is linear, QuickGELU or GELU, linear.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	x = m.CFc.Forward(x)
+	if m.gelu {
+		return m.CProj.Forward(x.Gelu())
+	}
 	return m.CProj.Forward(x.Mul(x.MulScalar(1.702).Sigmoid()))
 }

@@ -1,0 +1,554 @@
+// Package pickle reads Python pickles as data. It runs nothing: a pickle can
+// only name classes and functions, and whoever reads it says what the few
+// that belong to a file of weights mean.
+package pickle
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+)
+
+// Values are nil, bool, int64, *big.Int (beyond 64 bits), float64, string,
+// []byte, Tuple, *List, *Dict, Global, *Object, and what the Machine's
+// functions return.
+type (
+	// Tuple is a Python tuple.
+	Tuple []any
+	// List is a Python list.
+	List struct{ Items []any }
+	// Dict is a Python dict in its order.
+	Dict struct {
+		Keys, Values []any
+	}
+	// Global is a name that the pickle refers to, such as torch.FloatStorage.
+	Global struct{ Module, Name string }
+	// Object is an instance of a class with its state.
+	Object struct {
+		Class Global
+		State any
+	}
+)
+
+func (g Global) String() string { return g.Module + "." + g.Name }
+
+// Get looks a string key up.
+func (d *Dict) Get(key string) (any, bool) {
+	// From the end: a later entry replaces an earlier one.
+	for i := len(d.Keys) - 1; i >= 0; i-- {
+		if k, ok := d.Keys[i].(string); ok && k == key {
+			return d.Values[i], true
+		}
+	}
+	return nil, false
+}
+
+// Machine says what a pickle may use.
+type Machine struct {
+	// Find is asked for every class or function that the pickle names.
+	Find func(Global) error
+	// Call is asked for f(args...); New for class(args...) without __init__.
+	Call func(f Global, args Tuple) (any, error)
+	New  func(class Global, args Tuple) (any, error)
+	// Persistent is asked for a persistent id, a storage in PyTorch's files.
+	Persistent func(id any) (any, error)
+}
+
+type mark struct{}
+
+type state struct {
+	m     *Machine
+	in    []byte
+	pos   int
+	stack []any
+	memo  map[int64]any
+}
+
+// Load reads one pickle at the start of in and tells how many bytes it takes.
+// Memory stays in proportion to them.
+func (m *Machine) Load(in []byte) (value any, n int, err error) {
+	s := &state{m: m, in: in, memo: map[int64]any{}}
+	value, err = s.run()
+	if err != nil {
+		return nil, s.pos, fmt.Errorf("pickle, byte %d: %w", s.pos, err)
+	}
+	return value, s.pos, nil
+}
+
+var errEnd = fmt.Errorf("it ends early")
+
+func (s *state) bytes(n uint64) ([]byte, error) {
+	if n > uint64(len(s.in)-s.pos) {
+		return nil, errEnd
+	}
+	b := s.in[s.pos : s.pos+int(n)]
+	s.pos += int(n)
+	return b, nil
+}
+
+func (s *state) uint(size int) (uint64, error) {
+	b, err := s.bytes(uint64(size))
+	if err != nil {
+		return 0, err
+	}
+	var v [8]byte
+	copy(v[:], b)
+	return binary.LittleEndian.Uint64(v[:]), nil
+}
+
+func (s *state) line() (string, error) {
+	for i := s.pos; i < len(s.in); i++ {
+		if s.in[i] == '\n' {
+			l := string(s.in[s.pos:i])
+			s.pos = i + 1
+			return strings.TrimSuffix(l, "\r"), nil
+		}
+	}
+	return "", errEnd
+}
+
+func (s *state) push(v any) { s.stack = append(s.stack, v) }
+
+func (s *state) pop() (any, error) {
+	if len(s.stack) == 0 {
+		return nil, fmt.Errorf("the stack is empty")
+	}
+	v := s.stack[len(s.stack)-1]
+	if _, ok := v.(mark); ok {
+		return nil, fmt.Errorf("a mark stands where a value is needed")
+	}
+	s.stack = s.stack[:len(s.stack)-1]
+	return v, nil
+}
+
+func (s *state) popN(n int) ([]any, error) {
+	out := make([]any, n)
+	for i := n - 1; i >= 0; i-- {
+		v, err := s.pop()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = v
+	}
+	return out, nil
+}
+
+// popMark gives what stands above the topmost mark and removes both.
+func (s *state) popMark() ([]any, error) {
+	for i := len(s.stack) - 1; i >= 0; i-- {
+		if _, ok := s.stack[i].(mark); ok {
+			items := append([]any(nil), s.stack[i+1:]...)
+			s.stack = s.stack[:i]
+			return items, nil
+		}
+	}
+	return nil, fmt.Errorf("no mark on the stack")
+}
+
+func (s *state) top() (any, error) {
+	v, err := s.pop()
+	if err == nil {
+		s.push(v)
+	}
+	return v, err
+}
+
+func (s *state) text(size int) error {
+	n, err := s.uint(size)
+	if err != nil {
+		return err
+	}
+	b, err := s.bytes(n)
+	if err != nil {
+		return err
+	}
+	s.push(string(b))
+	return nil
+}
+
+func (s *state) raw(size int) error {
+	n, err := s.uint(size)
+	if err != nil {
+		return err
+	}
+	b, err := s.bytes(n)
+	if err != nil {
+		return err
+	}
+	s.push(append([]byte(nil), b...))
+	return nil
+}
+
+// long pushes a little-endian two's complement integer of n bytes.
+func (s *state) long(n uint64) error {
+	if n > 1024 {
+		return fmt.Errorf("an integer of %d bytes", n)
+	}
+	b, err := s.bytes(n)
+	if err != nil {
+		return err
+	}
+	be := make([]byte, len(b))
+	for i, c := range b {
+		be[len(b)-1-i] = c
+	}
+	v := new(big.Int).SetBytes(be)
+	if len(b) > 0 && b[len(b)-1]&0x80 != 0 {
+		v.Sub(v, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+	}
+	if v.IsInt64() {
+		s.push(v.Int64())
+	} else {
+		s.push(v)
+	}
+	return nil
+}
+
+func (s *state) find(module, name string) error {
+	g := Global{module, name}
+	if err := s.m.Find(g); err != nil {
+		return err
+	}
+	s.push(g)
+	return nil
+}
+
+func (s *state) call(f func(Global, Tuple) (any, error), callee, args any) error {
+	g, ok := callee.(Global)
+	if !ok {
+		return fmt.Errorf("it calls a %T, not something that it has named", callee)
+	}
+	t, ok := args.(Tuple)
+	if !ok {
+		return fmt.Errorf("it calls %v with a %T, not with a tuple", g, args)
+	}
+	v, err := f(g, t)
+	if err != nil {
+		return err
+	}
+	s.push(v)
+	return nil
+}
+
+func (s *state) setItems(items []any) error {
+	if len(items)%2 != 0 {
+		return fmt.Errorf("a key without a value")
+	}
+	v, err := s.top()
+	if err != nil {
+		return err
+	}
+	d, ok := v.(*Dict)
+	if !ok {
+		return fmt.Errorf("it puts items into a %T", v)
+	}
+	for i := 0; i < len(items); i += 2 {
+		d.Keys = append(d.Keys, items[i])
+		d.Values = append(d.Values, items[i+1])
+	}
+	return nil
+}
+
+func (s *state) appendItems(items []any) error {
+	v, err := s.top()
+	if err != nil {
+		return err
+	}
+	l, ok := v.(*List)
+	if !ok {
+		return fmt.Errorf("it appends to a %T", v)
+	}
+	l.Items = append(l.Items, items...)
+	return nil
+}
+
+func (s *state) put(i int64) error {
+	v, err := s.top()
+	if err == nil {
+		s.memo[i] = v
+	}
+	return err
+}
+
+func (s *state) get(i int64) error {
+	v, ok := s.memo[i]
+	if !ok {
+		return fmt.Errorf("it refers to memo %d, which is empty", i)
+	}
+	s.push(v)
+	return nil
+}
+
+// build gives an object its state. A dict's own state (an OrderedDict's
+// _metadata) is nothing that weights need.
+func (s *state) build() error {
+	st, err := s.pop()
+	if err != nil {
+		return err
+	}
+	v, err := s.top()
+	if err != nil {
+		return err
+	}
+	if o, ok := v.(*Object); ok {
+		o.State = st
+	}
+	return nil
+}
+
+func (s *state) run() (any, error) {
+	for {
+		op, err := s.uint(1)
+		if err != nil {
+			return nil, err
+		}
+		switch byte(op) {
+		case '.': // STOP
+			return s.pop()
+		case 0x80: // PROTO
+			v, err := s.uint(1)
+			if err != nil {
+				return nil, err
+			}
+			if v > 5 {
+				return nil, fmt.Errorf("protocol %d is unknown", v)
+			}
+		case 0x95: // FRAME
+			if _, err := s.uint(8); err != nil {
+				return nil, err
+			}
+		default:
+			if err := s.step(byte(op)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func (s *state) step(op byte) error {
+	switch op {
+	case '(': // MARK
+		s.push(mark{})
+	case '0': // POP
+		if len(s.stack) == 0 {
+			return fmt.Errorf("the stack is empty")
+		}
+		s.stack = s.stack[:len(s.stack)-1]
+	case '1': // POP_MARK
+		_, err := s.popMark()
+		return err
+	case '2': // DUP
+		v, err := s.top()
+		if err != nil {
+			return err
+		}
+		s.push(v)
+	case 'N': // NONE
+		s.push(nil)
+	case 0x88: // NEWTRUE
+		s.push(true)
+	case 0x89: // NEWFALSE
+		s.push(false)
+	case 'I', 'L': // INT, LONG
+		l, err := s.line()
+		if err != nil {
+			return err
+		}
+		if op == 'I' && (l == "00" || l == "01") {
+			s.push(l == "01")
+			return nil
+		}
+		v, err := strconv.ParseInt(strings.TrimSuffix(l, "L"), 10, 64)
+		if err != nil {
+			return fmt.Errorf("%.20q is no integer", l)
+		}
+		s.push(v)
+	case 'J': // BININT
+		v, err := s.uint(4)
+		if err != nil {
+			return err
+		}
+		s.push(int64(int32(v)))
+	case 'K', 'M': // BININT1, BININT2
+		v, err := s.uint(map[byte]int{'K': 1, 'M': 2}[op])
+		if err != nil {
+			return err
+		}
+		s.push(int64(v))
+	case 0x8a, 0x8b: // LONG1, LONG4
+		n, err := s.uint(map[byte]int{0x8a: 1, 0x8b: 4}[op])
+		if err != nil {
+			return err
+		}
+		return s.long(n)
+	case 'F': // FLOAT
+		l, err := s.line()
+		if err != nil {
+			return err
+		}
+		v, err := strconv.ParseFloat(l, 64)
+		if err != nil {
+			return fmt.Errorf("%.20q is no number", l)
+		}
+		s.push(v)
+	case 'G': // BINFLOAT
+		b, err := s.bytes(8)
+		if err != nil {
+			return err
+		}
+		s.push(math.Float64frombits(binary.BigEndian.Uint64(b)))
+	case 'S', 'V': // STRING, UNICODE
+		l, err := s.line()
+		if err != nil {
+			return err
+		}
+		if op == 'S' && len(l) >= 2 {
+			l = l[1 : len(l)-1]
+		}
+		s.push(l)
+	case 'U', 0x8c: // SHORT_BINSTRING, SHORT_BINUNICODE
+		return s.text(1)
+	case 'T', 'X': // BINSTRING, BINUNICODE
+		return s.text(4)
+	case 0x8d: // BINUNICODE8
+		return s.text(8)
+	case 'C': // SHORT_BINBYTES
+		return s.raw(1)
+	case 'B': // BINBYTES
+		return s.raw(4)
+	case 0x8e, 0x96: // BINBYTES8, BYTEARRAY8
+		return s.raw(8)
+	case ')': // EMPTY_TUPLE
+		s.push(Tuple{})
+	case 0x85, 0x86, 0x87: // TUPLE1, TUPLE2, TUPLE3
+		t, err := s.popN(int(op - 0x84))
+		if err != nil {
+			return err
+		}
+		s.push(Tuple(t))
+	case 't': // TUPLE
+		t, err := s.popMark()
+		if err != nil {
+			return err
+		}
+		s.push(Tuple(t))
+	case ']', 0x8f: // EMPTY_LIST, EMPTY_SET
+		s.push(&List{})
+	case 'l', 0x91: // LIST, FROZENSET
+		t, err := s.popMark()
+		if err != nil {
+			return err
+		}
+		s.push(&List{t})
+	case 'a': // APPEND
+		t, err := s.popN(1)
+		if err != nil {
+			return err
+		}
+		return s.appendItems(t)
+	case 'e', 0x90: // APPENDS, ADDITEMS
+		t, err := s.popMark()
+		if err != nil {
+			return err
+		}
+		return s.appendItems(t)
+	case '}': // EMPTY_DICT
+		s.push(&Dict{})
+	case 'd': // DICT
+		t, err := s.popMark()
+		if err != nil {
+			return err
+		}
+		s.push(&Dict{})
+		return s.setItems(t)
+	case 's': // SETITEM
+		t, err := s.popN(2)
+		if err != nil {
+			return err
+		}
+		return s.setItems(t)
+	case 'u': // SETITEMS
+		t, err := s.popMark()
+		if err != nil {
+			return err
+		}
+		return s.setItems(t)
+	case 'q', 'r': // BINPUT, LONG_BINPUT
+		i, err := s.uint(map[byte]int{'q': 1, 'r': 4}[op])
+		if err != nil {
+			return err
+		}
+		return s.put(int64(i))
+	case 0x94: // MEMOIZE
+		return s.put(int64(len(s.memo)))
+	case 'h', 'j': // BINGET, LONG_BINGET
+		i, err := s.uint(map[byte]int{'h': 1, 'j': 4}[op])
+		if err != nil {
+			return err
+		}
+		return s.get(int64(i))
+	case 'p', 'g': // PUT, GET
+		l, err := s.line()
+		if err != nil {
+			return err
+		}
+		i, err := strconv.ParseInt(l, 10, 64)
+		if err != nil {
+			return fmt.Errorf("memo %.20q", l)
+		}
+		if op == 'p' {
+			return s.put(i)
+		}
+		return s.get(i)
+	case 'c': // GLOBAL
+		module, err := s.line()
+		if err != nil {
+			return err
+		}
+		name, err := s.line()
+		if err != nil {
+			return err
+		}
+		return s.find(module, name)
+	case 0x93: // STACK_GLOBAL
+		t, err := s.popN(2)
+		if err != nil {
+			return err
+		}
+		module, ok := t[0].(string)
+		name, ok2 := t[1].(string)
+		if !ok || !ok2 {
+			return fmt.Errorf("a global is named by a %T and a %T", t[0], t[1])
+		}
+		return s.find(module, name)
+	case 'R', 0x81: // REDUCE, NEWOBJ
+		t, err := s.popN(2)
+		if err != nil {
+			return err
+		}
+		if op == 'R' {
+			return s.call(s.m.Call, t[0], t[1])
+		}
+		return s.call(s.m.New, t[0], t[1])
+	case 'b': // BUILD
+		return s.build()
+	case 'Q': // BINPERSID
+		id, err := s.pop()
+		if err != nil {
+			return err
+		}
+		v, err := s.m.Persistent(id)
+		if err != nil {
+			return err
+		}
+		s.push(v)
+	case 'i', 'o', 0x92: // INST, OBJ, NEWOBJ_EX
+		return fmt.Errorf("opcode %#x makes objects in a way that no file of weights uses", op)
+	default:
+		return fmt.Errorf("opcode %#x is not one that a file of weights uses", op)
+	}
+	return nil
+}

@@ -1,0 +1,359 @@
+package weights
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// Scheme is a way of naming tensors.
+type Scheme string
+
+// The schemes.
+const (
+	OpenAICLIP       Scheme = "OpenAI CLIP"
+	TransformersCLIP Scheme = "transformers CLIP"
+	GPT2             Scheme = "transformers GPT-2"
+	ClipCapMapper    Scheme = "ClipCap mapper"
+	ClipCapModel     Scheme = "ClipCap model"
+	Generator        Scheme = "CycleGAN generator"
+	Unknown          Scheme = "unknown"
+)
+
+// Detect tells what a file's tensors are by their names.
+func Detect(f *File) Scheme {
+	has := func(name string) bool { _, ok := f.Get(name); return ok }
+	prefix := func(p string) bool {
+		for _, e := range f.Entries {
+			if strings.HasPrefix(e.Name, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has("visual.conv1.weight"):
+		return OpenAICLIP
+	case has("vision_model.embeddings.patch_embedding.weight"):
+		return TransformersCLIP
+	case prefix("clip_project.") && prefix("gpt."):
+		return ClipCapModel
+	case prefix("clip_project."):
+		return ClipCapMapper
+	case has("wte.weight"), has("transformer.wte.weight"):
+		return GPT2
+	case has("model.6.weight") && has("model.0.weight"), has("6.weight") && has("0.weight"):
+		return Generator
+	}
+	return Unknown
+}
+
+// Describe says what a file is for people: "OpenAI CLIP ViT-B/32".
+func Describe(f *File) string {
+	s := Detect(f)
+	shape := func(names ...string) []int64 {
+		for _, n := range names {
+			if e, ok := f.Get(n); ok {
+				return e.Shape
+			}
+		}
+		return nil
+	}
+	switch s {
+	case OpenAICLIP, TransformersCLIP:
+		if c := shape("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
+			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+	case GPT2:
+		if w := shape("wte.weight", "transformer.wte.weight"); len(w) == 2 {
+			layers := 0
+			for _, e := range f.Entries {
+				if strings.HasSuffix(e.Name, ".ln_1.weight") {
+					layers++
+				}
+			}
+			return fmt.Sprintf("%s, %d layers, width %d, %d tokens", s, layers, w[1], w[0])
+		}
+	case ClipCapMapper, ClipCapModel:
+		if c := shape("clip_project.prefix_const"); len(c) == 2 {
+			return fmt.Sprintf("%s, transformer, prefix of %d, width %d", s, c[0], c[1])
+		}
+		return string(s) + ", MLP"
+	case Generator:
+		if c := shape("model.0.weight", "0.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, width %d", s, c[0])
+		}
+	}
+	return string(s)
+}
+
+// wants reports a file that is another thing than it is used as.
+func wants(f *File, what string, schemes ...Scheme) error {
+	got := Detect(f)
+	for _, s := range schemes {
+		if got == s {
+			return nil
+		}
+	}
+	if got == Unknown {
+		names := []string{}
+		for _, e := range f.Entries[:min(3, len(f.Entries))] {
+			names = append(names, e.Name)
+		}
+		return &Error{f.Path, fmt.Errorf("%s is needed here, and its tensors (%s, …) are none; `cyclecap inspect` lists them", what, strings.Join(names, ", "))}
+	}
+	return &Error{f.Path, fmt.Errorf("%s is needed here, and this is: %s", what, Describe(f))}
+}
+
+// LoadCLIP reads a CLIP by OpenAI's names or transformers' and gives it with
+// OpenAI's. quickGELU tells its activation: the file of a transformers model
+// has a config.json beside it that says it; without one it is OpenAI's.
+func LoadCLIP(path string) (sd *nn.StateDict, quickGELU bool, err error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := wants(f, "a CLIP", OpenAICLIP, TransformersCLIP); err != nil {
+		return nil, false, err
+	}
+	sd, err = f.Load()
+	if err != nil {
+		return nil, false, err
+	}
+	quickGELU = true
+	if Detect(f) == TransformersCLIP {
+		quickGELU, err = activation(filepath.Dir(f.Path))
+		if err == nil {
+			sd, err = openAINames(sd)
+		}
+		if err != nil {
+			return nil, false, &Error{path, err}
+		}
+	}
+	return sd, quickGELU, nil
+}
+
+// activation reads hidden_act from the config.json beside a transformers file.
+func activation(dir string) (quickGELU bool, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if os.IsNotExist(err) {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	type part struct {
+		HiddenAct string `json:"hidden_act"`
+	}
+	var c struct {
+		Vision part `json:"vision_config"`
+		Text   part `json:"text_config"`
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return false, fmt.Errorf("config.json beside it: %w", err)
+	}
+	acts := map[string]bool{}
+	for _, a := range []string{c.Vision.HiddenAct, c.Text.HiddenAct} {
+		if a == "" {
+			a = "quick_gelu" // transformers' default for CLIP
+		}
+		acts[a] = true
+	}
+	switch {
+	case len(acts) == 1 && acts["quick_gelu"]:
+		return true, nil
+	case len(acts) == 1 && acts["gelu"]:
+		return false, nil
+	}
+	return false, fmt.Errorf("config.json beside it names activations other than quick_gelu or gelu for both encoders")
+}
+
+// The parts of transformers' names for CLIP and OpenAI's.
+var (
+	clipNames = strings.NewReplacer(
+		"vision_model.embeddings.class_embedding", "visual.class_embedding",
+		"vision_model.embeddings.patch_embedding.", "visual.conv1.",
+		"vision_model.embeddings.position_embedding.weight", "visual.positional_embedding",
+		"vision_model.pre_layrnorm.", "visual.ln_pre.",
+		"vision_model.post_layernorm.", "visual.ln_post.",
+		"vision_model.encoder.layers.", "visual.transformer.resblocks.",
+		"text_model.embeddings.token_embedding.", "token_embedding.",
+		"text_model.embeddings.position_embedding.weight", "positional_embedding",
+		"text_model.final_layer_norm.", "ln_final.",
+		"text_model.encoder.layers.", "transformer.resblocks.",
+		".layer_norm1.", ".ln_1.", ".layer_norm2.", ".ln_2.",
+		".self_attn.out_proj.", ".attn.out_proj.",
+		".mlp.fc1.", ".mlp.c_fc.", ".mlp.fc2.", ".mlp.c_proj.",
+	)
+	clipQKV = regexp.MustCompile(`^(.*)\.self_attn\.([qkv])_proj\.(weight|bias)$`)
+	// Buffers that transformers kept in its files.
+	clipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
+)
+
+// openAINames renames transformers' CLIP. The separate projections of query,
+// key and value become OpenAI's packed one, which copies them; the projections
+// to features become views that are transposed.
+func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
+	out := nn.NewStateDict()
+	packed := map[string]map[string]torch.Tensor{}
+	err := torch.Scope(func() error {
+		for _, name := range in.Names() {
+			t, _ := in.Get(name)
+			switch m := clipQKV.FindStringSubmatch(name); {
+			case clipBuffers.MatchString(name):
+			case m != nil:
+				key := clipNames.Replace(m[1]+".") + "attn.in_proj_" + m[3]
+				if packed[key] == nil {
+					packed[key] = map[string]torch.Tensor{}
+				}
+				packed[key][m[2]] = t
+				if p := packed[key]; len(p) == 3 {
+					torch.NoGrad(func() {
+						out.Add(key, torch.Cat([]torch.Tensor{p["q"], p["k"], p["v"]}).Keep())
+					})
+					for _, part := range p {
+						part.Close()
+					}
+				}
+			case name == "visual_projection.weight" || name == "text_projection.weight":
+				if t.Dim() != 2 {
+					return fmt.Errorf("%s is no matrix", name)
+				}
+				to := map[string]string{"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}[name]
+				out.Add(to, t.T().Keep())
+				t.Close()
+			default:
+				out.Add(clipNames.Replace(name), t)
+			}
+		}
+		for key, p := range packed {
+			if len(p) != 3 {
+				return fmt.Errorf("one of the query, key and value projections behind %s is missing", key)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Buffers of GPT-2's attention in files of older transformers: masks, no
+// weights.
+var gpt2Buffers = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$`)
+
+// LoadGPT2 reads a GPT-2 by transformers' names and gives it without the
+// leading "transformer." and without the head, which is tied to wte.weight.
+func LoadGPT2(path string) (*nn.StateDict, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := wants(f, "a GPT-2", GPT2); err != nil {
+		return nil, err
+	}
+	sd, err := f.Load()
+	if err != nil {
+		return nil, err
+	}
+	out, err := gpt2Names(sd)
+	if err != nil {
+		return nil, &Error{path, err}
+	}
+	return out, nil
+}
+
+func gpt2Names(in *nn.StateDict) (*nn.StateDict, error) {
+	out := nn.NewStateDict()
+	var head torch.Tensor
+	for _, name := range in.Names() {
+		t, _ := in.Get(name)
+		if name == "lm_head.weight" {
+			head = t
+			continue
+		}
+		name = strings.TrimPrefix(name, "transformer.")
+		if gpt2Buffers.MatchString(name) {
+			t.Close()
+			continue
+		}
+		out.Add(name, t)
+	}
+	if head.Defined() {
+		defer head.Close()
+		wte, ok := out.Get("wte.weight")
+		var same bool
+		err := torch.Scope(func() error {
+			same = ok && fmt.Sprint(wte.Shape()) == fmt.Sprint(head.Shape()) && (wte.DataPtr() == head.DataPtr() || wte.Equal(head))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			return nil, fmt.Errorf("lm_head.weight is not tied to wte.weight, as GPT-2's is")
+		}
+	}
+	return out, nil
+}
+
+// LoadDecoder reads a ClipCap checkpoint: the mapper under its own names
+// ("clip_project.…") and, from a whole model, its GPT-2 as LoadGPT2 gives it
+// (else nil).
+func LoadDecoder(path string) (mapper, gpt *nn.StateDict, err error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := wants(f, "a ClipCap decoder", ClipCapMapper, ClipCapModel); err != nil {
+		return nil, nil, err
+	}
+	sd, err := f.Load()
+	if err != nil {
+		return nil, nil, err
+	}
+	mapper = nn.NewStateDict()
+	rest := nn.NewStateDict()
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		if after, ok := strings.CutPrefix(name, "gpt."); ok {
+			rest.Add(after, t)
+		} else {
+			mapper.Add(name, t)
+		}
+	}
+	if rest.Len() > 0 {
+		if gpt, err = gpt2Names(rest); err != nil {
+			return nil, nil, &Error{path, err}
+		}
+	}
+	return mapper, gpt, nil
+}
+
+// LoadGenerator reads a CycleGAN generator: ours ("model.0.weight", …) or a
+// plain nn.Sequential ("0.weight", …).
+func LoadGenerator(path string) (*nn.StateDict, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := wants(f, "a CycleGAN generator", Generator); err != nil {
+		return nil, err
+	}
+	sd, err := f.Load()
+	if err != nil {
+		return nil, err
+	}
+	out := nn.NewStateDict()
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		if !strings.HasPrefix(name, "model.") {
+			name = "model." + name
+		}
+		out.Add(name, t)
+	}
+	return out, nil
+}

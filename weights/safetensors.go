@@ -1,0 +1,281 @@
+package weights
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+var safetensorsTypes = map[string]torch.DType{
+	"F64": torch.Float64, "F32": torch.Float32, "F16": torch.Float16, "BF16": torch.BFloat16,
+	"I64": torch.Int64, "I32": torch.Int32, "I16": torch.Int16, "I8": torch.Int8, "U8": torch.Uint8, "BOOL": torch.Bool,
+	"U16": torch.Uint16, "U32": torch.Uint32, "U64": torch.Uint64,
+	"F8_E5M2": torch.Float8E5M2, "F8_E4M3": torch.Float8E4M3FN, "C64": torch.Complex64,
+}
+
+// maxHeader is the reference implementation's bound.
+const maxHeader = 100_000_000
+
+type safetensorsInfo struct {
+	DType   string   `json:"dtype"`
+	Shape   []int64  `json:"shape"`
+	Offsets [2]int64 `json:"data_offsets"`
+}
+
+// parseSafetensors reads a header: 8 bytes of length, JSON, data without
+// holes.
+func parseSafetensors(path string, in []byte) (*File, error) {
+	n := binary.LittleEndian.Uint64(in)
+	if n > maxHeader {
+		return nil, fmt.Errorf("a safetensors header of %d bytes; at most %d are allowed", n, maxHeader)
+	}
+	if n > uint64(len(in)-8) {
+		return nil, fmt.Errorf("the file ends within its safetensors header of %d bytes: it is truncated", n)
+	}
+	header, size := in[8:8+n], int64(len(in))-8-int64(n)
+	f := &File{Format: Safetensors}
+	type placed struct {
+		Entry
+		from, to int64
+	}
+	var list []placed
+	err := object(header, func(name string, raw json.RawMessage) error {
+		if name == "__metadata__" {
+			if err := json.Unmarshal(raw, &f.Meta); err != nil {
+				return fmt.Errorf("__metadata__: %w", err)
+			}
+			return nil
+		}
+		var i safetensorsInfo
+		if err := json.Unmarshal(raw, &i); err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
+		}
+		dtype, ok := safetensorsTypes[i.DType]
+		if !ok {
+			return fmt.Errorf("tensor %q: unknown dtype %q", name, i.DType)
+		}
+		for _, d := range i.Shape {
+			if d < 0 {
+				return fmt.Errorf("tensor %q has shape %v", name, i.Shape)
+			}
+		}
+		if err := checkNumel(i.Shape); err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
+		}
+		from, to := i.Offsets[0], i.Offsets[1]
+		if from < 0 || to < from || to > size {
+			return fmt.Errorf("tensor %q lies at bytes %d to %d of %d: the file is truncated or damaged", name, from, to, size)
+		}
+		if want := numel(i.Shape) * dtype.Size(); to-from != want {
+			return fmt.Errorf("tensor %q has %d bytes for shape %v of %v, which takes %d", name, to-from, i.Shape, dtype, want)
+		}
+		if i.Shape == nil {
+			i.Shape = []int64{}
+		}
+		e := Entry{Name: name, DType: dtype, Shape: i.Shape, Strides: contiguous(i.Shape), Path: path,
+			Offset: 8 + int64(n) + from, Storage: path + "#" + name}
+		list = append(list, placed{e, from, to})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("its safetensors header is damaged: %w", err)
+	}
+	sorted := slices.Clone(list)
+	slices.SortStableFunc(sorted, func(a, b placed) int {
+		if a.from != b.from {
+			return int(max(-1, min(1, a.from-b.from)))
+		}
+		return int(max(-1, min(1, a.to-b.to)))
+	})
+	var end int64
+	for _, p := range sorted {
+		if p.from < end {
+			return nil, fmt.Errorf("tensor %q overlaps another", p.Name)
+		}
+		if p.from > end {
+			return nil, fmt.Errorf("%d bytes before tensor %q belong to no tensor", p.from-end, p.Name)
+		}
+		end = p.to
+	}
+	if end != size {
+		return nil, fmt.Errorf("%d bytes behind the last tensor belong to none", size-end)
+	}
+	for _, p := range list {
+		f.Entries = append(f.Entries, p.Entry)
+	}
+	return f, nil
+}
+
+// object reads a JSON object in its order and refuses a key that comes twice.
+func object(in []byte, each func(name string, raw json.RawMessage) error) error {
+	d := json.NewDecoder(bytes.NewReader(in))
+	if t, err := d.Token(); err != nil {
+		return err
+	} else if t != json.Delim('{') {
+		return fmt.Errorf("no JSON object")
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		if seen[name] {
+			return fmt.Errorf("%q comes twice", name)
+		}
+		seen[name] = true
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return err
+		}
+		if err := each(name, raw); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	if rest := bytes.TrimSpace(in[d.InputOffset():]); len(rest) > 0 {
+		return fmt.Errorf("there is more behind its JSON")
+	}
+	return nil
+}
+
+// openIndex reads the shards that an index names.
+func openIndex(path string) (*File, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var index struct {
+		Metadata  map[string]any    `json:"metadata"`
+		WeightMap map[string]string `json:"weight_map"`
+	}
+	if err := json.Unmarshal(text, &index); err != nil {
+		return nil, fmt.Errorf("not an index of shards: %w", err)
+	}
+	if len(index.WeightMap) == 0 {
+		return nil, fmt.Errorf("not an index of shards: its weight_map is empty")
+	}
+	f := &File{Path: path, Meta: map[string]string{}}
+	for k, v := range index.Metadata {
+		f.Meta[k] = fmt.Sprint(v)
+	}
+	shards := slices.Compact(slices.Sorted(maps.Values(index.WeightMap)))
+	for _, shard := range shards {
+		if shard != filepath.Base(shard) || strings.HasSuffix(shard, ".index.json") {
+			return nil, fmt.Errorf("it names the shard %q, which is no file beside it", shard)
+		}
+		s, err := Open(filepath.Join(filepath.Dir(path), shard))
+		if err != nil {
+			return nil, err
+		}
+		f.Format = s.Format
+		for _, e := range s.Entries {
+			if index.WeightMap[e.Name] != shard {
+				return nil, fmt.Errorf("shard %s holds %s, which the index doesn't place there", shard, e.Name)
+			}
+			f.Entries = append(f.Entries, e)
+			delete(index.WeightMap, e.Name)
+		}
+	}
+	if len(index.WeightMap) > 0 {
+		return nil, fmt.Errorf("tensors that the index names are in no shard: %s", strings.Join(slices.Sorted(maps.Keys(index.WeightMap)), ", "))
+	}
+	return f, nil
+}
+
+// SaveSafetensors writes tensors, atomically. Tied tensors are written once
+// for each name, as the format has no sharing. The header and the order are
+// those of the Python library: by size of the element, then by name.
+func SaveSafetensors(path string, sd *nn.StateDict, meta map[string]string) error {
+	names := map[torch.DType]string{}
+	for n, d := range safetensorsTypes {
+		names[d] = n
+	}
+	type item struct {
+		name  string
+		dtype torch.DType
+		t     torch.Tensor
+	}
+	var items []item
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		d := t.DType()
+		if names[d] == "" {
+			return fmt.Errorf("%s: tensor %q is %v, which safetensors can't hold", path, name, d)
+		}
+		items = append(items, item{name, d, t})
+	}
+	slices.SortStableFunc(items, func(a, b item) int {
+		if a.dtype.Size() != b.dtype.Size() {
+			return int(b.dtype.Size() - a.dtype.Size())
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	var h bytes.Buffer
+	h.WriteByte('{')
+	if len(meta) > 0 {
+		b, err := json.Marshal(meta)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&h, `"__metadata__":%s`, b)
+	}
+	var at int64
+	for _, i := range items {
+		if h.Len() > 1 {
+			h.WriteByte(',')
+		}
+		key, _ := json.Marshal(i.name)
+		shape, _ := json.Marshal(i.t.Shape())
+		end := at + i.t.NBytes()
+		fmt.Fprintf(&h, `%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, key, names[i.dtype], shape, at, end)
+		at = end
+	}
+	h.WriteByte('}')
+	for h.Len()%8 != 0 {
+		h.WriteByte(' ')
+	}
+	return atomically(path, func(w io.Writer) error {
+		if err := binary.Write(w, binary.LittleEndian, uint64(h.Len())); err != nil {
+			return err
+		}
+		if _, err := w.Write(h.Bytes()); err != nil {
+			return err
+		}
+		for _, i := range items {
+			if err := withBytes(i.t, func(b []byte) error { _, err := w.Write(b); return err }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// withBytes gives the elements of a tensor in row-major order on the CPU; only
+// a tensor that isn't so already is copied, one at a time.
+func withBytes(t torch.Tensor, f func([]byte) error) error {
+	return torch.Scope(func() (err error) {
+		torch.NoGrad(func() {
+			c := t.Detach().To(torch.WithDevice(torch.CPU)).Contiguous()
+			if c.NBytes() == 0 {
+				err = f(nil)
+				return
+			}
+			err = f(torch.Data[uint8](c.View([]int64{-1}).ViewDType(torch.Uint8)))
+		})
+		return err
+	})
+}

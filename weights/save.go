@@ -1,0 +1,180 @@
+package weights
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// Save writes tensors in the format that the path's ending names:
+// .safetensors, or .pt, .pth and .bin for PyTorch's. The file takes its name
+// only once it is whole.
+func Save(path string, sd *nn.StateDict) error {
+	switch ext := strings.ToLower(filepath.Ext(path)); ext {
+	case ".safetensors":
+		return SaveSafetensors(path, sd, map[string]string{"format": "pt"})
+	case ".pt", ".pth", ".bin":
+		return SavePT(path, sd)
+	default:
+		return fmt.Errorf("%s: the ending %q names no format; .safetensors and .pt do", path, ext)
+	}
+}
+
+var storageNames = func() map[torch.DType]string {
+	m := map[torch.DType]string{}
+	for name, d := range storageTypes {
+		if name != "UntypedStorage" {
+			m[d] = name
+		}
+	}
+	return m
+}()
+
+// SavePT writes a state dict that torch.load(path, weights_only=True) reads:
+// PyTorch's zip form, uncompressed, storages at multiples of 64 bytes. Tensors
+// that share the same elements (tied weights) share their storage in the file;
+// other views are written as tensors of their own.
+func SavePT(path string, sd *nn.StateDict) error {
+	type source struct {
+		t torch.Tensor
+		n int64
+	}
+	var storages []source
+	known := map[string]int{}
+	var p pickler
+	p.op(0x80, 2)
+	p.global("collections", "OrderedDict")
+	p.op(')', 'R')
+	p.op('(')
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		class, ok := storageNames[t.DType()]
+		if !ok {
+			return fmt.Errorf("%s: tensor %q is %v, which the format can't hold", path, name, t.DType())
+		}
+		shape := t.Shape()
+		id := fmt.Sprint(t.DataPtr(), t.DType(), t.Numel(), t.Strides())
+		index, tied := known[id]
+		if !tied || t.DataPtr() == 0 {
+			index = len(storages)
+			known[id] = index
+			storages = append(storages, source{t, t.Numel()})
+		}
+		p.text(name)
+		p.global("torch._utils", "_rebuild_tensor_v2")
+		p.op('(')
+		p.op('(')
+		p.text("storage")
+		p.global("torch", class)
+		p.text(fmt.Sprint(index))
+		p.text("cpu")
+		p.int(t.Numel())
+		p.op('t', 'Q')
+		p.int(0)
+		p.ints(shape)
+		p.ints(contiguous(shape))
+		p.op(0x89)
+		p.global("collections", "OrderedDict")
+		p.op(')', 'R')
+		p.op('t', 'R')
+	}
+	p.op('u', '.')
+
+	return atomically(path, func(out io.Writer) error {
+		w := &counter{w: out}
+		z := zip.NewWriter(w)
+		if err := stored(z, w, "archive/data.pkl", p.Bytes()); err != nil {
+			return err
+		}
+		if err := stored(z, w, "archive/byteorder", []byte("little")); err != nil {
+			return err
+		}
+		for i, s := range storages {
+			err := withBytes(s.t, func(b []byte) error { return stored(z, w, fmt.Sprintf("archive/data/%d", i), b) })
+			if err != nil {
+				return err
+			}
+		}
+		if err := stored(z, w, "archive/version", []byte("3\n")); err != nil {
+			return err
+		}
+		return z.Close()
+	})
+}
+
+// counter knows how far a file has been written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// stored adds an entry whose bytes start at a multiple of 64, padded in the
+// way of PyTorch, with an extra field "FB".
+func stored(z *zip.Writer, w *counter, name string, data []byte) error {
+	if err := z.Flush(); err != nil {
+		return err
+	}
+	const header, extraHead = 30, 4
+	start := w.n + header + int64(len(name)) + extraHead
+	padding := (64 - start%64) % 64
+	extra := make([]byte, extraHead+padding)
+	copy(extra, "FB")
+	binary.LittleEndian.PutUint16(extra[2:], uint16(padding))
+	for i := range padding {
+		extra[extraHead+i] = 'Z'
+	}
+	e, err := z.CreateRaw(&zip.FileHeader{
+		Name: name, Method: zip.Store, Extra: extra,
+		CRC32: crc32.ChecksumIEEE(data), CompressedSize64: uint64(len(data)), UncompressedSize64: uint64(len(data)),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = e.Write(data)
+	return err
+}
+
+// pickler writes the few opcodes of protocol 2 that a state dict takes.
+type pickler struct{ bytes.Buffer }
+
+func (p *pickler) op(codes ...byte) { p.Write(codes) }
+
+func (p *pickler) global(module, name string) { fmt.Fprintf(p, "c%s\n%s\n", module, name) }
+
+func (p *pickler) text(s string) {
+	p.WriteByte('X')
+	binary.Write(p, binary.LittleEndian, uint32(len(s)))
+	p.WriteString(s)
+}
+
+func (p *pickler) int(v int64) {
+	if v == int64(int32(v)) {
+		p.WriteByte('J')
+		binary.Write(p, binary.LittleEndian, int32(v))
+		return
+	}
+	p.op(0x8a, 8)
+	binary.Write(p, binary.LittleEndian, v)
+}
+
+func (p *pickler) ints(l []int64) {
+	p.op('(')
+	for _, v := range l {
+		p.int(v)
+	}
+	p.op('t')
+}
