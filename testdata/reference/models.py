@@ -1,0 +1,265 @@
+"""The reference models in PyTorch: ClipCap's mappers, decoding and training,
+and a CycleGAN over features, written from their papers' rules with the
+parameter names that their checkpoints have. `make parity` and the fixtures
+compare the Go code with these, and with transformers' and OpenAI's own nets.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x):
+        n, t, d = x.shape
+        head = d // self.heads
+        q = self.to_queries(x).reshape(n, t, self.heads, head)
+        kv = self.to_keys_values(x).reshape(n, t, 2, self.heads, head)
+        weights = (torch.einsum("bnhd,bmhd->bnmh", q, kv[:, :, 0]) * head**-0.5).softmax(dim=2)
+        return self.project(torch.einsum("bnmh,bmhd->bnhd", weights, kv[:, :, 1]).reshape(n, t, d))
+
+
+class MLP(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.fc2 = nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        return self.fc2(F.relu(self.fc1(x)))
+
+
+class Layer(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Layers(nn.Module):
+    def __init__(self, width, heads, layers):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(width, heads) for _ in range(layers)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class TransformerMapper(nn.Module):
+    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8):
+        super().__init__()
+        self.clip_length = clip_length
+        self.transformer = Layers(width, heads, layers)
+        self.linear = nn.Linear(feature, clip_length * width)
+        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
+
+    def forward(self, features):
+        n = features.shape[0]
+        x = self.linear(features).view(n, self.clip_length, -1)
+        constants = self.prefix_const.unsqueeze(0).expand(n, *self.prefix_const.shape)
+        return self.transformer(torch.cat((x, constants), dim=1))[:, self.clip_length :]
+
+
+class MLPMapper(nn.Module):
+    def __init__(self, feature, width, prefix_length):
+        super().__init__()
+        self.width = width
+        hidden = width * prefix_length // 2
+        self.model = nn.Sequential(nn.Linear(feature, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix_length))
+
+    def forward(self, features):
+        return self.model(features).view(features.shape[0], -1, self.width)
+
+
+def nucleus_greedy(gpt, embeds, length, stop, top_p=0.8):
+    """ClipCap's generate2 for one prefix: keep the nucleus, take the best."""
+    ids = []
+    for _ in range(length):
+        logits = gpt(inputs_embeds=embeds).logits[:, -1, :]
+        ranked, order = torch.sort(logits, descending=True)
+        outside = F.softmax(ranked, dim=-1).cumsum(dim=-1) > top_p
+        outside = torch.cat((torch.zeros_like(outside[:, :1]), outside[:, :-1]), dim=1)
+        logits[0, order[outside]] = -float("inf")
+        ids.append(int(logits.argmax(-1)))
+        if ids[-1] == stop:
+            break
+        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]]))), dim=1)
+    return ids
+
+
+def beam_search(gpt, embeds, beams, length, stop):
+    """ClipCap's generate_beam for one prefix: (ids, score) of each beam, best
+    first. Beams are ranked by their average log-probability; one that has
+    ended is padded with token 0 at no cost; the search ends with the last."""
+    scores = tokens = None
+    lengths = torch.ones(beams)
+    ended = torch.zeros(beams, dtype=torch.bool)
+    for _ in range(length):
+        logp = gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
+        if tokens is None:
+            best, new = logp.topk(beams, -1)
+            scores, tokens = best[0], new.view(beams, 1)
+            new = tokens
+            embeds = embeds.expand(beams, -1, -1)
+        else:
+            logp[ended] = -float("inf")
+            logp[ended, 0] = 0
+            total = scores[:, None] + logp
+            lengths[~ended] += 1
+            average = total / lengths[:, None]
+            best, flat = average.view(-1).topk(beams, -1)
+            source, new = flat // average.shape[1], (flat % average.shape[1]).unsqueeze(1)
+            lengths, ended = lengths[source], ended[source]
+            tokens = torch.cat((tokens[source], new), dim=1)
+            embeds = embeds[source]
+            scores = best * lengths
+        embeds = torch.cat((embeds, gpt.transformer.wte(new)), dim=1)
+        ended = ended | (new[:, 0] == stop)
+        if ended.all():
+            break
+    scores = scores / lengths
+    order = scores.argsort(descending=True, stable=True)
+    return [(tokens[i, : int(lengths[i])].tolist(), float(scores[i])) for i in order]
+
+
+class TransformersAdamW(torch.optim.Optimizer):
+    """transformers' AdamW until version 4: eps before the bias correction."""
+
+    def __init__(self, params, lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                s = self.state[p]
+                if not s:
+                    s.update(step=0, avg=torch.zeros_like(p), avg_sq=torch.zeros_like(p))
+                s["step"] += 1
+                s["avg"].mul_(b1).add_(p.grad, alpha=1 - b1)
+                s["avg_sq"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+                denom = s["avg_sq"].sqrt().add_(group["eps"])
+                size = group["lr"] * (1 - b2 ** s["step"]) ** 0.5 / (1 - b1 ** s["step"])
+                p.addcdiv_(s["avg"], denom, value=-size)
+                if group["weight_decay"] > 0:
+                    p.add_(p, alpha=-group["lr"] * group["weight_decay"])
+
+
+def decoder_loss(mapper, gpt, features, tokens):
+    """ClipCap's loss: the prefix, then the caption, padding masked out."""
+    prefix = mapper(features)
+    mask = torch.cat((torch.ones(prefix.shape[:2]), (tokens > 0).float()), dim=1)
+    embeds = torch.cat((prefix, gpt.transformer.wte(tokens)), dim=1)
+    logits = gpt(inputs_embeds=embeds, attention_mask=mask).logits[:, prefix.shape[1] - 1 : -1]
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
+
+
+def train_decoder(mapper, gpt, batches, lr, warmup):
+    """Mapper only, transformers' AdamW, linear warm-up and decay to 0."""
+    gpt.requires_grad_(False)
+    optimizer = TransformersAdamW(mapper.parameters(), lr=lr)
+    total = len(batches)
+    losses = []
+    for step, (features, tokens) in enumerate(batches):
+        factor = step / max(1, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
+        optimizer.param_groups[0]["lr"] = lr * factor
+        optimizer.zero_grad()
+        loss = decoder_loss(mapper, gpt, features, tokens)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def generator(width):
+    dense = lambda: nn.Linear(width, width)
+    return nn.Sequential(dense(), nn.Tanh(), dense(), nn.Tanh(), dense(), nn.Tanh(), dense())
+
+
+def discriminator(width):
+    return nn.Sequential(nn.Linear(width, width // 2), nn.LeakyReLU(0.2), nn.Linear(width // 2, 1))
+
+
+class Pool:
+    """50 past fakes. Each query draws torch.rand(n) and torch.randint(0, 50,
+    (n,)): for each row the coin and the place."""
+
+    def __init__(self, size=50):
+        self.size, self.past = size, []
+
+    def query(self, fakes):
+        coins, places = torch.rand(len(fakes)), torch.randint(0, self.size, (len(fakes),))
+        out = []
+        for fake, coin, place in zip(fakes.detach(), coins, places):
+            if len(self.past) < self.size:
+                self.past.append(fake.clone())
+                out.append(fake)
+            elif coin > 0.5:
+                out.append(self.past[place])
+                self.past[place] = fake.clone()
+            else:
+                out.append(fake)
+        return torch.stack(out)
+
+
+def train_cyclegan(nets, batches, lr=2e-4, cycle=10.0, identity=0.5):
+    """nets: image-to-text, text-to-image, text and image discriminator."""
+    to_text, to_image, text_disc, image_disc = nets
+    gens = [*to_text.parameters(), *to_image.parameters()]
+    discs = [*text_disc.parameters(), *image_disc.parameters()]
+    opt_g = torch.optim.Adam(gens, lr=lr, betas=(0.5, 0.999))
+    opt_d = torch.optim.Adam(discs, lr=lr, betas=(0.5, 0.999))
+    text_pool, image_pool = Pool(), Pool()
+
+    def lsgan(scores, target):
+        return F.mse_loss(scores, torch.full_like(scores, target))
+
+    def discriminate(net, real, fake):
+        loss = (lsgan(net(real), 1.0) + lsgan(net(fake.detach()), 0.0)) * 0.5
+        loss.backward()
+        return loss
+
+    losses = []
+    for images, texts in batches:
+        fake_text = to_text(images)
+        back_image = to_image(fake_text)
+        fake_image = to_image(texts)
+        back_text = to_text(fake_image)
+        for p in discs:
+            p.requires_grad = False
+        opt_g.zero_grad()
+        id_text = F.l1_loss(to_text(texts), texts) * cycle * identity
+        id_image = F.l1_loss(to_image(images), images) * cycle * identity
+        gan_text = lsgan(text_disc(fake_text), 1.0)
+        gan_image = lsgan(image_disc(fake_image), 1.0)
+        cycle_image = F.l1_loss(back_image, images) * cycle
+        cycle_text = F.l1_loss(back_text, texts) * cycle
+        (gan_text + gan_image + cycle_image + cycle_text + id_text + id_image).backward()
+        opt_g.step()
+        for p in discs:
+            p.requires_grad = True
+        opt_d.zero_grad()
+        disc_text = discriminate(text_disc, texts, text_pool.query(fake_text))
+        disc_image = discriminate(image_disc, images, image_pool.query(fake_image))
+        opt_d.step()
+        step = (gan_text, gan_image, cycle_image, cycle_text, id_text, id_image, disc_text, disc_image)
+        losses.append([x.item() for x in step])
+    return losses
