@@ -10,23 +10,21 @@ import (
 // cross-entropy of each token given the prefix and the tokens before it. As
 // in ClipCap token 0 is padding wherever it stands.
 //
-// Only the caption's positions go through GPT-2's head; ClipCap computes the
-// prefix positions too and drops them.
-//
-// padMask hides the padding from attention, as ClipCap does. Since padding
-// stands behind the text, no position that counts can see it anyway: without
-// the mask the loss is the same up to rounding, and libtorch takes its faster
-// causal attention. It is there to reproduce a run bit by bit.
-func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, padMask bool) torch.Tensor {
+// Only the caption's positions go through GPT-2's head, and attention is plain
+// causal attention: padding stands behind the text, so no position that counts
+// can see it. exact does the same in ClipCap's way, which computes the head on
+// the prefix too and masks the padding: slower, the same loss up to rounding,
+// and bit-equal to Python. It is there for regression tests.
+func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) torch.Tensor {
 	prefix := m.Mapper.Forward(features)                                                // [n, p, d]
 	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1)) // [n, p+t, d]
 	p, t := prefix.Size(1), tokens.Size(1)
-	var mask torch.Tensor
-	if padMask {
-		mask = causalPadMask(tokens, p)
+	var logits torch.Tensor // [n, t, vocab]
+	if exact {
+		logits = m.GPT2.Logits(m.GPT2.Forward(embeds, nil, causalPadMask(tokens, p))).Narrow(1, p-1, t)
+	} else {
+		logits = m.GPT2.Logits(m.GPT2.Forward(embeds, nil, torch.Tensor{}).Narrow(1, p-1, t))
 	}
-	hidden := m.GPT2.Forward(embeds, nil, mask)
-	logits := m.GPT2.Logits(hidden.Narrow(1, p-1, t)) // [n, t, vocab]
 	return logits.Reshape([]int64{-1, logits.Size(2)}).CrossEntropyLoss(tokens.Flatten(), torch.WithIgnoreIndex(0))
 }
 

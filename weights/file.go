@@ -7,6 +7,7 @@ package weights
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -111,11 +112,7 @@ func Open(path string) (*File, error) {
 		if errors.As(err, &e) {
 			return nil, err
 		}
-		var p *os.PathError
-		if errors.As(err, &p) {
-			err = p.Err
-		}
-		return nil, &Error{path, err}
+		return nil, &Error{path, plain(err)}
 	}
 	return f, nil
 }
@@ -214,9 +211,15 @@ func (f *File) Get(name string) (Entry, bool) {
 	return f.Entries[i], true
 }
 
+// alignment is that of PyTorch's own allocations and of its zip files. The
+// kernels' low-order bits depend on it (a product with one row changes by an
+// ulp), so a tensor that lies otherwise in its file, as safetensors' may, is
+// read into memory of its own.
+const alignment = 64
+
 // Load makes the tensors: views of the mapped file, copied only when written
-// to. They are kept; the caller closes the StateDict. Tied weights share their
-// storage.
+// to, or where they are not aligned. They are kept; the caller closes the
+// StateDict. Tied weights share their storage.
 func (f *File) Load() (*nn.StateDict, error) {
 	sd := nn.NewStateDict()
 	err := torch.Scope(func() error {
@@ -231,7 +234,11 @@ func (f *File) Load() (*nn.StateDict, error) {
 				base = torch.FromFile(e.Path, torch.WithShared(false), torch.WithSize(info.Size()), torch.WithDType(torch.Uint8))
 				maps[e.Path] = base
 			}
-			sd.Add(e.Name, view(base, e).Keep())
+			t, err := view(base, e)
+			if err != nil {
+				return fmt.Errorf("tensor %s: %w", e.Name, err)
+			}
+			sd.Add(e.Name, t.Keep())
 		}
 		return nil
 	})
@@ -242,18 +249,18 @@ func (f *File) Load() (*nn.StateDict, error) {
 	return sd, nil
 }
 
-func view(base torch.Tensor, e Entry) torch.Tensor {
-	var t torch.Tensor
+func view(base torch.Tensor, e Entry) (t torch.Tensor, err error) {
 	torch.NoGrad(func() {
 		t = torch.Tidy(func() torch.Tensor {
 			span := e.span()
 			if span == 0 {
 				return torch.Empty(e.Shape, torch.WithDType(e.DType), torch.WithDevice(torch.CPU))
 			}
-			b := base.Narrow(0, e.Offset, span*e.DType.Size())
-			if e.Offset%e.DType.Size() != 0 {
-				// libtorch can't read an element across its own alignment.
-				b = b.Clone()
+			var b torch.Tensor
+			if size := span * e.DType.Size(); e.Offset%alignment == 0 {
+				b = base.Narrow(0, e.Offset, size)
+			} else if b, err = read(e.Path, e.Offset, size); err != nil {
+				return torch.Tensor{}
 			}
 			if e.DType != torch.Uint8 {
 				b = b.ViewDType(e.DType)
@@ -261,23 +268,72 @@ func view(base torch.Tensor, e Entry) torch.Tensor {
 			return b.AsStrided(e.Shape, e.Strides).Detach()
 		})
 	})
-	return t
+	return t, err
+}
+
+// read copies a part of a file, without mapping it: pages of the map would
+// count as the process's memory beside the copy.
+func read(path string, offset, size int64) (torch.Tensor, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return torch.Tensor{}, err
+	}
+	defer f.Close()
+	t := torch.Empty([]int64{size}, torch.WithDType(torch.Uint8), torch.WithDevice(torch.CPU))
+	_, err = f.ReadAt(torch.Data[uint8](t), offset)
+	return t, err
+}
+
+// CheckSave reports a path that can't be written, before the work for it is
+// done: an ending that names no format, a missing folder, no permission.
+func CheckSave(path string) error {
+	if _, err := formatOf(path); err != nil {
+		return err
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s can't be written: it is a folder", path)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".cyclecap.*.tmp")
+	if err != nil {
+		return fmt.Errorf("%s can't be written: %w", path, plain(err))
+	}
+	f.Close()
+	return os.Remove(f.Name())
+}
+
+// plain takes the path of a temporary file out of an error.
+func plain(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// untilDone writes until a context is done.
+type untilDone struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (u untilDone) Write(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.w.Write(b)
 }
 
 // atomically writes a file through a temporary one beside it, which takes its
 // name only once it is whole and on disk: a failure leaves what was there.
-func atomically(path string, write func(io.Writer) error) (err error) {
+// ctx ends it between two tensors.
+func atomically(ctx context.Context, path string, write func(io.Writer) error) (err error) {
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
 	}
 	f, err := os.CreateTemp(dir, "."+name+".*.tmp")
 	if err != nil {
-		var p *os.PathError
-		if errors.As(err, &p) {
-			err = p.Err
-		}
-		return fmt.Errorf("%s can't be written: %w", path, err)
+		return fmt.Errorf("%s can't be written: %w", path, plain(err))
 	}
 	defer func() {
 		if err != nil {
@@ -285,7 +341,7 @@ func atomically(path string, write func(io.Writer) error) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	if err := write(f); err != nil {
+	if err := write(untilDone{ctx, f}); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err := f.Sync(); err != nil {

@@ -2,6 +2,7 @@ package weights
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -199,7 +200,7 @@ func openIndex(path string) (*File, error) {
 // SaveSafetensors writes tensors, atomically. Tied tensors are written once
 // for each name, as the format has no sharing. The header and the order are
 // those of the Python library: by size of the element, then by name.
-func SaveSafetensors(path string, sd *nn.StateDict, meta map[string]string) error {
+func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	names := map[torch.DType]string{}
 	for n, d := range safetensorsTypes {
 		names[d] = n
@@ -248,7 +249,7 @@ func SaveSafetensors(path string, sd *nn.StateDict, meta map[string]string) erro
 	for h.Len()%8 != 0 {
 		h.WriteByte(' ')
 	}
-	return atomically(path, func(w io.Writer) error {
+	return atomically(ctx, path, func(w io.Writer) error {
 		if err := binary.Write(w, binary.LittleEndian, uint64(h.Len())); err != nil {
 			return err
 		}

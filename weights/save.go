@@ -3,6 +3,7 @@ package weights
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -16,15 +17,26 @@ import (
 
 // Save writes tensors in the format that the path's ending names:
 // .safetensors, or .pt, .pth and .bin for PyTorch's. The file takes its name
-// only once it is whole.
-func Save(path string, sd *nn.StateDict) error {
+// only once it is whole; where ctx is done before, nothing is left of it.
+func Save(ctx context.Context, path string, sd *nn.StateDict) error {
+	format, err := formatOf(path)
+	if err != nil {
+		return err
+	}
+	if format == Safetensors {
+		return SaveSafetensors(ctx, path, sd, map[string]string{"format": "pt"})
+	}
+	return SavePT(ctx, path, sd)
+}
+
+func formatOf(path string) (Format, error) {
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {
 	case ".safetensors":
-		return SaveSafetensors(path, sd, map[string]string{"format": "pt"})
+		return Safetensors, nil
 	case ".pt", ".pth", ".bin":
-		return SavePT(path, sd)
+		return Zip, nil
 	default:
-		return fmt.Errorf("%s: the ending %q names no format; .safetensors and .pt do", path, ext)
+		return "", fmt.Errorf("%s: the ending %q names no format; .safetensors and .pt do", path, ext)
 	}
 }
 
@@ -42,7 +54,7 @@ var storageNames = func() map[torch.DType]string {
 // PyTorch's zip form, uncompressed, storages at multiples of 64 bytes. Tensors
 // that share the same elements (tied weights) share their storage in the file;
 // other views are written as tensors of their own.
-func SavePT(path string, sd *nn.StateDict) error {
+func SavePT(ctx context.Context, path string, sd *nn.StateDict) error {
 	type source struct {
 		t torch.Tensor
 		n int64
@@ -88,7 +100,7 @@ func SavePT(path string, sd *nn.StateDict) error {
 	}
 	p.op('u', '.')
 
-	return atomically(path, func(out io.Writer) error {
+	return atomically(ctx, path, func(out io.Writer) error {
 		w := &counter{w: out}
 		z := zip.NewWriter(w)
 		if err := stored(z, w, "archive/data.pkl", p.Bytes()); err != nil {

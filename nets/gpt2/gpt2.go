@@ -308,10 +308,12 @@ func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 
 // newGELU is GPT-2's tanh approximation of GELU written out operator by
 // operator, as transformers' "gelu_new" is: libtorch's fused
-// gelu(approximate="tanh") differs in the last bits.
+// gelu(approximate="tanh") differs in the last bits. The order of the lines is
+// part of that: backward sums the gradients of x in the reverse order.
 func newGELU(x torch.Tensor) torch.Tensor {
+	half := x.MulScalar(0.5)
 	inner := x.Add(x.PowScalar(3.0).MulScalar(0.044715)).MulScalar(math.Sqrt(2 / math.Pi))
-	return x.MulScalar(0.5).Mul(inner.Tanh().AddScalar(1.0))
+	return half.Mul(inner.Tanh().AddScalar(1.0))
 }
 
 // Forward is x W + b for x [..., in], as one addmm.

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+
+	"github.com/urfave/cli/v2"
+)
+
+func convertCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "convert",
+		Usage:     "write weights in another format, under other names, or in another precision",
+		UsageText: "[--names openai|transformers|clipcap] [--dtype f32|f16|bf16] IN OUT",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "names", Usage: "`SCHEME` of the names: openai (for a CLIP), transformers (for a GPT-2, without the leading \"transformer.\"), or clipcap (the mapper alone); default: as they are"},
+			&cli.StringFlag{Name: "dtype", Usage: "convert floating-point tensors to f32, f16 or bf16; default: as they are"},
+		},
+		Description: `IN is anything that inspect reads. The ending of OUT names the format: .pt (also
+.pth, .bin) for torch.load(weights_only=True), or .safetensors. OUT is replaced
+only once the new file is whole.
+
+EXAMPLES:
+   cyclecap convert ViT-B-32.pt clip.safetensors
+   cyclecap convert --names openai clip-vit-base-patch32/ clip.pt
+   cyclecap convert --dtype bf16 gpt2/pytorch_model.bin gpt2-bf16.safetensors`,
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 2 {
+				return usagef("convert takes IN and OUT, not %d arguments (flags come first)", c.NArg())
+			}
+			in, out := c.Args().Get(0), c.Args().Get(1)
+			if err := weights.CheckSave(out); err != nil {
+				return err
+			}
+			sd, err := loadNamed(in, c.String("names"))
+			if err != nil {
+				return err
+			}
+			defer sd.Close()
+			if name := c.String("dtype"); name != "" {
+				dtype, err := torch.ParseDType(name)
+				if err != nil || (dtype != torch.Float32 && dtype != torch.Float16 && dtype != torch.BFloat16) {
+					return usagef("--dtype %s: f32, f16 and bf16 are possible", name)
+				}
+				if err := castAll(sd, dtype); err != nil {
+					return err
+				}
+			}
+			if err := c.Context.Err(); err != nil {
+				return err
+			}
+			if err := weights.Save(c.Context, out, sd); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.App.ErrWriter, "%s: %d tensors\n", filepath.Clean(out), sd.Len())
+			return nil
+		},
+	}
+}
+
+func loadNamed(path, names string) (*nn.StateDict, error) {
+	switch names {
+	case "":
+		f, err := weights.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return f.Load()
+	case "openai":
+		sd, _, err := weights.LoadCLIP(path)
+		return sd, err
+	case "transformers":
+		return weights.LoadGPT2(path)
+	case "clipcap":
+		sd, _, err := weights.LoadDecoder(path)
+		return sd, err
+	}
+	return nil, usagef("--names %s: openai, transformers and clipcap are possible", names)
+}
+
+func castAll(sd *nn.StateDict, dtype torch.DType) error {
+	return torch.Scope(func() error {
+		for _, name := range sd.Names() {
+			t, _ := sd.Get(name)
+			if t.DType().IsFloat() && t.DType() != dtype {
+				sd.Add(name, t.To(torch.WithDType(dtype)).Keep())
+				t.Close()
+			}
+		}
+		return nil
+	})
+}

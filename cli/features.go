@@ -1,0 +1,281 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cyclecap/data/coco"
+	"cyclecap/data/photo"
+	"cyclecap/data/tokenizer"
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+
+	"github.com/urfave/cli/v2"
+)
+
+func featuresCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "features",
+		Usage:     "compute the CLIP features of photos, texts or captions",
+		UsageText: "--clip F (--images PATH… | --text STRING… | --captions COCO.json) -o OUT.safetensors",
+		Flags: append([]cli.Flag{
+			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: OpenAI's archive, transformers' file or folder"},
+			&cli.StringSliceFlag{Name: "images", Usage: "`PATH` of a photo or of a folder of photos; more may follow as arguments"},
+			&cli.StringSliceFlag{Name: "text", Usage: "a `STRING`; more may follow as arguments"},
+			&cli.PathFlag{Name: "captions", Usage: "`COCO.json`: the captions of a COCO file"},
+			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`OUT.safetensors` to write"},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1"},
+			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context, which are an error otherwise"},
+			&cli.IntFlag{Name: "batch", Value: 32, Usage: "photos or texts computed at once; low-order bits depend on it"},
+		}, computeFlags()...),
+		Description: `OUT holds "features", f32 [n, width] in the order of the input, and "ids",
+int64 [n]: the annotations' ids of --captions, else the places in the input,
+counted from 0 (photos that can't be read are skipped and make the exit code
+1). Its metadata has the inputs, the model and what was done to them.
+
+EXAMPLES:
+   cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
+   cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
+   cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors`,
+		Action: features,
+	}
+}
+
+// inputs are what features are asked of; one of paths and texts is set.
+type inputs struct {
+	kind  string
+	paths []string
+	texts []string
+	ids   []int64
+}
+
+func inputsOf(c *cli.Context) (in inputs, err error) {
+	images, text, captions := c.StringSlice("images"), c.StringSlice("text"), c.Path("captions")
+	given := 0
+	for _, b := range []bool{len(images) > 0, len(text) > 0, captions != ""} {
+		if b {
+			given++
+		}
+	}
+	if given != 1 {
+		return in, usagef("one of --images, --text and --captions is needed, not %d of them", given)
+	}
+	rest := c.Args().Slice()
+	switch {
+	case len(images) > 0:
+		in.kind = "image"
+		if in.paths, err = photosIn(append(images, rest...)); err != nil {
+			return in, err
+		}
+		for i := range in.paths {
+			in.ids = append(in.ids, int64(i))
+		}
+	case len(text) > 0:
+		in.kind, in.texts = "text", append(text, rest...)
+		for i := range in.texts {
+			in.ids = append(in.ids, int64(i))
+		}
+	default:
+		if len(rest) > 0 {
+			return in, usagef("--captions takes no arguments, not %q", rest[0])
+		}
+		data, err := coco.Read(captions)
+		if err != nil {
+			return in, err
+		}
+		in.kind = "text"
+		for _, a := range data.Annotations {
+			in.texts = append(in.texts, a.Caption)
+			in.ids = append(in.ids, int64(a.ID))
+		}
+		if len(in.texts) == 0 {
+			return in, fmt.Errorf("%s: it has no captions", captions)
+		}
+	}
+	return in, nil
+}
+
+// photosIn replaces folders by the photos in them, sorted by name.
+func photosIn(paths []string) ([]string, error) {
+	var out []string
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil || !info.IsDir() {
+			out = append(out, p) // a missing file is reported as a photo that can't be read
+			continue
+		}
+		list, err := os.ReadDir(p)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, e := range list {
+			switch strings.ToLower(filepath.Ext(e.Name())) {
+			case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
+				out, found = append(out, filepath.Join(p, e.Name())), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("%s: there are no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", p)
+		}
+	}
+	return out, nil
+}
+
+func features(c *cli.Context) error {
+	if err := need(c, "clip", "output"); err != nil {
+		return err
+	}
+	if n := c.Int("batch"); n < 1 || n > 4096 {
+		return usagef("--batch %d: 1 to 4096 are possible", n)
+	}
+	out := c.Path("output")
+	if filepath.Ext(out) != ".safetensors" {
+		return usagef("--output %s: features are written as .safetensors", out)
+	}
+	on, err := computeOf(c)
+	if err != nil {
+		return err
+	}
+	in, err := inputsOf(c)
+	if err != nil {
+		return err
+	}
+	if err := weights.CheckSave(out); err != nil {
+		return err
+	}
+	return torch.Scope(func() error {
+		m, err := loadCLIP(c.Path("clip"), on)
+		if err != nil {
+			return err
+		}
+		f := &featureJob{c: c, model: m, on: on, in: in}
+		if in.kind == "image" {
+			err = f.images()
+		} else {
+			err = f.text()
+		}
+		if err != nil {
+			return err
+		}
+		if len(f.ids) == 0 {
+			return fmt.Errorf("no photo could be read; nothing is written")
+		}
+		if err := f.save(out); err != nil {
+			return err
+		}
+		if f.failed > 0 {
+			fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s holds the others\n", f.failed, len(in.paths), out)
+			return errReported
+		}
+		return nil
+	})
+}
+
+type featureJob struct {
+	c      *cli.Context
+	model  *clip.Model
+	on     compute
+	in     inputs
+	values []float32
+	ids    []int64
+	names  []string
+	failed int
+}
+
+// add computes a batch.
+func (f *featureJob) add(encode func() torch.Tensor) error {
+	return torch.Scope(func() error {
+		torch.InferenceMode(func() {
+			x := encode().To(torch.WithDType(torch.Float32))
+			if f.c.Bool("normalize") {
+				x = x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
+			}
+			f.values = append(f.values, torch.ToSlice[float32](x)...)
+		})
+		return nil
+	})
+}
+
+func (f *featureJob) images() error {
+	size := int(f.model.Config.ImageSize)
+	bar := newProgress(f.c.App.ErrWriter, "photos", len(f.in.paths))
+	defer bar.finish()
+	for b, err := range photo.Load(f.c.Context, f.in.paths, photo.CLIP(size), decoders(), f.c.Int("batch")) {
+		if err != nil {
+			return err
+		}
+		f.failed += reportFailed(bar, b)
+		if n := int64(len(b.Index)); n > 0 {
+			err := f.add(func() torch.Tensor {
+				return f.model.EncodeImage(torch.FromSlice(b.Pixels, n, 3, int64(size), int64(size)).To(f.on.options()...))
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, i := range b.Index {
+			f.ids = append(f.ids, f.in.ids[i])
+			f.names = append(f.names, f.in.paths[i])
+		}
+		bar.add(len(b.Index) + len(b.Failed))
+	}
+	return nil
+}
+
+func (f *featureJob) text() error {
+	length := int(f.model.Config.Context)
+	// All are tokenized first: one that is too long ends the work before it
+	// has begun.
+	tokens := make([][]int, len(f.in.texts))
+	for i, s := range f.in.texts {
+		ids, err := tokenizer.CLIP().Context(s, length, f.c.Bool("truncate"))
+		if err != nil {
+			return fmt.Errorf("text %d (%.60q): %w", i, s, err)
+		}
+		tokens[i] = ids
+	}
+	bar := newProgress(f.c.App.ErrWriter, "texts", len(tokens))
+	defer bar.finish()
+	for part := range slices.Chunk(tokens, f.c.Int("batch")) {
+		if err := f.c.Context.Err(); err != nil {
+			return err
+		}
+		flat := make([]int64, 0, len(part)*length)
+		for _, ids := range part {
+			for _, id := range ids {
+				flat = append(flat, int64(id))
+			}
+		}
+		err := f.add(func() torch.Tensor {
+			return f.model.EncodeText(torch.FromSlice(flat, int64(len(part)), int64(length)).To(torch.WithDevice(f.on.device)))
+		})
+		if err != nil {
+			return err
+		}
+		bar.add(len(part))
+	}
+	f.ids, f.names = f.in.ids, f.in.texts
+	return nil
+}
+
+func (f *featureJob) save(path string) error {
+	names, err := json.Marshal(f.names)
+	if err != nil {
+		return err
+	}
+	n := int64(len(f.ids))
+	sd := nn.NewStateDict()
+	sd.Add("features", torch.FromSlice(f.values, n, f.model.Config.EmbedDim))
+	sd.Add("ids", torch.FromSlice(f.ids))
+	return weights.SaveSafetensors(f.c.Context, path, sd, map[string]string{
+		"kind": f.in.kind, "inputs": string(names), "model": "CLIP " + f.model.Config.String(),
+		"dtype": f.on.dtype.String(), "normalized": fmt.Sprint(f.c.Bool("normalize")), "cyclecap": version(),
+	})
+}

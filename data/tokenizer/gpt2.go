@@ -1,0 +1,132 @@
+package tokenizer
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// gpt2End is the one special token of GPT-2, id 50256.
+const gpt2End = "<|endoftext|>"
+
+// A GPT2Tokenizer is GPT-2's tokenizer; see [GPT2]. Its source is OpenAI's
+// encoder.py with the published encoder.json and vocab.bpe: 50,257 tokens, the
+// last of which, 50256, is <|endoftext|>.
+type GPT2Tokenizer struct{ bpe *bpe }
+
+// VocabSize is 50257.
+func (t *GPT2Tokenizer) VocabSize() int { return t.bpe.size() }
+
+// EndID is the id of <|endoftext|>.
+func (t *GPT2Tokenizer) EndID() int { return t.bpe.special }
+
+// Encode gives the ids of text, which is all plain text: see EncodePlain.
+func (t *GPT2Tokenizer) Encode(text string) []int { return t.EncodePlain(text) }
+
+// EncodePlain gives the ids of text. A <|endoftext|> in it is spelt out in
+// seven ordinary tokens, as OpenAI's encoder does.
+func (t *GPT2Tokenizer) EncodePlain(text string) []int {
+	text = validText(text)
+	return t.appendText(newIDs(text), text)
+}
+
+// EncodeSpecial gives the ids of text, where each <|endoftext|> is token 50256
+// and what stands before and after it is encoded apart, as Hugging Face does.
+func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
+	text = validText(text)
+	ids := newIDs(text)
+	for {
+		before, after, found := strings.Cut(text, gpt2End)
+		ids = t.appendText(ids, before)
+		if !found {
+			return ids
+		}
+		ids = append(ids, t.EndID())
+		text = after
+	}
+}
+
+// Decode gives the text of ids; see [Tokenizer].
+func (t *GPT2Tokenizer) Decode(ids []int) (string, error) {
+	b, err := t.bpe.appendTokens(make([]byte, 0, 6*len(ids)), ids)
+	return decodeUTF8(b), err
+}
+
+func (t *GPT2Tokenizer) appendText(ids []int, text string) []int {
+	for i := 0; i < len(text); {
+		end := gpt2Word(text, i)
+		ids = t.bpe.appendWord(ids, text[i:end])
+		i = end
+	}
+	return ids
+}
+
+// gpt2Word gives the end of the word of s that starts at i < len(s). It is the
+// splitting pattern of GPT-2 by hand, alternative by alternative:
+//
+//	's|'t|'re|'ve|'m|'ll|'d | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
+func gpt2Word(s string, i int) int {
+	r, size := utf8.DecodeRuneInString(s[i:])
+	if r == '\'' {
+		if n := contraction(s[i+1:]); n > 0 {
+			return i + 1 + n
+		}
+	}
+	j, c := i+size, classOf(r)
+	if r == ' ' && j < len(s) {
+		r, size := utf8.DecodeRuneInString(s[j:])
+		if next := classOf(r); next != space {
+			j, c = j+size, next
+		}
+	}
+	end := endOfClass(s, j, c)
+	if c != space || end == len(s) {
+		return end
+	}
+	// The last white space before a word is left over, to go with the word if
+	// it is a blank and be a word of its own if not.
+	if _, last := utf8.DecodeLastRuneInString(s[i:end]); end-last > i {
+		return end - last
+	}
+	return end
+}
+
+// contraction gives the length of the ending of an English short form (the "s"
+// of "it's") that s begins with, or 0.
+func contraction(s string) int {
+	if s == "" {
+		return 0
+	}
+	switch s[0] {
+	case 's', 't', 'm', 'd':
+		return 1
+	case 'r', 'v':
+		if strings.HasPrefix(s[1:], "e") {
+			return 2
+		}
+	case 'l':
+		if strings.HasPrefix(s[1:], "l") {
+			return 2
+		}
+	}
+	return 0
+}
+
+// endOfClass gives the end of the run of characters of class c that goes on at
+// s[i:].
+func endOfClass(s string, i int, c class) int {
+	for i < len(s) {
+		if b := s[i]; b < utf8.RuneSelf {
+			if asciiClass[b] != c {
+				return i
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if classOf(r) != c {
+			return i
+		}
+		i += size
+	}
+	return i
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+)
+
+// workload is something that both sides can do.
+type workload struct {
+	name  string
+	rival []rival
+	// check compares outputs: what to print, and what is wrong if it is.
+	check func(ours, python output) (text, wrong string)
+}
+
+// rival is a way of doing it in Python, by its name in bench.py.
+type rival struct {
+	python string
+	label  string
+	target float64
+}
+
+var workloads = []workload{
+	{"image-1", clipRivals("image-1", 1.2), closeFeatures},
+	{"image-32", clipRivals("image-32", 1.2), closeFeatures},
+	{"text-64", clipRivals("text-64", 0), closeFeatures},
+	{"greedy-1", generate("greedy-1"), sameTokens},
+	{"greedy-16", generate("greedy-16"), sameTokens},
+	{"beam-1", generate("beam-1"), sameTokens},
+	{"beam-16", generate("beam-16"), sameTokens},
+	{"greedy-1-bf16", generateBF16("greedy-1"), countTokens},
+	{"greedy-16-bf16", generateBF16("greedy-16"), countTokens},
+	{"beam-1-bf16", generateBF16("beam-1"), countTokens},
+	{"beam-16-bf16", generateBF16("beam-16"), countTokens},
+	{"clipcap-greedy", []rival{{"clipcap-greedy", "ClipCap's loop", 4}}, sameTokens},
+	{"clipcap-beam", []rival{{"clipcap-beam", "ClipCap's loop", 4}}, sameTokens},
+}
+
+func clipRivals(name string, target float64) []rival {
+	return []rival{{name + "/open_clip", "open_clip", target}, {name + "/transformers", "transformers", target}}
+}
+
+func generate(name string) []rival { return []rival{{name, "transformers, cache", 1.2}} }
+
+// generateBF16 sets ours in bf16 beside Python in f32, which is what the
+// target speaks of, and beside Python in bf16.
+func generateBF16(name string) []rival {
+	return []rival{{name, "transformers, cache, f32", 2}, {name + "-bf16", "transformers, cache, bf16", 0}}
+}
+
+// output is what a side answers for a workload: tokens, or a file of floats.
+type output struct {
+	Tokens [][]int64
+	File   string
+	Shape  []int64
+}
+
+func (o *output) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '[' {
+		return json.Unmarshal(text, &o.Tokens)
+	}
+	var f struct {
+		File  string  `json:"file"`
+		Shape []int64 `json:"shape"`
+	}
+	err := json.Unmarshal(text, &f)
+	o.File, o.Shape = f.File, f.Shape
+	return err
+}
+
+func sameTokens(ours, python output) (text, wrong string) {
+	if len(ours.Tokens) == 0 {
+		return "", "no tokens"
+	}
+	for i, row := range ours.Tokens {
+		if i >= len(python.Tokens) || !slices.Equal(row, python.Tokens[i]) {
+			return "differ", fmt.Sprintf("caption %d is\n%v here and\n%v there", i, row, python.Tokens[min(i, len(python.Tokens)-1)])
+		}
+	}
+	return "same tokens", ""
+}
+
+// countTokens is for lower precision, where a token may differ and with it all
+// that come behind.
+func countTokens(ours, python output) (text, wrong string) {
+	same, total := 0, 0
+	for i, row := range ours.Tokens {
+		total++
+		if i < len(python.Tokens) && slices.Equal(row, python.Tokens[i]) {
+			same++
+		}
+	}
+	if total == 0 || total != len(python.Tokens) {
+		return "", "not as many captions"
+	}
+	return fmt.Sprintf("%d of %d captions same", same, total), ""
+}
+
+// closeFeatures measures the largest difference over the largest value.
+func closeFeatures(ours, python output) (text, wrong string) {
+	a, err := floats(ours)
+	if err != nil {
+		return "", err.Error()
+	}
+	b, err := floats(python)
+	if err != nil {
+		return "", err.Error()
+	}
+	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
+		return "", fmt.Sprintf("features of shape %v here, %v there", ours.Shape, python.Shape)
+	}
+	var difference, largest float64
+	for i := range a {
+		difference = max(difference, math.Abs(float64(a[i])-float64(b[i])))
+		largest = max(largest, math.Abs(float64(b[i])))
+	}
+	if difference == 0 {
+		return "bit-equal", ""
+	}
+	text = fmt.Sprintf("differ by %.1e of the largest", difference/largest)
+	if !(difference/largest <= 1e-5) {
+		wrong = text
+	}
+	return text, wrong
+}
+
+func floats(o output) ([]float32, error) {
+	bytes, err := os.ReadFile(o.File)
+	if err != nil {
+		return nil, err
+	}
+	v := make([]float32, len(bytes)/4)
+	for i := range v {
+		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(bytes[4*i:]))
+	}
+	return v, nil
+}
+
+// compare runs the workloads in pairs.
+func compare(s settings) ([]result, error) {
+	var chosen []workload
+	for _, w := range workloads {
+		if s.only.MatchString(w.name) {
+			chosen = append(chosen, w)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	ours, err := startPeer(self, "-worker", "-dir", s.dir, "-threads", fmt.Sprint(s.threads))
+	if err != nil {
+		return nil, err
+	}
+	defer ours.stop()
+	python, err := startPeer(s.python, append([]string{s.script, "worker", "--threads", fmt.Sprint(s.threads), s.dir}, s.photos...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer python.stop()
+	if ours.hello.Threads != python.hello.Threads {
+		return nil, fmt.Errorf("%d threads here, %d in Python", ours.hello.Threads, python.hello.Threads)
+	}
+
+	var results []result
+	for _, w := range chosen {
+		lines := make([]result, len(w.rival))
+		for i, r := range w.rival {
+			lines[i] = result{Name: w.name, Against: r.label, Unit: "s", Target: r.target}
+		}
+		// Round 0 warms both up and checks what they give.
+		for round := 0; round <= s.rounds; round++ {
+			for i, r := range w.rival {
+				first, second := turn{ours, w.name}, turn{python, r.python}
+				if (round+i)%2 == 1 {
+					first, second = second, first
+				}
+				answers := map[*peer]answer{}
+				for _, t := range []turn{first, second} {
+					if answers[t.peer], err = t.peer.ask(t.workload); err != nil {
+						return nil, fmt.Errorf("%s: %w", t.workload, err)
+					}
+				}
+				if round > 0 {
+					lines[i].add(answers[ours].Seconds, answers[python].Seconds)
+					progress("%s, %d of %d: %.3f s, %s %.3f s", w.name, round, s.rounds, answers[ours].Seconds, r.label, answers[python].Seconds)
+				}
+				text, wrong := w.check(answers[ours].Result, answers[python].Result)
+				lines[i].Output = text
+				if wrong != "" {
+					lines[i].Wrong = wrong
+				}
+			}
+		}
+		results = append(results, lines...)
+	}
+	return results, nil
+}
+
+type turn struct {
+	peer     *peer
+	workload string
+}

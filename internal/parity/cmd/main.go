@@ -1,0 +1,117 @@
+// Command cmd is `make parity`: it has the Python references made at the real
+// sizes with a fresh seed, runs ours on the same weights and inputs, prints
+// the table, and fails where a difference is larger than its bound.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"cyclecap/internal/parity"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+)
+
+func main() {
+	dir := flag.String("dir", "work/parity", "folder for the references; 3 GB")
+	seed := flag.Int64("seed", time.Now().Unix()%1_000_000, "seed of weights and inputs")
+	size := flag.String("size", "real", "small or real")
+	reuse := flag.Bool("reuse", false, "compare with the references that are in the folder")
+	markdown := flag.Bool("markdown", false, "print the table as markdown")
+	flag.Parse()
+	if err := run(*dir, *seed, *size, *reuse, *markdown); err != nil {
+		fmt.Fprintln(os.Stderr, "parity:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string, seed int64, size string, reuse, markdown bool) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	const python, photos = ".venv/bin/python", "testdata/photos"
+	begin := time.Now()
+	if !reuse {
+		fmt.Fprintf(os.Stderr, "parity: Python makes the references, seed %d\n", seed)
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		args := []string{"testdata/reference/make.py", "--size", size, "--seed", fmt.Sprint(seed), "--out", dir}
+		if size == "real" {
+			args = append(args, "--photos", photos)
+		}
+		c := exec.CommandContext(ctx, python, args...)
+		c.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "HF_HUB_DISABLE_PROGRESS_BARS=1", "TQDM_DISABLE=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", args[0], err, out)
+		}
+	}
+	made := time.Now()
+	fmt.Fprintln(os.Stderr, "parity: ours")
+	r, err := parity.Run(dir, photos)
+	if err != nil {
+		return err
+	}
+	back := parity.Row{What: "weights written by us, read by torch.load and safetensors", Reference: "PyTorch"}
+	if err := readBack(ctx, python, dir); err != nil {
+		return err
+	}
+	r.Rows = append(r.Rows, back)
+
+	t := table.NewWriter()
+	t.SetOutputMirror(os.Stdout)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"what", "compared with", "max |difference|", "equal bits", "why not"})
+	failed, equal := 0, 0
+	for _, row := range r.Rows {
+		bits := "yes"
+		if !row.Equal() {
+			bits = fmt.Sprintf("no, %d of %d differ", row.Differing, row.Elements)
+		} else {
+			equal++
+		}
+		reason := row.Reason
+		if row.Equal() {
+			reason = ""
+		}
+		if !row.OK(true) {
+			failed++
+			reason = "OUT OF BOUNDS: " + reason
+		}
+		t.AppendRow(table.Row{row.What, row.Reference, fmt.Sprintf("%.2g", row.MaxDiff), bits, reason})
+	}
+	if markdown {
+		t.RenderMarkdown()
+	} else {
+		t.Render()
+	}
+	fmt.Printf("\n%d of %d comparisons are bit-equal; seed %d; references %v, ours %v\n", equal, len(r.Rows), seed,
+		made.Sub(begin).Round(time.Second), time.Since(made).Round(time.Second))
+	if failed > 0 {
+		return fmt.Errorf("%d comparisons are out of bounds", failed)
+	}
+	return nil
+}
+
+// readBack has cyclecap convert weights and Python compare them.
+func readBack(ctx context.Context, python, dir string) error {
+	for _, name := range []string{"clip.pt", "gpt2-old.bin"} {
+		for _, ext := range []string{".pt", ".safetensors"} {
+			to := filepath.Join(dir, "converted"+ext)
+			if out, err := exec.CommandContext(ctx, "bin/cyclecap", "convert", filepath.Join(dir, name), to).CombinedOutput(); err != nil {
+				return fmt.Errorf("cyclecap convert %s: %w\n%s", name, err, out)
+			}
+			if out, err := exec.CommandContext(ctx, python, "testdata/reference/check_written.py", filepath.Join(dir, name), to).CombinedOutput(); err != nil {
+				return fmt.Errorf("check_written.py: %w\n%s", err, out)
+			}
+			os.Remove(to)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,379 @@
+"""The Python side of `make bench` (internal/bench is the Go side).
+
+    bench.py make DIR      write random weights of the real sizes into DIR, once
+    bench.py worker DIR PHOTO...
+                           load them and answer "run NAME" lines on stdin with
+                           one line of JSON: {"seconds": s, "result": ...}
+    bench.py caption DIR PHOTO
+                           what a script for one photo does, from start to end
+
+Python is run as well as its libraries allow without a compiler: inference
+mode, SDPA attention, transformers' own cache, prompts without padding, no
+stop token to look for.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+
+import torch
+from torch import nn
+
+SEED = 20240917
+TOKENS = 20
+BEAMS = 5
+
+
+class MapperLayer(nn.Module):
+    """One pre-norm layer of ClipCap's transformer mapper."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = nn.ModuleDict(
+            {
+                "to_queries": nn.Linear(width, width, bias=False),
+                "to_keys_values": nn.Linear(width, 2 * width, bias=False),
+                "project": nn.Linear(width, width),
+            }
+        )
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 2 * width), "fc2": nn.Linear(2 * width, width)})
+
+    def attend(self, x):
+        n, t, d = x.shape
+        q = self.attn["to_queries"](x).reshape(n, t, self.heads, d // self.heads)
+        kv = self.attn["to_keys_values"](x).reshape(n, t, 2, self.heads, d // self.heads)
+        k, v = kv[:, :, 0], kv[:, :, 1]
+        w = (torch.einsum("bnhd,bmhd->bnmh", q, k) * (d // self.heads) ** -0.5).softmax(dim=2)
+        return self.attn["project"](torch.einsum("bnmh,bmhd->bnhd", w, v).reshape(n, t, d))
+
+    def forward(self, x):
+        x = x + self.attend(self.norm1(x))
+        return x + self.mlp["fc2"](self.mlp["fc1"](self.norm2(x)).relu())
+
+
+class Mapper(nn.Module):
+    """ClipCap's transformer mapper at the paper's sizes."""
+
+    def __init__(self, feature=512, width=768, clip_length=40, prefix_length=40, layers=8, heads=8):
+        super().__init__()
+        self.clip_length, self.width = clip_length, width
+        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(MapperLayer(width, heads) for _ in range(layers))})
+        self.linear = nn.Linear(feature, clip_length * width)
+        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
+
+    def forward(self, features):
+        n = features.shape[0]
+        x = self.linear(features).view(n, self.clip_length, self.width)
+        x = torch.cat((x, self.prefix_const.expand(n, -1, -1)), dim=1)
+        for layer in self.transformer["layers"]:
+            x = layer(x)
+        return x[:, self.clip_length :]
+
+
+PREFIX = "clip_project."
+
+
+def load_mapper(path):
+    weights = torch.load(path, weights_only=True, mmap=True)
+    with torch.device("meta"):
+        mapper = Mapper()
+    mapper.load_state_dict({k.removeprefix(PREFIX): v for k, v in weights.items()}, assign=True)
+    return mapper.eval()
+
+
+def openai_names(hf):
+    """A transformers CLIP state dict under OpenAI's names."""
+    out = {
+        "positional_embedding": hf["text_model.embeddings.position_embedding.weight"],
+        "text_projection": hf["text_projection.weight"].t().contiguous(),
+        "logit_scale": hf["logit_scale"],
+        "visual.class_embedding": hf["vision_model.embeddings.class_embedding"],
+        "visual.positional_embedding": hf["vision_model.embeddings.position_embedding.weight"],
+        "visual.proj": hf["visual_projection.weight"].t().contiguous(),
+        "visual.conv1.weight": hf["vision_model.embeddings.patch_embedding.weight"],
+        "token_embedding.weight": hf["text_model.embeddings.token_embedding.weight"],
+    }
+    for part in ("weight", "bias"):
+        out[f"visual.ln_pre.{part}"] = hf[f"vision_model.pre_layrnorm.{part}"]
+        out[f"visual.ln_post.{part}"] = hf[f"vision_model.post_layernorm.{part}"]
+        out[f"ln_final.{part}"] = hf[f"text_model.final_layer_norm.{part}"]
+        for ours, theirs in (("visual.transformer", "vision_model"), ("transformer", "text_model")):
+            for i in range(12):
+                a, b = f"{ours}.resblocks.{i}.", f"{theirs}.encoder.layers.{i}."
+                out[f"{a}attn.in_proj_{part}"] = torch.cat([hf[f"{b}self_attn.{p}_proj.{part}"] for p in "qkv"])
+                out[f"{a}attn.out_proj.{part}"] = hf[f"{b}self_attn.out_proj.{part}"]
+                out[f"{a}ln_1.{part}"] = hf[f"{b}layer_norm1.{part}"]
+                out[f"{a}ln_2.{part}"] = hf[f"{b}layer_norm2.{part}"]
+                out[f"{a}mlp.c_fc.{part}"] = hf[f"{b}mlp.fc1.{part}"]
+                out[f"{a}mlp.c_proj.{part}"] = hf[f"{b}mlp.fc2.{part}"]
+    return out
+
+
+def make(folder):
+    """Random weights of the real sizes, and features to caption."""
+    from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel
+
+    done = folder / "done"
+    if done.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    clip = CLIPModel(CLIPConfig()).eval()
+    clip.save_pretrained(folder / "clip")
+    torch.save(openai_names(clip.state_dict()), folder / "clip-openai.pt")
+    gpt2 = GPT2LMHeadModel(GPT2Config())
+    with torch.no_grad():
+        # As they are drawn, the weights repeat one token for ever. Larger ones make a caption that depends on all of them.
+        for block in gpt2.transformer.h:
+            for weight in block.parameters():
+                if weight.dim() == 2:
+                    weight.mul_(5)
+    gpt2.save_pretrained(folder / "gpt2")
+    mapper = Mapper()
+    torch.save({PREFIX + k: v for k, v in mapper.state_dict().items()}, folder / "decoder.pt")
+    from safetensors.torch import save_file
+
+    # About as long as CLIP's features are.
+    features = torch.randn(32, 512)
+    save_file({"features": features / features.norm(dim=-1, keepdim=True) * 10}, folder / "features.safetensors")
+    ids = torch.zeros(64, 77, dtype=torch.int64)
+    for row in ids:
+        n = int(torch.randint(8, 16, ()))
+        row[0], row[n + 1] = 49406, 49407
+        row[1 : n + 1] = torch.randint(1, 49000, (n,))
+    save_file({"ids": ids}, folder / "texts.safetensors")
+    done.touch()
+
+
+def preprocess():
+    """OpenAI's preprocessing, by torchvision on PIL images."""
+    from torchvision import transforms as T
+
+    return T.Compose(
+        [
+            T.Resize(224, interpolation=T.InterpolationMode.BICUBIC),
+            T.CenterCrop(224),
+            lambda image: image.convert("RGB"),
+            T.ToTensor(),
+            T.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
+
+
+class Worker:
+    def __init__(self, folder, photos):
+        self.folder, self.photos = folder, photos
+        self.parts = {}
+
+    def part(self, name):
+        """Loads a model the first time that a workload needs it."""
+        if name not in self.parts:
+            self.parts[name] = getattr(self, "load_" + name)()
+        return self.parts[name]
+
+    def load_preprocess(self):
+        return preprocess()
+
+    def load_transformers(self):
+        from transformers import CLIPModel
+
+        return CLIPModel.from_pretrained(self.folder / "clip", dtype=torch.float32, attn_implementation="sdpa").eval()
+
+    def load_open_clip(self):
+        import open_clip
+
+        model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
+        model.load_state_dict(torch.load(self.folder / "clip-openai.pt", weights_only=True))
+        return model.eval()
+
+    def load_gpt2(self):
+        from transformers import GPT2LMHeadModel
+
+        return GPT2LMHeadModel.from_pretrained(self.folder / "gpt2", dtype=torch.float32, attn_implementation="sdpa").eval()
+
+    def load_mapper(self):
+        return load_mapper(self.folder / "decoder.pt")
+
+    def load_gpt2_bf16(self):
+        from transformers import GPT2LMHeadModel
+
+        return GPT2LMHeadModel.from_pretrained(self.folder / "gpt2", dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+
+    def load_mapper_bf16(self):
+        return load_mapper(self.folder / "decoder.pt").to(torch.bfloat16)
+
+    def load_features(self):
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "features.safetensors")["features"]
+
+    def load_texts(self):
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "texts.safetensors")["ids"]
+
+    def images(self, library, batch):
+        """Photo files to features, batch by batch."""
+        from PIL import Image
+
+        model, pre = self.part(library), self.part("preprocess")
+        encode = model.encode_image if library == "open_clip" else lambda x: pooled(model.get_image_features(pixel_values=x))
+        # A batch of one is timed one photo at a time, on the first photos.
+        photos = self.photos if batch > 1 else self.photos[:16]
+        out = []
+        for i in range(0, len(photos), batch):
+            pixels = []
+            for path in photos[i : i + batch]:
+                with Image.open(path) as image:
+                    pixels.append(pre(image))
+            out.append(encode(torch.stack(pixels)))
+        return torch.cat(out)
+
+    def texts(self, library):
+        model, ids = self.part(library), self.part("texts")
+        if library == "open_clip":
+            return model.encode_text(ids)
+        return pooled(model.get_text_features(input_ids=ids))
+
+    def generate(self, beams, batch, suffix=""):
+        """transformers' generate with its cache, behind the mapper."""
+        mapper, gpt2 = self.part("mapper" + suffix), self.part("gpt2" + suffix)
+        features = self.part("features")[:batch].to(mapper.prefix_const.dtype)
+        prefix = mapper(features)
+        return gpt2.generate(
+            inputs_embeds=prefix,
+            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.int64),
+            do_sample=False,
+            num_beams=beams,
+            max_new_tokens=TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+        ).tolist()
+
+    def clipcap_greedy(self):
+        """ClipCap's generate2: top-p 0.8, then the best token; no cache."""
+        mapper, gpt2 = self.part("mapper"), self.part("gpt2")
+        embeds, ids = mapper(self.part("features")[:1]), []
+        for _ in range(TOKENS):
+            logits = gpt2(inputs_embeds=embeds).logits[:, -1, :]
+            ranked, order = torch.sort(logits, descending=True)
+            outside = ranked.softmax(dim=-1).cumsum(dim=-1) > 0.8
+            outside[..., 1:] = outside[..., :-1].clone()
+            outside[..., 0] = False
+            logits[:, order[outside]] = -float("inf")
+            best = logits.argmax(-1, keepdim=True)
+            ids.append(best.item())
+            embeds = torch.cat((embeds, gpt2.transformer.wte(best)), dim=1)
+        return [ids]
+
+    def clipcap_beam(self):
+        """ClipCap's generate_beam without a stop token; no cache."""
+        mapper, gpt2 = self.part("mapper"), self.part("gpt2")
+        embeds = mapper(self.part("features")[:1])
+        logp = gpt2(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
+        scores, new = logp.topk(BEAMS, -1)
+        scores, tokens = scores[0], new.view(BEAMS, 1)
+        embeds = torch.cat((embeds.expand(BEAMS, -1, -1), gpt2.transformer.wte(tokens)), dim=1)
+        for length in range(2, TOKENS + 1):
+            logp = gpt2(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
+            average = (scores[:, None] + logp) / length
+            vocab = average.shape[1]
+            best, flat = average.view(-1).topk(BEAMS, -1)
+            source, new = flat // vocab, (flat % vocab).unsqueeze(1)
+            scores = best * length
+            tokens = torch.cat((tokens[source], new), dim=1)
+            embeds = torch.cat((embeds[source], gpt2.transformer.wte(new)), dim=1)
+        return tokens[:1].tolist()
+
+    WORKLOADS = {
+        "image-1/open_clip": lambda w: w.images("open_clip", 1),
+        "image-1/transformers": lambda w: w.images("transformers", 1),
+        "image-32/open_clip": lambda w: w.images("open_clip", 32),
+        "image-32/transformers": lambda w: w.images("transformers", 32),
+        "text-64/open_clip": lambda w: w.texts("open_clip"),
+        "text-64/transformers": lambda w: w.texts("transformers"),
+        "greedy-1": lambda w: w.generate(1, 1),
+        "greedy-16": lambda w: w.generate(1, 16),
+        "beam-1": lambda w: w.generate(BEAMS, 1),
+        "beam-16": lambda w: w.generate(BEAMS, 16),
+        "greedy-1-bf16": lambda w: w.generate(1, 1, "_bf16"),
+        "greedy-16-bf16": lambda w: w.generate(1, 16, "_bf16"),
+        "beam-1-bf16": lambda w: w.generate(BEAMS, 1, "_bf16"),
+        "beam-16-bf16": lambda w: w.generate(BEAMS, 16, "_bf16"),
+        "clipcap-greedy": clipcap_greedy,
+        "clipcap-beam": clipcap_beam,
+    }
+
+    def serve(self):
+        reply({"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()})
+        for line in sys.stdin:
+            name = line.removeprefix("run ").strip()
+            with torch.inference_mode():
+                begin = time.perf_counter()
+                result = self.WORKLOADS[name](self)
+                seconds = time.perf_counter() - begin
+            if isinstance(result, torch.Tensor):
+                path = self.folder / "python.f32"
+                result.contiguous().numpy().tofile(path)
+                result = {"file": str(path), "shape": list(result.shape)}
+            reply({"seconds": seconds, "result": result})
+
+
+def pooled(output):
+    """transformers 5 wraps the features, 4 gives them bare."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
+def reply(value):
+    print(json.dumps(value), flush=True)
+
+
+def caption(folder, photo):
+    """One photo, as a script for it is written: load, encode, map, generate."""
+    from PIL import Image
+    from transformers import CLIPModel, GPT2LMHeadModel
+
+    clip = CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32).eval()
+    gpt2 = GPT2LMHeadModel.from_pretrained(folder / "gpt2", dtype=torch.float32).eval()
+    mapper = load_mapper(folder / "decoder.pt")
+    with torch.inference_mode(), Image.open(photo) as image:
+        feature = pooled(clip.get_image_features(pixel_values=preprocess()(image).unsqueeze(0)))
+        prefix = mapper(feature)
+        ids = gpt2.generate(
+            inputs_embeds=prefix,
+            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=TOKENS,
+            eos_token_id=13,
+            pad_token_id=0,
+        )
+    reply({"tokens": ids[0].tolist()})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["make", "worker", "caption"])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("photos", nargs="*")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    # Nothing is looked up on a network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(args.threads)
+    match args.what:
+        case "make":
+            make(args.folder)
+        case "worker":
+            Worker(args.folder, args.photos).serve()
+        case "caption":
+            caption(args.folder, args.photos[0])
+
+
+if __name__ == "__main__":
+    main()
