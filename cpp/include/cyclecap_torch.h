@@ -112,6 +112,8 @@ CT_API ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads,
 CT_API ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad);
 CT_API ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad);
 CT_API ct_error ct_tensor_set_requires_grad(ct_tensor t, int on);
+/* The name of t.grad_fn, such as "AddBackward0"; NULL for leaves. */
+CT_API ct_error ct_tensor_grad_fn(ct_tensor t, char **name);
 /* t.data = other: t takes over other's storage, shape and dtype. */
 CT_API ct_error ct_tensor_set_data(ct_tensor t, ct_tensor other);
 

@@ -3,6 +3,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include "common.h"
@@ -60,6 +61,13 @@ ct_error ct_tensor_set_requires_grad(ct_tensor t, int on) {
                 "only Tensors of floating point and complex dtype can require "
                 "gradients");
     x.set_requires_grad(on != 0);
+  });
+}
+
+ct_error ct_tensor_grad_fn(ct_tensor t, char **name) {
+  return ct::guard([&] {
+    const auto fn = ct::borrow(t).grad_fn();
+    *name = fn == nullptr ? nullptr : ct::copy_string(fn->name());
   });
 }
 

@@ -141,18 +141,10 @@ type Transformer struct{ Resblocks []*Block }
 
 // Block is one pre-norm layer.
 type Block struct {
-	Attn *Attention
+	Attn *nn.MultiheadAttentionModule
 	Ln1  *nn.LayerNormModule `name:"ln_1"`
 	Mlp  *MLP
 	Ln2  *nn.LayerNormModule `name:"ln_2"`
-}
-
-// Attention is nn.MultiheadAttention with its packed input projection.
-type Attention struct {
-	InProjWeight torch.Tensor
-	InProjBias   torch.Tensor
-	OutProj      *nn.LinearModule
-	heads        int64
 }
 
 // MLP is the feed-forward part with QuickGELU (or GELU) between.
@@ -213,20 +205,8 @@ func newVision(c Config) *Vision {
 func newTransformer(width, depth, heads int64, gelu bool) *Transformer {
 	t := &Transformer{}
 	for range depth {
-		attn := &Attention{
-			InProjWeight: param(3*width, width),
-			InProjBias:   torch.Zeros([]int64{3 * width}).Keep().SetRequiresGrad(true),
-			OutProj:      nn.Linear(width, width, true),
-			heads:        heads,
-		}
-		torch.NoGrad(func() {
-			// nn.MultiheadAttention: xavier_uniform_ on the packed matrix.
-			bound := math.Sqrt(3.0) * math.Sqrt(2.0/float64(4*width))
-			attn.InProjWeight.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound))
-			attn.OutProj.Bias.Zero_()
-		})
 		t.Resblocks = append(t.Resblocks, &Block{
-			Attn: attn,
+			Attn: nn.MultiheadAttention(width, heads),
 			Ln1:  nn.LayerNorm([]int64{width}, 1e-5),
 			Mlp:  &MLP{CFc: nn.Linear(width, 4*width, true), CProj: nn.Linear(4*width, width, true), gelu: gelu},
 			Ln2:  nn.LayerNorm([]int64{width}, 1e-5),
@@ -303,15 +283,6 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 		x = x.Add(b.Mlp.Forward(b.Ln2.Forward(x)))
 	}
 	return x
-}
-
-// Forward is self-attention over [n, t, width].
-func (a *Attention) Forward(x torch.Tensor, causal bool) torch.Tensor {
-	n, t, d := x.Size(0), x.Size(1), x.Size(2)
-	qkv := torch.Linear(x, a.InProjWeight, torch.WithBias(a.InProjBias)).
-		View([]int64{n, t, 3, a.heads, d / a.heads}).Permute([]int64{2, 0, 3, 1, 4}).Unbind() // 3 x [n, heads, t, head]
-	y := torch.ScaledDotProductAttention(qkv[0], qkv[1], qkv[2], torch.WithIsCausal(causal))
-	return a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
 }
 
 // Forward is linear, QuickGELU or GELU, linear.

@@ -103,7 +103,9 @@ func (m *Model) Continue(prefix torch.Tensor, o Options) [][]Caption {
 // step gives the logits [n, vocab] behind the last of the new embeddings.
 func (m *Model) step(embeds torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 	hidden := m.GPT2.Forward(embeds, cache, torch.Tensor{})
-	return m.GPT2.Logits(hidden.Slice(torch.WithDim(1), torch.WithStart(-1))).SqueezeDim(1)
+	// As a matrix: of a strided [n, 1, width] libtorch makes n products, each
+	// with a copy of the head.
+	return m.GPT2.Logits(hidden.Select(1, -1))
 }
 
 // next runs the tokens that were chosen, ids [n], and gives the next logits.

@@ -47,6 +47,10 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
 			walkValue(v.Index(i), join(path, strconv.Itoa(i)), buffer, visit)
 		}
 	case reflect.Struct:
+		if s, ok := v.Addr().Interface().(*SequentialModule); ok {
+			walkValue(reflect.ValueOf(s.Modules), path, buffer, visit)
+			return
+		}
 		if v.Type() == tensorType {
 			if t := v.Addr().Interface().(*torch.Tensor); t.Defined() {
 				visit(Named{Name: path, Tensor: t, Buffer: buffer})

@@ -120,6 +120,9 @@ func text(f func(**C.char) C.ct_error) (string, error) {
 	if err := take(f(&out)); err != nil {
 		return "", err
 	}
+	if out == nil {
+		return "", nil
+	}
 	defer C.ct_free(unsafe.Pointer(out))
 	return C.GoString(out), nil
 }
@@ -206,6 +209,11 @@ func SetGrad(p, grad uintptr) error { return take(C.ct_tensor_set_grad(tensor(p)
 // SetRequiresGrad sets t.requires_grad.
 func SetRequiresGrad(p uintptr, on bool) error {
 	return take(C.ct_tensor_set_requires_grad(tensor(p), cbool(on)))
+}
+
+// GradFn gives the name of t.grad_fn, "" for leaves.
+func GradFn(p uintptr) (string, error) {
+	return text(func(out **C.char) C.ct_error { return C.ct_tensor_grad_fn(tensor(p), out) })
 }
 
 // SetData is t.data = other.

@@ -1,0 +1,302 @@
+package nn_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/torch/internal/fixture"
+	"cyclecap/torch/nn"
+	F "cyclecap/torch/nn/functional"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// modules restates MODULES of make_fixtures.py, in its order.
+var modules = []struct {
+	name string
+	make func() nn.Module
+}{
+	{"linear", func() nn.Module { return nn.Linear(5, 3, true) }},
+	{"linear_nobias", func() nn.Module { return nn.Linear(6, 2, false) }},
+	{"layer_norm", func() nn.Module { return nn.LayerNorm([]int64{8}, 1e-5) }},
+	{"conv2d", func() nn.Module { return nn.Conv2d(3, 8, 3, 2, 1, true) }},
+	{"conv2d_nobias", func() nn.Module { return nn.Conv2d(3, 4, 4, 4, 0, false) }},
+	{"attention", func() nn.Module { return attention{nn.MultiheadAttention(16, 4)} }},
+	{"sequential", func() nn.Module {
+		return nn.Sequential(nn.Linear(7, 9, true), nn.LeakyReLU(0.2), nn.Linear(9, 4, true), nn.Tanh())
+	}},
+	{"relu", func() nn.Module { return nn.ReLU() }},
+	{"leaky_relu", func() nn.Module { return nn.LeakyReLU(0.2) }},
+	{"tanh", func() nn.Module { return nn.Tanh() }},
+	{"sigmoid", func() nn.Module { return nn.Sigmoid() }},
+	{"silu", func() nn.Module { return nn.SiLU() }},
+	{"gelu", func() nn.Module { return nn.GELU("none") }},
+	{"gelu_tanh", func() nn.Module { return nn.GELU("tanh") }},
+	{"dropout", func() nn.Module { return nn.Dropout(0.3) }},
+}
+
+// attention is self-attention that sees everything, as a module.
+type attention struct{ *nn.MultiheadAttentionModule }
+
+func (a attention) Forward(x torch.Tensor) torch.Tensor {
+	return a.MultiheadAttentionModule.Forward(x, false)
+}
+
+func scoped(t *testing.T, f func()) {
+	t.Helper()
+	before := torch.Alive()
+	if err := torch.Scope(func() error { f(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if after := torch.Alive(); after != before {
+		t.Errorf("%d tensors are alive that were not before", after-before)
+	}
+}
+
+// weighted is the loss of the fixtures.
+func weighted(y torch.Tensor) torch.Tensor {
+	n := y.Numel()
+	return y.Mul(torch.Arange(0, int(n)).View(y.Shape()).To(torch.WithDevice(y.Device()))).Sum()
+}
+
+// TestModules compares initial weights by seed, outputs and gradients.
+func TestModules(t *testing.T) {
+	for i, c := range modules {
+		t.Run(c.name, func(t *testing.T) {
+			s := fixture.Open(t, "../testdata/fixtures.json")
+			scoped(t, func() {
+				torch.ManualSeed(uint64(100 + i))
+				m := c.make()
+				module := any(m)
+				if a, ok := m.(attention); ok {
+					module = a.MultiheadAttentionModule
+				}
+				defer nn.Close(module)
+				params := nn.NamedParameters(module)
+				if want := len(s.Names(c.name + "/init/")); len(params) != want {
+					t.Errorf("%d parameters, PyTorch has %d", len(params), want)
+				}
+				for _, p := range params {
+					s.Equal("initial "+p.Name, *p.Tensor, c.name+"/init/"+p.Name)
+				}
+				shape := s.Tensor(c.name + "/x").Shape()
+				x := torch.Randn(shape).SetRequiresGrad(true)
+				s.Equal("input", x, c.name+"/x")
+				y := m.Forward(x)
+				weighted(y).Backward()
+				s.Equal("output", y, c.name+"/y")
+				s.Equal("gradient of the input", x.Grad(), c.name+"/grad/x")
+				for _, p := range params {
+					// PyTorch's attention lays positions before batches, so its
+					// weights' gradients sum the same rows in another order.
+					bound := 0.0
+					if c.name == "attention" {
+						bound = 1e-6
+					}
+					s.Near("gradient of "+p.Name, p.Tensor.Grad(), c.name+"/grad/"+p.Name, bound)
+				}
+			})
+		})
+	}
+}
+
+func TestEmbedding(t *testing.T) {
+	s := fixture.Open(t, "../testdata/fixtures.json")
+	scoped(t, func() {
+		torch.ManualSeed(99)
+		m := nn.Embedding(10, 6)
+		defer nn.Close(m)
+		s.Equal("initial weight", m.Weight, "embedding/init/weight")
+		y := m.Forward(torch.FromSlice([]int64{1, 2, 9, 1}, 2, 2))
+		weighted(y).Backward()
+		s.Equal("output", y, "embedding/y")
+		s.Equal("gradient", m.Weight.Grad(), "embedding/grad/weight")
+	})
+}
+
+// TestMeta runs every module forward and backward without data: a tensor left
+// on the CPU would not mix with the others.
+func TestMeta(t *testing.T) {
+	for _, c := range modules {
+		t.Run(c.name, func(t *testing.T) {
+			s := fixture.Open(t, "../testdata/fixtures.json")
+			scoped(t, func() {
+				torch.OnDevice(torch.Meta, func() {
+					m := c.make()
+					module := any(m)
+					if a, ok := m.(attention); ok {
+						module = a.MultiheadAttentionModule
+					}
+					defer nn.Close(module)
+					x := torch.Randn(s.Tensor(c.name + "/x").Shape()).SetRequiresGrad(true)
+					weighted(m.Forward(x)).Backward()
+					if d := x.Grad().Device(); d != torch.Meta {
+						t.Errorf("the gradient is on %v", d)
+					}
+				})
+			})
+		})
+	}
+}
+
+func TestLosses(t *testing.T) {
+	s := fixture.Open(t, "../testdata/fixtures.json")
+	target := []int64{0, 4, 2, 0, 1, 3}
+	entropy := func(change func(*F.CrossEntropyOptions)) func(a, b torch.Tensor) torch.Tensor {
+		return func(a, _ torch.Tensor) torch.Tensor {
+			o := F.CrossEntropyDefaults()
+			change(&o)
+			return F.CrossEntropy(a, torch.FromSlice(target), o)
+		}
+	}
+	losses := map[string]func(a, b torch.Tensor) torch.Tensor{
+		"cross_entropy":          entropy(func(*F.CrossEntropyOptions) {}),
+		"cross_entropy_ignore_0": entropy(func(o *F.CrossEntropyOptions) { o.IgnoreIndex = 0 }),
+		"cross_entropy_sum":      entropy(func(o *F.CrossEntropyOptions) { o.Reduction = F.Sum }),
+		"cross_entropy_smooth":   entropy(func(o *F.CrossEntropyOptions) { o.LabelSmoothing = 0.1 }),
+		"nll": func(a, _ torch.Tensor) torch.Tensor {
+			return F.NLLLoss(a.LogSoftmax(-1), torch.FromSlice(target))
+		},
+		"mse":    func(a, b torch.Tensor) torch.Tensor { return F.MSELoss(a, b, F.Mean) },
+		"l1":     func(a, b torch.Tensor) torch.Tensor { return F.L1Loss(a, b, F.Mean) },
+		"l1_sum": func(a, b torch.Tensor) torch.Tensor { return F.L1Loss(a, b, F.Sum) },
+		"bce_with_logits": func(a, b torch.Tensor) torch.Tensor {
+			return F.BCEWithLogits(a, b.GtScalar(0).To(torch.WithDType(torch.Float32)), F.Mean)
+		},
+		"normalize": func(a, b torch.Tensor) torch.Tensor { return F.Normalize(a, -1).Mul(b).Sum() },
+		"cosine_similarity": func(a, b torch.Tensor) torch.Tensor {
+			return torch.CosineSimilarity(a, b, torch.WithDim(int64(-1))).Sum()
+		},
+		"softmax": func(a, b torch.Tensor) torch.Tensor { return a.Softmax(-1).Mul(b).Sum() },
+		"attention": func(a, b torch.Tensor) torch.Tensor {
+			four := func(t torch.Tensor) torch.Tensor { return t.Unsqueeze(0).Unsqueeze(0) }
+			return torch.ScaledDotProductAttention(four(a), four(b), four(b), torch.WithIsCausal(true)).Mul(b).Sum()
+		},
+	}
+	for name, f := range losses {
+		t.Run(name, func(t *testing.T) {
+			scoped(t, func() {
+				a, b := s.Tensor("loss/a").SetRequiresGrad(true), s.Tensor("loss/b")
+				loss := f(a, b)
+				loss.Backward()
+				s.Equal("loss", loss, "loss/"+name)
+				s.Equal("gradient", a.Grad(), "loss/"+name+"/grad")
+			})
+		})
+	}
+}
+
+type block struct {
+	CAttn   *nn.LinearModule
+	LnF     *nn.LayerNormModule
+	Layers  []*nn.LinearModule
+	Mask    torch.Tensor `buffer:"true"`
+	Other   torch.Tensor `name:"weird"`
+	Skipped torch.Tensor `name:"-"`
+	hidden  *nn.LinearModule
+	inner
+}
+
+type inner struct{ Scale torch.Tensor }
+
+func newBlock() *block {
+	ones := func() torch.Tensor { return torch.Ones([]int64{2}).Keep() }
+	return &block{CAttn: nn.Linear(2, 2, true), LnF: nn.LayerNorm([]int64{2}, 1e-5),
+		Layers: []*nn.LinearModule{nn.Linear(2, 2, false), nn.Linear(2, 2, false)},
+		Mask:   ones(), Other: ones(), Skipped: ones(), hidden: nn.Linear(1, 1, false), inner: inner{ones()}}
+}
+
+func (b *block) close() {
+	nn.Close(b)
+	b.inner.Scale.Close() // of an embedded struct that is not exported
+	b.Skipped.Close()
+	nn.Close(b.hidden)
+}
+
+func TestNames(t *testing.T) {
+	scoped(t, func() {
+		b := newBlock()
+		defer b.close()
+		var params, buffers []string
+		for _, p := range nn.NamedParameters(b) {
+			params = append(params, p.Name)
+		}
+		for _, p := range nn.NamedBuffers(b) {
+			buffers = append(buffers, p.Name)
+		}
+		want := []string{"c_attn.weight", "c_attn.bias", "ln_f.weight", "ln_f.bias", "layers.0.weight", "layers.1.weight", "weird"}
+		if diff := cmp.Diff(want, params); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"mask"}, buffers); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestLoadStateDict(t *testing.T) {
+	scoped(t, func() {
+		m := nn.Sequential(nn.Linear(3, 2, true), nn.Tanh(), nn.Linear(2, 2, true))
+		defer nn.Close(m)
+		sd := nn.NewStateDict()
+		sd.Add("0.weight", torch.Ones([]int64{2, 3}))
+		sd.Add("0.bias", torch.Ones([]int64{3}))
+		sd.Add("2.weight", torch.Ones([]int64{2, 2}))
+		sd.Add("extra", torch.Ones([]int64{1}))
+		before := m.Modules[0].(*nn.LinearModule).Weight
+		err := nn.LoadStateDict(m, sd)
+		var e *nn.MismatchError
+		if !errors.As(err, &e) {
+			t.Fatalf("got %v, want a *MismatchError", err)
+		}
+		want := &nn.MismatchError{Missing: []string{"2.bias"}, Unexpected: []string{"extra"},
+			WrongShape: []nn.WrongShape{{Name: "0.bias", Got: []int64{3}, Want: []int64{2}}}}
+		if diff := cmp.Diff(want, e); diff != "" {
+			t.Error(diff)
+		}
+		for _, name := range []string{"2.bias", "extra", "0.bias"} {
+			if !strings.Contains(err.Error(), name) {
+				t.Errorf("the error does not name %s: %v", name, err)
+			}
+		}
+		if m.Modules[0].(*nn.LinearModule).Weight != before {
+			t.Error("a failed load changed the module")
+		}
+		sd.Add("0.bias", torch.Ones([]int64{2}))
+		sd.Add("2.bias", torch.Ones([]int64{2}))
+		if err := nn.LoadStateDict(m, sd, "extra"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSetTraining(t *testing.T) {
+	scoped(t, func() {
+		d := nn.Dropout(0.5)
+		m := nn.Sequential(nn.ReLU(), d)
+		x := torch.Ones([]int64{1000})
+		nn.SetTraining(m, false)
+		if y := m.Forward(x); !y.Equal(x) {
+			t.Error("dropout drops in evaluation")
+		}
+		nn.SetTraining(m, true)
+		if zeros := m.Forward(x).EqScalar(0).Sum().Item(); zeros < 400 || zeros > 600 {
+			t.Errorf("%v of 1000 dropped with probability 0.5", zeros)
+		}
+	})
+}
+
+func TestTo(t *testing.T) {
+	scoped(t, func() {
+		m := nn.Linear(3, 2, true)
+		defer nn.Close(m)
+		nn.To(m, torch.WithDType(torch.BFloat16))
+		got := fmt.Sprint(m.Weight.DType(), m.Bias.DType(), m.Weight.RequiresGrad())
+		if got != "bfloat16 bfloat16 true" {
+			t.Error(got)
+		}
+	})
+}
