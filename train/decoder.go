@@ -35,5 +35,5 @@ func causalPadMask(tokens torch.Tensor, p int64) torch.Tensor {
 	on := []torch.Option{torch.WithDType(torch.Bool), torch.WithDevice(tokens.Device())}
 	real := torch.Cat([]torch.Tensor{torch.Ones([]int64{n, p}, on...), tokens.GtScalar(0)}, torch.WithDim(1)) // [n, p+t]
 	causal := torch.Ones([]int64{p + t, p + t}, on...).Tril()
-	return causal.Unsqueeze(0).Unsqueeze(0).LogicalAnd(real.Unsqueeze(1).Unsqueeze(1))
+	return causal.Unsqueeze(0).Unsqueeze(0).BitwiseAnd(real.Unsqueeze(1).Unsqueeze(1))
 }

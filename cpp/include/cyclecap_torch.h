@@ -46,21 +46,21 @@ CT_API void ct_free(void *p);
 
 /* A flattened value is one header word, tag | count << 8, and its payload. */
 enum ct_tag {
-  CT_NONE = 0,       /* -                                                */
-  CT_TENSOR = 1,     /* 1 word: ct_tensor                                */
-  CT_INT = 2,        /* 1 word; also dtype, layout and memory format     */
-  CT_DOUBLE = 3,     /* 1 word: the bits of a double                     */
-  CT_BOOL = 4,       /* 1 word: 0 or 1                                   */
-  CT_STRING = 5,     /* count = bytes, padded to whole words             */
-  CT_INTS = 6,       /* count words                                      */
-  CT_DOUBLES = 7,    /* count words                                      */
-  CT_BOOLS = 8,      /* count words                                      */
-  CT_TENSORS = 9,    /* count words: Tensor[]                            */
+  CT_NONE = 0,         /* -                                                */
+  CT_TENSOR = 1,       /* 1 word: ct_tensor                                */
+  CT_INT = 2,          /* 1 word; also dtype, layout and memory format     */
+  CT_DOUBLE = 3,       /* 1 word: the bits of a double                     */
+  CT_BOOL = 4,         /* 1 word: 0 or 1                                   */
+  CT_STRING = 5,       /* count = bytes, padded to whole words             */
+  CT_INTS = 6,         /* count words                                      */
+  CT_DOUBLES = 7,      /* count words                                      */
+  CT_BOOLS = 8,        /* count words                                      */
+  CT_TENSORS = 9,      /* count words: Tensor[]                            */
   CT_OPT_TENSORS = 10, /* count words: Tensor?[], NULL is None           */
-  CT_DEVICE = 11,    /* 2 words: device type, index                      */
-  CT_GENERATOR = 12, /* 1 word: ct_generator                             */
-  CT_SCALARS = 13,   /* count words, doubles: Scalar[]                   */
-  CT_DEFAULT = 14,   /* -: the schema's default for this argument        */
+  CT_DEVICE = 11,      /* 2 words: device type, index                      */
+  CT_GENERATOR = 12,   /* 1 word: ct_generator                             */
+  CT_SCALARS = 13,     /* count words, doubles: Scalar[]                   */
+  CT_DEFAULT = 14,     /* -: the schema's default for this argument        */
 };
 
 /* Looks an operator up once, by schema name ("aten::add") and overload

@@ -47,8 +47,7 @@ ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad) {
 }
 
 ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad) {
-  return ct::guard(
-      [&] { ct::borrow(t).mutable_grad() = ct::borrow(grad); });
+  return ct::guard([&] { ct::borrow(t).mutable_grad() = ct::borrow(grad); });
 }
 
 ct_error ct_tensor_set_requires_grad(ct_tensor t, int on) {
@@ -94,7 +93,8 @@ ct_error ct_autocast_enter(int device_type, int on, int dtype, int *was_on,
     *was_on = at::autocast::is_autocast_enabled(d);
     *was_dtype = static_cast<int>(at::autocast::get_autocast_dtype(d));
     at::autocast::set_autocast_enabled(d, on != 0);
-    if (on) at::autocast::set_autocast_dtype(d, static_cast<at::ScalarType>(dtype));
+    if (on)
+      at::autocast::set_autocast_dtype(d, static_cast<at::ScalarType>(dtype));
     at::autocast::increment_nesting();
   });
 }

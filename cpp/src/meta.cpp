@@ -53,10 +53,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
     const at::Tensor &, const at::Tensor &input, const at::Tensor &weight,
     at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool, at::IntArrayRef,
     int64_t, std::array<bool, 3> mask) {
-  return {mask[0] ? at::empty_like(input) : at::Tensor(),
-          mask[1] ? at::empty_like(weight) : at::Tensor(),
-          mask[2] ? at::empty({weight.size(0)}, weight.options())
-                  : at::Tensor()};
+  return {
+      mask[0] ? at::empty_like(input) : at::Tensor(),
+      mask[1] ? at::empty_like(weight) : at::Tensor(),
+      mask[2] ? at::empty({weight.size(0)}, weight.options()) : at::Tensor()};
 }
 
 at::Tensor &where_out(const at::Tensor &condition, const at::Tensor &self,
@@ -64,6 +64,35 @@ at::Tensor &where_out(const at::Tensor &condition, const at::Tensor &self,
   out.resize_(at::infer_size(condition.sizes(),
                              at::infer_size(self.sizes(), other.sizes())));
   return out;
+}
+
+at::Tensor where(const at::Tensor &condition, const at::Tensor &self,
+                 const at::Tensor &other) {
+  return at::empty(at::infer_size(condition.sizes(),
+                                  at::infer_size(self.sizes(), other.sizes())),
+                   self.options().dtype(at::result_type(self, other)));
+}
+
+at::Tensor mse_loss_backward(const at::Tensor &, const at::Tensor &self,
+                             const at::Tensor &, int64_t) {
+  return at::empty_like(self);
+}
+
+at::Tensor &abs_out(const at::Tensor &self, at::Tensor &out) {
+  out.resize_(self.sizes());
+  return out;
+}
+
+at::Tensor index_select(const at::Tensor &self, int64_t dim,
+                        const at::Tensor &index) {
+  auto size = self.sizes().vec();
+  if (!size.empty()) size[c10::maybe_wrap_dim(dim, self.dim())] = index.numel();
+  return at::empty(size, self.options());
+}
+
+at::Tensor embedding_dense_backward(const at::Tensor &grad, const at::Tensor &,
+                                    int64_t num_weights, int64_t, bool) {
+  return at::empty({num_weights, grad.size(-1)}, grad.options());
 }
 
 }  // namespace
@@ -75,4 +104,9 @@ TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("convolution_overrideable", TORCH_FN(convolution));
   m.impl("convolution_backward_overrideable", TORCH_FN(convolution_backward));
   m.impl("where.self_out", TORCH_FN(where_out));
+  m.impl("where.self", TORCH_FN(where));
+  m.impl("mse_loss_backward", TORCH_FN(mse_loss_backward));
+  m.impl("abs.out", TORCH_FN(abs_out));
+  m.impl("index_select", TORCH_FN(index_select));
+  m.impl("embedding_dense_backward", TORCH_FN(embedding_dense_backward));
 }

@@ -89,8 +89,7 @@ c10::IValue read_value(const int64_t *&p, const c10::Argument &arg) {
     case CT_TENSORS: {
       c10::List<at::Tensor> l;
       l.reserve(n);
-      for (int64_t i = 0; i < n; i++)
-        l.push_back(ct::borrow(as_tensor(*p++)));
+      for (int64_t i = 0; i < n; i++) l.push_back(ct::borrow(as_tensor(*p++)));
       return c10::IValue(std::move(l));
     }
     case CT_OPT_TENSORS: {
