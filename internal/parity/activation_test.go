@@ -1,0 +1,50 @@
+package parity
+
+import (
+	"testing"
+
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+)
+
+// TestActivation: QuickGELU and GELU are near enough to be mixed up in
+// silence; the reference must tell them apart.
+func TestActivation(t *testing.T) {
+	f, err := weights.Open("testdata/small/expected.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := f.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer want.Close()
+	for _, gelu := range []bool{false, true} {
+		sd, quick, err := weights.LoadCLIP("testdata/small/clip.pt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !quick {
+			t.Error("OpenAI's weights are taken for a CLIP with GELU")
+		}
+		m, err := clip.Load(sd, gelu)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = torch.Scope(func() error {
+			px, _ := want.Get("pixels")
+			reference, _ := want.Get("openai_image")
+			d := m.EncodeImage(px).Sub(reference).Abs().Max().Item()
+			if gelu == (d < 1e-3) {
+				t.Errorf("GELU %v: the features differ by %g from QuickGELU's", gelu, d)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nn.Close(m)
+	}
+}

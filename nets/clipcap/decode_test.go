@@ -1,0 +1,206 @@
+package clipcap_test
+
+import (
+	"math"
+	"testing"
+
+	"cyclecap/nets/clipcap"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const vocab = 50
+
+// small is a decoder whose captions depend on every token.
+func small() *clipcap.Model {
+	torch.ManualSeed(3)
+	m := &clipcap.Model{
+		Mapper: clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: 64, ClipLength: 3, PrefixLength: 4, Layers: 2, Heads: 8}),
+		GPT2:   gpt2.New(gpt2.Config{VocabSize: vocab, NPositions: 32, NEmbd: 64, NLayer: 2, NHead: 1, LayerNormEpsilon: 1e-5}),
+	}
+	torch.NoGrad(func() {
+		for _, p := range nn.NamedParameters(m.GPT2) {
+			if p.Tensor.Dim() == 2 {
+				p.Tensor.MulScalar_(6)
+			}
+		}
+	})
+	return m
+}
+
+func with(t *testing.T, f func(m *clipcap.Model, features torch.Tensor)) {
+	t.Helper()
+	before := torch.Alive()
+	err := torch.Scope(func() error {
+		m := small()
+		defer nn.Close(m.GPT2)
+		defer nn.Close(m.Mapper)
+		torch.InferenceMode(func() { f(m, torch.Randn([]int64{7, 16})) })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := torch.Alive(); after != before {
+		t.Errorf("%d tensors are alive that were not before", after-before)
+	}
+}
+
+func tokens(captions [][]clipcap.Caption) (out [][]int64) {
+	for _, c := range captions {
+		out = append(out, c[0].Tokens)
+	}
+	return out
+}
+
+// withoutCache is greedy decoding in the plainest way: the nucleus is cut out
+// and the whole sequence computed again for every token.
+func withoutCache(m *clipcap.Model, feature torch.Tensor, n int, stop int64) (ids []int64, logProb float64) {
+	embeds := m.Mapper.Forward(feature)
+	for range n {
+		h := m.GPT2.Forward(embeds, nil, torch.Tensor{})
+		logits := m.GPT2.Logits(h.Select(1, -1))
+		id := int64(clipcap.TopPFilter(logits, 0.8).Argmax(torch.WithDim(int64(-1))).Item())
+		logProb += logits.LogSoftmax(-1).Select(1, id).Item()
+		ids = append(ids, id)
+		if id == stop {
+			break
+		}
+		embeds = torch.Cat([]torch.Tensor{embeds, m.GPT2.Embed(torch.FromSlice([]int64{id}, 1, 1))}, torch.WithDim(1))
+	}
+	return ids, logProb
+}
+
+// TestGreedyAndTopP holds the cached, batched decoding to the plain one, with
+// captions that end at different steps.
+func TestGreedyAndTopP(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		free := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))
+		stop := free[0][4] // a token that some captions come to
+		ends := map[int]bool{}
+		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.TopP} {
+			got := m.Generate(features, clipcap.Options{Method: method, MaxTokens: 10, Stop: stop})
+			for i, c := range got {
+				want, logProb := withoutCache(m, features.Narrow(0, int64(i), 1), 10, stop)
+				if diff := cmp.Diff(want, c[0].Tokens); diff != "" {
+					t.Errorf("%s, feature %d: %s", method, i, diff)
+				}
+				if d := math.Abs(c[0].LogProb - logProb); d > 1e-4 {
+					t.Errorf("%s, feature %d: log-probability %g, want %g", method, i, c[0].LogProb, logProb)
+				}
+				ends[len(c[0].Tokens)] = true
+			}
+		}
+		if len(ends) < 2 {
+			t.Errorf("all captions are equally long (%v): nothing left the batch early", ends)
+		}
+	})
+}
+
+// TestBeamOfOne: a single beam is greedy decoding.
+func TestBeamOfOne(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}
+		want := tokens(m.Generate(features, o))
+		o.Method, o.Beam = clipcap.Beam, 1
+		if diff := cmp.Diff(want, tokens(m.Generate(features, o))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestBeamBatch: a photo's beams do not depend on its neighbours, though
+// photos leave the batch at different steps.
+func TestBeamBatch(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		stop := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][2]
+		o := clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: 10, Stop: stop}
+		all := m.Generate(features, o)
+		for i := range all {
+			alone := m.Generate(features.Narrow(0, int64(i), 1), o)[0]
+			for b := range alone {
+				if diff := cmp.Diff(alone[b].Tokens, all[i][b].Tokens); diff != "" {
+					t.Errorf("feature %d, beam %d: %s", i, b, diff)
+				}
+				if b > 0 && alone[b].Score > alone[b-1].Score {
+					t.Errorf("feature %d: beam %d is better than the one before", i, b)
+				}
+			}
+		}
+	})
+}
+
+// TestSample: the seed decides, not the batch; temperature near 0 and top-k 1
+// are greedy.
+func TestSample(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		o := clipcap.Options{Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1.5, Seed: 5}
+		first := tokens(m.Generate(features, o))
+		if diff := cmp.Diff(first, tokens(m.Generate(features, o))); diff != "" {
+			t.Errorf("the same seed gave another caption: %s", diff)
+		}
+		if diff := cmp.Diff(first[:2], tokens(m.Generate(features.Narrow(0, 0, 2), o))); diff != "" {
+			t.Errorf("a smaller batch gave another caption: %s", diff)
+		}
+		o.Seed = 6
+		if cmp.Equal(first, tokens(m.Generate(features, o))) {
+			t.Error("another seed gave the same captions")
+		}
+		greedy := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}))
+		for name, o := range map[string]clipcap.Options{
+			"top-k 1":       {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopK: 1},
+			"tiny top-p":    {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopP: 1e-9},
+			"temperature 0": {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1e-6},
+		} {
+			if diff := cmp.Diff(greedy, tokens(m.Generate(features, o))); diff != "" {
+				t.Errorf("%s is not greedy: %s", name, diff)
+			}
+		}
+	})
+}
+
+func TestTopPFilter(t *testing.T) {
+	err := torch.Scope(func() error {
+		// Probabilities .5, .3, .15, .05: the second makes the sum reach .8.
+		p := torch.FromSlice([]float64{0.15, 0.5, 0.05, 0.3}, 1, 4)
+		kept := torch.ToSlice[bool](clipcap.TopPFilter(p.Log(), 0.79).Isfinite())
+		if diff := cmp.Diff([]bool{false, true, false, true}, kept); diff != "" {
+			t.Error(diff)
+		}
+		kept = torch.ToSlice[bool](clipcap.TopPFilter(p.Log(), 0.1).Isfinite())
+		if diff := cmp.Diff([]bool{false, true, false, false}, kept); diff != "" {
+			t.Error(diff)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOptionsThatMakeNoSense(t *testing.T) {
+	for name, o := range map[string]clipcap.Options{
+		"method":      {Method: "best", MaxTokens: 5},
+		"tokens":      {Method: clipcap.Greedy},
+		"beams":       {Method: clipcap.Beam, MaxTokens: 5},
+		"temperature": {Method: clipcap.Sample, MaxTokens: 5, Temperature: -1},
+		"top-p":       {Method: clipcap.Sample, MaxTokens: 5, TopP: 1.5},
+	} {
+		if o.Check() == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	err := torch.Scope(func() error {
+		m := small()
+		defer nn.Close(m.GPT2)
+		defer nn.Close(m.Mapper)
+		m.Generate(torch.Randn([]int64{1, 16}), clipcap.Options{Method: clipcap.Greedy, MaxTokens: 30, Stop: -1})
+		return nil
+	})
+	if err == nil {
+		t.Error("30 tokens behind a prefix of 4 fit into 32 positions")
+	}
+}
