@@ -64,6 +64,7 @@ type expected struct {
 		Prefix                             int64
 		Gan                                int64
 	}
+	CLIPSeed       uint64    `json:"clip_seed"`
 	GPT2Seed       uint64    `json:"gpt2_seed"`
 	MapperSeed     uint64    `json:"mapper_seed"`
 	GANSeed        uint64    `json:"gan_seed"`
@@ -389,7 +390,11 @@ func (c *checker) initial() error {
 	torch.ManualSeed(c.facts.GPT2Seed)
 	fresh := gpt2.New(stored.Config)
 	c.module("initial weights of GPT-2 by seed", "transformers", fresh, nn.StateDictOf(stored))
-	for _, m := range []any{mapper, fresh, like, stored} {
+	drawn := c.loadCLIP("clip-init.pt")
+	torch.ManualSeed(c.facts.CLIPSeed)
+	made := clip.New(drawn.Config)
+	c.module("initial weights of CLIP by seed", "OpenAI's CLIP", made, nn.StateDictOf(drawn))
+	for _, m := range []any{mapper, fresh, like, stored, drawn, made} {
 		nn.Close(m)
 	}
 	return nil

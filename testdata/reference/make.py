@@ -83,11 +83,15 @@ def clip(out, s, photos):
     from transformers import CLIPConfig, CLIPModel
 
     # Heads of 64 everywhere, as in all of OpenAI's.
+    seed = int(torch.randint(0, 2**31, ()))
+    out.facts["clip_seed"] = seed
+    torch.manual_seed(seed)
     model = openai.CLIP(
         s["embed"], s["image"], s["layers"], s["vision"], s["patch"],
         s["context"], s["vocab"], s["text"], s["text"] // 64, s["layers"],
     )  # fmt: skip
     model.eval().float()
+    torch.save(model.state_dict(), out.folder / "clip-init.pt")
     # Fresh weights leave biases at 0 and norms at 1, where a mix-up would not show.
     with torch.no_grad():
         for p in model.parameters():
