@@ -1,10 +1,13 @@
 #include "jpeg_turbo.h"
 
-#include <jerror.h>
-#include <jpeglib.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
+
+/* jpeglib.h needs stdio.h before it. */
+#include <jpeglib.h>
+
+#include <jerror.h>
 
 #ifndef JCS_EXTENSIONS
 #error "this needs libjpeg-turbo (Debian: libjpeg62-turbo-dev), not IJG libjpeg"
