@@ -5,9 +5,8 @@
 #include <string.h>
 
 /* jpeglib.h needs stdio.h before it. */
-#include <jpeglib.h>
-
 #include <jerror.h>
+#include <jpeglib.h>
 
 #ifndef JCS_EXTENSIONS
 #error "this needs libjpeg-turbo (Debian: libjpeg62-turbo-dev), not IJG libjpeg"
