@@ -1,18 +1,42 @@
 // Package weights reads and writes files of weights: PyTorch's .pt and .bin
 // (zip and the older form), TorchScript archives, and safetensors, single or
-// sharded. Reading maps the file, so that tensors are views of it and no
-// second copy is made; and it runs nothing: a pickle in it can only name what
-// a state dict needs.
+// sharded.
+//
+// # Reading
+//
+// [Open] reads a file's directory, never its elements; [File.Load] makes the
+// tensors as views of the mapped file, so that there is no second copy, or
+// reads those that are not aligned as libtorch would have them. A file is not
+// trusted: nothing in it is run (its pickle may name only what a state dict
+// needs), every offset and shape is checked against the file, and memory and
+// time are bounded. Do not shorten a file while its tensors are in use: they
+// are the file.
+//
+// The elements of a checkpoint that nests its state dict ("state_dict",
+// "model") are found by themselves; what stands beside it is listed in
+// [File.Ignored] and [File.Meta], not dropped in silence.
+//
+// # Names
+//
+// [Detect] tells what a file is by the names of its tensors. [LoadCLIP],
+// [LoadGPT2], [LoadDecoder] and [LoadGenerator] read a file as one thing and
+// give it with the one set of names that package nets uses, whoever wrote it;
+// the lists of names are in names.go.
+//
+// # Writing
+//
+// [Save] writes files that torch.load(weights_only=True) and the safetensors
+// library read. A file takes its name when it is whole and on disk, so that
+// no failure harms the one that was there.
 package weights
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -39,11 +63,13 @@ type Entry struct {
 	DType   torch.DType
 	Shape   []int64
 	Strides []int64 // in elements
-	// Path and Offset say where its first element is; Storage tells tensors
-	// of one storage, such as tied weights.
+	// Path and Offset (in bytes) say where its first element is. Storage
+	// names the storage that it is a view of, which begins at Start: tied
+	// weights have the same.
 	Path    string
 	Offset  int64
 	Storage string
+	Start   int64
 }
 
 // Numel gives the number of elements.
@@ -124,17 +150,27 @@ func open(path string) (*File, error) {
 	}
 	if info.IsDir() {
 		for _, name := range []string{"model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"} {
-			if _, err := os.Stat(filepath.Join(path, name)); err == nil {
-				return Open(filepath.Join(path, name))
+			file := filepath.Join(path, name)
+			if info, err := os.Stat(file); err == nil && !info.IsDir() {
+				return Open(file)
 			}
 		}
 		return nil, fmt.Errorf("a folder without model.safetensors or pytorch_model.bin (or their index)")
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file")
-	}
 	if strings.HasSuffix(path, ".index.json") {
 		return openIndex(path)
+	}
+	return openFile(path)
+}
+
+// openFile reads the directory of one file.
+func openFile(path string) (f *File, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file")
 	}
 	if info.Size() == 0 {
 		return nil, fmt.Errorf("the file is empty")
@@ -149,7 +185,22 @@ func open(path string) (*File, error) {
 		return nil, fmt.Errorf("it can't be mapped: %w", err)
 	}
 	defer in.Unmap()
-	f, err := parse(path, in)
+	// A page of the map that can't be read (the file was cut meanwhile, the
+	// disk fails) is a fault, which would end the process.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			fault, ok := p.(interface {
+				error
+				Addr() uintptr
+			})
+			if !ok {
+				panic(p)
+			}
+			f, err = nil, fmt.Errorf("the file changed or its disk failed while it was read (%w)", fault)
+		}
+	}()
+	f, err = parse(path, in)
 	if err != nil {
 		return nil, err
 	}
@@ -162,12 +213,16 @@ func parse(path string, in []byte) (*File, error) {
 	switch {
 	case bytes.HasPrefix(in, []byte("PK\x03\x04")):
 		return parseZip(path, in)
-	case len(in) > 10 && in[0] == 0x80 && (in[2] == 0x8a || in[2] == 0x95):
+	case len(in) > 10 && in[0] == 0x80 && in[1] <= 5 && (in[2] == 0x8a || in[2] == 0x95):
 		return parseLegacy(path, in)
 	case len(in) > 9 && in[8] == '{':
 		return parseSafetensors(path, in)
 	}
-	return nil, fmt.Errorf("%s; a PyTorch file (.pt, .bin), a TorchScript archive or a safetensors file is needed", looksLike(in))
+	what := looksLike(in)
+	if strings.HasSuffix(path, ".safetensors") {
+		what += " and not safetensors, as its ending says"
+	}
+	return nil, fmt.Errorf("%s; a PyTorch file (.pt, .bin), a TorchScript archive or a safetensors file is needed", what)
 }
 
 // looksLike says what a file is that is none of weights.
@@ -218,57 +273,97 @@ func (f *File) Get(name string) (Entry, bool) {
 const alignment = 64
 
 // Load makes the tensors: views of the mapped file, copied only when written
-// to, or where they are not aligned. They are kept; the caller closes the
-// StateDict. Tied weights share their storage.
+// to, or where their storage is not aligned. They are kept; the caller closes
+// the StateDict. Tensors of one storage (tied weights) share it.
 func (f *File) Load() (*nn.StateDict, error) {
 	sd := nn.NewStateDict()
 	err := torch.Scope(func() error {
-		maps := map[string]torch.Tensor{}
+		bases, err := f.storages()
+		if err != nil {
+			return err
+		}
 		for _, e := range f.Entries {
-			base, ok := maps[e.Path]
-			if !ok {
-				info, err := os.Stat(e.Path)
-				if err != nil {
-					return err
-				}
-				base = torch.FromFile(e.Path, torch.WithShared(false), torch.WithSize(info.Size()), torch.WithDType(torch.Uint8))
-				maps[e.Path] = base
-			}
-			t, err := view(base, e)
-			if err != nil {
-				return fmt.Errorf("tensor %s: %w", e.Name, err)
-			}
-			sd.Add(e.Name, t.Keep())
+			sd.Add(e.Name, e.view(bases[e.Storage]).Keep())
 		}
 		return nil
 	})
 	if err != nil {
 		sd.Close()
-		return nil, &Error{f.Path, err}
+		return nil, &Error{f.Path, plain(err)}
 	}
 	return sd, nil
 }
 
-func view(base torch.Tensor, e Entry) (t torch.Tensor, err error) {
+// base is the part of a storage that tensors use, as bytes.
+type base struct {
+	t        torch.Tensor
+	from, to int64 // in the file
+}
+
+// storages maps or reads the storages of a file's tensors.
+func (f *File) storages() (map[string]*base, error) {
+	bases := map[string]*base{}
+	for _, e := range f.Entries {
+		size := e.span() * e.DType.Size()
+		if size == 0 {
+			continue
+		}
+		// What is cut off in front keeps the alignment to the storage.
+		from := e.Start + (e.Offset-e.Start)/alignment*alignment
+		b, ok := bases[e.Storage]
+		if !ok {
+			b = &base{from: from}
+			bases[e.Storage] = b
+		}
+		b.from, b.to = min(b.from, from), max(b.to, e.Offset+size)
+	}
+	maps := map[string]torch.Tensor{}
+	for _, e := range f.Entries {
+		b := bases[e.Storage]
+		if b == nil || b.t.Defined() {
+			continue
+		}
+		if b.from%alignment != 0 {
+			t, err := read(e.Path, b.from, b.to-b.from)
+			if err != nil {
+				return nil, err
+			}
+			b.t = t
+			continue
+		}
+		file, ok := maps[e.Path]
+		if !ok {
+			info, err := os.Stat(e.Path)
+			if err != nil {
+				return nil, err
+			}
+			file = torch.FromFile(e.Path, torch.WithShared(false), torch.WithSize(info.Size()), torch.WithDType(torch.Uint8))
+			maps[e.Path] = file
+		}
+		if size := file.Numel(); size < b.to {
+			return nil, fmt.Errorf("the file has become shorter since it was opened: %d bytes", size)
+		}
+		b.t = file.Narrow(0, b.from, b.to-b.from)
+	}
+	return bases, nil
+}
+
+// view makes the tensor of an entry.
+func (e Entry) view(b *base) (t torch.Tensor) {
 	torch.NoGrad(func() {
 		t = torch.Tidy(func() torch.Tensor {
 			span := e.span()
 			if span == 0 {
 				return torch.Empty(e.Shape, torch.WithDType(e.DType), torch.WithDevice(torch.CPU))
 			}
-			var b torch.Tensor
-			if size := span * e.DType.Size(); e.Offset%alignment == 0 {
-				b = base.Narrow(0, e.Offset, size)
-			} else if b, err = read(e.Path, e.Offset, size); err != nil {
-				return torch.Tensor{}
-			}
+			v := b.t.Narrow(0, e.Offset-b.from, span*e.DType.Size())
 			if e.DType != torch.Uint8 {
-				b = b.ViewDType(e.DType)
+				v = v.ViewDType(e.DType)
 			}
-			return b.AsStrided(e.Shape, e.Strides).Detach()
+			return v.AsStrided(e.Shape, e.Strides).Detach()
 		})
 	})
-	return t, err
+	return t
 }
 
 // read copies a part of a file, without mapping it: pages of the map would
@@ -282,76 +377,4 @@ func read(path string, offset, size int64) (torch.Tensor, error) {
 	t := torch.Empty([]int64{size}, torch.WithDType(torch.Uint8), torch.WithDevice(torch.CPU))
 	_, err = f.ReadAt(torch.Data[uint8](t), offset)
 	return t, err
-}
-
-// CheckSave reports a path that can't be written, before the work for it is
-// done: an ending that names no format, a missing folder, no permission.
-func CheckSave(path string) error {
-	if _, err := formatOf(path); err != nil {
-		return err
-	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("%s can't be written: it is a folder", path)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".cyclecap.*.tmp")
-	if err != nil {
-		return fmt.Errorf("%s can't be written: %w", path, plain(err))
-	}
-	f.Close()
-	return os.Remove(f.Name())
-}
-
-// plain takes the path of a temporary file out of an error.
-func plain(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
-}
-
-// untilDone writes until a context is done.
-type untilDone struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (u untilDone) Write(b []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return u.w.Write(b)
-}
-
-// atomically writes a file through a temporary one beside it, which takes its
-// name only once it is whole and on disk: a failure leaves what was there.
-// ctx ends it between two tensors.
-func atomically(ctx context.Context, path string, write func(io.Writer) error) (err error) {
-	dir, name := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	f, err := os.CreateTemp(dir, "."+name+".*.tmp")
-	if err != nil {
-		return fmt.Errorf("%s can't be written: %w", path, plain(err))
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := write(untilDone{ctx, f}); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -387,6 +387,23 @@ func (a *archive) read(name string) ([]byte, error) {
 	return a.in[offset : offset+size], nil
 }
 
+// maxCode bounds a text of an archive's code, the one thing that PyTorch
+// compresses; a large model's is less than a megabyte.
+const maxCode = 16 << 20
+
+func (a *archive) code(name string) ([]byte, error) {
+	f, err := a.find(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, maxCode))
+}
+
 // script lists a TorchScript module's parameters and buffers under the names
 // that its state_dict gives them.
 func (a *archive) script(f *File, path string, value any) error {
@@ -438,7 +455,7 @@ var tensorLists = regexp.MustCompile(`(?m)^  __(?:parameters|buffers)__ = \[(.*)
 // parameters or buffers; other tensors are not in the state dict. nil where
 // the code is not there.
 func (a *archive) tensorsOf(class pickle.Global) map[string]bool {
-	code, err := a.read("code/" + strings.ReplaceAll(class.Module, ".", "/") + ".py")
+	code, err := a.code("code/" + strings.ReplaceAll(class.Module, ".", "/") + ".py")
 	if err != nil {
 		return nil
 	}
@@ -463,6 +480,7 @@ func (f *File) add(path, name string, t *tensor) {
 		Name: name, DType: t.dtype, Shape: t.shape, Strides: t.strides, Path: path,
 		Offset:  t.storage.offset + t.offset*t.dtype.Size(),
 		Storage: path + "#" + t.storage.key,
+		Start:   t.storage.offset,
 	})
 }
 

@@ -84,7 +84,7 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 			i.Shape = []int64{}
 		}
 		e := Entry{Name: name, DType: dtype, Shape: i.Shape, Strides: contiguous(i.Shape), Path: path,
-			Offset: 8 + int64(n) + from, Storage: path + "#" + name}
+			Offset: 8 + int64(n) + from, Start: 8 + int64(n) + from, Storage: path + "#" + name}
 		list = append(list, placed{e, from, to})
 		return nil
 	})

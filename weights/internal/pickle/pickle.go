@@ -20,9 +20,11 @@ type (
 	Tuple []any
 	// List is a Python list.
 	List struct{ Items []any }
-	// Dict is a Python dict in its order.
+	// Dict is a Python dict in its order: Keys[i] belongs to Values[i]. Fill
+	// it with Set.
 	Dict struct {
 		Keys, Values []any
+		at           map[any]int
 	}
 	// Global is a name that the pickle refers to, such as torch.FloatStorage.
 	Global struct{ Module, Name string }
@@ -37,14 +39,43 @@ func (g Global) String() string { return g.Module + "." + g.Name }
 
 // Get looks a string key up.
 func (d *Dict) Get(key string) (any, bool) {
-	// From the end: a later entry replaces an earlier one.
-	for i := len(d.Keys) - 1; i >= 0; i-- {
-		if k, ok := d.Keys[i].(string); ok && k == key {
-			return d.Values[i], true
-		}
+	if i, ok := d.at[key]; ok {
+		return d.Values[i], true
 	}
 	return nil, false
 }
+
+// Set puts an item at the end, or in the place of its key's former one. Keys
+// are plain values, as in every checkpoint; a tuple is none, since comparing
+// nested ones could take for ever.
+func (d *Dict) Set(key, value any) error {
+	switch key.(type) {
+	case nil, bool, int64, float64, string, Global:
+	default:
+		return fmt.Errorf("a dict has a key that is no plain value (%T)", key)
+	}
+	if i, ok := d.at[key]; ok {
+		d.Values[i] = value
+		return nil
+	}
+	if d.at == nil {
+		d.at = map[any]int{}
+	}
+	d.at[key] = len(d.Keys)
+	d.Keys, d.Values = append(d.Keys, key), append(d.Values, value)
+	return nil
+}
+
+// Builder is a value, made by Call or New, that takes the state which BUILD
+// gives it.
+type Builder interface{ Build(state any) error }
+
+// Bounds of one pickle. A checkpoint of the largest models stays far below;
+// they keep the memory of a hostile one at some hundred megabytes.
+const (
+	maxSteps = 4 << 20  // opcodes
+	maxBytes = 64 << 20 // in strings
+)
 
 // Machine says what a pickle may use.
 type Machine struct {
@@ -65,10 +96,12 @@ type state struct {
 	pos   int
 	stack []any
 	memo  map[int64]any
+	spent int // bytes of the strings so far
 }
 
 // Load reads one pickle at the start of in and tells how many bytes it takes.
-// Memory stays in proportion to them.
+// It stops with an error at a pickle beyond its bounds; values share nothing
+// with in.
 func (m *Machine) Load(in []byte) (value any, n int, err error) {
 	s := &state{m: m, in: in, memo: map[int64]any{}}
 	value, err = s.run()
@@ -99,8 +132,14 @@ func (s *state) uint(size int) (uint64, error) {
 	return binary.LittleEndian.Uint64(v[:]), nil
 }
 
+// maxLine bounds a name or a number that is written as text.
+const maxLine = 4096
+
 func (s *state) line() (string, error) {
 	for i := s.pos; i < len(s.in); i++ {
+		if i-s.pos > maxLine {
+			return "", fmt.Errorf("a line of more than %d bytes", maxLine)
+		}
 		if s.in[i] == '\n' {
 			l := string(s.in[s.pos:i])
 			s.pos = i + 1
@@ -156,30 +195,36 @@ func (s *state) top() (any, error) {
 	return v, err
 }
 
-func (s *state) text(size int) error {
+// counted reads a length of size bytes and as many bytes behind it.
+func (s *state) counted(size int) ([]byte, error) {
 	n, err := s.uint(size)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b, err := s.bytes(n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.push(string(b))
-	return nil
+	if s.spent += len(b); s.spent > maxBytes {
+		return nil, fmt.Errorf("its strings take more than %d bytes: no file of weights does", maxBytes)
+	}
+	return b, nil
+}
+
+func (s *state) text(size int) error {
+	b, err := s.counted(size)
+	if err == nil {
+		s.push(string(b))
+	}
+	return err
 }
 
 func (s *state) raw(size int) error {
-	n, err := s.uint(size)
-	if err != nil {
-		return err
+	b, err := s.counted(size)
+	if err == nil {
+		s.push(append([]byte{}, b...))
 	}
-	b, err := s.bytes(n)
-	if err != nil {
-		return err
-	}
-	s.push(append([]byte(nil), b...))
-	return nil
+	return err
 }
 
 // long pushes a little-endian two's complement integer of n bytes.
@@ -208,6 +253,9 @@ func (s *state) long(n uint64) error {
 }
 
 func (s *state) find(module, name string) error {
+	if len(module) > maxLine || len(name) > maxLine {
+		return fmt.Errorf("a name of more than %d bytes", maxLine)
+	}
 	g := Global{module, name}
 	if err := s.m.Find(g); err != nil {
 		return err
@@ -246,8 +294,9 @@ func (s *state) setItems(items []any) error {
 		return fmt.Errorf("it puts items into a %T", v)
 	}
 	for i := 0; i < len(items); i += 2 {
-		d.Keys = append(d.Keys, items[i])
-		d.Values = append(d.Values, items[i+1])
+		if err := d.Set(items[i], items[i+1]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -282,7 +331,7 @@ func (s *state) get(i int64) error {
 	return nil
 }
 
-// build gives an object its state. A dict's own state (an OrderedDict's
+// build gives an object its state. The state of other values (an OrderedDict's
 // _metadata) is nothing that weights need.
 func (s *state) build() error {
 	st, err := s.pop()
@@ -293,14 +342,20 @@ func (s *state) build() error {
 	if err != nil {
 		return err
 	}
-	if o, ok := v.(*Object); ok {
+	switch o := v.(type) {
+	case *Object:
 		o.State = st
+	case Builder:
+		return o.Build(st)
 	}
 	return nil
 }
 
 func (s *state) run() (any, error) {
-	for {
+	for steps := 0; ; steps++ {
+		if steps > maxSteps {
+			return nil, fmt.Errorf("it has more than %d steps: no file of weights does", maxSteps)
+		}
 		op, err := s.uint(1)
 		if err != nil {
 			return nil, err
@@ -326,6 +381,13 @@ func (s *state) run() (any, error) {
 			}
 		}
 	}
+}
+
+func sizeIf(short bool, a, b int) int {
+	if short {
+		return a
+	}
+	return b
 }
 
 func (s *state) step(op byte) error {
@@ -373,13 +435,13 @@ func (s *state) step(op byte) error {
 		}
 		s.push(int64(int32(v)))
 	case 'K', 'M': // BININT1, BININT2
-		v, err := s.uint(map[byte]int{'K': 1, 'M': 2}[op])
+		v, err := s.uint(sizeIf(op == 'K', 1, 2))
 		if err != nil {
 			return err
 		}
 		s.push(int64(v))
 	case 0x8a, 0x8b: // LONG1, LONG4
-		n, err := s.uint(map[byte]int{0x8a: 1, 0x8b: 4}[op])
+		n, err := s.uint(sizeIf(op == 0x8a, 1, 4))
 		if err != nil {
 			return err
 		}
@@ -477,7 +539,7 @@ func (s *state) step(op byte) error {
 		}
 		return s.setItems(t)
 	case 'q', 'r': // BINPUT, LONG_BINPUT
-		i, err := s.uint(map[byte]int{'q': 1, 'r': 4}[op])
+		i, err := s.uint(sizeIf(op == 'q', 1, 4))
 		if err != nil {
 			return err
 		}
@@ -485,7 +547,7 @@ func (s *state) step(op byte) error {
 	case 0x94: // MEMOIZE
 		return s.put(int64(len(s.memo)))
 	case 'h', 'j': // BINGET, LONG_BINGET
-		i, err := s.uint(map[byte]int{'h': 1, 'j': 4}[op])
+		i, err := s.uint(sizeIf(op == 'h', 1, 4))
 		if err != nil {
 			return err
 		}

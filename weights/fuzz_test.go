@@ -1,0 +1,86 @@
+package weights
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"cyclecap/weights/internal/pickle"
+)
+
+// The readers are given files that nobody wrote on purpose: they may refuse
+// them, but not panic, and what they accept must lie within the file.
+
+// seeds adds the small real files of the parity fixtures whose form fits.
+func seeds(f *testing.F, names ...string) {
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join("../internal/parity/testdata/small", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		if len(b) > 400<<10 {
+			b = b[:400<<10]
+		}
+		f.Add(b)
+	}
+}
+
+func check(t *testing.T, f *File, err error, size int) {
+	if err != nil {
+		return
+	}
+	for _, e := range f.Entries {
+		span := e.span() * e.DType.Size()
+		if span < 0 || e.Offset < 0 || e.Offset+span > int64(size) {
+			t.Fatalf("tensor %q of %v lies at %d, %d bytes, in a file of %d", e.Name, e.Shape, e.Offset, span, size)
+		}
+	}
+	Describe(f)
+}
+
+func FuzzZip(f *testing.F) {
+	seeds(f, "generator.pt", "decoder-mlp.pt")
+	f.Fuzz(func(t *testing.T, in []byte) {
+		file, err := parseZip("fuzz.pt", in)
+		check(t, file, err, len(in))
+	})
+}
+
+func FuzzLegacy(f *testing.F) {
+	seeds(f, "gpt2-old.bin")
+	f.Fuzz(func(t *testing.T, in []byte) {
+		file, err := parseLegacy("fuzz.bin", in)
+		check(t, file, err, len(in))
+	})
+}
+
+func FuzzSafetensors(f *testing.F) {
+	seeds(f, "gan-init.safetensors")
+	f.Add([]byte("\x10\x00\x00\x00\x00\x00\x00\x00{\"a\":{\"dtype\":1}}"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) < 10 {
+			return // told apart before
+		}
+		file, err := parseSafetensors("fuzz.safetensors", in)
+		check(t, file, err, len(in))
+	})
+}
+
+// FuzzPickle runs the machine alone, with everything allowed.
+func FuzzPickle(f *testing.F) {
+	f.Add([]byte("\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01u."))
+	f.Add([]byte("\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00]\x94(K\x01K\x02e."))
+	f.Add([]byte("cos\nsystem\n(S'true'\ntR."))
+	m := &pickle.Machine{
+		Find:       func(pickle.Global) error { return nil },
+		Call:       func(_ pickle.Global, args pickle.Tuple) (any, error) { return args, nil },
+		New:        func(c pickle.Global, _ pickle.Tuple) (any, error) { return &pickle.Object{Class: c}, nil },
+		Persistent: func(id any) (any, error) { return id, nil },
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		_, n, err := m.Load(in)
+		if n < 0 || n > len(in) {
+			t.Fatalf("%d of %d bytes were read (%v)", n, len(in), err)
+		}
+	})
+}
