@@ -3,12 +3,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test parity bench lint fmt demo fuzz references generate clean
+.PHONY: help setup shim build test parity bench lint fmt demo fuzz references generate clean FORCE
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
 
 SHIM := build/lib/libcyclecap_torch.so
-GO_SOURCES := $(shell find cli data eval internal nets torch train weights -name '*.go' -o -name '*.c' -o -name '*.h' 2>/dev/null)
 CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h)
 C_SOURCES := $(CPP) $(wildcard data/*/*.c data/*/*.h)
+SETUP = $(if $(filter setup,$(MAKECMDGOALS)),scripts/setup.sh,scripts/setup.sh --quiet)
 
 # Two programs that compute at once must not spin while they wait for their
 # threads: on 2 cores that costs a factor of 10 (docs/design.md).
@@ -17,34 +19,34 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## get libtorch and the libraries; CUDA=1 adds CUDA's
-	@scripts/setup.sh
+setup: build/libtorch ## get libtorch and the libraries; CUDA=1 adds CUDA's
 
-build/libtorch:
-	@scripts/setup.sh
+# Asked every time, since LIBTORCH or the Python environment may be another
+# one now. It is written only where the path changes.
+build/libtorch: FORCE
+	@$(SETUP)
+FORCE:
 
-shim: build/libtorch
-	@$(MAKE) --no-print-directory $(SHIM)
+shim: $(SHIM)
 
-# The path of libtorch is a prerequisite: another one means another shim.
+# The path of libtorch is a prerequisite: another one means another shim. CMake
+# refuses a cache that was copied from another folder.
 $(SHIM): build/libtorch CMakeLists.txt $(CPP)
+	@grep -qsx 'CMAKE_HOME_DIRECTORY:INTERNAL=$(CURDIR)' build/CMakeCache.txt || rm -rf build/CMakeCache.txt build/CMakeFiles
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2
 	@touch $@
 
-bin/cyclecap: $(SHIM) $(GO_SOURCES) go.mod
+build: $(SHIM) ## build bin/cyclecap
 	go build -o bin/cyclecap ./cli/cyclecap
 
-build: shim ## build bin/cyclecap
-	@$(MAKE) --no-print-directory bin/cyclecap
-
-test: build ## run every test
-	go test -timeout 20m ./...
+test: build ## run every test; TEST="-run NAME ./cli/..." some
+	go test -timeout 20m $(or $(TEST),./...)
 
 references: build/libtorch ## get the Python implementations to compare with (5 GB)
 	@scripts/references.sh
 
-parity: build references ## compare with Python at real sizes, fresh seeds
+parity: build references ## compare with Python at real sizes, fresh seeds; PARITY="-seed 1"
 	go run ./internal/parity/cmd $(PARITY)
 
 bench: build references ## time ours beside Python's; BENCH="-rounds 5 -only NAME"
@@ -54,14 +56,14 @@ demo: build ## caption sample photos (random weights of the real sizes)
 	@scripts/demo.sh
 
 lint: shim ## gofmt, go vet, staticcheck, clang-format
-	@test -z "$$(gofmt -l .)" || { echo "gofmt is needed:"; gofmt -l .; exit 1; }
+	@test -z "$$(gofmt -l .)" || { echo "gofmt is needed (make fmt):"; gofmt -l .; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	@scripts/clang-format.sh --dry-run -Werror $(C_SOURCES)
 
 fmt: ## format Go and C++
 	gofmt -w .
-	scripts/clang-format.sh -i $(C_SOURCES)
+	@scripts/clang-format.sh -i $(C_SOURCES)
 
 generate: shim ## write torch/ops_gen.go from torch/ops.txt
 	go generate ./torch

@@ -12,12 +12,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
-
-	"cyclecap/torch"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -30,73 +32,175 @@ func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, 
 // errReported ends a command whose failures have been reported one by one.
 var errReported = errors.New("reported")
 
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
 // Main runs the command line and gives the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintf(stderr, "cyclecap: internal error: %v; please report it with the command line (CYCLECAP_DEBUG=1 prints where)\n", p)
+			fmt.Fprintf(stderr, "cyclecap: internal error: %v; this is a bug: please report it with the command line and the output of `cyclecap doctor` (CYCLECAP_DEBUG=1 prints where it happened)\n", p)
 			if os.Getenv("CYCLECAP_DEBUG") == "1" {
 				stderr.Write(debug.Stack())
 			}
-			code = 1
+			code = exitFailed
 		}
 	}()
 	// libtorch's modes and pool belong to an OS thread: all tensor work is
 	// done on this one.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, done := interruptible(stderr)
+	defer done()
 
-	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
+	out := &output{w: stdout}
+	app := newApp(stdin, out, stderr)
+	err := app.RunContext(ctx, arrange(args, app.Commands))
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("standard output: %w", out.err)
+	}
 	var u usage
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		fmt.Fprintln(stderr, "cyclecap: interrupted")
-		return 130
+		sayInterrupted(stderr)
+		return exitInterrupted
 	case errors.Is(err, errReported):
-		return 1
+		return exitFailed
 	case errors.As(err, &u):
 		fmt.Fprintf(stderr, "cyclecap: %v\n", err)
-		return 2
+		return exitUsage
 	}
 	fmt.Fprintf(stderr, "cyclecap: %v\n", err)
-	return 1
+	return exitFailed
+}
+
+// output remembers a write that failed, so that a full disk behind standard
+// output is no success.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(b)
+	o.err = err
+	return n, err
+}
+
+// grace is how long a command has to notice that it was interrupted.
+const grace = time.Second
+
+// writing is held while a file is written: the process does not end in between.
+var writing sync.Mutex
+
+// write runs what writes a file; an interruption waits for it. What it writes
+// with has to look at the context itself, and leaves nothing behind then.
+func write(f func() error) error {
+	writing.Lock()
+	defer writing.Unlock()
+	return f()
+}
+
+// interruptible gives a context that SIGINT, SIGTERM and SIGHUP end. Commands
+// look at it between batches; one that is inside of a long operator, or waits
+// for input, is ended from here.
+func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	finished := make(chan struct{})
+	go func() {
+		select {
+		case <-finished:
+			return
+		case <-ctx.Done():
+		}
+		select {
+		case <-finished:
+		case <-time.After(grace):
+			writing.Lock()
+			sayInterrupted(stderr)
+			os.Exit(exitInterrupted)
+		}
+	}()
+	return ctx, func() {
+		close(finished)
+		stop()
+	}
+}
+
+func sayInterrupted(stderr io.Writer) {
+	if isTerminal(stderr) {
+		fmt.Fprintln(stderr) // behind the progress bar or the terminal's ^C
+	}
+	fmt.Fprintln(stderr, "cyclecap: interrupted")
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
-		Name:                 "cyclecap",
-		Usage:                "image captioning without paired data: CLIP, GPT-2 and translated features, with PyTorch's numbers",
-		Version:              version(),
-		Reader:               stdin,
-		Writer:               stdout,
-		ErrWriter:            stderr,
-		EnableBashCompletion: true,
-		HideHelpCommand:      true,
-		Commands:             []*cli.Command{captionCommand(), featuresCommand(), tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand()},
+		Name:                      "cyclecap",
+		Usage:                     "image captioning without paired data: CLIP, GPT-2 and translated features, with PyTorch's numbers",
+		Version:                   version(),
+		Reader:                    stdin,
+		Writer:                    stdout,
+		ErrWriter:                 stderr,
+		CustomAppHelpTemplate:     appHelp,
+		EnableBashCompletion:      true,
+		HideHelpCommand:           true, // helpCommand is ours; with it the library leaves out the flag
+		Flags:                     []cli.Flag{cli.HelpFlag},
+		DisableSliceFlagSeparator: true, // texts and file names have commas
 		// Errors end in Main, not in os.Exit.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage{err} },
+		OnUsageError: func(c *cli.Context, err error, _ bool) error {
+			return usagef("%s; `cyclecap --help` explains", flagError(err, c.App.Flags))
+		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("there is no command %q; `cyclecap --help` lists them", c.Args().First())
+				return noCommand(c, c.Args().First())
 			}
 			return cli.ShowAppHelp(c)
 		},
 	}
+	app.Commands = []*cli.Command{
+		captionCommand(), featuresCommand(), tokenizeCommand(), inspectCommand(), convertCommand(),
+		doctorCommand(), randomWeightsCommand(), completionCommand(), helpCommand(),
+	}
 	for _, c := range app.Commands {
 		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
-			return usagef("%v; `cyclecap %s --help` explains", err, c.Command.Name)
+			return usagef("%s; `cyclecap %s --help` explains", flagError(err, c.Command.Flags), c.Command.Name)
 		}
-		// A missing required flag is told by the library as an error of its
-		// own kind, which Main can't know: flags are checked by the commands.
+		// Required flags are checked by need: the library would print the
+		// help as well, on standard output.
 		c.CustomHelpTemplate = commandHelp
+		c.HideHelpCommand = true // a photo may be called "help"
 	}
 	return app
 }
+
+const appHelp = `{{.Name}} - {{.Usage}}
+
+USAGE:
+   {{.Name}} COMMAND [options] [arguments]
+
+COMMANDS:
+{{range .VisibleCommands}}   {{printf "%-15s" .Name}} {{.Usage}}
+{{end}}
+OPTIONS:
+{{range .VisibleFlags}}   {{.}}
+{{end}}
+EXAMPLES:
+   cyclecap doctor
+   cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/
+   cyclecap features --clip ViT-B-32.pt --images photos/ -o features.safetensors
+
+` + "`cyclecap COMMAND --help` explains a command." + `
+`
 
 // commandHelp is urfave's help with the examples last, where they are seen.
 const commandHelp = `{{.HelpName}} - {{.Usage}}
@@ -109,6 +213,111 @@ OPTIONS:
 {{end}}{{end}}{{if .Description}}
 {{.Description}}
 {{end}}`
+
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "help",
+		Usage:       "list the commands or explain one",
+		UsageText:   "[COMMAND]",
+		Description: "EXAMPLES:\n   cyclecap help caption",
+		Action: func(c *cli.Context) error {
+			switch c.NArg() {
+			case 0:
+				return cli.ShowAppHelp(c)
+			case 1:
+				name := c.Args().First()
+				if c.App.Command(name) == nil {
+					return noCommand(c, name)
+				}
+				// The app runs itself: the library completes a command (its
+				// --help) only as it runs it.
+				return c.App.RunContext(c.Context, []string{"cyclecap", name, "--help"})
+			}
+			return usagef("help takes one COMMAND, not %d", c.NArg())
+		},
+	}
+}
+
+func noCommand(c *cli.Context, name string) error {
+	var names []string
+	for _, cmd := range c.App.VisibleCommands() {
+		names = append(names, cmd.Name)
+	}
+	return usagef("there is no command %q%s; `cyclecap --help` lists them", name, meant(name, names))
+}
+
+var (
+	unknownFlag = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
+	flagNoValue = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
+	badFlag     = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-([^:]*): (.*)$`)
+)
+
+// flagError says what the flag library found in this program's words.
+func flagError(err error, flags []cli.Flag) string {
+	dashes := func(name string) string {
+		if len(name) == 1 {
+			return "-" + name
+		}
+		return "--" + strings.TrimPrefix(name, "-")
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", " ")
+	if m := unknownFlag.FindStringSubmatch(text); m != nil {
+		var names []string
+		for _, f := range flags {
+			for _, n := range f.Names() {
+				names = append(names, dashes(n))
+			}
+		}
+		name := dashes(m[1])
+		text = "there is no option " + name + meant(name, names)
+	} else if m := flagNoValue.FindStringSubmatch(text); m != nil {
+		text = dashes(m[1]) + " needs a value"
+	} else if m := badFlag.FindStringSubmatch(text); m != nil {
+		what := "is no number that is possible here"
+		for _, f := range flags {
+			if _, ok := f.(*cli.BoolFlag); ok && slices.Contains(f.Names(), m[2]) {
+				what = "is neither true nor false"
+			}
+		}
+		text = fmt.Sprintf("%s: %s %s", dashes(m[2]), m[1], what)
+	}
+	return text
+}
+
+// meant suggests a name that differs from what was typed by a slip or two.
+func meant(typed string, names []string) string {
+	best, least := "", 1+len(strings.TrimLeft(typed, "-"))/4
+	for _, n := range names {
+		if d := edits(typed, n); d <= least {
+			best, least = n, d-1
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %s?)", best)
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		above := row[0] // the value up and to the left
+		row[0] = i + 1
+		for j := range len(b) {
+			d := above
+			if a[i] != b[j] {
+				d++
+			}
+			above = row[j+1]
+			row[j+1] = min(d, row[j]+1, above+1)
+		}
+	}
+	return row[len(b)]
+}
 
 func version() string {
 	info, ok := debug.ReadBuildInfo()
@@ -135,51 +344,28 @@ func need(c *cli.Context, flags ...string) error {
 			missing = append(missing, "--"+f)
 		}
 	}
+	is := "is"
+	if len(missing) > 1 {
+		is = "are"
+	}
 	if len(missing) > 0 {
-		return usagef("%s is needed; `cyclecap %s --help` explains", strings.Join(missing, " and "), c.Command.Name)
+		return usagef("%s %s needed; `cyclecap %s --help` explains", strings.Join(missing, " and "), is, c.Command.Name)
 	}
 	return nil
 }
 
-// computeFlags are of every command that computes.
-func computeFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "device", Value: "cpu", Usage: "where to compute: cpu or cuda:`N`"},
-		&cli.StringFlag{Name: "dtype", Value: "f32", Usage: "precision of the weights: f32 (PyTorch's bits) or bf16 (half the memory, faster)"},
-		&cli.IntFlag{Name: "threads", Value: 0, Usage: "threads of one operator (0: one for each core)", DefaultText: "all cores"},
-	}
+// note says on standard error what a user may want to know of work that goes on.
+func note(c *cli.Context, format string, args ...any) {
+	fmt.Fprintf(c.App.ErrWriter, "cyclecap: note: "+format+"\n", args...)
 }
 
-// compute is what computeFlags say.
-type compute struct {
-	device torch.Device
-	dtype  torch.DType
+// oneLine makes text from a file or a network harmless for a terminal and for
+// who reads line by line: control characters become blanks.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, s)
 }
-
-func computeOf(c *cli.Context) (compute, error) {
-	var o compute
-	var err error
-	if n := c.Int("threads"); n < 0 || n > 1024 {
-		return o, usagef("--threads %d: 0 to 1024 are possible", n)
-	} else if n > 0 {
-		torch.SetNumThreads(n)
-	}
-	if o.dtype, err = torch.ParseDType(c.String("dtype")); err != nil || (o.dtype != torch.Float32 && o.dtype != torch.BFloat16) {
-		return o, usagef("--dtype %s: f32 and bf16 are possible", c.String("dtype"))
-	}
-	if o.device, err = torch.ParseDevice(c.String("device")); err != nil {
-		return o, fmt.Errorf("--device: %w", err)
-	}
-	if o.device == torch.Meta {
-		return o, usagef("--device meta has no numbers to give; it is for tests")
-	}
-	return o, nil
-}
-
-// options gives o for a tensor or a module that moves there.
-func (o compute) options() []torch.Option {
-	return []torch.Option{torch.WithDevice(o.device), torch.WithDType(o.dtype)}
-}
-
-// changes tells whether weights that are f32 on the CPU have to be converted.
-func (o compute) changes() bool { return o.device != torch.CPU || o.dtype != torch.Float32 }

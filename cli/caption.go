@@ -2,9 +2,10 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"runtime"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 
 	"cyclecap/data/photo"
@@ -14,7 +15,6 @@ import (
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
-	"cyclecap/torch/nn"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -31,17 +31,18 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "gpt2", Usage: "`FILE` of the GPT-2, where the decoder's file has none"},
 			&cli.PathFlag{Name: "generator", Usage: "`FILE` of a CycleGAN generator from image to text features: both pipelines are captioned, direct and textualised"},
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "`HOW` to choose tokens: greedy, top-p (ClipCap's rule), sample or beam"},
-			&cli.IntFlag{Name: "beam", Value: 5, Usage: "beams of --decode beam"},
-			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "tokens of a caption at most"},
-			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "of --decode sample"},
+			&cli.IntFlag{Name: "beam", Value: 5, Usage: "`N` beams of --decode beam"},
+			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "`N` tokens of a caption at most"},
+			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "`T` of --decode sample"},
 			&cli.IntFlag{Name: "top-k", Value: 0, Usage: "of --decode sample: keep the `K` best tokens", DefaultText: "all"},
-			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "of --decode sample: keep the best tokens up to this probability"},
-			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "of --decode sample"},
-			&cli.IntFlag{Name: "batch", Value: 16, Usage: "photos computed at once; low-order bits depend on it"},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: file, pipeline, caption, tokens, logprob"},
+			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "of --decode sample: keep the best tokens up to probability `P`"},
+			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "`SEED` of --decode sample"},
+			&cli.IntFlag{Name: "batch", Value: 16, Usage: "`N` photos computed at once; low-order bits depend on it"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: file, pipeline (direct, textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
-		Description: `A caption ends at its first full stop, as ClipCap's do. A photo that can't be
-read is reported and skipped, and the exit code is 1.
+		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of them. A caption
+ends at its first full stop, as ClipCap's do. A photo that can't be read is
+reported and skipped, and the exit code is 1.
 
 EXAMPLES:
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/*.jpg
@@ -61,30 +62,73 @@ func caption(c *cli.Context) error {
 	if !c.Args().Present() {
 		return usagef("no PHOTO is given; `cyclecap caption --help` explains")
 	}
-	if n := c.Int("batch"); n < 1 || n > 4096 {
-		return usagef("--batch %d: 1 to 4096 are possible", n)
+	if err := checkBatch(c); err != nil {
+		return err
 	}
-	o := clipcap.Options{
-		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: stopToken,
-		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
-	}
-	if err := o.Check(); err != nil {
-		return usage{err}
+	o, err := decodeOptions(c)
+	if err != nil {
+		return err
 	}
 	on, err := computeOf(c)
 	if err != nil {
 		return err
 	}
+	paths, err := photosIn(c.Args().Slice())
+	if err != nil {
+		return err
+	}
 	return torch.Scope(func() error {
-		p, err := loadPipeline(c.Path("clip"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator"), on)
+		p, err := loadPipeline(c, on)
 		if err != nil {
 			return err
 		}
-		if limit := int(p.decoder.GPT2.Config.NPositions - p.decoder.Mapper.PrefixLength()); o.MaxTokens > limit {
-			return usagef("--max-tokens %d: this GPT-2 has room for %d behind the prefix", o.MaxTokens, limit)
+		config := p.decoder.GPT2.Config
+		// The last token is not fed back.
+		if limit := int(config.NPositions - p.decoder.Mapper.PrefixLength() + 1); o.MaxTokens > limit {
+			if c.IsSet("max-tokens") {
+				return usagef("--max-tokens %d: this GPT-2 has room for %d behind the prefix", o.MaxTokens, limit)
+			}
+			o.MaxTokens = limit
 		}
-		return p.captions(c, o)
+		if o.Method == clipcap.Beam && int64(o.Beam) > config.VocabSize {
+			return usagef("--beam %d: this GPT-2 has only %d tokens", o.Beam, config.VocabSize)
+		}
+		return p.captions(c, paths, o)
 	})
+}
+
+// maxBeams bounds the memory that a slip of the finger can ask for.
+const maxBeams = 1000
+
+func decodeOptions(c *cli.Context) (clipcap.Options, error) {
+	o := clipcap.Options{
+		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: stopToken,
+		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
+	}
+	switch o.Method {
+	case clipcap.Greedy, clipcap.TopP, clipcap.Sample, clipcap.Beam:
+	default:
+		return o, usagef("--decode %s: greedy, top-p, sample and beam are possible", o.Method)
+	}
+	switch {
+	case o.Beam < 1 || o.Beam > maxBeams:
+		return o, usagef("--beam %d: 1 to %d are possible", o.Beam, maxBeams)
+	case o.MaxTokens < 1:
+		return o, usagef("--max-tokens %d: at least 1 is needed", o.MaxTokens)
+	case !(o.Temperature > 0) || math.IsInf(o.Temperature, 0): // NaN too
+		return o, usagef("--temperature %g: a number above 0 is needed (--decode greedy is the limit at 0)", o.Temperature)
+	case o.TopK < 0:
+		return o, usagef("--top-k %d: at least 1 is needed, or 0 for all tokens", o.TopK)
+	case !(o.TopP > 0 && o.TopP <= 1):
+		return o, usagef("--top-p %g: above 0 and up to 1 are possible", o.TopP)
+	}
+	of := map[string]clipcap.Method{"beam": clipcap.Beam, "temperature": clipcap.Sample, "top-k": clipcap.Sample, "top-p": clipcap.Sample, "seed": clipcap.Sample}
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if c.IsSet(name) && o.Method != of[name] {
+			note(c, "--%s belongs to --decode %s and changes nothing with --decode %s", name, of[name], o.Method)
+		}
+	}
+	return o, nil
 }
 
 // pipeline is what turns photos into captions.
@@ -95,7 +139,8 @@ type pipeline struct {
 	on        compute
 }
 
-func loadPipeline(clipPath, decoderPath, gptPath, generatorPath string, on compute) (*pipeline, error) {
+func loadPipeline(c *cli.Context, on compute) (*pipeline, error) {
+	clipPath, decoderPath, gptPath, generatorPath := c.Path("clip"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator")
 	p := &pipeline{on: on}
 	var err error
 	if p.clip, err = loadCLIP(clipPath, on); err != nil {
@@ -105,19 +150,27 @@ func loadPipeline(clipPath, decoderPath, gptPath, generatorPath string, on compu
 	if err != nil {
 		return nil, err
 	}
-	if gpt == nil {
-		if gptPath == "" {
-			return nil, usagef("--gpt2 is needed: %s holds a mapper without its GPT-2", decoderPath)
+	gptFile := decoderPath
+	switch {
+	case gpt != nil && gptPath != "":
+		if _, err := weights.Open(gptPath); err != nil {
+			return nil, err
 		}
+		note(c, "--gpt2 is not read: %s holds the GPT-2 that its mapper was trained with", decoderPath)
+	case gpt == nil && gptPath == "":
+		return nil, usagef("--gpt2 is needed: %s holds a mapper without its GPT-2", decoderPath)
+	case gpt == nil:
+		gptFile = gptPath
 		if gpt, err = weights.LoadGPT2(gptPath); err != nil {
 			return nil, err
 		}
-	} else if gptPath != "" {
-		return nil, usagef("--gpt2 is one too many: %s holds the GPT-2 that its mapper was trained with", decoderPath)
 	}
 	g, err := gpt2.Load(gpt)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", firstOf(gptPath, decoderPath), err)
+		return nil, fmt.Errorf("%s: %w", gptFile, err)
+	}
+	if have := int64(tokenizer.GPT2().VocabSize()); g.Config.VocabSize > have {
+		return nil, fmt.Errorf("%s has %d tokens and GPT-2's vocabulary %d: it was trained with another tokenizer", gptFile, g.Config.VocabSize, have)
 	}
 	m, err := clipcap.LoadMapper(mapper, g.Config.NEmbd)
 	if err != nil {
@@ -126,29 +179,27 @@ func loadPipeline(clipPath, decoderPath, gptPath, generatorPath string, on compu
 	p.decoder = &clipcap.Model{Mapper: m, GPT2: g}
 	on.convert(g, m)
 	if want, got := m.FeatureWidth(), p.clip.Config.EmbedDim; want != got {
-		return nil, fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", decoderPath, want, clipPath, got)
+		return nil, misfit(decoderPath, want, clipPath, got)
 	}
-	if generatorPath != "" {
-		sd, err := weights.LoadGenerator(generatorPath)
-		if err != nil {
-			return nil, err
-		}
-		if p.generator, err = cyclegan.LoadGenerator(sd); err != nil {
-			return nil, fmt.Errorf("%s: %w", generatorPath, err)
-		}
-		on.convert(p.generator)
-		if want, got := p.generator.Width(), p.clip.Config.EmbedDim; want != got {
-			return nil, fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", generatorPath, want, clipPath, got)
-		}
+	if generatorPath == "" {
+		return p, nil
+	}
+	sd, err := weights.LoadGenerator(generatorPath)
+	if err != nil {
+		return nil, err
+	}
+	if p.generator, err = cyclegan.LoadGenerator(sd); err != nil {
+		return nil, fmt.Errorf("%s: %w", generatorPath, err)
+	}
+	on.convert(p.generator)
+	if want, got := p.generator.Width(), p.clip.Config.EmbedDim; want != got {
+		return nil, misfit(generatorPath, want, clipPath, got)
 	}
 	return p, nil
 }
 
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
+func misfit(path string, want int64, clipPath string, got int64) error {
+	return fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", path, want, clipPath, got)
 }
 
 func loadCLIP(path string, on compute) (*clip.Model, error) {
@@ -164,14 +215,6 @@ func loadCLIP(path string, on compute) (*clip.Model, error) {
 	return m, nil
 }
 
-// convert brings modules to the device and the precision. Archives in half
-// precision become f32: the CPU computes in that or in bf16.
-func (o compute) convert(modules ...any) {
-	for _, m := range modules {
-		nn.To(m, o.options()...)
-	}
-}
-
 type captionLine struct {
 	File     string  `json:"file"`
 	Pipeline string  `json:"pipeline"`
@@ -180,10 +223,9 @@ type captionLine struct {
 	LogProb  float64 `json:"logprob"`
 }
 
-func (p *pipeline) captions(c *cli.Context, o clipcap.Options) error {
-	paths := c.Args().Slice()
+func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) error {
 	size := int(p.clip.Config.ImageSize)
-	bar := newProgress(c.App.ErrWriter, "captions", len(paths))
+	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
 	defer bar.finish()
 	failed := 0
 	for b, err := range photo.Load(c.Context, paths, photo.CLIP(size), decoders(), c.Int("batch")) {
@@ -191,8 +233,8 @@ func (p *pipeline) captions(c *cli.Context, o clipcap.Options) error {
 			return err
 		}
 		failed += reportFailed(bar, b)
-		var lines []captionLine
-		if n := len(b.Index); n > 0 {
+		if len(b.Index) > 0 {
+			var lines []captionLine
 			err := torch.Scope(func() (err error) {
 				torch.InferenceMode(func() { lines, err = p.batch(b, paths, size, o) })
 				return err
@@ -200,13 +242,11 @@ func (p *pipeline) captions(c *cli.Context, o clipcap.Options) error {
 			if err != nil {
 				return err
 			}
-		}
-		if bar.bar != nil {
-			bar.bar.Clear()
-		}
-		for _, l := range lines {
-			if err := l.print(c); err != nil {
-				return err
+			bar.hide()
+			for _, l := range lines {
+				if err := l.print(c); err != nil {
+					return err
+				}
 			}
 		}
 		bar.add(len(b.Index) + len(b.Failed))
@@ -216,17 +256,6 @@ func (p *pipeline) captions(c *cli.Context, o clipcap.Options) error {
 		return errReported
 	}
 	return nil
-}
-
-// decoders is how many photos are decoded at once, beside the computation.
-func decoders() int { return max(1, runtime.NumCPU()/2) }
-
-// reportFailed names the photos of a batch that could not be read.
-func reportFailed(bar *progress, b *photo.Batch) int {
-	for _, f := range b.Failed {
-		bar.line("cyclecap: %v", strings.TrimPrefix(f.Error(), "photo: "))
-	}
-	return len(b.Failed)
 }
 
 // batch captions the photos of a batch, photo by photo in their order, each by
@@ -245,13 +274,16 @@ func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Opt
 	for i, index := range b.Index {
 		for k, name := range names {
 			best := all[k][i][0]
+			if math.IsNaN(best.LogProb) || math.IsInf(best.LogProb, 0) {
+				return nil, fmt.Errorf("%s: the networks gave no finite numbers (log-probability %g): are the weights damaged?", paths[index], best.LogProb)
+			}
 			ids := make([]int, len(best.Tokens))
 			for j, id := range best.Tokens {
 				ids[j] = int(id)
 			}
 			text, err := tokenizer.GPT2().Decode(ids)
 			if err != nil {
-				return nil, errors.Join(errors.New("this GPT-2 has tokens that the vocabulary lacks"), err)
+				return nil, err
 			}
 			lines = append(lines, captionLine{paths[index], name, strings.TrimSpace(text), best.Tokens, best.LogProb})
 		}
@@ -265,11 +297,10 @@ func (l captionLine) print(c *cli.Context) error {
 		e.SetEscapeHTML(false)
 		return e.Encode(l)
 	}
-	var err error
-	if c.Path("generator") == "" {
-		_, err = fmt.Fprintf(c.App.Writer, "%s: %s\n", l.File, l.Caption)
-	} else {
-		_, err = fmt.Fprintf(c.App.Writer, "%s (%s): %s\n", l.File, l.Pipeline, l.Caption)
+	file := oneLine(l.File)
+	if c.Path("generator") != "" {
+		file += " (" + l.Pipeline + ")"
 	}
+	_, err := fmt.Fprintf(c.App.Writer, "%s: %s\n", file, oneLine(l.Caption))
 	return err
 }

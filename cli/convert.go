@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -30,30 +31,34 @@ EXAMPLES:
    cyclecap convert --dtype bf16 gpt2/pytorch_model.bin gpt2-bf16.safetensors`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usagef("convert takes IN and OUT, not %d arguments (flags come first)", c.NArg())
+				return usagef("convert takes IN and OUT, not %d arguments", c.NArg())
 			}
 			in, out := c.Args().Get(0), c.Args().Get(1)
-			if err := weights.CheckSave(out); err != nil {
+			names, dtype := c.String("names"), torch.Float32
+			if !slices.Contains([]string{"", "openai", "transformers", "clipcap"}, names) {
+				return usagef("--names %s: openai, transformers and clipcap are possible", names)
+			}
+			if name := c.String("dtype"); name != "" {
+				var err error
+				dtype, err = torch.ParseDType(name)
+				if err != nil || (dtype != torch.Float32 && dtype != torch.Float16 && dtype != torch.BFloat16) {
+					return usagef("--dtype %s: f32, f16 and bf16 are possible", name)
+				}
+			}
+			if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 				return err
 			}
-			sd, err := loadNamed(in, c.String("names"))
+			sd, err := loadNamed(in, names)
 			if err != nil {
 				return err
 			}
 			defer sd.Close()
-			if name := c.String("dtype"); name != "" {
-				dtype, err := torch.ParseDType(name)
-				if err != nil || (dtype != torch.Float32 && dtype != torch.Float16 && dtype != torch.BFloat16) {
-					return usagef("--dtype %s: f32, f16 and bf16 are possible", name)
-				}
-				if err := castAll(sd, dtype); err != nil {
+			if c.String("dtype") != "" {
+				if err := castAll(c, sd, dtype); err != nil {
 					return err
 				}
 			}
-			if err := c.Context.Err(); err != nil {
-				return err
-			}
-			if err := weights.Save(c.Context, out, sd); err != nil {
+			if err := write(func() error { return weights.Save(c.Context, out, sd) }); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.App.ErrWriter, "%s: %d tensors\n", filepath.Clean(out), sd.Len())
@@ -79,17 +84,37 @@ func loadNamed(path, names string) (*nn.StateDict, error) {
 		sd, _, err := weights.LoadDecoder(path)
 		return sd, err
 	}
-	return nil, usagef("--names %s: openai, transformers and clipcap are possible", names)
+	panic("a scheme that was not checked: " + names)
 }
 
-func castAll(sd *nn.StateDict, dtype torch.DType) error {
+// castAll converts the floating-point tensors. Tied ones stay tied.
+func castAll(c *cli.Context, sd *nn.StateDict, dtype torch.DType) error {
+	tied := map[string][]string{} // names by the memory that they share
+	var order []string
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		if !t.DType().IsFloat() || t.DType() == dtype {
+			continue
+		}
+		key := fmt.Sprint(t.DataPtr(), t.DType(), t.Shape(), t.Strides())
+		if len(tied[key]) == 0 {
+			order = append(order, key)
+		}
+		tied[key] = append(tied[key], name)
+	}
 	return torch.Scope(func() error {
-		for _, name := range sd.Names() {
-			t, _ := sd.Get(name)
-			if t.DType().IsFloat() && t.DType() != dtype {
-				sd.Add(name, t.To(torch.WithDType(dtype)).Keep())
-				t.Close()
+		for _, key := range order {
+			if err := c.Context.Err(); err != nil {
+				return err
 			}
+			old, _ := sd.Get(tied[key][0])
+			cast := old.To(torch.WithDType(dtype))
+			for _, name := range tied[key] {
+				old, _ := sd.Get(name)
+				sd.Add(name, cast.Detach().Keep())
+				old.Close()
+			}
+			cast.Close()
 		}
 		return nil
 	})

@@ -26,18 +26,19 @@ func featuresCommand() *cli.Command {
 		UsageText: "--clip F (--images PATH… | --text STRING… | --captions COCO.json) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
 			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: OpenAI's archive, transformers' file or folder"},
-			&cli.StringSliceFlag{Name: "images", Usage: "`PATH` of a photo or of a folder of photos; more may follow as arguments"},
-			&cli.StringSliceFlag{Name: "text", Usage: "a `STRING`; more may follow as arguments"},
+			&cli.StringSliceFlag{Name: "images", Usage: "`PATH…` of photos or of folders of photos", KeepSpace: true},
+			&cli.StringSliceFlag{Name: "text", Usage: "one `STRING…` or several", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "`COCO.json`: the captions of a COCO file"},
 			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`OUT.safetensors` to write"},
-			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1"},
-			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context, which are an error otherwise"},
-			&cli.IntFlag{Name: "batch", Value: 32, Usage: "photos or texts computed at once; low-order bits depend on it"},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context, which are an error otherwise", DisableDefaultText: true},
+			&cli.IntFlag{Name: "batch", Value: 32, Usage: "`N` photos or texts computed at once; low-order bits depend on it"},
 		}, computeFlags()...),
 		Description: `OUT holds "features", f32 [n, width] in the order of the input, and "ids",
 int64 [n]: the annotations' ids of --captions, else the places in the input,
 counted from 0 (photos that can't be read are skipped and make the exit code
-1). Its metadata has the inputs, the model and what was done to them.
+1). With --captions, "image_ids" has the photo of each. The metadata has the
+inputs themselves, as a JSON array, the model and what was done to them.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
@@ -53,6 +54,8 @@ type inputs struct {
 	paths []string
 	texts []string
 	ids   []int64
+	// Of --captions: the photo that each text is about.
+	imageIDs []int64
 }
 
 func inputsOf(c *cli.Context) (in inputs, err error) {
@@ -92,7 +95,8 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		in.kind = "text"
 		for _, a := range data.Annotations {
 			in.texts = append(in.texts, a.Caption)
-			in.ids = append(in.ids, int64(a.ID))
+			in.ids = append(in.ids, a.ID)
+			in.imageIDs = append(in.imageIDs, a.ImageID)
 		}
 		if len(in.texts) == 0 {
 			return in, fmt.Errorf("%s: it has no captions", captions)
@@ -132,8 +136,8 @@ func features(c *cli.Context) error {
 	if err := need(c, "clip", "output"); err != nil {
 		return err
 	}
-	if n := c.Int("batch"); n < 1 || n > 4096 {
-		return usagef("--batch %d: 1 to 4096 are possible", n)
+	if err := checkBatch(c); err != nil {
+		return err
 	}
 	out := c.Path("output")
 	if filepath.Ext(out) != ".safetensors" {
@@ -147,7 +151,7 @@ func features(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := weights.CheckSave(out); err != nil {
+	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 		return err
 	}
 	return torch.Scope(func() error {
@@ -156,6 +160,7 @@ func features(c *cli.Context) error {
 			return err
 		}
 		f := &featureJob{c: c, model: m, on: on, in: in}
+		f.values = make([]float32, 0, int64(len(in.ids))*m.Config.EmbedDim)
 		if in.kind == "image" {
 			err = f.images()
 		} else {
@@ -167,7 +172,7 @@ func features(c *cli.Context) error {
 		if len(f.ids) == 0 {
 			return fmt.Errorf("no photo could be read; nothing is written")
 		}
-		if err := f.save(out); err != nil {
+		if err := write(func() error { return f.save(out) }); err != nil {
 			return err
 		}
 		if f.failed > 0 {
@@ -230,6 +235,9 @@ func (f *featureJob) images() error {
 }
 
 func (f *featureJob) text() error {
+	if have, want := f.model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
+		return fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", f.c.Path("clip"), have, want)
+	}
 	length := int(f.model.Config.Context)
 	// All are tokenized first: one that is too long ends the work before it
 	// has begun.
@@ -237,7 +245,7 @@ func (f *featureJob) text() error {
 	for i, s := range f.in.texts {
 		ids, err := tokenizer.CLIP().Context(s, length, f.c.Bool("truncate"))
 		if err != nil {
-			return fmt.Errorf("text %d (%.60q): %w", i, s, err)
+			return fmt.Errorf("input %d: %w; --truncate cuts such texts", i, err)
 		}
 		tokens[i] = ids
 	}
@@ -274,6 +282,9 @@ func (f *featureJob) save(path string) error {
 	sd := nn.NewStateDict()
 	sd.Add("features", torch.FromSlice(f.values, n, f.model.Config.EmbedDim))
 	sd.Add("ids", torch.FromSlice(f.ids))
+	if f.in.imageIDs != nil {
+		sd.Add("image_ids", torch.FromSlice(f.in.imageIDs))
+	}
 	return weights.SaveSafetensors(f.c.Context, path, sd, map[string]string{
 		"kind": f.in.kind, "inputs": string(names), "model": "CLIP " + f.model.Config.String(),
 		"dtype": f.on.dtype.String(), "normalized": fmt.Sprint(f.c.Bool("normalize")), "cyclecap": version(),

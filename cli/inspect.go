@@ -18,7 +18,7 @@ func inspectCommand() *cli.Command {
 		Name:      "inspect",
 		Usage:     "list what a file of weights holds, without running anything in it",
 		UsageText: "[--json] FILE",
-		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object"}},
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true}},
 		Description: `FILE is a PyTorch file (.pt, .bin; zip or older), a TorchScript archive, a
 safetensors file, an index of shards, or a folder of transformers'.
 
@@ -82,7 +82,7 @@ func inspectTable(c *cli.Context, f *weights.File) {
 			total += bytes
 			elements += e.Numel()
 		}
-		w.AppendRow(table.Row{e.Name, e.DType, strings.ReplaceAll(fmt.Sprint(e.Shape), " ", ", "), size})
+		w.AppendRow(table.Row{oneLine(e.Name), e.DType, strings.ReplaceAll(fmt.Sprint(e.Shape), " ", ", "), size})
 	}
 	w.Render()
 	fmt.Fprintf(c.App.Writer, "\n%s\n%s: %s, %d tensors, %s elements, %s\n", f.Path, f.Format, weights.Describe(f), len(f.Entries), thousands(elements), humanBytes(total))
@@ -94,7 +94,7 @@ func inspectTable(c *cli.Context, f *weights.File) {
 			fmt.Fprintf(c.App.Writer, "… and %d more values\n", len(f.Meta)-i)
 			break
 		}
-		fmt.Fprintf(c.App.Writer, "%s = %.100s\n", k, f.Meta[k])
+		fmt.Fprintf(c.App.Writer, "%s = %.100s\n", oneLine(k), oneLine(f.Meta[k]))
 	}
 }
 

@@ -20,30 +20,41 @@ type progress struct {
 	begin, last time.Time
 }
 
+// Plain lines come this often at most, so that a log stays short.
+const lineEvery = 10 * time.Second
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 func newProgress(out io.Writer, what string, total int) *progress {
 	p := &progress{out: out, what: what, total: total, begin: time.Now(), last: time.Now()}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(out) && total > 1 {
 		p.bar = progressbar.NewOptions(total,
 			progressbar.OptionSetWriter(out),
 			progressbar.OptionSetDescription(what),
 			progressbar.OptionShowCount(),
 			progressbar.OptionShowIts(),
+			progressbar.OptionSetItsString(what),
 			progressbar.OptionSetPredictTime(true),
 			progressbar.OptionFullWidth(),
 			progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionClearOnFinish(),
 		)
+		p.bar.RenderBlank()
 	}
 	return p
 }
 
+// add says that n more are done.
 func (p *progress) add(n int) {
 	p.done += n
 	if p.bar != nil {
 		p.bar.Add(n)
 		return
 	}
-	if now := time.Now(); now.Sub(p.last) > 10*time.Second {
+	if now := time.Now(); now.Sub(p.last) > lineEvery {
 		p.last = now
 		rate := float64(p.done) / now.Sub(p.begin).Seconds()
 		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
@@ -51,14 +62,20 @@ func (p *progress) add(n int) {
 	}
 }
 
-// line prints a line beside the bar.
-func (p *progress) line(format string, args ...any) {
+// hide takes the bar away until the next add, for lines of another kind.
+func (p *progress) hide() {
 	if p.bar != nil {
 		p.bar.Clear()
 	}
+}
+
+// line prints a line beside the bar.
+func (p *progress) line(format string, args ...any) {
+	p.hide()
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
+// finish takes the bar away for good.
 func (p *progress) finish() {
 	if p.bar != nil {
 		p.bar.Finish()

@@ -23,7 +23,7 @@ func randomWeightsCommand() *cli.Command {
 		Name:      "random-weights",
 		Usage:     "write random weights of the real sizes, to try things out (captions are nonsense)",
 		UsageText: "[--seed N] DIR",
-		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "seed", Usage: "of the weights"}},
+		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the weights"}},
 		Description: `DIR gets clip.pt (ViT-B/32), gpt2.pt (124M), decoder.pt (transformer mapper,
 prefix 40) and generator.pt: 1.3 GB.
 
@@ -58,7 +58,7 @@ EXAMPLES:
 					for _, p := range nn.NamedParameters(m) {
 						sd.Add(part.prefix+p.Name, *p.Tensor)
 					}
-					return weights.Save(c.Context, filepath.Join(dir, part.file), sd)
+					return write(func() error { return weights.Save(c.Context, filepath.Join(dir, part.file), sd) })
 				})
 				if err != nil {
 					return err

@@ -22,8 +22,9 @@ func tokenizeCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "tokenizer", Usage: "`NAME`: clip (lower-cased BPE, as OpenAI's CLIP) or gpt2"},
 		},
-		Description: `The ids have no start and end tokens, and names of special tokens in a text
-are plain text.
+		Description: `No start and end tokens are added. A special token that is spelt out in a text
+is that token for clip and plain text for gpt2, as in OpenAI's own code. The
+command stops at the first line that is no JSON string.
 
 EXAMPLES:
    echo '"A man riding a wave."' | cyclecap tokenize --tokenizer gpt2
@@ -52,29 +53,42 @@ EXAMPLES:
 func tokenize(c *cli.Context, t tokenizer.Tokenizer) error {
 	in := bufio.NewReaderSize(c.App.Reader, 1<<20)
 	out := bufio.NewWriterSize(c.App.Writer, 1<<20)
+	fail := func(format string, args ...any) error {
+		out.Flush() // the lines before it are good
+		return fmt.Errorf("standard input: "+format, args...)
+	}
+	var ids []byte
+	empty := 0
 	for n := 1; ; n++ {
 		if err := c.Context.Err(); err != nil {
 			return err
 		}
 		line, err := in.ReadBytes('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
-			return err
+			return fail("%w", err)
 		}
 		end := err != nil
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		line = bytes.TrimSpace(line)
+		switch {
+		case len(line) > 0 && empty > 0:
+			return fail("line %d is empty; every line is a JSON string (\"\" for no text)", empty)
+		case len(line) > 0:
 			var text *string
 			if err := json.Unmarshal(line, &text); err != nil || text == nil {
-				out.Flush()
-				return fmt.Errorf("line %d is no JSON string: %.60q", n, line)
+				return fail("line %d is no JSON string: %.60q", n, line)
 			}
-			b := []byte{'['}
+			ids = append(ids[:0], '[')
 			for i, id := range t.Encode(*text) {
 				if i > 0 {
-					b = append(b, ',')
+					ids = append(ids, ',')
 				}
-				b = strconv.AppendInt(b, int64(id), 10)
+				ids = strconv.AppendInt(ids, int64(id), 10)
 			}
-			out.Write(append(b, ']', '\n'))
+			if _, err := out.Write(append(ids, ']', '\n')); err != nil {
+				return err
+			}
+		case empty == 0 && !end:
+			empty = n // an error unless nothing follows
 		}
 		if end {
 			return out.Flush()

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Gets the Python packages that ours is compared with into .venv, and prints
+# Gets the Python packages that ours is compared with into .venv, and does
 # nothing where they are there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 list=testdata/reference/requirements.txt
 stamp=.venv/references
-if [ ! -e "$stamp" ] || ! cmp -s "$list" "$stamp"; then
+if ! cmp -s "$list" "$stamp"; then
   echo "references: installing $list into .venv (about 5 GB)" >&2
-  [ -x .venv/bin/python ] || python3 -m venv .venv
-  .venv/bin/python -m pip install -q --disable-pip-version-check -r "$list" >&2
-  # Its requirements name no versions and pull in what nothing here uses.
-  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps openai-clip==1.0.1 >&2
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv .venv
+  pip=(.venv/bin/python -m pip install -q --disable-pip-version-check)
+  "${pip[@]}" -r "$list" >&2
+  # Its own requirements name no versions, and would pull in what nothing uses.
+  "${pip[@]}" --no-deps openai-clip==1.0.1 >&2
   cp "$list" "$stamp"
 fi

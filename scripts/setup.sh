@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Gets what the build needs and writes build/libtorch, the path of the libtorch
 # in use: LIBTORCH where it is set, else the torch of the active Python
-# environment, else a pinned one in .venv. CUDA=1 adds CUDA's libraries.
+# environment, else a pinned one in .venv. CUDA=1 adds CUDA's libraries to that
+# one. Where all is there it takes no time and, with --quiet, says nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TORCH=2.11.0
+# torch without its dependencies, and the two small libraries that its CPU part
+# links even where there is no GPU.
 PINNED=("torch==$TORCH" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+quiet=${1:-}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -14,69 +18,82 @@ die() {
   exit 1
 }
 
-# Debian packages, by the file that shows that they are there.
+# Debian packages, for what is missing.
 packages=()
-need() { [ -e "$1" ] || packages+=("$2"); }
-command -v g++ >/dev/null || packages+=(g++)
-command -v cmake >/dev/null || packages+=(cmake)
-command -v make >/dev/null || packages+=(make)
-command -v python3 >/dev/null || packages+=(python3)
-command -v pkg-config >/dev/null || packages+=(pkg-config)
-need /usr/include/jpeglib.h libjpeg62-turbo-dev
-need /usr/include/webp/decode.h libwebp-dev
+has() { command -v "$1" >/dev/null || packages+=("$2"); }
+has g++ g++
+has cmake cmake
+has make make
+has pkg-config pkg-config
+has python3 python3
+if command -v pkg-config >/dev/null; then
+  pkg-config --exists libjpeg || packages+=(libjpeg62-turbo-dev)
+  pkg-config --exists libwebp libwebpdemux || packages+=(libwebp-dev)
+else
+  packages+=(libjpeg62-turbo-dev libwebp-dev)
+fi
 if [ -z "${LIBTORCH:-}" ] && [ ! -x .venv/bin/python ]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
-  command -v apt-get >/dev/null || die "these are missing and there is no apt-get to get them: ${packages[*]}"
-  as_root=()
-  if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || die "these Debian packages are missing, install them as root: ${packages[*]}"
-    as_root=(sudo)
-  fi
-  say "installing ${packages[*]}"
-  "${as_root[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+  scripts/debian.sh "${packages[@]}"
 fi
-command -v go >/dev/null || die "Go is missing: https://go.dev/doc/install (the version is in go.mod)"
+command -v go >/dev/null || die "Go is missing: https://go.dev/doc/install (go.mod says which version)"
 
-# The folder of the torch that a Python imports, if it is new enough.
+# The folder of the torch that a Python imports, if it is 2.4 or newer.
 torch_of() {
   "$1" - 2>/dev/null <<'PY'
-import importlib.util, pathlib, sys
+import importlib.util, pathlib, re, sys
 spec = importlib.util.find_spec("torch")
-if spec is None:
+if spec is None or spec.origin is None:
     sys.exit(1)
 root = pathlib.Path(spec.origin).parent
-version = (root / "version.py").read_text().split("__version__ = '")[1].split("'")[0]
-if tuple(int(x) for x in version.split("+")[0].split(".")[:2]) < (2, 4) or not (root / "lib/libtorch_cpu.so").exists():
+version = re.search(r"__version__ = '(\d+)\.(\d+)", (root / "version.py").read_text())
+if version is None or tuple(map(int, version.groups())) < (2, 4) or not (root / "lib/libtorch_cpu.so").exists():
     sys.exit(1)
 print(root)
 PY
 }
 
+# Installs into .venv, once for each list of packages: a stamp written at the
+# end tells a whole installation from one that was cut off.
+get() {
+  local stamp=.venv/$1 what=$2
+  shift 2
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$*" ]; then
+    say "installing $what into .venv"
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check "$@" >&2 ||
+      die "pip could not install $what (the reason is above); an existing libtorch is used with LIBTORCH=<folder with include/ and lib/>"
+    echo "$*" >"$stamp"
+  fi
+}
+
 libtorch=
+active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
 if [ -n "${LIBTORCH:-}" ]; then
-  [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || die "LIBTORCH is $LIBTORCH, but lib/libtorch_cpu.so is not there"
+  for file in lib/libtorch_cpu.so include/ATen/ATen.h; do
+    [ -e "$LIBTORCH/$file" ] || die "LIBTORCH is $LIBTORCH, but $file is not there"
+  done
   libtorch=$(cd "$LIBTORCH" && pwd)
-elif [ -n "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ] && libtorch=$(torch_of "${VIRTUAL_ENV:-$CONDA_PREFIX}/bin/python"); then
-  say "using the active Python environment's torch"
+elif [ -n "$active" ] && [ ! "$active" -ef .venv ]; then
+  libtorch=$(torch_of "$active/bin/python") ||
+    say "the active Python environment, $active, has no torch 2.4 or newer: .venv gets one"
+fi
+if [ -n "$libtorch" ]; then
+  [ "${CUDA:-0}" = 0 ] || say "CUDA=1 changes nothing: the libtorch at $libtorch is used as it is"
 else
-  [ -x .venv/bin/python ] || python3 -m venv .venv
-  if ! libtorch=$(torch_of .venv/bin/python); then
-    say "installing libtorch $TORCH into .venv (544 MB)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps "${PINNED[@]}" >&2
-    libtorch=$(torch_of .venv/bin/python) || die "torch $TORCH was installed into .venv, but can't be found there; remove .venv and try again"
+  get libtorch "libtorch $TORCH (544 MB)" --no-deps "${PINNED[@]}"
+  if [ "${CUDA:-0}" != 0 ]; then
+    get cuda "CUDA's libraries (2.7 GB)" "${PINNED[@]}"
   fi
-  if [ "${CUDA:-0}" = 1 ] && [ ! -e .venv/cuda ]; then
-    say "installing CUDA's libraries into .venv (2.7 GB)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check "${PINNED[@]}" >&2
-    touch .venv/cuda
-  fi
+  libtorch=$(torch_of .venv/bin/python) || {
+    rm -f .venv/libtorch .venv/cuda
+    die "torch $TORCH is not in .venv any more; run \`make setup\` again"
+  }
 fi
 
+# Written only where it changes: make rebuilds the shim then.
 mkdir -p build
-if [ "$(cat build/libtorch 2>/dev/null)" != "$libtorch" ]; then
-  echo "$libtorch" >build/libtorch
-fi
-say "libtorch at $libtorch"
+[ "$(cat build/libtorch 2>/dev/null)" = "$libtorch" ] || echo "$libtorch" >build/libtorch
+[ "$quiet" = --quiet ] || say "libtorch at $libtorch"

@@ -1,4 +1,17 @@
-// Package coco reads COCO's caption files and writes its results files.
+// Package coco reads captions in the format of the COCO data set and writes
+// results in the format of its evaluation (https://cocodataset.org/#format-data).
+//
+// A captions file lists images, and annotations that each give one caption of
+// one image; an image may have any number of them:
+//
+//	{"images": [{"id": 1, "file_name": "a.jpg"}],
+//	 "annotations": [{"id": 7, "image_id": 1, "caption": "A dog."}]}
+//
+// A results file is a list of one caption an image:
+//
+//	[{"image_id": 1, "caption": "A dog."}]
+//
+// Keys that are not named here, of which real files have many, are passed over.
 package coco
 
 import (
@@ -11,142 +24,220 @@ import (
 	"path/filepath"
 )
 
-// Image is a photo of a data set.
+// A Dataset is a captions file, in the order of the file.
+type Dataset struct {
+	Images      []Image      `json:"images"`
+	Annotations []Annotation `json:"annotations"`
+}
+
+// An Image names a photo. FileName is relative to a folder that the file does
+// not say; it may be empty.
 type Image struct {
 	ID       int64  `json:"id"`
 	FileName string `json:"file_name"`
 }
 
-// Annotation is one caption of a photo.
+// An Annotation is a caption of the image with ID ImageID.
 type Annotation struct {
 	ID      int64  `json:"id"`
 	ImageID int64  `json:"image_id"`
 	Caption string `json:"caption"`
 }
 
-// Dataset is a captions_*.json: photos and their captions, in the file's order.
-// Other keys are not read.
-type Dataset struct {
-	Images      []Image      `json:"images"`
-	Annotations []Annotation `json:"annotations"`
-}
-
-// Result is one line of a results file.
+// A Result is the caption that a model gives an image.
 type Result struct {
 	ImageID int64  `json:"image_id"`
 	Caption string `json:"caption"`
 }
 
-// Read reads a captions file. Photos and captions with the id of another, and
-// captions of photos that the file does not list, are errors.
+// Read reads a captions file and checks it: there are images, every id is there
+// and is unique among its kind, and every annotation is of an image in the file
+// and has a caption. Images without captions are fine. An error says the file,
+// and where in it: line and column of broken JSON, the entry otherwise.
 func Read(path string) (*Dataset, error) {
-	var d Dataset
-	if err := decode(path, &d); err != nil {
+	// Pointers tell what is missing from what is zero: id 0 is an id.
+	var file struct {
+		Images *[]struct {
+			ID       *int64 `json:"id"`
+			FileName string `json:"file_name"`
+		} `json:"images"`
+		Annotations *[]struct {
+			ID      *int64  `json:"id"`
+			ImageID *int64  `json:"image_id"`
+			Caption *string `json:"caption"`
+		} `json:"annotations"`
+	}
+	if err := readJSON(path, &file); err != nil {
 		return nil, err
 	}
-	if len(d.Images) == 0 {
-		return nil, fmt.Errorf("%s: it lists no images; a COCO captions file has \"images\" and \"annotations\"", path)
+	switch {
+	case file.Images == nil:
+		return nil, fmt.Errorf("coco: %s: no \"images\": want a captions file, an object with \"images\" and \"annotations\"", path)
+	case file.Annotations == nil:
+		return nil, fmt.Errorf("coco: %s: no \"annotations\": want a captions file, an object with \"images\" and \"annotations\"", path)
+	case len(*file.Images) == 0:
+		return nil, fmt.Errorf("coco: %s: \"images\" is empty", path)
 	}
-	images := make(map[int64]bool, len(d.Images))
-	for _, i := range d.Images {
-		if images[i.ID] {
-			return nil, fmt.Errorf("%s: image %d is listed twice", path, i.ID)
+
+	d := &Dataset{
+		Images:      make([]Image, 0, len(*file.Images)),
+		Annotations: make([]Annotation, 0, len(*file.Annotations)),
+	}
+	images := make(map[int64]int, len(*file.Images))
+	for i, image := range *file.Images {
+		if image.ID == nil {
+			return nil, fmt.Errorf("coco: %s: images[%d] has no \"id\"", path, i)
 		}
-		images[i.ID] = true
+		if first, ok := images[*image.ID]; ok {
+			return nil, fmt.Errorf("coco: %s: images[%d] and images[%d] have the same id %d", path, first, i, *image.ID)
+		}
+		images[*image.ID] = i
+		d.Images = append(d.Images, Image{*image.ID, image.FileName})
 	}
-	captions := make(map[int64]bool, len(d.Annotations))
+	annotations := make(map[int64]int, len(*file.Annotations))
+	for i, a := range *file.Annotations {
+		switch {
+		case a.ID == nil:
+			return nil, fmt.Errorf("coco: %s: annotations[%d] has no \"id\"", path, i)
+		case a.ImageID == nil:
+			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) has no \"image_id\"", path, i, *a.ID)
+		case a.Caption == nil:
+			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) has no \"caption\": is this a captions file?", path, i, *a.ID)
+		}
+		if first, ok := annotations[*a.ID]; ok {
+			return nil, fmt.Errorf("coco: %s: annotations[%d] and annotations[%d] have the same id %d", path, first, i, *a.ID)
+		}
+		if _, ok := images[*a.ImageID]; !ok {
+			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) is of image %d, which is not in \"images\"", path, i, *a.ID, *a.ImageID)
+		}
+		annotations[*a.ID] = i
+		d.Annotations = append(d.Annotations, Annotation{*a.ID, *a.ImageID, *a.Caption})
+	}
+	return d, nil
+}
+
+// Captions gives the captions of every image that has any, by image id, in the
+// order of the file.
+func (d *Dataset) Captions() map[int64][]string {
+	captions := make(map[int64][]string, len(d.Images))
 	for _, a := range d.Annotations {
-		if captions[a.ID] {
-			return nil, fmt.Errorf("%s: annotation %d is there twice", path, a.ID)
-		}
-		captions[a.ID] = true
-		if !images[a.ImageID] {
-			return nil, fmt.Errorf("%s: annotation %d is of image %d, which the file does not list", path, a.ID, a.ImageID)
-		}
+		captions[a.ImageID] = append(captions[a.ImageID], a.Caption)
 	}
-	return &d, nil
+	return captions
 }
 
-// ReadResults reads a results file: one caption for each photo.
+// ReadResults reads a results file. It may be empty; an entry without image_id
+// or caption, or a second one of the same image, is an error that says which.
 func ReadResults(path string) ([]Result, error) {
-	var r []Result
-	if err := decode(path, &r); err != nil {
+	var file []struct {
+		ImageID *int64  `json:"image_id"`
+		Caption *string `json:"caption"`
+	}
+	if err := readJSON(path, &file); err != nil {
 		return nil, err
 	}
-	seen := make(map[int64]bool, len(r))
-	for _, x := range r {
-		if seen[x.ImageID] {
-			return nil, fmt.Errorf("%s: image %d has two results", path, x.ImageID)
-		}
-		seen[x.ImageID] = true
+	if file == nil {
+		return nil, fmt.Errorf("coco: %s: null where a list of results is wanted", path)
 	}
-	return r, nil
+	results := make([]Result, 0, len(file))
+	first := make(map[int64]int, len(file))
+	for i, r := range file {
+		switch {
+		case r.ImageID == nil:
+			return nil, fmt.Errorf("coco: %s: result %d has no \"image_id\"", path, i)
+		case r.Caption == nil:
+			return nil, fmt.Errorf("coco: %s: result %d (image %d) has no \"caption\"", path, i, *r.ImageID)
+		}
+		if j, ok := first[*r.ImageID]; ok {
+			return nil, fmt.Errorf("coco: %s: results %d and %d are of the same image %d", path, j, i, *r.ImageID)
+		}
+		first[*r.ImageID] = i
+		results = append(results, Result{*r.ImageID, *r.Caption})
+	}
+	return results, nil
 }
 
-// decode reads one JSON value; its errors name the line and the column.
-func decode(path string, to any) error {
-	text, err := os.ReadFile(path)
+// WriteResults writes a results file that ReadResults and COCO's evaluation
+// read. The file appears whole or not at all: another one in its place stays as
+// it was until then. Two results of one image are an error.
+func WriteResults(path string, results []Result) (err error) {
+	first := make(map[int64]int, len(results))
+	for i, r := range results {
+		if j, ok := first[r.ImageID]; ok {
+			return fmt.Errorf("coco: cannot write %s: results %d and %d are of the same image %d", path, j, i, r.ImageID)
+		}
+		first[r.ImageID] = i
+	}
+	if results == nil {
+		results = []Result{} // [] in the file, not null
+	}
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(results); err != nil {
+		return fmt.Errorf("coco: cannot write %s: %w", path, err)
+	}
+
+	// A new file in the same folder, as a rename is atomic only within a file
+	// system.
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
+		return fmt.Errorf("coco: cannot write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("coco: cannot write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+		}
+	}()
+	_, err = f.Write(data.Bytes())
+	if err == nil {
+		err = f.Chmod(0o644) // CreateTemp makes a private file
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	err = d.Decode(to)
-	if err == nil {
-		if _, end := d.Token(); !errors.Is(end, io.EOF) {
-			return at(path, text, d.InputOffset(), errors.New("there is more behind the JSON value"))
-		}
-		return nil
+	return os.Rename(f.Name(), path)
+}
+
+// readJSON reads the one JSON value in a file.
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("coco: %w", err)
 	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	if len(bytes.TrimSpace(data)) == 0 {
+		return fmt.Errorf("coco: %s is empty", path)
+	}
+	// Unmarshal refuses anything after the value.
+	err = json.Unmarshal(data, v)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		return at(path, text, syntax.Offset, err)
-	case errors.As(err, &kind):
-		return at(path, text, kind.Offset, fmt.Errorf("%s is a JSON %s where a %v is needed", kind.Field, kind.Value, kind.Type))
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return at(path, text, int64(len(text)), errors.New("the JSON ends early: the file is truncated"))
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-func at(path string, text []byte, offset int64, err error) error {
-	before := text[:min(int(offset), len(text))]
-	line := 1 + bytes.Count(before, []byte("\n"))
-	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Errorf("%s:%d:%d: %w", path, line, column, err)
-}
-
-// WriteResults writes a results file. It takes its name only once it is whole.
-func WriteResults(path string, results []Result) (err error) {
-	if results == nil {
-		results = []Result{}
-	}
-	text, err := json.Marshal(results)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+		// Offset counts the byte that is wrong, but at the end of the file there
+		// is none.
+		at := syntax.Offset - 1
+		if errors.Is(err, io.ErrUnexpectedEOF) || syntax.Error() == "unexpected end of JSON input" {
+			at = syntax.Offset
 		}
-	}()
-	if _, err = f.Write(append(text, '\n')); err != nil {
-		return err
+		return fmt.Errorf("coco: %s: broken JSON: %w", position(path, data, at), err)
+	case errors.As(err, &kind):
+		return fmt.Errorf("coco: %s: %s where a %s is wanted (%q)", position(path, data, kind.Offset-1), kind.Value, kind.Type, kind.Field)
+	case err != nil:
+		return fmt.Errorf("coco: %s: %w", path, err)
 	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return nil
+}
+
+// position writes file:line:column, both from 1, for byte at of the file's data;
+// the column counts bytes, as Go's compiler does.
+func position(path string, data []byte, at int64) string {
+	before := data[:min(max(at, 0), int64(len(data)))]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := len(before) - bytes.LastIndexByte(before, '\n')
+	return fmt.Sprintf("%s:%d:%d", path, line, column)
 }

@@ -90,7 +90,10 @@ func (t *CLIPTokenizer) Decode(ids []int) (string, error) {
 }
 
 func (t *CLIPTokenizer) encode(text string, special bool) []int {
-	text = t.Clean(text)
+	// U+0345, a Greek mark whose capital is the letter iota, is neither a letter
+	// nor anything else to a pattern that ignores case: it parts words as a
+	// blank does.
+	text = strings.ReplaceAll(t.Clean(text), "\u0345", " ")
 	ids := newIDs(text)
 	for i := 0; i < len(text); {
 		if text[i] == ' ' {

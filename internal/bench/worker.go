@@ -18,6 +18,7 @@ import (
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/weights"
 )
 
 // tokens and beams are those of bench.py.
@@ -29,10 +30,26 @@ const (
 // side is the Go side.
 type side struct {
 	s        settings
-	clip     *clip.Model
-	decoders map[torch.DType]*clipcap.Model
+	clips    map[bool]*clip.Model // by whether they are packed
+	decoders map[kind]*clipcap.Model
 	features torch.Tensor
 	texts    torch.Tensor
+}
+
+// kind says how a decoder computes.
+type kind struct {
+	dtype  torch.DType
+	packed bool
+}
+
+// kindOf reads the end of a workload's name: "-bf16", "-packed" or both.
+func kindOf(name string) (k kind, rest string) {
+	k.dtype = torch.Float32
+	rest, k.packed = strings.CutSuffix(name, "-packed")
+	if r, ok := strings.CutSuffix(rest, "-bf16"); ok {
+		k.dtype, rest = torch.BFloat16, r
+	}
+	return k, rest
 }
 
 // serve is the Go side's process: it answers as bench.py's worker does.
@@ -46,7 +63,7 @@ func serve(s settings) error {
 	if err := out.Encode(map[string]any{"ready": true, "torch": build.Version, "threads": torch.NumThreads()}); err != nil {
 		return err
 	}
-	w := &side{s: s, decoders: map[torch.DType]*clipcap.Model{}}
+	w := &side{s: s, clips: map[bool]*clip.Model{}, decoders: map[kind]*clipcap.Model{}}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		name := strings.TrimPrefix(in.Text(), "run ")
@@ -79,20 +96,26 @@ func serve(s settings) error {
 }
 
 func (w *side) load(name string) (err error) {
-	kind, _, _ := strings.Cut(name, "-")
-	switch kind {
+	k, name := kindOf(name)
+	what, _, _ := strings.Cut(name, "-")
+	switch what {
 	case "image", "text":
-		if w.clip == nil {
-			sd, err := read(filepath.Join(w.s.dir, "clip", "model.safetensors"))
+		if w.clips[k.packed] == nil {
+			sd, quick, err := weights.LoadCLIP(filepath.Join(w.s.dir, "clip"))
 			if err != nil {
 				return err
 			}
-			if w.clip, err = clip.Load(sd); err != nil {
+			m, err := clip.Load(sd, !quick)
+			if err != nil {
 				return err
 			}
+			if k.packed {
+				nn.Pack(m)
+			}
+			w.clips[k.packed] = m
 		}
 		if !w.texts.Defined() {
-			sd, err := read(filepath.Join(w.s.dir, "texts.safetensors"))
+			sd, err := tensors(filepath.Join(w.s.dir, "texts.safetensors"))
 			if err != nil {
 				return err
 			}
@@ -101,28 +124,28 @@ func (w *side) load(name string) (err error) {
 		return nil
 	}
 	if !w.features.Defined() {
-		sd, err := read(filepath.Join(w.s.dir, "features.safetensors"))
+		sd, err := tensors(filepath.Join(w.s.dir, "features.safetensors"))
 		if err != nil {
 			return err
 		}
 		w.features, _ = sd.Get("features")
 	}
-	dtype := dtypeOf(name)
-	if w.decoders[dtype] == nil {
-		w.decoders[dtype], err = loadDecoder(w.s.dir, dtype)
+	if w.decoders[k] == nil {
+		w.decoders[k], err = loadDecoder(w.s.dir, k)
 	}
 	return err
 }
 
-func dtypeOf(name string) torch.DType {
-	if strings.HasSuffix(name, "-bf16") {
-		return torch.BFloat16
+func tensors(path string) (*nn.StateDict, error) {
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	return torch.Float32
+	return f.Load()
 }
 
-func loadDecoder(dir string, dtype torch.DType) (*clipcap.Model, error) {
-	sd, err := read(filepath.Join(dir, "gpt2", "model.safetensors"))
+func loadDecoder(dir string, k kind) (*clipcap.Model, error) {
+	sd, err := weights.LoadGPT2(filepath.Join(dir, "gpt2"))
 	if err != nil {
 		return nil, err
 	}
@@ -130,16 +153,20 @@ func loadDecoder(dir string, dtype torch.DType) (*clipcap.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sd, err = read(filepath.Join(dir, "decoder.pt")); err != nil {
+	if sd, _, err = weights.LoadDecoder(filepath.Join(dir, "decoder.pt")); err != nil {
 		return nil, err
 	}
 	m, err := clipcap.LoadMapper(sd, g.Config.NEmbd)
 	if err != nil {
 		return nil, err
 	}
-	if dtype != torch.Float32 {
-		nn.To(g, torch.WithDType(dtype))
-		nn.To(m, torch.WithDType(dtype))
+	if k.dtype != torch.Float32 {
+		nn.To(g, torch.WithDType(k.dtype))
+		nn.To(m, torch.WithDType(k.dtype))
+	}
+	if k.packed {
+		nn.Pack(g)
+		nn.Pack(m)
 	}
 	return &clipcap.Model{Mapper: m, GPT2: g}, nil
 }
@@ -155,31 +182,33 @@ func (f features) bytes() []byte {
 }
 
 func (w *side) run(name string) (any, error) {
+	k, name := kindOf(name)
+	model := w.clips[k.packed]
 	switch name {
 	case "image-1":
-		return w.images(w.s.photos[:16], 1)
+		return images(model, w.s.photos[:16], 1)
 	case "image-32":
-		return w.images(w.s.photos, 32)
+		return images(model, w.s.photos, 32)
 	case "text-64":
-		return features{torch.ToSlice[float32](w.clip.EncodeText(w.texts)), int(w.clip.Config.EmbedDim)}, nil
+		return features{torch.ToSlice[float32](model.EncodeText(w.texts)), int(model.Config.EmbedDim)}, nil
 	case "clipcap-greedy":
-		return w.captions(1, clipcap.TopP, torch.Float32), nil
+		return w.captions(1, clipcap.TopP, k), nil
 	case "clipcap-beam":
-		return w.captions(1, clipcap.Beam, torch.Float32), nil
+		return w.captions(1, clipcap.Beam, k), nil
 	}
 	method, rest, _ := strings.Cut(name, "-")
 	var n int
 	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
 		return nil, fmt.Errorf("there is no workload of this name")
 	}
-	return w.captions(n, clipcap.Method(method), dtypeOf(name)), nil
+	return w.captions(n, clipcap.Method(method), k), nil
 }
 
 // images turns photo files into features; the next photos are decoded
 // meanwhile.
-func (w *side) images(paths []string, batch int) (features, error) {
-	size := w.clip.Config.ImageSize
-	f := features{width: int(w.clip.Config.EmbedDim)}
+func images(model *clip.Model, paths []string, batch int) (features, error) {
+	size := model.Config.ImageSize
+	f := features{width: int(model.Config.EmbedDim)}
 	for b, err := range photo.Load(context.Background(), paths, photo.CLIP(int(size)), 2, batch) {
 		if err != nil {
 			return f, err
@@ -189,7 +218,7 @@ func (w *side) images(paths []string, batch int) (features, error) {
 		}
 		torch.Tidy(func() torch.Tensor {
 			pixels := torch.FromSlice(b.Pixels, int64(len(b.Index)), 3, size, size)
-			f.values = append(f.values, torch.ToSlice[float32](w.clip.EncodeImage(pixels))...)
+			f.values = append(f.values, torch.ToSlice[float32](model.EncodeImage(pixels))...)
 			return torch.Tensor{}
 		})
 	}
@@ -197,10 +226,10 @@ func (w *side) images(paths []string, batch int) (features, error) {
 }
 
 // captions decodes the first n features.
-func (w *side) captions(n int, method clipcap.Method, dtype torch.DType) [][]int64 {
-	f := w.features.Narrow(0, 0, int64(n)).To(torch.WithDType(dtype))
+func (w *side) captions(n int, method clipcap.Method, k kind) [][]int64 {
+	f := w.features.Narrow(0, 0, int64(n)).To(torch.WithDType(k.dtype))
 	var out [][]int64
-	for _, c := range w.decoders[dtype].Generate(f, clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64}) {
+	for _, c := range w.decoders[k].Generate(f, clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64}) {
 		out = append(out, c[0].Tokens)
 	}
 	return out

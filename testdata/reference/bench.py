@@ -20,69 +20,26 @@ import sys
 import time
 
 import torch
-from torch import nn
+
+import models
 
 SEED = 20240917
 TOKENS = 20
 BEAMS = 5
 
 
-class MapperLayer(nn.Module):
-    """One pre-norm layer of ClipCap's transformer mapper."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = nn.ModuleDict(
-            {
-                "to_queries": nn.Linear(width, width, bias=False),
-                "to_keys_values": nn.Linear(width, 2 * width, bias=False),
-                "project": nn.Linear(width, width),
-            }
-        )
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 2 * width), "fc2": nn.Linear(2 * width, width)})
-
-    def attend(self, x):
-        n, t, d = x.shape
-        q = self.attn["to_queries"](x).reshape(n, t, self.heads, d // self.heads)
-        kv = self.attn["to_keys_values"](x).reshape(n, t, 2, self.heads, d // self.heads)
-        k, v = kv[:, :, 0], kv[:, :, 1]
-        w = (torch.einsum("bnhd,bmhd->bnmh", q, k) * (d // self.heads) ** -0.5).softmax(dim=2)
-        return self.attn["project"](torch.einsum("bnmh,bmhd->bnhd", w, v).reshape(n, t, d))
-
-    def forward(self, x):
-        x = x + self.attend(self.norm1(x))
-        return x + self.mlp["fc2"](self.mlp["fc1"](self.norm2(x)).relu())
-
-
-class Mapper(nn.Module):
-    """ClipCap's transformer mapper at the paper's sizes."""
-
-    def __init__(self, feature=512, width=768, clip_length=40, prefix_length=40, layers=8, heads=8):
-        super().__init__()
-        self.clip_length, self.width = clip_length, width
-        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(MapperLayer(width, heads) for _ in range(layers))})
-        self.linear = nn.Linear(feature, clip_length * width)
-        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
-
-    def forward(self, features):
-        n = features.shape[0]
-        x = self.linear(features).view(n, self.clip_length, self.width)
-        x = torch.cat((x, self.prefix_const.expand(n, -1, -1)), dim=1)
-        for layer in self.transformer["layers"]:
-            x = layer(x)
-        return x[:, self.clip_length :]
-
-
 PREFIX = "clip_project."
+
+
+def paper_mapper():
+    """The paper's mapper: transformer, 8 layers, prefix and CLIP prefix 40."""
+    return models.TransformerMapper(512, 768, 40, 40, 8)
 
 
 def load_mapper(path):
     weights = torch.load(path, weights_only=True, mmap=True)
     with torch.device("meta"):
-        mapper = Mapper()
+        mapper = paper_mapper()
     mapper.load_state_dict({k.removeprefix(PREFIX): v for k, v in weights.items()}, assign=True)
     return mapper.eval()
 
@@ -135,7 +92,7 @@ def make(folder):
                 if weight.dim() == 2:
                     weight.mul_(5)
     gpt2.save_pretrained(folder / "gpt2")
-    mapper = Mapper()
+    mapper = paper_mapper()
     torch.save({PREFIX + k: v for k, v in mapper.state_dict().items()}, folder / "decoder.pt")
     from safetensors.torch import save_file
 
@@ -256,40 +213,10 @@ class Worker:
             pad_token_id=0,
         ).tolist()
 
-    def clipcap_greedy(self):
-        """ClipCap's generate2: top-p 0.8, then the best token; no cache."""
+    def clipcap(self, decode):
+        """ClipCap's own decoding, without a cache and without a stop token."""
         mapper, gpt2 = self.part("mapper"), self.part("gpt2")
-        embeds, ids = mapper(self.part("features")[:1]), []
-        for _ in range(TOKENS):
-            logits = gpt2(inputs_embeds=embeds).logits[:, -1, :]
-            ranked, order = torch.sort(logits, descending=True)
-            outside = ranked.softmax(dim=-1).cumsum(dim=-1) > 0.8
-            outside[..., 1:] = outside[..., :-1].clone()
-            outside[..., 0] = False
-            logits[:, order[outside]] = -float("inf")
-            best = logits.argmax(-1, keepdim=True)
-            ids.append(best.item())
-            embeds = torch.cat((embeds, gpt2.transformer.wte(best)), dim=1)
-        return [ids]
-
-    def clipcap_beam(self):
-        """ClipCap's generate_beam without a stop token; no cache."""
-        mapper, gpt2 = self.part("mapper"), self.part("gpt2")
-        embeds = mapper(self.part("features")[:1])
-        logp = gpt2(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
-        scores, new = logp.topk(BEAMS, -1)
-        scores, tokens = scores[0], new.view(BEAMS, 1)
-        embeds = torch.cat((embeds.expand(BEAMS, -1, -1), gpt2.transformer.wte(tokens)), dim=1)
-        for length in range(2, TOKENS + 1):
-            logp = gpt2(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
-            average = (scores[:, None] + logp) / length
-            vocab = average.shape[1]
-            best, flat = average.view(-1).topk(BEAMS, -1)
-            source, new = flat // vocab, (flat % vocab).unsqueeze(1)
-            scores = best * length
-            tokens = torch.cat((tokens[source], new), dim=1)
-            embeds = torch.cat((embeds[source], gpt2.transformer.wte(new)), dim=1)
-        return tokens[:1].tolist()
+        return decode(gpt2, mapper(self.part("features")[:1]))
 
     WORKLOADS = {
         "image-1/open_clip": lambda w: w.images("open_clip", 1),
@@ -306,8 +233,8 @@ class Worker:
         "greedy-16-bf16": lambda w: w.generate(1, 16, "_bf16"),
         "beam-1-bf16": lambda w: w.generate(BEAMS, 1, "_bf16"),
         "beam-16-bf16": lambda w: w.generate(BEAMS, 16, "_bf16"),
-        "clipcap-greedy": clipcap_greedy,
-        "clipcap-beam": clipcap_beam,
+        "clipcap-greedy": lambda w: w.clipcap(lambda gpt, x: [models.nucleus_greedy(gpt, x, TOKENS, stop=-1)]),
+        "clipcap-beam": lambda w: w.clipcap(lambda gpt, x: [models.beam_search(gpt, x, BEAMS, TOKENS, stop=-1)[0][0]]),
     }
 
     def serve(self):

@@ -160,7 +160,11 @@ func isBadAt(text []rune, i int) bool {
 	case 'Œ', 'œ': // a ligature before what is no Latin letter
 		return rest > 1 && !isASCIILetter(c[1])
 	case 'Ø', 'Ù': // Windows-1252 for Arabic: two pairs, as each alone may be sound
-		return arabicTail(c[1]) && (c[2] == 'Ø' || c[2] == 'Ù') && arabicTail(c[3])
+		if arabicTail(c[1]) && (c[2] == 'Ø' || c[2] == 'Ù') && arabicTail(c[3]) {
+			return true
+		}
+	case 'Â', 'Ã', 'Î', 'Ð': // Windows-1252 for Latin, Greek and Cyrillic
+		return b&(opening|closing) != 0 || oneOf(c[1], "€œŠš¢£Ÿž\u00A0\u00AD®©°·»–—´")
 	case '×':
 		return c[1] == '²' || c[1] == '³'
 	case 'à': // Windows-1252 for scripts of South Asia
@@ -188,17 +192,7 @@ func isBadAt(text []rune, i int) bool {
 	case 'Β', 'Γ', 'Ξ', 'Ο': // Windows-1253 for Latin-1 or Greek
 		return (b&(control|bad|opening|closing|currency) != 0 || c[1] == '°') && oneOf(c[2], "ΒΓΞΟ")
 	}
-	if a&upperAccent == 0 {
-		return false
-	}
-	if c[1] == '°' {
-		return true
-	}
-	switch c[0] {
-	case 'Â', 'Ã', 'Î', 'Ð': // Windows-1252
-		return b&(opening|closing) != 0 || oneOf(c[1], "€œŠš¢£Ÿž\u00A0\u00AD®©°·»–—´")
-	}
-	return false
+	return a&upperAccent != 0 && c[1] == '°'
 }
 
 // arabicTail says whether r is the second character of Arabic letters that were

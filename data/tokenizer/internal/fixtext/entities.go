@@ -12,8 +12,15 @@ import (
 //
 // The standard library has the table but not as a table: html.UnescapeString
 // gives the value of "&name;", or something that ends in the semicolon where it
-// knows only a part of the name, or nothing of it.
+// knows only a part of the name, or nothing of it. (It leaves out two entities
+// that are shorter than their value.)
 func entity(name string) (string, bool) {
+	switch name {
+	case "nLt":
+		return "\u226A\u20D2", true
+	case "nGt":
+		return "\u226B\u20D2", true
+	}
 	value := html.UnescapeString("&" + name + ";")
 	return value, !strings.HasSuffix(value, ";") || name == "semi"
 }

@@ -50,7 +50,8 @@ func isSound(text string) bool {
 }
 
 // fixLine applies all repairs in order, over and over until nothing changes:
-// one repair may lay bare the next damage.
+// one repair may lay bare the next damage. Each round takes linear time; only
+// text that nests entities thousands deep ("&amp;amp;amp;…") needs many rounds.
 func fixLine(line []rune, entities bool) []rune {
 	for {
 		text := line

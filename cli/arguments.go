@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// arrange brings options to the front, as Go's flag parser needs them: people
+// write them behind the files too. An option that takes a list also takes the
+// words behind it, up to the next option:
+//
+//	--images a.jpg b.jpg -o out.safetensors
+//
+// becomes --images=a.jpg --images=b.jpg -o out.safetensors. All that follows
+// "--" is an operand.
+func arrange(args []string, commands []*cli.Command) []string {
+	const completion = "--generate-bash-completion" // must stay the last word
+	if len(args) < 3 || args[len(args)-1] == completion {
+		return args
+	}
+	i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[1]) })
+	if i < 0 {
+		return args
+	}
+	flags := map[string]cli.Flag{}
+	for _, f := range commands[i].Flags {
+		for _, name := range f.Names() {
+			flags[name] = f
+		}
+	}
+
+	options := slices.Clone(args[:2])
+	var operands []string
+	list := "" // the option that takes the words that follow
+	word := func(s string) {
+		if list != "" {
+			options = append(options, "--"+list+"="+s)
+		} else {
+			operands = append(operands, s)
+		}
+	}
+	for rest := args[2:]; len(rest) > 0; rest = rest[1:] {
+		arg := rest[0]
+		if arg == "--" {
+			for _, s := range rest[1:] {
+				word(s)
+			}
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			word(arg)
+			continue
+		}
+		if arg == "--help" || arg == "-h" {
+			return []string{args[0], args[1], "--help"} // whatever else is there
+		}
+		options = append(options, arg)
+		list = ""
+		name, _, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
+		switch flags[name].(type) {
+		case nil, *cli.BoolFlag: // unknown ones are reported by the parser
+			continue
+		case *cli.StringSliceFlag:
+			list = name
+		}
+		if !valued && len(rest) > 1 {
+			rest = rest[1:]
+			options = append(options, rest[0])
+		}
+	}
+	return append(append(options, "--"), operands...)
+}

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
+	"cyclecap/nets/cyclegan"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// These tests run the binary that users run: what they see are its exit code,
+// its two outputs and the files that it leaves. The networks are small, with
+// random weights; their numbers are the business of internal/parity.
+
+// Files that TestMain makes.
+var binary, dir string
+
+func TestMain(m *testing.M) {
+	code, err := withFiles(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func withFiles(run func() int) (code int, err error) {
+	if dir, err = os.MkdirTemp("", "cyclecap"); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "cyclecap")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	const width = 64 // one head, in every part
+	for _, f := range []struct {
+		file, prefix string
+		make         func() any
+	}{
+		{"clip.pt", "", func() any {
+			return clip.New(clip.Config{EmbedDim: 16, ImageSize: 32, PatchSize: 16, VisionWidth: width, VisionDepth: 1,
+				Context: 20, Vocab: 49408, TextWidth: width, TextHeads: 1, TextDepth: 1})
+		}},
+		{"gpt2.pt", "", func() any { return gpt2.New(smallGPT2(width)) }},
+		{"gpt2-wide.pt", "", func() any { return gpt2.New(smallGPT2(2 * width)) }},
+		{"decoder.pt", "clip_project.", func() any {
+			return clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: width, ClipLength: 4, PrefixLength: 4, Layers: 1, Heads: 8})
+		}},
+		{"decoder-other.pt", "clip_project.", func() any { return clipcap.NewMLPMapper(24, width, 4) }},
+		{"generator.pt", "", func() any { return cyclegan.NewGenerator(16) }},
+		{"generator-other.pt", "", func() any { return cyclegan.NewGenerator(24) }},
+	} {
+		err := torch.Scope(func() error {
+			torch.ManualSeed(uint64(len(f.file)))
+			m := f.make()
+			defer nn.Close(m)
+			sd := nn.NewStateDict()
+			for _, p := range nn.NamedParameters(m) {
+				sd.Add(f.prefix+p.Name, *p.Tensor)
+			}
+			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd)
+		})
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", f.file, err)
+		}
+	}
+	return run(), nil
+}
+
+func smallGPT2(width int64) gpt2.Config {
+	return gpt2.Config{VocabSize: 50257, NPositions: 40, NEmbd: width, NLayer: 1, NHead: width / 64, LayerNormEpsilon: 1e-5}
+}
+
+func in(file string) string { return filepath.Join(dir, file) }
+
+// photos gives sample photos.
+func photos(t *testing.T, n int) []string {
+	t.Helper()
+	list, err := filepath.Glob("../../testdata/photos/*.jpg")
+	if err != nil || len(list) < n {
+		t.Fatalf("testdata/photos has %d photos, %d are needed (%v)", len(list), n, err)
+	}
+	for i, p := range list {
+		if list[i], err = filepath.Abs(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return list[:n]
+}
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// limit is far beyond what any command here takes.
+const limit = 3 * time.Minute
+
+// cyclecap runs the binary in an empty folder of its own, with stdin.
+func cyclecap(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	return cyclecapIn(t, t.TempDir(), stdin, args...)
+}
+
+func cyclecapIn(t *testing.T, folder, stdin string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	c := exec.CommandContext(ctx, binary, args...)
+	c.Dir, c.Stdin = folder, strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("cyclecap %q did not end within %v; standard error:\n%s", args, limit, stderr.String())
+	}
+	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// want checks the exit code and that standard error holds the texts. Whatever
+// happens, nobody should see a panic.
+func (r result) want(t *testing.T, code int, texts ...string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit code %d, want %d; standard error:\n%s", r.code, code, r.stderr)
+	}
+	for _, s := range texts {
+		if !strings.Contains(r.stderr, s) {
+			t.Errorf("standard error lacks %q:\n%s", s, r.stderr)
+		}
+	}
+	for _, s := range []string{"goroutine ", "internal error", "panic:"} {
+		if strings.Contains(r.stderr, s) {
+			t.Errorf("standard error shows a panic:\n%s", r.stderr)
+		}
+	}
+}
+
+// pipelineFlags are those of a complete pipeline.
+func pipelineFlags(more ...string) []string {
+	return append([]string{"caption", "--clip", in("clip.pt"), "--decoder", in("decoder.pt"), "--gpt2", in("gpt2.pt"), "--max-tokens", "5"}, more...)
+}
+
+type captionLine struct {
+	File     string   `json:"file"`
+	Pipeline string   `json:"pipeline"`
+	Caption  *string  `json:"caption"`
+	Tokens   []int64  `json:"tokens"`
+	LogProb  *float64 `json:"logprob"`
+}
+
+// captionLines reads --json, which has these fields and no others.
+func captionLines(t *testing.T, stdout string) []captionLine {
+	t.Helper()
+	var lines []captionLine
+	d := json.NewDecoder(strings.NewReader(stdout))
+	d.DisallowUnknownFields()
+	for d.More() {
+		var l captionLine
+		if err := d.Decode(&l); err != nil {
+			t.Fatalf("%v in\n%s", err, stdout)
+		}
+		if l.Caption == nil || l.LogProb == nil || l.Tokens == nil || *l.LogProb >= 0 {
+			t.Errorf("this line is not complete, or has a log-probability that is none: %+v", l)
+		}
+		lines = append(lines, l)
+	}
+	if n := strings.Count(stdout, "\n"); n != len(lines) {
+		t.Errorf("%d objects on %d lines", len(lines), n)
+	}
+	return lines
+}
+
+// where gives the file and the pipeline of each line.
+func where(lines []captionLine) (out []string) {
+	for _, l := range lines {
+		out = append(out, filepath.Base(l.File)+" "+l.Pipeline)
+	}
+	return out
+}
+
+func TestCaption(t *testing.T) {
+	files := photos(t, 3)
+	names := func(pipelines ...string) (out []string) {
+		for _, f := range files {
+			for _, p := range pipelines {
+				out = append(out, filepath.Base(f)+" "+p)
+			}
+		}
+		return out
+	}
+	cases := []struct {
+		name  string
+		flags []string
+		want  []string
+	}{
+		{"greedy", nil, names("direct")},
+		{"top-p", []string{"--decode", "top-p"}, names("direct")},
+		{"beam", []string{"--decode", "beam", "--beam", "3"}, names("direct")},
+		{"sample", []string{"--decode", "sample", "--temperature", "0.9", "--top-k", "50", "--top-p", "0.9", "--seed", "7"}, names("direct")},
+		{"small batches", []string{"--batch", "2"}, names("direct")},
+		{"bf16", []string{"--dtype", "bf16"}, names("direct")},
+		{"one thread", []string{"--threads", "1", "--device", "cpu"}, names("direct")},
+		{"both pipelines", []string{"--generator", in("generator.pt")}, names("direct", "textualised")},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			args := append(pipelineFlags("--json"), append(c.flags, files...)...)
+			r := cyclecap(t, "", args...)
+			r.want(t, 0)
+			if r.stderr != "" {
+				t.Errorf("standard error of a run without trouble:\n%s", r.stderr)
+			}
+			lines := captionLines(t, r.stdout)
+			if diff := cmp.Diff(c.want, where(lines)); diff != "" {
+				t.Errorf("lines (-want +got):\n%s", diff)
+			}
+			for _, l := range lines {
+				if n := len(l.Tokens); n < 1 || n > 5 || (n < 5 && l.Tokens[n-1] != 13) {
+					t.Errorf("tokens %v: at most 5, and fewer only where a full stop (13) ends them", l.Tokens)
+				}
+			}
+			// The same command again says the same.
+			if again := cyclecap(t, "", args...); again.stdout != r.stdout {
+				t.Errorf("a second run differs (-first +second):\n%s", cmp.Diff(r.stdout, again.stdout))
+			}
+		})
+	}
+}
+
+func TestCaptionPlain(t *testing.T) {
+	files := photos(t, 2)
+	r := cyclecap(t, "", append(pipelineFlags(), files...)...)
+	r.want(t, 0)
+	lines := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], files[0]+": ") || !strings.HasPrefix(lines[1], files[1]+": ") {
+		t.Errorf("one line a photo is wanted, with its path in front:\n%s", r.stdout)
+	}
+	r = cyclecap(t, "", append(pipelineFlags("--generator", in("generator.pt")), files[0])...)
+	r.want(t, 0)
+	lines = strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], files[0]+" (direct): ") || !strings.HasPrefix(lines[1], files[0]+" (textualised): ") {
+		t.Errorf("one line a pipeline is wanted:\n%s", r.stdout)
+	}
+}
+
+func TestSampleFollowsTheSeed(t *testing.T) {
+	run := func(seed string) string {
+		r := cyclecap(t, "", append(pipelineFlags("--json", "--decode", "sample", "--seed", seed), photos(t, 2)...)...)
+		r.want(t, 0)
+		return r.stdout
+	}
+	if run("1") == run("2") {
+		t.Error("seeds 1 and 2 gave the same captions")
+	}
+}
+
+// People write options behind the files as well.
+func TestOptionsAnywhere(t *testing.T) {
+	files := photos(t, 2)
+	first := cyclecap(t, "", append(pipelineFlags("--json"), files...)...)
+	first.want(t, 0)
+	args := append([]string{"caption"}, files[0])
+	args = append(args, pipelineFlags()[1:]...)
+	args = append(args, "--", files[1])
+	args = slices.Insert(args, 2, "--json")
+	last := cyclecap(t, "", args...)
+	last.want(t, 0)
+	if diff := cmp.Diff(first.stdout, last.stdout); diff != "" {
+		t.Errorf("options behind the photos change the result (-before +behind):\n%s", diff)
+	}
+}
