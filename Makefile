@@ -36,6 +36,7 @@ $(SHIM): build/libtorch CMakeLists.txt $(CPP)
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2
 	@touch $@
+	@go clean -testcache # Go does not see that the shim is another one
 
 build: $(SHIM) ## build bin/cyclecap
 	go build -o bin/cyclecap ./cli/cyclecap

@@ -72,10 +72,10 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &u):
-		fmt.Fprintf(stderr, "cyclecap: %v\n", err)
+		fmt.Fprintf(stderr, "cyclecap: %s\n", oneLine(err.Error()))
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "cyclecap: %v\n", err)
+	fmt.Fprintf(stderr, "cyclecap: %s\n", oneLine(err.Error()))
 	return exitFailed
 }
 

@@ -65,7 +65,10 @@ func arrange(args []string, commands []*cli.Command) []string {
 		case *cli.StringSliceFlag:
 			list = name
 		}
-		if !valued && len(rest) > 1 {
+		if !valued {
+			if len(rest) == 1 {
+				return options // the parser says that its value is missing
+			}
 			rest = rest[1:]
 			options = append(options, rest[0])
 		}

@@ -173,7 +173,9 @@ func loadPipeline(c *cli.Context, on compute) (*pipeline, error) {
 		return nil, fmt.Errorf("%s has %d tokens and GPT-2's vocabulary %d: it was trained with another tokenizer", gptFile, g.Config.VocabSize, have)
 	}
 	m, err := clipcap.LoadMapper(mapper, g.Config.NEmbd)
-	if err != nil {
+	if err != nil && gptFile != decoderPath {
+		return nil, fmt.Errorf("%s with %s: %w", decoderPath, gptFile, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", decoderPath, err)
 	}
 	p.decoder = &clipcap.Model{Mapper: m, GPT2: g}
@@ -227,7 +229,7 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 	size := int(p.clip.Config.ImageSize)
 	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
 	defer bar.finish()
-	failed := 0
+	failed, seed := 0, o.Seed
 	for b, err := range photo.Load(c.Context, paths, photo.CLIP(size), decoders(), c.Int("batch")) {
 		if err != nil {
 			return err
@@ -235,6 +237,10 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 		failed += reportFailed(bar, b)
 		if len(b.Index) > 0 {
 			var lines []captionLine
+			// Row i of a batch draws with the seed plus i: counted on over the
+			// batches, so that a caption doesn't depend on their size.
+			o.Seed = seed
+			seed += uint64(len(b.Index))
 			err := torch.Scope(func() (err error) {
 				torch.InferenceMode(func() { lines, err = p.batch(b, paths, size, o) })
 				return err

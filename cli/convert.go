@@ -19,7 +19,7 @@ func convertCommand() *cli.Command {
 		UsageText: "[--names openai|transformers|clipcap] [--dtype f32|f16|bf16] IN OUT",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "names", Usage: "`SCHEME` of the names: openai (for a CLIP), transformers (for a GPT-2, without the leading \"transformer.\"), or clipcap (the mapper alone); default: as they are"},
-			&cli.StringFlag{Name: "dtype", Usage: "convert floating-point tensors to f32, f16 or bf16; default: as they are"},
+			&cli.StringFlag{Name: "dtype", Usage: "`TYPE` of floating-point tensors: f32, f16 or bf16; default: as they are"},
 		},
 		Description: `IN is anything that inspect reads. The ending of OUT names the format: .pt (also
 .pth, .bin) for torch.load(weights_only=True), or .safetensors. OUT is replaced

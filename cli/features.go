@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,7 +91,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		}
 		data, err := coco.Read(captions)
 		if err != nil {
-			return in, err
+			return in, errors.New(strings.TrimPrefix(err.Error(), "coco: "))
 		}
 		in.kind = "text"
 		for _, a := range data.Annotations {
@@ -245,7 +246,8 @@ func (f *featureJob) text() error {
 	for i, s := range f.in.texts {
 		ids, err := tokenizer.CLIP().Context(s, length, f.c.Bool("truncate"))
 		if err != nil {
-			return fmt.Errorf("input %d: %w; --truncate cuts such texts", i, err)
+			return fmt.Errorf("input %d has %d tokens, and this CLIP takes %d: shorten it or cut such texts with --truncate: %.60q",
+				i, len(tokenizer.CLIP().Encode(s)), length-2, s)
 		}
 		tokens[i] = ids
 	}

@@ -40,7 +40,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 command -v go >/dev/null || die "Go is missing: https://go.dev/doc/install (go.mod says which version)"
 
-# The folder of the torch that a Python imports, if it is 2.4 or newer.
+# The folder of the torch that a Python imports, if it is 2.6 or newer.
 torch_of() {
   "$1" - 2>/dev/null <<'PY'
 import importlib.util, pathlib, re, sys
@@ -49,7 +49,7 @@ if spec is None or spec.origin is None:
     sys.exit(1)
 root = pathlib.Path(spec.origin).parent
 version = re.search(r"__version__ = '(\d+)\.(\d+)", (root / "version.py").read_text())
-if version is None or tuple(map(int, version.groups())) < (2, 4) or not (root / "lib/libtorch_cpu.so").exists():
+if version is None or tuple(map(int, version.groups())) < (2, 6) or not (root / "lib/libtorch_cpu.so").exists():
     sys.exit(1)
 print(root)
 PY
@@ -78,7 +78,7 @@ if [ -n "${LIBTORCH:-}" ]; then
   libtorch=$(cd "$LIBTORCH" && pwd)
 elif [ -n "$active" ] && [ ! "$active" -ef .venv ]; then
   libtorch=$(torch_of "$active/bin/python") ||
-    say "the active Python environment, $active, has no torch 2.4 or newer: .venv gets one"
+    say "the active Python environment, $active, has no torch 2.6 or newer: .venv gets one"
 fi
 if [ -n "$libtorch" ]; then
   [ "${CUDA:-0}" = 0 ] || say "CUDA=1 changes nothing: the libtorch at $libtorch is used as it is"

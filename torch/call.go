@@ -60,7 +60,6 @@ type call struct {
 	opts   []Option
 	used   int // options so far
 	rets   []int64
-	floats []float64
 }
 
 var calls = sync.Pool{New: func() any {
@@ -261,6 +260,8 @@ func (c *call) value(v any) {
 		c.ints(v)
 	case []float64:
 		c.doubles(v)
+	case []bool:
+		c.bools(v)
 	case []Tensor:
 		c.tensors(v)
 	default:

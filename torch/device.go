@@ -168,3 +168,8 @@ func BuildInfo() (Build, error) {
 	}
 	return b, nil
 }
+
+// ReleaseMemory gives the memory of freed CPU tensors back to the system.
+// libtorch's allocator keeps it for the next ones, which is faster; call it
+// once a large model has been closed that no other will follow.
+func ReleaseMemory() { shim.TrimMemory() }

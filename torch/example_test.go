@@ -2,6 +2,7 @@ package torch_test
 
 import (
 	"fmt"
+	"sync"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -99,4 +100,93 @@ func ExampleTensor_String() {
 	// Output:
 	// tensor([[0.0000, 0.2500, 0.5000],
 	//         [0.7500, 1.0000, 1.2500]])
+}
+
+// Three ways to the numbers: one of them, a copy of all, the memory itself.
+func ExampleData() {
+	torch.Scope(func() error {
+		x := torch.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
+		fmt.Println(x.Select(0, 1).Select(0, 2).Item())
+		fmt.Println(torch.ToSlice[int64](x.T()))
+		torch.Data[float32](x)[0] = 100
+		fmt.Println(x.Sum().Item())
+		return nil
+	})
+	// Output:
+	// 6
+	// [1 4 2 5 3 6]
+	// 120
+}
+
+func ExampleNoGrad() {
+	torch.Scope(func() error {
+		w := torch.Ones([]int64{2}).SetRequiresGrad(true)
+		fmt.Println(w.Exp().RequiresGrad())
+		torch.NoGrad(func() {
+			fmt.Println(w.Exp().RequiresGrad())
+			torch.EnableGrad(func() { fmt.Println(w.Exp().RequiresGrad()) })
+		})
+		torch.InferenceMode(func() { fmt.Println(w.Exp().RequiresGrad()) })
+		return nil
+	})
+	// Output:
+	// true
+	// false
+	// true
+	// false
+}
+
+// Work from many goroutines, done on one thread.
+func ExampleExecutor() {
+	e := torch.NewExecutor()
+	defer e.Close()
+	lengths := make([]float64, 3)
+	var wg sync.WaitGroup
+	for i := range lengths {
+		wg.Go(func() {
+			v := []float32{3 * float32(i), 4 * float32(i)} // decoded, tokenized … here
+			err := e.Do(func() error {
+				lengths[i] = torch.FromSlice(v).LinalgVectorNorm().Item()
+				return nil
+			})
+			if err != nil {
+				fmt.Println(err)
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Println(lengths)
+	// Output: [0 5 10]
+}
+
+// The meta device has shapes and no numbers: a net of any size is made and
+// run there at once.
+func ExampleOnDevice() {
+	torch.Scope(func() error {
+		torch.OnDevice(torch.Meta, func() {
+			m := nn.Linear(100_000, 50_000, true) // 20 GB elsewhere
+			defer nn.Close(m)
+			fmt.Println(m.Forward(torch.Empty([]int64{8, 100_000})))
+		})
+		return nil
+	})
+	// Output: tensor(..., device='meta', size=(8, 50000), grad_fn=<AddmmBackward0>)
+}
+
+// A state that was taken gives the same numbers again.
+func ExampleGenerator_State() {
+	torch.Scope(func() error {
+		torch.ManualSeed(0)
+		g := torch.DefaultGenerator(torch.CPU)
+		state := g.State()
+		fmt.Println(torch.Randn([]int64{3}))
+		if err := g.SetState(state); err != nil {
+			return err
+		}
+		fmt.Println(torch.Randn([]int64{3}))
+		return nil
+	})
+	// Output:
+	// tensor([ 1.5410, -0.2934, -2.1788])
+	// tensor([ 1.5410, -0.2934, -2.1788])
 }

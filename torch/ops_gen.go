@@ -610,6 +610,18 @@ func RandpermGenerator(n int64, generator *Generator, opts ...Option) Tensor {
 	return c.one()
 }
 
+var opComplex = &op{name: "aten::complex", overload: ""}
+
+// Complex is
+//
+//	aten::complex(Tensor real, Tensor imag) -> Tensor
+func Complex(real Tensor, imag Tensor) Tensor {
+	c := begin(opComplex, nil)
+	c.tensor(real)
+	c.tensor(imag)
+	return c.one()
+}
+
 var opTrilIndices = &op{name: "aten::tril_indices", overload: ""}
 
 // TrilIndices is

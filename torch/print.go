@@ -97,95 +97,102 @@ func (t Tensor) repr() string {
 	return out + ")"
 }
 
-// printed has the values that are printed, those of the edges where a tensor
-// is summarised.
-type printed struct {
-	values    func(i int64) string // i-th element in row-major order
-	width     int
-	summarise bool
+// A grid prints the elements of a tensor, or those at its edges.
+type grid struct {
+	element func(i int64) string // of the i-th shown element in row-major order
+	length  int                  // how long PyTorch reckons an element with its comma
+	sizes   []int64              // of what is shown
+	cut     []bool               // dimensions of which only the edges are shown
 }
 
 func (t Tensor) body(i shim.Info, indent int) string {
-	p := printed{summarise: i.Numel > printThreshold}
-	dtype := DType(i.DType)
-	shown := shownIndices(i.Sizes, p.summarise)
-	switch {
+	shown := t.Detach()
+	g := grid{sizes: slices.Clone(i.Sizes), cut: make([]bool, len(i.Sizes))}
+	if i.Numel > printThreshold {
+		for d, n := range i.Sizes {
+			if n > 2*printEdge {
+				d := int64(d)
+				shown = Cat([]Tensor{shown.Narrow(d, 0, printEdge), shown.Narrow(d, n-printEdge, printEdge)}, WithDim(d))
+				g.cut[d], g.sizes[d] = true, 2*printEdge
+			}
+		}
+	}
+	one := func(c column) {
+		g.element, g.length = c.padded, c.width+2
+	}
+	switch dtype := DType(i.DType); {
 	case dtype == Bool:
-		v := ToSlice[bool](t)
-		p.values = func(i int64) string {
+		v := ToSlice[bool](shown)
+		one(exact(len(v), func(i int64) string {
 			if v[i] {
 				return "True"
 			}
 			return "False"
-		}
+		}))
 	case dtype.IsFloat():
-		v := ToSlice[float64](t)
-		p.values = floatFormat(v, shown)
-		// Columns are as wide as the widest finite number that is not 0.
-		shown = slices.DeleteFunc(shown, func(k int64) bool { return v[k] == 0 || math.IsInf(v[k], 0) || math.IsNaN(v[k]) })
+		one(floats(ToSlice[float64](shown)))
 	case dtype == Complex64 || dtype == Complex128 || dtype == Complex32:
-		v := ToSlice[complex128](t)
+		v := ToSlice[complex128](shown)
 		re, im := make([]float64, len(v)), make([]float64, len(v))
 		for k, c := range v {
 			re[k], im[k] = real(c), imag(c)
 		}
-		r, j := floatFormat(re, shown), floatFormat(im, shown)
-		p.values = func(i int64) string {
-			imag := strings.TrimSpace(j(i))
+		r, j := floats(re), floats(im)
+		g.element = func(i int64) string {
+			imag := j.text(i)
 			if !strings.HasPrefix(imag, "-") {
 				imag = "+" + imag
 			}
-			return r(i) + imag + "j"
+			return r.padded(i) + imag + "j"
 		}
+		g.length = r.width + 2 + j.width + 1
 	case dtype == Uint64:
-		v := ToSlice[uint64](t)
-		p.values = func(i int64) string { return strconv.FormatUint(v[i], 10) }
+		v := ToSlice[uint64](shown)
+		one(exact(len(v), func(i int64) string { return strconv.FormatUint(v[i], 10) }))
 	default:
-		v := ToSlice[int64](t)
-		p.values = func(i int64) string { return strconv.FormatInt(v[i], 10) }
+		v := ToSlice[int64](shown)
+		one(exact(len(v), func(i int64) string { return strconv.FormatInt(v[i], 10) }))
 	}
-	for _, k := range shown {
-		p.width = max(p.width, len(p.values(k)))
+	if len(g.sizes) == 0 {
+		return g.element(0)
 	}
-	if len(i.Sizes) == 0 {
-		return p.values(0)
-	}
-	return p.dims(i.Sizes, 0, indent)
+	return g.dim(0, 0, indent)
 }
 
-// shownIndices lists the elements that are printed.
-func shownIndices(sizes []int64, summarise bool) []int64 {
-	out := []int64{0}
-	for _, d := range sizes {
-		var next []int64
-		for _, base := range out {
-			for k := range d {
-				if summarise && d > 2*printEdge && k >= printEdge && k < d-printEdge {
-					continue
-				}
-				next = append(next, base*d+k)
-			}
-		}
-		out = next
-	}
-	return out
+// A column prints numbers to one width.
+type column struct {
+	text  func(i int64) string
+	width int
 }
 
-// floatFormat picks PyTorch's way of printing floats: whole numbers with a
-// point, fixed with 4 digits, or scientific.
-func floatFormat(v []float64, shown []int64) func(int64) string {
-	low, high, whole, found := math.Inf(1), 0.0, true, false
-	for _, i := range shown {
-		x := v[i]
-		if math.IsNaN(x) || math.IsInf(x, 0) || x == 0 {
-			continue
-		}
-		found = true
-		low, high = min(low, math.Abs(x)), max(high, math.Abs(x))
-		whole = whole && x == math.Ceil(x)
+func (c column) padded(i int64) string {
+	s := c.text(i)
+	return strings.Repeat(" ", max(0, c.width-len(s))) + s
+}
+
+// exact makes a column of what is no float: as wide as its widest element.
+func exact(n int, text func(i int64) string) column {
+	c := column{text: text, width: 1}
+	for i := range n {
+		c.width = max(c.width, len(text(int64(i))))
 	}
-	science := found && (high/low > 1000 || high > 1e8 || !whole && low < 1e-4)
-	return func(i int64) string {
+	return c
+}
+
+// floats picks PyTorch's way of printing floats: whole numbers with a point,
+// fixed with 4 digits, or scientific. The column is as wide as the widest
+// finite number that is not 0.
+func floats(v []float64) column {
+	ordinary := func(x float64) bool { return x != 0 && !math.IsInf(x, 0) && !math.IsNaN(x) }
+	low, high, whole := math.Inf(1), 0.0, true
+	for _, x := range v {
+		if ordinary(x) {
+			low, high = min(low, math.Abs(x)), max(high, math.Abs(x))
+			whole = whole && x == math.Ceil(x)
+		}
+	}
+	science := high > 0 && (high/low > 1000 || high > 1e8 || low < 1e-4)
+	c := column{width: 1, text: func(i int64) string {
 		x := v[i]
 		switch {
 		case math.IsNaN(x):
@@ -200,37 +207,40 @@ func floatFormat(v []float64, shown []int64) func(int64) string {
 			return strconv.FormatFloat(x, 'f', 0, 64) + "."
 		}
 		return strconv.FormatFloat(x, 'f', printPrecision, 64)
+	}}
+	for i, x := range v {
+		if ordinary(x) {
+			c.width = max(c.width, len(c.text(int64(i))))
+		}
 	}
+	return c
 }
 
-// dims prints the elements from base on, of the sizes that are left.
-func (p printed) dims(sizes []int64, base int64, indent int) string {
-	n := sizes[0]
-	cut := p.summarise && n > 2*printEdge
+// dim prints dimension d and those behind it, from shown element base on.
+func (g grid) dim(d int, base int64, indent int) string {
+	n, last := g.sizes[d], d == len(g.sizes)-1
 	var parts []string
-	each := func(f func(k int64) string, dots string) {
-		for k := int64(0); k < n; k++ {
-			if cut && k == printEdge {
-				parts = append(parts, dots)
-				k = n - printEdge
+	for k := range n {
+		if g.cut[d] && k == printEdge {
+			dots := "..."
+			if last {
+				dots = " ..."
 			}
-			parts = append(parts, f(k))
+			parts = append(parts, dots)
+		}
+		if last {
+			parts = append(parts, g.element(base*n+k))
+		} else {
+			parts = append(parts, g.dim(d+1, base*n+k, indent+1))
 		}
 	}
-	if len(sizes) == 1 {
-		each(func(k int64) string {
-			s := p.values(base*n + k)
-			return strings.Repeat(" ", max(0, p.width-len(s))) + s
-		}, " ...")
-		perLine := max(1, (printWidth-indent)/(p.width+2))
-		var lines []string
-		for len(parts) > 0 {
-			m := min(perLine, len(parts))
-			lines = append(lines, strings.Join(parts[:m], ", "))
-			parts = parts[m:]
-		}
-		return "[" + strings.Join(lines, ",\n"+strings.Repeat(" ", indent+1)) + "]"
+	margin := strings.Repeat(" ", indent+1)
+	if !last {
+		return "[" + strings.Join(parts, ","+strings.Repeat("\n", len(g.sizes)-1-d)+margin) + "]"
 	}
-	each(func(k int64) string { return p.dims(sizes[1:], base*n+k, indent+1) }, "...")
-	return "[" + strings.Join(parts, ","+strings.Repeat("\n", len(sizes)-1)+strings.Repeat(" ", indent+1)) + "]"
+	var lines []string
+	for line := range slices.Chunk(parts, max(1, (printWidth-indent)/g.length)) {
+		lines = append(lines, strings.Join(line, ", "))
+	}
+	return "[" + strings.Join(lines, ",\n"+margin) + "]"
 }

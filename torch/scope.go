@@ -14,8 +14,7 @@ type scope struct {
 	id      int64
 	parent  *scope
 	owned   []*handle
-	device  Device // of factory functions that name none
-	thrown  bool
+	device  Device    // of factory functions that name none
 	pointer []uintptr // scratch for freeing
 }
 
@@ -92,9 +91,9 @@ func current() *scope {
 func Scope(f func() error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer catch(&err)
 	s := enter()
 	defer s.leave()
-	defer catch(&err)
 	return f()
 }
 
@@ -166,34 +165,61 @@ func noScope(op string) *Error {
 // piece at a time: libtorch keeps a pool of threads for every OS thread that
 // calls it, so heavy work belongs on one of them per device.
 type Executor struct {
-	work chan func()
-	done chan struct{}
+	work    chan func()
+	closing chan struct{} // closed by Close
+	done    chan struct{} // closed when the thread has ended
+	once    sync.Once
 }
 
 // NewExecutor starts an executor; Close ends it.
 func NewExecutor() *Executor {
-	e := &Executor{work: make(chan func()), done: make(chan struct{})}
+	e := &Executor{work: make(chan func()), closing: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		// Never unlocked: the thread ends with its goroutine and takes
 		// libtorch's per-thread state with it.
 		runtime.LockOSThread()
 		defer close(e.done)
-		for f := range e.work {
-			f()
+		for {
+			select {
+			case f := <-e.work:
+				f()
+			case <-e.closing:
+				return
+			}
 		}
 	}()
 	return e
 }
 
-// Do runs f in a Scope on the executor's thread and waits for it.
+// Do runs f in a Scope on the executor's thread, waits for it and gives its
+// error. Many goroutines may call it at once; f must not call Do itself.
 func (e *Executor) Do(f func() error) error {
 	result := make(chan error, 1)
-	e.work <- func() { result <- Scope(f) }
-	return <-result
+	select {
+	case e.work <- func() { result <- Scope(f) }:
+	case <-e.closing:
+		return &Error{Kind: RuntimeError, Op: "executor", Text: "it is closed"}
+	case <-e.done:
+		return errEnded
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-e.done:
+	}
+	select {
+	case err := <-result: // the last work before Close
+		return err
+	default:
+		return errEnded
+	}
 }
 
-// Close ends the executor once its work is done.
+var errEnded = &Error{Kind: RuntimeError, Op: "executor", Text: "its thread has ended: work on it called runtime.Goexit (as t.Fatal does)"}
+
+// Close ends the executor once the work in hand is done. A second Close does
+// nothing.
 func (e *Executor) Close() {
-	close(e.work)
+	e.once.Do(func() { close(e.closing) })
 	<-e.done
 }

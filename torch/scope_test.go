@@ -2,6 +2,7 @@ package torch_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,10 @@ func TestExecutor(t *testing.T) {
 		t.Error("an operator's error was lost")
 	}
 	e.Close()
+	e.Close()
+	if err := e.Do(func() error { return nil }); err == nil {
+		t.Error("a closed executor took work")
+	}
 	for i, s := range sums {
 		if s != float64(100*i) {
 			t.Errorf("sum %d is %v", i, s)
@@ -50,6 +55,34 @@ func TestExecutor(t *testing.T) {
 	if after := torch.Alive(); after != before {
 		t.Errorf("%d tensors alive, %d before", after, before)
 	}
+}
+
+// TestExecutorGoexit has work end the executor's goroutine, as t.Fatal would.
+func TestExecutorGoexit(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	before := torch.Alive()
+	e := torch.NewExecutor()
+	for range 2 {
+		err := e.Do(func() error { torch.Ones([]int64{2}); runtime.Goexit(); return nil })
+		if err == nil || !strings.Contains(err.Error(), "Goexit") {
+			t.Errorf("got %v", err)
+		}
+	}
+	e.Close()
+	if after := torch.Alive(); after != before {
+		t.Errorf("%d tensors alive, %d before", after, before)
+	}
+}
+
+// TestScopeLimit opens scopes without end: the error comes back as one.
+func TestScopeLimit(t *testing.T) {
+	depth := 0
+	var deeper func() error
+	deeper = func() error { depth++; return torch.Scope(deeper) }
+	if err := deeper(); err == nil || !strings.Contains(err.Error(), "scopes are open") {
+		t.Errorf("at depth %d: %v", depth, err)
+	}
+	run(t, func() { torch.Ones([]int64{1}) }) // all of them were given back
 }
 
 // TestSharedReading has several scopes read one kept tensor at once.

@@ -3,10 +3,13 @@ package torch_test
 import (
 	"bytes"
 	"math"
+	"strconv"
 	"testing"
 
 	"cyclecap/torch"
 	"cyclecap/torch/internal/fixture"
+	"cyclecap/torch/nn"
+	"cyclecap/torch/optim"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -78,6 +81,61 @@ func TestString(t *testing.T) {
 	}
 }
 
+// draw is drawn() of make_fixtures.py.
+func draw(t *testing.T, r fixture.Recipe) torch.Tensor {
+	t.Helper()
+	dtype, err := torch.ParseDType(r.DType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	torch.ManualSeed(r.Seed)
+	x := torch.Randn(r.Shape, torch.WithDType(torch.Float64)).MulScalar(r.Scale)
+	if r.Whole {
+		x = x.Round()
+	}
+	flat := x.View([]int64{-1})
+	for _, set := range r.Set {
+		value, err := strconv.ParseFloat(set[0].(string), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flat.Slice(torch.WithDim(int64(0)), torch.WithStart(int64(set[1].(float64))), torch.WithStep(int64(set[2].(float64)))).Fill_(value)
+	}
+	switch dtype {
+	case torch.Complex64, torch.Complex128:
+		imag := x
+		if x.Dim() > 0 {
+			imag = x.Flip([]int64{0})
+		}
+		x = torch.Complex(x, imag.MulScalar(r.Imag))
+	case torch.Bool:
+		x = x.GtScalar(0)
+	case torch.Uint8:
+		x = x.Abs()
+	}
+	x = x.To(torch.WithDType(dtype))
+	if r.Grad {
+		x.SetRequiresGrad(true)
+	}
+	return x
+}
+
+// TestStringOfRandomTensors holds printing to Python's over dtypes, shapes,
+// scales and special values drawn at random.
+func TestStringOfRandomTensors(t *testing.T) {
+	recipes := fixture.Open(t, "testdata/fixtures.json").Recipes()
+	if len(recipes) == 0 {
+		t.Fatal("fixtures.json has no recipes")
+	}
+	for _, r := range recipes {
+		run(t, func() {
+			if diff := cmp.Diff(r.Repr, draw(t, r).String()); diff != "" {
+				t.Errorf("%s%v seed %d scale %g set %v:\n%s", r.DType, r.Shape, r.Seed, r.Scale, r.Set, diff)
+			}
+		})
+	}
+}
+
 func TestAutocast(t *testing.T) {
 	s := fixture.Open(t, "testdata/fixtures.json")
 	run(t, func() {
@@ -92,6 +150,33 @@ func TestAutocast(t *testing.T) {
 		})
 		if y := x.Matmul(w); y.DType() != torch.Float32 {
 			t.Errorf("a product is %v behind autocast", y.DType())
+		}
+	})
+}
+
+// TestAutocastTraining takes three steps: the weights that autocast keeps in
+// bfloat16 must be those of the step, not of the one before.
+func TestAutocastTraining(t *testing.T) {
+	s := fixture.Open(t, "testdata/fixtures.json")
+	run(t, func() {
+		torch.ManualSeed(15)
+		m := nn.Sequential(nn.Linear(8, 16, true), nn.GELU("none"), nn.LayerNorm([]int64{16}, 1e-5), nn.Linear(16, 4, true))
+		defer nn.Close(m)
+		opt := optim.SGD(nn.Parameters(m), optim.SGDOptions{LR: 0.1})
+		x := s.Tensor("autocast/x")
+		var loss torch.Tensor
+		for range 3 {
+			opt.ZeroGrad()
+			torch.Autocast(torch.CPUDevice, torch.BFloat16, func() {
+				loss = m.Forward(x).MseLoss(m.Forward(x.MulScalar(2)).Detach())
+			})
+			loss.Backward()
+			opt.Step()
+		}
+		s.Equal("loss", loss, "autocast/loss")
+		for _, p := range nn.NamedParameters(m) {
+			s.Equal(p.Name, *p.Tensor, "autocast/train/"+p.Name)
+			s.Equal("gradient of "+p.Name, p.Tensor.Grad(), "autocast/train/grad/"+p.Name)
 		}
 	})
 }

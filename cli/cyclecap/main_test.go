@@ -30,7 +30,7 @@ import (
 // random weights; their numbers are the business of internal/parity.
 
 // Files that TestMain makes.
-var binary, dir string
+var program, dir string
 
 func TestMain(m *testing.M) {
 	code, err := withFiles(m.Run)
@@ -46,8 +46,8 @@ func withFiles(run func() int) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "cyclecap")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	program = filepath.Join(dir, "cyclecap")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	const width = 64 // one head, in every part
@@ -124,7 +124,7 @@ func cyclecapIn(t *testing.T, folder, stdin string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	c := exec.CommandContext(ctx, binary, args...)
+	c := exec.CommandContext(ctx, program, args...)
 	c.Dir, c.Stdin = folder, strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr

@@ -1,4 +1,5 @@
 // Backward, gradients, and the modes that libtorch keeps per OS thread.
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -113,6 +114,11 @@ ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
 int64_t ct_scope_get(void) { return scope_id; }
 
 int64_t ct_scope_set(int64_t id) {
+  // OpenMP keeps the number of threads per OS thread, and libtorch hands its
+  // own on lazily: what runs before, such as a product in MKL, would use
+  // another number, and with it give other low-order bits.
+  static thread_local const bool ready = (at::init_num_threads(), true);
+  (void)ready;
   const int64_t was = scope_id;
   scope_id = id;
   return was;

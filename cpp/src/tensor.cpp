@@ -49,9 +49,12 @@ ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
     info->numel = t.numel();
     info->storage_offset = t.storage_offset();
     info->nbytes = static_cast<int64_t>(t.nbytes());
-    info->storage_nbytes = static_cast<int64_t>(t.storage().nbytes());
-    info->data = t.device().is_meta() ? nullptr : t.data_ptr();
-    info->storage = t.storage().unsafeGetStorageImpl();
+    // Opaque tensors (oneDNN's packed weights) have no storage.
+    const bool plain = t.has_storage();
+    info->storage_nbytes =
+        plain ? static_cast<int64_t>(t.storage().nbytes()) : 0;
+    info->data = plain && !t.device().is_meta() ? t.data_ptr() : nullptr;
+    info->storage = plain ? t.storage().unsafeGetStorageImpl() : nullptr;
     info->dtype = static_cast<int32_t>(t.scalar_type());
     info->device_type = static_cast<int32_t>(t.device().type());
     info->device_index = t.device().index();

@@ -60,6 +60,7 @@ type Model struct {
 	Wpe    *nn.EmbeddingModule
 	H      []*Block
 	LnF    *nn.LayerNormModule
+	Head   *nn.Packed `name:"-"` // wte.weight, set by nn.Pack
 }
 
 // Block is one layer: pre-norm attention and a pre-norm MLP.
@@ -88,6 +89,7 @@ type MLP struct {
 type Conv1D struct {
 	Weight torch.Tensor
 	Bias   torch.Tensor
+	Packed *nn.Packed `name:"-"` // set by nn.Pack
 }
 
 // New makes a GPT-2 with initial weights: normal with deviation 0.02, biases
@@ -268,6 +270,9 @@ func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) to
 
 // Logits gives the scores [..., vocab] of hidden states [..., n_embd].
 func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
+	if m.Head != nil {
+		return m.Head.Forward(hidden)
+	}
 	return torch.Linear(hidden, m.Wte.Weight)
 }
 
@@ -318,9 +323,31 @@ func newGELU(x torch.Tensor) torch.Tensor {
 
 // Forward is x W + b for x [..., in], as one addmm.
 func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
+	if c.Packed != nil {
+		return c.Packed.Forward(x)
+	}
 	shape := x.Shape()
 	in := shape[len(shape)-1]
 	y := c.Bias.Addmm(x.View([]int64{-1, in}), c.Weight)
 	shape[len(shape)-1] = c.Weight.Size(1)
 	return y.View(shape)
+}
+
+// Pack is what nn.Pack does with a layer.
+func (c *Conv1D) Pack() {
+	if c.Packed == nil {
+		torch.Tidy(func() torch.Tensor {
+			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias)
+			return torch.Tensor{}
+		})
+		c.Weight.Close()
+		c.Weight = torch.Tensor{}
+	}
+}
+
+// Pack is what nn.Pack does with the head; the embedding stays as it is.
+func (m *Model) Pack() {
+	if m.Head == nil {
+		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{})
+	}
 }

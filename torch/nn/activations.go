@@ -109,7 +109,7 @@ func setTraining(v reflect.Value, on bool) {
 		if !v.IsNil() {
 			setTraining(v.Elem(), on)
 		}
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
 		for i := range v.Len() {
 			setTraining(v.Index(i), on)
 		}
@@ -120,7 +120,7 @@ func setTraining(v reflect.Value, on bool) {
 		for i := range v.NumField() {
 			f := v.Type().Field(i)
 			switch {
-			case !f.IsExported():
+			case !f.IsExported() && !f.Anonymous:
 			case f.Name == "Training" && f.Type.Kind() == reflect.Bool && v.Field(i).CanSet():
 				v.Field(i).SetBool(on)
 			default:

@@ -2,7 +2,6 @@ package nn
 
 import (
 	"fmt"
-	"math"
 
 	"cyclecap/torch"
 )
@@ -14,6 +13,7 @@ type MultiheadAttentionModule struct {
 	InProjBias   torch.Tensor // [3 d]
 	OutProj      *LinearModule
 	heads        int64
+	Packed       *Packed `name:"-"` // InProjWeight, set by Pack
 }
 
 // MultiheadAttention makes an attention of width d with PyTorch's initial
@@ -29,7 +29,7 @@ func MultiheadAttention(d, heads int64) *MultiheadAttentionModule {
 		heads:        heads,
 	}
 	XavierUniform_(m.InProjWeight)
-	torch.NoGrad(func() { m.OutProj.Bias.Zero_() })
+	Constant_(m.OutProj.Bias, 0)
 	return m
 }
 
@@ -40,16 +40,24 @@ func (m *MultiheadAttentionModule) Forward(x torch.Tensor, causal bool) torch.Te
 		torch.Throw("nn.MultiheadAttention", "an input [n, t, d] is needed, not %s", fmt.Sprint(x.Shape()))
 	}
 	n, t, d := x.Size(0), x.Size(1), x.Size(2)
-	qkv := torch.Linear(x, m.InProjWeight, torch.WithBias(m.InProjBias)).
+	qkv := m.project(x).
 		View([]int64{n, t, 3, m.heads, d / m.heads}).Permute([]int64{2, 0, 3, 1, 4}).Unbind() // 3 x [n, heads, t, head]
 	y := torch.ScaledDotProductAttention(qkv[0], qkv[1], qkv[2], torch.WithIsCausal(causal))
 	return m.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
 }
 
-// XavierUniform_ is torch.nn.init.xavier_uniform_ of a matrix [out, in].
-func XavierUniform_(t torch.Tensor) {
-	s := t.Shape()
-	std := math.Sqrt(2.0 / float64(s[0]+s[1]))
-	bound := math.Sqrt(3.0) * std
-	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound)) })
+func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {
+	if m.Packed != nil {
+		return m.Packed.Forward(x)
+	}
+	return torch.Linear(x, m.InProjWeight, torch.WithBias(m.InProjBias))
+}
+
+// Pack is what nn.Pack does with the input projection.
+func (m *MultiheadAttentionModule) Pack() {
+	if m.Packed == nil {
+		m.Packed = NewPacked(m.InProjWeight, m.InProjBias)
+		m.InProjWeight.Close()
+		m.InProjWeight = torch.Tensor{}
+	}
 }

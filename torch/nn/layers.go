@@ -10,6 +10,7 @@ import (
 type LinearModule struct {
 	Weight torch.Tensor // [out, in]
 	Bias   torch.Tensor // [out], or none
+	Packed *Packed      `name:"-"` // set by nn.Pack
 }
 
 // Linear makes a linear layer with PyTorch's initial weights:
@@ -27,10 +28,22 @@ func Linear(in, out int64, bias bool) *LinearModule {
 
 // Forward maps [..., in] to [..., out].
 func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
+	if l.Packed != nil {
+		return l.Packed.Forward(x)
+	}
 	if l.Bias.Defined() {
 		return torch.Linear(x, l.Weight, torch.WithBias(l.Bias))
 	}
 	return torch.Linear(x, l.Weight)
+}
+
+// Pack is what nn.Pack does with a linear layer.
+func (l *LinearModule) Pack() {
+	if l.Packed == nil {
+		l.Packed = NewPacked(l.Weight, l.Bias)
+		l.Weight.Close()
+		l.Weight = torch.Tensor{}
+	}
 }
 
 // LayerNormModule is torch.nn.LayerNorm with weight and bias.
@@ -63,7 +76,7 @@ type EmbeddingModule struct {
 // Embedding makes a table of n vectors, drawn from the standard normal.
 func Embedding(n, dim int64) *EmbeddingModule {
 	e := &EmbeddingModule{Weight: parameter(torch.Empty([]int64{n, dim}))}
-	torch.NoGrad(func() { e.Weight.Normal_() })
+	Normal_(e.Weight, 0, 1)
 	return e
 }
 
@@ -97,23 +110,4 @@ func (c *Conv2dModule) Forward(x torch.Tensor) torch.Tensor {
 		opts = append(opts, torch.WithBias(c.Bias))
 	}
 	return torch.Conv2d(x, c.Weight, opts...)
-}
-
-// KaimingUniform_ is torch.nn.init.kaiming_uniform_ for a leaky ReLU of
-// negative slope a, by the fan in.
-func KaimingUniform_(t torch.Tensor, a float64) {
-	s := t.Shape()
-	fanIn := s[1]
-	for _, k := range s[2:] {
-		fanIn *= k
-	}
-	gain := math.Sqrt(2.0 / (1 + a*a))
-	std := gain / math.Sqrt(float64(fanIn))
-	bound := math.Sqrt(3.0) * std // the order of PyTorch's own arithmetic
-	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound)) })
-}
-
-func uniformFanIn_(t torch.Tensor, fanIn int64) {
-	bound := 1 / math.Sqrt(float64(fanIn))
-	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(-bound), torch.WithTo(bound)) })
 }

@@ -131,6 +131,11 @@ func TestMeta(t *testing.T) {
 						module = a.MultiheadAttentionModule
 					}
 					defer nn.Close(module)
+					for _, p := range nn.NamedParameters(module) {
+						if d := p.Tensor.Device(); d != torch.Meta {
+							t.Errorf("%s is on %v", p.Name, d)
+						}
+					}
 					x := torch.Randn(s.Tensor(c.name + "/x").Shape()).SetRequiresGrad(true)
 					weighted(m.Forward(x)).Backward()
 					if d := x.Grad().Device(); d != torch.Meta {
@@ -142,23 +147,58 @@ func TestMeta(t *testing.T) {
 	}
 }
 
-func TestLosses(t *testing.T) {
+func TestInit(t *testing.T) {
 	s := fixture.Open(t, "../testdata/fixtures.json")
-	target := []int64{0, 4, 2, 0, 1, 3}
+	for name, f := range map[string]func(torch.Tensor){
+		"kaiming_uniform": func(x torch.Tensor) { nn.KaimingUniform_(x, 0.3) },
+		"kaiming_normal":  func(x torch.Tensor) { nn.KaimingNormal_(x, 0.3) },
+		"xavier_uniform":  nn.XavierUniform_,
+		"xavier_normal":   nn.XavierNormal_,
+		"normal":          func(x torch.Tensor) { nn.Normal_(x, 0.1, 0.02) },
+		"uniform":         func(x torch.Tensor) { nn.Uniform_(x, -0.25, 3) },
+		"constant":        func(x torch.Tensor) { nn.Constant_(x, 0.3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			scoped(t, func() {
+				torch.ManualSeed(16)
+				x := torch.Empty([]int64{5, 4, 3, 3}).SetRequiresGrad(true)
+				f(x)
+				s.Equal(name, x, "init/"+name)
+			})
+		})
+	}
+	scoped(t, func() {
+		m := nn.Linear(0, 3, true) // PyTorch's bias is then 0
+		defer nn.Close(m)
+		if diff := cmp.Diff([]float32{0, 0, 0}, torch.ToSlice[float32](m.Bias)); diff != "" {
+			t.Error(diff)
+		}
+	})
+	err := torch.Scope(func() error { nn.XavierUniform_(torch.Empty([]int64{3})); return nil })
+	if err == nil || !strings.Contains(err.Error(), "[3]") {
+		t.Errorf("a vector has no fans: %v", err)
+	}
+}
+
+// losses restates LOSSES of make_fixtures.py.
+func losses() map[string]func(a, b torch.Tensor) torch.Tensor {
+	target := func(a torch.Tensor) torch.Tensor {
+		return torch.FromSlice([]int64{0, 4, 2, 0, 1, 3}).To(torch.WithDevice(a.Device()))
+	}
 	entropy := func(change func(*F.CrossEntropyOptions)) func(a, b torch.Tensor) torch.Tensor {
 		return func(a, _ torch.Tensor) torch.Tensor {
 			o := F.CrossEntropyDefaults()
 			change(&o)
-			return F.CrossEntropy(a, torch.FromSlice(target), o)
+			return F.CrossEntropy(a, target(a), o)
 		}
 	}
-	losses := map[string]func(a, b torch.Tensor) torch.Tensor{
+	return map[string]func(a, b torch.Tensor) torch.Tensor{
 		"cross_entropy":          entropy(func(*F.CrossEntropyOptions) {}),
 		"cross_entropy_ignore_0": entropy(func(o *F.CrossEntropyOptions) { o.IgnoreIndex = 0 }),
 		"cross_entropy_sum":      entropy(func(o *F.CrossEntropyOptions) { o.Reduction = F.Sum }),
 		"cross_entropy_smooth":   entropy(func(o *F.CrossEntropyOptions) { o.LabelSmoothing = 0.1 }),
 		"nll": func(a, _ torch.Tensor) torch.Tensor {
-			return F.NLLLoss(a.LogSoftmax(-1), torch.FromSlice(target))
+			return F.NLLLoss(a.LogSoftmax(-1), target(a))
 		},
 		"mse":    func(a, b torch.Tensor) torch.Tensor { return F.MSELoss(a, b, F.Mean) },
 		"l1":     func(a, b torch.Tensor) torch.Tensor { return F.L1Loss(a, b, F.Mean) },
@@ -176,7 +216,11 @@ func TestLosses(t *testing.T) {
 			return torch.ScaledDotProductAttention(four(a), four(b), four(b), torch.WithIsCausal(true)).Mul(b).Sum()
 		},
 	}
-	for name, f := range losses {
+}
+
+func TestLosses(t *testing.T) {
+	s := fixture.Open(t, "../testdata/fixtures.json")
+	for name, f := range losses() {
 		t.Run(name, func(t *testing.T) {
 			scoped(t, func() {
 				a, b := s.Tensor("loss/a").SetRequiresGrad(true), s.Tensor("loss/b")
@@ -184,6 +228,25 @@ func TestLosses(t *testing.T) {
 				loss.Backward()
 				s.Equal("loss", loss, "loss/"+name)
 				s.Equal("gradient", a.Grad(), "loss/"+name+"/grad")
+			})
+		})
+	}
+}
+
+// TestLossesOnMeta leaves nothing behind on the CPU.
+func TestLossesOnMeta(t *testing.T) {
+	all := losses()
+	delete(all, "bce_with_logits") // libtorch has no meta kernel of log_sigmoid_forward, nor has the shim
+	for name, f := range all {
+		t.Run(name, func(t *testing.T) {
+			scoped(t, func() {
+				torch.OnDevice(torch.Meta, func() {
+					a, b := torch.Empty([]int64{6, 5}).SetRequiresGrad(true), torch.Empty([]int64{6, 5})
+					f(a, b).Backward()
+					if d := a.Grad().Device(); d != torch.Meta {
+						t.Errorf("the gradient is on %v", d)
+					}
+				})
 			})
 		})
 	}
@@ -211,7 +274,6 @@ func newBlock() *block {
 
 func (b *block) close() {
 	nn.Close(b)
-	b.inner.Scale.Close() // of an embedded struct that is not exported
 	b.Skipped.Close()
 	nn.Close(b.hidden)
 }
@@ -227,7 +289,7 @@ func TestNames(t *testing.T) {
 		for _, p := range nn.NamedBuffers(b) {
 			buffers = append(buffers, p.Name)
 		}
-		want := []string{"c_attn.weight", "c_attn.bias", "ln_f.weight", "ln_f.bias", "layers.0.weight", "layers.1.weight", "weird"}
+		want := []string{"c_attn.weight", "c_attn.bias", "ln_f.weight", "ln_f.bias", "layers.0.weight", "layers.1.weight", "weird", "scale"}
 		if diff := cmp.Diff(want, params); diff != "" {
 			t.Error(diff)
 		}
@@ -290,13 +352,124 @@ func TestSetTraining(t *testing.T) {
 }
 
 func TestTo(t *testing.T) {
+	type net struct {
+		Wte, LmHead torch.Tensor // tied
+		Index       torch.Tensor `buffer:"true"`
+	}
+	for _, c := range []struct {
+		name string
+		opts []torch.Option
+		want string
+	}{
+		{"dtype", []torch.Option{torch.WithDType(torch.BFloat16)}, "bfloat16 cpu true, int64 cpu"},
+		{"device", []torch.Option{torch.WithDevice(torch.Meta)}, "float32 meta true, int64 meta"},
+		{"both", []torch.Option{torch.WithDevice(torch.Meta), torch.WithDType(torch.Float16)}, "float16 meta true, int64 meta"},
+		{"neither", nil, "float32 cpu true, int64 cpu"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			scoped(t, func() {
+				w := torch.Ones([]int64{2, 2}).Keep().SetRequiresGrad(true)
+				m := &net{w, w, torch.Arange(0, 3).Keep()}
+				defer nn.Close(m)
+				nn.To(m, c.opts...)
+				got := fmt.Sprint(m.Wte.DType(), " ", m.Wte.Device(), " ", m.Wte.RequiresGrad(), ", ", m.Index.DType(), " ", m.Index.Device())
+				if diff := cmp.Diff(c.want, got); diff != "" {
+					t.Error(diff)
+				}
+				if m.Wte != m.LmHead {
+					t.Error("tied weights came apart")
+				}
+			})
+		})
+	}
+}
+
+// TestOddModules has what modules may and may not be.
+func TestOddModules(t *testing.T) {
+	names := func(m any) (out []string, err error) {
+		err = torch.Scope(func() error {
+			for _, p := range nn.NamedParameters(m) {
+				out = append(out, p.Name)
+			}
+			return nil
+		})
+		return out, err
+	}
 	scoped(t, func() {
-		m := nn.Linear(3, 2, true)
-		defer nn.Close(m)
-		nn.To(m, torch.WithDType(torch.BFloat16))
-		got := fmt.Sprint(m.Weight.DType(), m.Bias.DType(), m.Weight.RequiresGrad())
-		if got != "bfloat16 bfloat16 true" {
-			t.Error(got)
+		a, b := nn.Linear(2, 2, false), nn.Linear(2, 2, false)
+		defer nn.Close(a)
+		defer nn.Close(b)
+		for _, c := range []struct {
+			name string
+			m    any
+			want []string
+			err  string
+		}{
+			{"array", &struct{ L [2]*nn.LinearModule }{[2]*nn.LinearModule{a, b}}, []string{"l.0.weight", "l.1.weight"}, ""},
+			{"nil parts", &struct{ A, B *nn.LinearModule }{nil, b}, []string{"b.weight"}, ""},
+			{"tied", &struct{ Wte, LmHead torch.Tensor }{a.Weight, a.Weight}, []string{"wte"}, ""},
+			{"no module", &struct{ N map[string]int }{map[string]int{"x": 1}}, nil, ""},
+			{"value", *a, nil, "pointer"},
+			{"map", &struct{ Heads map[string]*nn.LinearModule }{map[string]*nn.LinearModule{"x": a}}, nil, "heads is a map"},
+			{"map of tensors", &struct{ Heads map[string]torch.Tensor }{map[string]torch.Tensor{"x": a.Weight}}, nil, "heads is a map"},
+			{"part by value", nn.Sequential(byValue{a.Weight}), nil, "0.w is in a module that is held by value"},
+		} {
+			got, err := names(c.m)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("%s: %s", c.name, diff)
+			}
+			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("%s: error %v, want %q", c.name, err, c.err)
+			}
 		}
 	})
+}
+
+type byValue struct{ W torch.Tensor }
+
+func (b byValue) Forward(x torch.Tensor) torch.Tensor { return x.Matmul(b.W) }
+
+// TestLoadOwn loads a module's own tensors, exchanged: none may be freed.
+func TestLoadOwn(t *testing.T) {
+	scoped(t, func() {
+		m := nn.Sequential(nn.Linear(2, 2, false), nn.Linear(2, 2, false))
+		defer nn.Close(m)
+		own := nn.StateDictOf(m)
+		first, _ := own.Get("0.weight")
+		second, _ := own.Get("1.weight")
+		want := torch.ToSlice[float32](second)
+		swapped := nn.NewStateDict()
+		swapped.Add("0.weight", second)
+		swapped.Add("1.weight", first)
+		for _, sd := range []*nn.StateDict{own, swapped} {
+			if err := nn.LoadStateDict(m, sd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(want, torch.ToSlice[float32](m.Modules[0].(*nn.LinearModule).Weight)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestLoadKeeps loads tensors of a scope: the module outlives it.
+func TestLoadKeeps(t *testing.T) {
+	before := torch.Alive()
+	var m *nn.LinearModule
+	err := torch.Scope(func() error {
+		torch.OnDevice(torch.Meta, func() { m = nn.Linear(2, 1, false) })
+		sd := nn.NewStateDict()
+		sd.Add("weight", torch.Ones([]int64{1, 2}))
+		return nn.LoadStateDict(m, sd)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]float32{1, 1}, torch.ToSlice[float32](m.Weight)); diff != "" {
+		t.Error(diff)
+	}
+	nn.Close(m)
+	if after := torch.Alive(); after != before {
+		t.Errorf("%d tensors are alive that were not before", after-before)
+	}
 }

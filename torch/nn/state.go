@@ -90,9 +90,11 @@ func (e *MismatchError) Error() string {
 
 // LoadStateDict puts the tensors of sd into a module's fields, without a copy
 // (PyTorch's load_state_dict with assign=True), and closes those that were
-// there. It is strict: unless every name and every shape fits, nothing changes
-// and the error is a *MismatchError that lists all that doesn't. allowed names
-// what sd may hold beside the module's own.
+// there. They keep their own device, dtype and requires_grad: weights from a
+// file are frozen until SetRequiresGrad. It is strict: unless every name and
+// every shape fits, nothing changes and the error is a *MismatchError that
+// lists all that doesn't. allowed names what sd may hold beside the module's
+// own. It needs no scope; tensors of one are kept.
 func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	var e MismatchError
 	own := map[string]bool{}
@@ -115,10 +117,19 @@ func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	if len(e.Missing)+len(e.Unexpected)+len(e.WrongShape) > 0 {
 		return &e
 	}
+	// A tensor of sd may be one of the module's own, in its place or another.
+	var old []torch.Tensor
+	used := map[torch.Tensor]bool{}
 	walk(m, func(n Named) {
 		t, _ := sd.Get(n.Name)
-		n.Tensor.Close()
-		*n.Tensor = t
+		old = append(old, *n.Tensor)
+		used[t] = true
+		*n.Tensor = t.Keep()
 	})
+	for _, t := range old {
+		if !used[t] {
+			t.Close()
+		}
+	}
 	return nil
 }

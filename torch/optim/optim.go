@@ -2,11 +2,30 @@
 // here. On the CPU a step runs the operators of PyTorch's single-tensor path
 // in the same order, so that weights stay bit-equal to Python's over any
 // number of steps.
+//
+//	opt := optim.AdamW(nn.Parameters(model), optim.AdamWDefaults())
+//	defer opt.Close()
+//	for step := range steps {
+//		err := torch.Scope(func() error {
+//			opt.ZeroGrad()
+//			loss(model).Backward()
+//			opt.SetLR(lr * optim.WarmupLinear(step, warmup, steps))
+//			opt.Step()
+//			return nil
+//		})
+//		…
+//	}
+//
+// The parameters must outlive the optimizer, whose own tensors are freed by
+// Close. Options that can't be right are reported as a *torch.Error by the
+// scope that an optimizer is made in.
 package optim
 
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"cyclecap/torch"
 	"cyclecap/torch/internal/shim"
@@ -22,12 +41,14 @@ type Optimizer interface {
 	// LR and SetLR read and set the rate, for schedules.
 	LR() float64
 	SetLR(lr float64)
-	// State lists the state's tensors in a fixed order: for each parameter
-	// those that Names gives, and none before its first step. The tensors are
-	// the optimizer's own.
+	// State lists the state of each parameter, in the order of the
+	// parameters. The tensors are the optimizer's own.
 	State() []ParamState
-	// SetState puts back what State gave, kept by the caller, and takes the
-	// tensors over.
+	// StateNames names the tensors of a ParamState as PyTorch's state dict
+	// does: "exp_avg" and "exp_avg_sq" of the Adams, "momentum_buffer" of SGD.
+	StateNames() []string
+	// SetState puts back what State gave and takes the tensors over. Their
+	// shapes must be the parameters'. Nothing changes where it fails.
 	SetState([]ParamState) error
 	// Close frees the state, not the parameters.
 	Close()
@@ -35,10 +56,8 @@ type Optimizer interface {
 
 // ParamState is the state of one parameter: PyTorch's optimizer.state[p].
 type ParamState struct {
-	Step int64
-	// Tensors are "exp_avg" and "exp_avg_sq" of the Adams, "momentum_buffer"
-	// of SGD; nil before the first step.
-	Tensors []torch.Tensor
+	Step    int64
+	Tensors []torch.Tensor // by StateNames; nil before the first step
 }
 
 // base is what the optimizers share.
@@ -46,11 +65,27 @@ type base struct {
 	params []torch.Tensor
 	state  []ParamState
 	lr     float64
-	each   int // tensors of state a parameter
+	names  []string // of the tensors of state
 }
 
-func newBase(params []torch.Tensor, lr float64, each int) base {
-	return base{params: params, state: make([]ParamState, len(params)), lr: lr, each: each}
+func newBase(op string, params []torch.Tensor, lr float64, names ...string) base {
+	if len(params) == 0 {
+		torch.Throw(op, "there are no parameters")
+	}
+	for i, p := range params {
+		if !p.IsLeaf() {
+			torch.Throw(op, "parameter %d, %v, is no leaf but the result of an operator: backward gives it no gradient", i, p.Shape())
+		}
+	}
+	within(op, "LR", lr, math.Inf(1))
+	return base{params: slices.Clone(params), state: make([]ParamState, len(params)), lr: lr, names: names}
+}
+
+// within throws where a setting is not in [0, limit).
+func within(op, name string, v, limit float64) {
+	if !(v >= 0 && v < limit) {
+		torch.Throw(op, "%s is %v; it must be at least 0 and below %v", name, v, limit)
+	}
 }
 
 func (b *base) ZeroGrad() {
@@ -62,24 +97,38 @@ func (b *base) ZeroGrad() {
 func (b *base) LR() float64      { return b.lr }
 func (b *base) SetLR(lr float64) { b.lr = lr }
 
-func (b *base) State() []ParamState { return b.state }
+func (b *base) State() []ParamState  { return slices.Clone(b.state) }
+func (b *base) StateNames() []string { return slices.Clone(b.names) }
 
 func (b *base) SetState(s []ParamState) error {
 	if len(s) != len(b.params) {
 		return fmt.Errorf("optim: state of %d parameters for %d", len(s), len(b.params))
 	}
 	for i, p := range s {
-		if len(p.Tensors) != 0 && len(p.Tensors) != b.each {
-			return fmt.Errorf("optim: parameter %d has %d tensors of state, %d are needed", i, len(p.Tensors), b.each)
+		if len(p.Tensors) != 0 && len(p.Tensors) != len(b.names) {
+			return fmt.Errorf("optim: parameter %d has %d tensors of state, %d are needed: %s", i, len(p.Tensors), len(b.names), strings.Join(b.names, ", "))
 		}
-		for _, t := range p.Tensors {
-			if fmt.Sprint(t.Shape()) != fmt.Sprint(b.params[i].Shape()) {
-				return fmt.Errorf("optim: parameter %d is %v, its state %v", i, b.params[i].Shape(), t.Shape())
+		for k, t := range p.Tensors {
+			if !slices.Equal(t.Shape(), b.params[i].Shape()) {
+				return fmt.Errorf("optim: parameter %d is %v, its %s %v", i, b.params[i].Shape(), b.names[k], t.Shape())
 			}
 		}
 	}
-	b.Close()
-	copy(b.state, s)
+	for i, p := range s {
+		own := b.state[i].Tensors
+		b.state[i] = ParamState{Step: p.Step}
+		if len(p.Tensors) > 0 {
+			b.state[i].Tensors = slices.Clone(p.Tensors)
+		}
+		for _, t := range p.Tensors {
+			t.Keep()
+		}
+		for _, t := range own {
+			if !slices.Contains(p.Tensors, t) {
+				t.Close()
+			}
+		}
+	}
 	return nil
 }
 
@@ -130,9 +179,32 @@ type AdamOptions struct {
 	Fused bool
 }
 
-// AdamDefaults are PyTorch's: rate 1e-3, betas 0.9 and 0.999, eps 1e-8.
+// AdamDefaults are PyTorch's of Adam: rate 1e-3, betas 0.9 and 0.999, eps
+// 1e-8, no decay.
 func AdamDefaults() AdamOptions {
 	return AdamOptions{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
+}
+
+// AdamWDefaults are PyTorch's of AdamW: those of Adam and a decay of 1e-2.
+func AdamWDefaults() AdamOptions {
+	o := AdamDefaults()
+	o.WeightDecay = 1e-2
+	return o
+}
+
+// TransformersAdamWDefaults are transformers': those of Adam with eps 1e-6.
+func TransformersAdamWDefaults() AdamOptions {
+	o := AdamDefaults()
+	o.Eps = 1e-6
+	return o
+}
+
+func newAdamBase(op string, params []torch.Tensor, o AdamOptions) base {
+	within(op, "Beta1", o.Beta1, 1)
+	within(op, "Beta2", o.Beta2, 1)
+	within(op, "Eps", o.Eps, math.Inf(1))
+	within(op, "WeightDecay", o.WeightDecay, math.Inf(1))
+	return newBase(op, params, o.LR, "exp_avg", "exp_avg_sq")
 }
 
 type adam struct {
@@ -143,12 +215,12 @@ type adam struct {
 
 // Adam is torch.optim.Adam; its weight decay is added to the gradient.
 func Adam(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &adam{base: newBase(params, o.LR, 2), o: o}
+	return &adam{base: newAdamBase("optim.Adam", params, o), o: o}
 }
 
 // AdamW is torch.optim.AdamW; its weight decay shrinks the weights.
 func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &adam{base: newBase(params, o.LR, 2), o: o, decoupled: true}
+	return &adam{base: newAdamBase("optim.AdamW", params, o), o: o, decoupled: true}
 }
 
 func (a *adam) Step() {
@@ -170,7 +242,7 @@ func (a *adam) Step() {
 		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
 		t := float64(s.Step)
 		stepSize := a.lr / (1 - shim.Pow(b1, t))
-		root := math.Sqrt(1 - shim.Pow(b2, t))
+		root := shim.Pow(1-shim.Pow(b2, t), 0.5) // not Sqrt: PyTorch's differs from it in the last bit at some steps
 		denom := avgSq.Sqrt().DivScalar_(root).AddScalar_(a.o.Eps)
 		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
 	})
@@ -210,12 +282,12 @@ type transformersAdamW struct {
 	o AdamOptions
 }
 
-// TransformersAdamW is the AdamW that transformers had until version 4 and
-// that ClipCap trains with: eps is added before the bias correction, and the
-// decoupled weight decay follows the update. ClipCap leaves its defaults,
-// betas 0.9 and 0.999, eps 1e-6, no decay.
+// TransformersAdamW is transformers' own AdamW, since removed, that ClipCap
+// trains with: eps is added before the bias correction, and the decoupled
+// weight decay follows the update. ClipCap leaves TransformersAdamWDefaults but
+// for the rate.
 func TransformersAdamW(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &transformersAdamW{base: newBase(params, o.LR, 2), o: o}
+	return &transformersAdamW{base: newAdamBase("optim.TransformersAdamW", params, o), o: o}
 }
 
 func (a *transformersAdamW) Step() {
@@ -250,7 +322,13 @@ type sgd struct {
 
 // SGD is torch.optim.SGD.
 func SGD(params []torch.Tensor, o SGDOptions) Optimizer {
-	return &sgd{base: newBase(params, o.LR, 1), o: o}
+	const op = "optim.SGD"
+	within(op, "Momentum", o.Momentum, math.Inf(1))
+	within(op, "WeightDecay", o.WeightDecay, math.Inf(1))
+	if o.Nesterov && (o.Momentum == 0 || o.Dampening != 0) {
+		torch.Throw(op, "Nesterov needs a momentum and no dampening")
+	}
+	return &sgd{base: newBase(op, params, o.LR, "momentum_buffer"), o: o}
 }
 
 func (o *sgd) Step() {
@@ -294,7 +372,7 @@ func ConstantLinear(epoch, constant, decay int) float64 {
 
 // ClipGradNorm is torch.nn.utils.clip_grad_norm_ with the 2-norm: it scales
 // the gradients so that their common norm is at most limit, and gives the
-// norm that they had.
+// norm that they had: 0 where there is no gradient, NaN on the meta device.
 func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
 	var total float64
 	torch.NoGrad(func() {
@@ -310,11 +388,14 @@ func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
 				return torch.Tensor{}
 			}
 			norm := torch.Stack(norms).LinalgVectorNorm()
-			factor := torch.Full([]int64{}, limit, torch.WithDevice(norm.Device())).Div(norm.AddScalar(1e-6)).Clamp(torch.WithMax(1.0))
+			// Python's limit / (norm + 1e-6) is a reciprocal and a product.
+			factor := norm.AddScalar(1e-6).Reciprocal().MulScalar(limit).Clamp(torch.WithMax(1.0))
 			for _, g := range grads {
 				g.Mul_(factor)
 			}
-			total = norm.Item()
+			if total = math.NaN(); norm.Device() != torch.Meta {
+				total = norm.Item()
+			}
 			return torch.Tensor{}
 		})
 	})

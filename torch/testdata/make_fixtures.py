@@ -6,14 +6,25 @@ tests in torch/, torch/nn and torch/optim use.
 
 import base64
 import json
+import math
 import pathlib
+import platform
+import random
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 torch.set_num_threads(1)
-out = {"versions": {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}, "tensors": {}, "repr": {}}
+out = {
+    "versions": {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    },
+    "tensors": {},
+    "repr": {},
+}
 
 
 def put(name, t):
@@ -67,6 +78,20 @@ y = e(ids)
 put("embedding/y", y)
 put("embedding/grad/weight", e.weight.grad)
 
+# torch.nn.init.
+INITS = {
+    "kaiming_uniform": lambda t: nn.init.kaiming_uniform_(t, a=0.3),
+    "kaiming_normal": lambda t: nn.init.kaiming_normal_(t, a=0.3),
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "normal": lambda t: nn.init.normal_(t, 0.1, 0.02),
+    "uniform": lambda t: nn.init.uniform_(t, -0.25, 3),
+    "constant": lambda t: nn.init.constant_(t, 0.3),
+}
+for name, init in INITS.items():
+    torch.manual_seed(16)
+    put(f"init/{name}", init(torch.empty(5, 4, 3, 3)))
+
 # Losses and functions.
 torch.manual_seed(7)
 a, b = torch.randn(6, 5), torch.randn(6, 5)
@@ -114,7 +139,7 @@ class TransformersAdamW(torch.optim.Optimizer):
                 s["step"] += 1
                 s["m"].mul_(0.9).add_(p.grad, alpha=1 - 0.9)
                 s["v"].mul_(0.999).addcmul_(p.grad, p.grad, value=1 - 0.999)
-                size = g["lr"] * (1 - 0.999 ** s["step"]) ** 0.5 / (1 - 0.9 ** s["step"])
+                size = g["lr"] * math.sqrt(1 - 0.999 ** s["step"]) / (1 - 0.9 ** s["step"])
                 p.addcdiv_(s["m"], s["v"].sqrt().add_(g["eps"]), value=-size)
                 if g["weight_decay"] > 0:
                     p.add_(p, alpha=-g["lr"] * g["weight_decay"])
@@ -131,6 +156,9 @@ OPTIMIZERS = {
     "sgd_nesterov": lambda p: O.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
     "sgd_dampening": lambda p: O.SGD(p, lr=0.05, momentum=0.8, dampening=0.3),
     "adam": lambda p: O.Adam(p, lr=0.01),
+    "adam_defaults": lambda p: O.Adam(p),
+    "adamw_defaults": lambda p: O.AdamW(p),
+    "transformers_adamw_defaults": lambda p: TransformersAdamW(p, lr=1e-3),
     "adam_gan": lambda p: O.Adam(p, lr=2e-4, betas=(0.5, 0.999)),
     "adam_decay": lambda p: O.Adam(p, lr=0.01, weight_decay=0.1),
     "adamw": lambda p: O.AdamW(p, lr=0.01, weight_decay=0.05),
@@ -139,7 +167,7 @@ OPTIMIZERS = {
     "transformers_adamw": lambda p: TransformersAdamW(p, lr=0.01),
     "transformers_adamw_decay": lambda p: TransformersAdamW(p, lr=0.01, weight_decay=0.1),
 }
-STEPS = 25
+STEPS, LONG = 25, 1300
 torch.manual_seed(5)
 xs, ys = torch.randn(STEPS, 16, 8), torch.randn(STEPS, 16, 4)
 put("optim/x", xs)
@@ -157,13 +185,29 @@ for name, make in OPTIMIZERS.items():
             opt.zero_grad()
             F.mse_loss(m(xs[step]), ys[step]).backward()
             if variant:
-                norms.append(nn.utils.clip_grad_norm_(m.parameters(), 0.5).item())
+                norms.append(nn.utils.clip_grad_norm_(m.parameters(), 0.3).item())
                 nn.utils.clip_grad_value_(m.parameters(), 0.1)
             opt.step()
         for key, p in m.state_dict().items():
             put(f"optim/{name}{variant}/{key}", p)
         if variant:
             put(f"optim/{name}{variant}/norms", torch.tensor(norms, dtype=torch.float64))
+
+# Many steps in double precision, where the last bit of every factor shows.
+for name, make in OPTIMIZERS.items():
+    torch.manual_seed(8)
+    p = torch.randn(8, dtype=torch.float64, requires_grad=True)
+    put(f"optim_long/{name}/start", p)
+    opt = make([p])
+    for step in range(LONG):
+        opt.zero_grad()
+        (p * p).sum().backward()
+        opt.step()
+    put(f"optim_long/{name}/end", p)
+    for i, s in opt.state_dict()["state"].items():
+        for key, value in s.items():
+            if key in ("exp_avg", "exp_avg_sq", "momentum_buffer") and value is not None:
+                put(f"optim_long/{name}/{i}.{key}", value)
 
 # Autocast, generators.
 torch.manual_seed(11)
@@ -175,6 +219,20 @@ with torch.autocast("cpu", dtype=torch.bfloat16):
     assert y.dtype == torch.bfloat16
     put("autocast/y", y.float())
     put("autocast/softmax", y.softmax(-1).float())
+# Training under autocast: the cast weights of one step must not serve the next.
+torch.manual_seed(15)
+m = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 4))
+opt = O.SGD(m.parameters(), lr=0.1)
+for step in range(3):
+    opt.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = F.mse_loss(m(x), m(x * 2).detach())
+    loss.backward()
+    opt.step()
+put("autocast/loss", loss)
+for key, p in m.named_parameters():
+    put(f"autocast/train/{key}", p)
+    put(f"autocast/train/grad/{key}", p.grad)
 torch.manual_seed(12)
 put("random/rand", torch.rand(20))
 put("random/randn", torch.randn(20))
@@ -210,5 +268,60 @@ REPR = {
 for name, t in REPR.items():
     out["repr"][name] = repr(t)
 
+
+
+# repr of tensors by recipe, which the Go test follows: every number comes from
+# randn and a seed, so that none has to be stored.
+def drawn(recipe):
+    torch.manual_seed(recipe["seed"])
+    x = torch.randn(recipe["shape"], dtype=torch.float64) * recipe["scale"]
+    if recipe["whole"]:
+        x = x.round()
+    flat = x.view(-1)
+    for value, start, step in recipe["set"]:
+        flat[start::step] = float(value)
+    dtype = getattr(torch, recipe["dtype"])
+    if dtype.is_complex:
+        x = torch.complex(x, x.flip(0) * recipe["imag"] if x.dim() else x * recipe["imag"])
+    elif dtype == torch.bool:
+        x = x > 0
+    elif dtype == torch.uint8:
+        x = x.abs()
+    x = x.to(dtype)
+    return x.requires_grad_() if recipe["grad"] else x
+
+
+def recipes(count):
+    r = random.Random(1)
+    floats = ["float32", "float32", "float32", "float64", "float16", "bfloat16"]
+    ints = ["int64", "int64", "int32", "int16", "int8", "uint8", "bool"]
+    complexes = ["complex64", "complex128"]
+    found = []
+    while len(found) < count:
+        dtype = r.choice(r.choice([floats, floats, floats, ints, complexes]))
+        is_int = dtype in ints
+        shape = [r.choice([0, 1, 1, 2, 3, 5, 6, 7, 8, 20, 120]) for _ in range(r.choice([0, 1, 1, 2, 2, 3, 4]))]
+        if r.random() < 0.1:
+            shape = r.choice([[1001], [1500], [40, 50], [8, 8, 20], [2, 600], [5, 5, 5, 9]])
+        scale = 10.0 ** r.uniform(-9, 9)
+        if is_int or dtype == "float16":
+            scale = 10.0 ** r.uniform(-1, 1.5)
+        kinds = ["nan", "inf", "-inf", "0", "-0.0", "1", "1e-5", "12345.678"]
+        recipe = {
+            "seed": len(found), "shape": shape, "dtype": dtype, "scale": scale,
+            "whole": is_int or r.random() < 0.3,
+            "set": [] if is_int else [[r.choice(kinds), r.randrange(3), r.randrange(1, 9)] for _ in range(r.choice([0, 0, 1, 2]))],
+            "imag": 10.0 ** r.uniform(-3, 3),
+            "grad": not is_int and r.random() < 0.2,
+        }  # fmt: skip
+        if math.prod(shape) > 20000:
+            continue
+        text = repr(drawn(recipe))
+        if len(text) <= (700 if len(found) % 20 else 4000):  # a few long ones
+            found.append(recipe | {"repr": text})
+    return found
+
+
+out["recipes"] = recipes(300)
 path = pathlib.Path(__file__).with_name("fixtures.json")
 path.write_text(json.dumps(out, indent=0, sort_keys=True) + "\n")

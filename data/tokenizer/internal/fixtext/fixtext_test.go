@@ -2,6 +2,7 @@ package fixtext
 
 import (
 	"compress/gzip"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"slices"
@@ -14,17 +15,19 @@ import (
 
 // reference is what testdata/make_reference.py writes, and explains.
 type reference struct {
-	Versions     map[string]string `json:"versions"`
-	Charsets     map[string]string `json:"charsets"`
-	Entities     [][3]string       `json:"entities"`
-	Pairs        map[string]string `json:"pairs"`
-	Bad          []string          `json:"bad"`
-	Sound        []string          `json:"sound"`
-	Fix          map[string]string `json:"fix"`
-	Lower        map[string]string `json:"lower"`
-	LowerStrings [][2]string       `json:"lower_strings"`
-	NFC          [][2]string       `json:"nfc"`
-	Strip        [][2]rune         `json:"strip"`
+	Versions     map[string]string  `json:"versions"`
+	Charsets     map[string]string  `json:"charsets"`
+	Entities     [][3]string        `json:"entities"`
+	Pairs        map[string]string  `json:"pairs"`
+	Bytes        [][3]string        `json:"bytes"`
+	Variants     map[string]*string `json:"variants"`
+	Bad          []string           `json:"bad"`
+	Sound        []string           `json:"sound"`
+	Fix          map[string]string  `json:"fix"`
+	Lower        map[string]string  `json:"lower"`
+	LowerStrings [][2]string        `json:"lower_strings"`
+	NFC          [][2]string        `json:"nfc"`
+	Strip        [][2]rune          `json:"strip"`
 }
 
 func readReference(t *testing.T) reference {
@@ -42,7 +45,7 @@ func readReference(t *testing.T) reference {
 	if err := json.NewDecoder(z).Decode(&r); err != nil {
 		t.Fatal(err)
 	}
-	for name, n := range map[string]int{"charsets": len(r.Charsets), "entities": len(r.Entities), "pairs": len(r.Pairs), "bad": len(r.Bad),
+	for name, n := range map[string]int{"charsets": len(r.Charsets), "entities": len(r.Entities), "pairs": len(r.Pairs), "bytes": len(r.Bytes), "variants": len(r.Variants), "bad": len(r.Bad),
 		"sound": len(r.Sound), "fix": len(r.Fix), "lower": len(r.Lower), "lower_strings": len(r.LowerStrings), "nfc": len(r.NFC), "strip": len(r.Strip)} {
 		if n == 0 {
 			t.Fatalf("testdata/reference.json.gz has no %q", name)
@@ -111,6 +114,35 @@ func TestIsBad(t *testing.T) {
 	}
 	for _, text := range ref.Sound {
 		c.equal(text, false, isBad([]rune(text)))
+	}
+	c.done()
+}
+
+func TestByteRepairs(t *testing.T) {
+	c := check{t: t}
+	for _, b := range readReference(t).Bytes {
+		text, err := hex.DecodeString(b[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.equal(b[0]+" with A0 restored", b[1], hex.EncodeToString(restoreNoBreakSpaces(text)))
+		c.equal(b[0]+" with losses marked", b[2], hex.EncodeToString(markLosses(text)))
+	}
+	c.done()
+}
+
+func TestDecodeVariant(t *testing.T) {
+	c := check{t: t}
+	for in, want := range readReference(t).Variants {
+		text, err := hex.DecodeString(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := decodeVariant(text)
+		c.equal(in+" decodes", want != nil, ok)
+		if want != nil && ok {
+			c.equal(in, *want, string(got))
+		}
 	}
 	c.done()
 }

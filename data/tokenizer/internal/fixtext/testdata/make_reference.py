@@ -9,6 +9,7 @@ data/tokenizer/testdata/compose.py.
 import gzip
 import html
 import importlib.metadata
+import itertools
 import json
 import platform
 import random
@@ -17,6 +18,7 @@ import unicodedata
 
 import ftfy
 import ftfy.badness
+import ftfy.chardata
 import ftfy.fixes
 import regex
 
@@ -69,6 +71,44 @@ def badness():
     return pairs, [s for s in strings if ftfy.badness.is_bad(s)], [s for s in strings if not ftfy.badness.is_bad(s)]
 
 
+def byte_repairs():
+    """Random bytes, of those that the rules tell apart, in hex: [bytes, a0 restored, losses marked]."""
+    r = random.Random(3)
+    leads = [0x41, 0xC1, 0xC2, 0xC3, 0xC4, 0xC5, 0xCE, 0xD0, 0xD9, 0xDF, 0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xED, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5]
+    later = [0x20, 0x20, 0x20, 0x1A, 0x1A, 0x3F, 0x3F, 0x7F, 0x80, 0x84, 0x85, 0x86, 0x9F, 0xA0, 0xA1, 0xAF, 0xB0, 0xBF, 0xC0]
+    texts = set()
+    while len(texts) < 12000:
+        text = b""
+        for _ in range(r.randint(1, 3)):
+            text += bytes([r.choice(leads)]) + bytes(r.choice(later) for _ in range(r.randint(0, 4)))
+        texts.add(text)
+    # Encoded surrogates with losses: all combinations.
+    lost = (0x1A, 0x3F, 0x80, 0xBF, 0x20)
+    texts |= {bytes((0xED,) + rest) for rest in itertools.product((0x9F, 0xA0, 0xAF, 0xB0), lost, (0xED, 0xEE), (0xAF, 0xB0, 0xBF, 0xC0), lost)}
+    # "à" and what may follow it.
+    for after in (b"", b" ", b"s ", b"s", b"quele", b"quela", b"quilo", b"quel", b"la", b" la"):
+        texts |= {b"\xc3 " + after, b"x\xc3 " + after + b" \xc3 " + after, b"\xe2 \x80\xc3 " + after}
+
+    # As in ftfy: the first repair only where its pattern is found at all.
+    def restore(b):
+        return ftfy.fixes.restore_byte_a0(b) if ftfy.chardata.ALTERED_UTF8_RE.search(b) else b
+
+    return [[t.hex(), restore(t).hex(), ftfy.fixes.replace_lossy_sequences(t).hex()] for t in sorted(texts)]
+
+
+def variants():
+    """Bytes near the two variants of UTF-8, in hex, with their decoding or null."""
+    r = random.Random(4)
+    out = {}
+    while len(out) < 6000:
+        t = b"".join(r.choice([b"\xed", b"\xed\xa0\xbd\xed\xb8\x80", b"\xed\xa0\xbd", b"\xed\xb8", b"\xed\x9f\xbf", b"\xc0", b"\xc0\x80", b"\xa0", b"\x80", b"\xb8", b"\n", b"a", b"\xf0\x9f\x98\x80", b"\xc3\xa9"]) for _ in range(r.randint(1, 6)))
+        try:
+            out[t.hex()] = t.decode("utf-8-variants")
+        except UnicodeDecodeError:
+            out[t.hex()] = None
+    return out
+
+
 def main():
     pairs, bad, sound = badness()
     r = random.Random(2)
@@ -81,6 +121,8 @@ def main():
         "charsets": {c: bytes(range(256)).decode(c) for c in CHARSETS},
         "entities": entities(),
         "pairs": pairs,
+        "bytes": byte_repairs(),
+        "variants": variants(),
         "bad": bad,
         "sound": sound,
         "fix": changes(ftfy.fix_text),

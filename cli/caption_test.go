@@ -1,0 +1,229 @@
+package cli_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"cyclecap/data/photo"
+	"cyclecap/data/tokenizer"
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
+	"cyclecap/nets/cyclegan"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
+	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// caption puts the small networks before args.
+func caption(args ...string) []string {
+	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6"}, args...)
+}
+
+// library captions photos by the packages, in one batch, without the command.
+func library(t *testing.T, paths []string, o clipcap.Options) []captionLine {
+	t.Helper()
+	var lines []captionLine
+	err := torch.Scope(func() error {
+		sd, quick, err := weights.LoadCLIP(clipF)
+		if err != nil {
+			return err
+		}
+		c, err := clip.Load(sd, !quick)
+		if err != nil {
+			return err
+		}
+		if sd, err = weights.LoadGPT2(gptF); err != nil {
+			return err
+		}
+		g, err := gpt2.Load(sd)
+		if err != nil {
+			return err
+		}
+		if sd, _, err = weights.LoadDecoder(mapperF); err != nil {
+			return err
+		}
+		m, err := clipcap.LoadMapper(sd, g.Config.NEmbd)
+		if err != nil {
+			return err
+		}
+		if sd, err = weights.LoadGenerator(genF); err != nil {
+			return err
+		}
+		gen, err := cyclegan.LoadGenerator(sd)
+		if err != nil {
+			return err
+		}
+		pixels, err := pixelsOf(paths)
+		if err != nil {
+			return err
+		}
+		torch.InferenceMode(func() {
+			d := clipcap.Model{Mapper: m, GPT2: g}
+			features := c.EncodeImage(torch.FromSlice(pixels, int64(len(paths)), 3, 32, 32))
+			direct, translated := d.Generate(features, o), d.Generate(gen.Forward(features), o)
+			for i, p := range paths {
+				for k, caption := range []clipcap.Caption{direct[i][0], translated[i][0]} {
+					var ids []int
+					for _, id := range caption.Tokens {
+						ids = append(ids, int(id))
+					}
+					text, e := tokenizer.GPT2().Decode(ids)
+					if e != nil {
+						err = e
+					}
+					lines = append(lines, captionLine{p, []string{"direct", "textualised"}[k], strings.TrimSpace(text), caption.Tokens, caption.LogProb})
+				}
+			}
+		})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func pixelsOf(paths []string) ([]float32, error) {
+	pre := photo.CLIP(32)
+	pixels := make([]float32, len(paths)*pre.Len())
+	for i, p := range paths {
+		img, err := photo.Decode(p)
+		if err == nil {
+			err = pre.Into(pixels[i*pre.Len():(i+1)*pre.Len()], img)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return pixels, nil
+}
+
+func TestCaptionEqualsTheLibrary(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		o    clipcap.Options
+	}{
+		{nil, clipcap.Options{Method: clipcap.Greedy}},
+		{[]string{"--decode", "top-p"}, clipcap.Options{Method: clipcap.TopP}},
+		{[]string{"--decode", "beam", "--beam", "3"}, clipcap.Options{Method: clipcap.Beam, Beam: 3}},
+		{[]string{"--decode", "sample", "--seed", "7", "--top-k", "20", "--top-p", "0.9", "--temperature", "1.5"},
+			clipcap.Options{Method: clipcap.Sample, Seed: 7, TopK: 20, TopP: 0.9, Temperature: 1.5}},
+	} {
+		t.Run(string(c.o.Method), func(t *testing.T) {
+			c.o.MaxTokens, c.o.Stop = 6, 13
+			args := append(caption("--generator", genF, "--json"), c.args...)
+			got := captionLines(t, ok(t, append(args, photos[:3]...)...))
+			if diff := cmp.Diff(library(t, photos[:3], c.o), got); diff != "" {
+				t.Errorf("caption differs from the packages (-packages +command):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCaptionText(t *testing.T) {
+	lines := captionLines(t, ok(t, caption("--json", photos[0], photos[1])...))
+	if n := len(lines); n != 2 || lines[0].Pipeline != "direct" {
+		t.Fatalf("%d lines without a generator, pipeline %q; want 2, direct", n, lines[0].Pipeline)
+	}
+	// A line each for people: what is no text for a terminal becomes blanks.
+	want := ""
+	for _, l := range lines {
+		want += l.File + ": " + blanks(l.Caption) + "\n"
+	}
+	if diff := cmp.Diff(want, ok(t, caption(photos[0], photos[1])...)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	out := ok(t, caption("--generator", genF, photos[0])...)
+	if !strings.HasPrefix(out, photos[0]+" (direct): ") || !strings.Contains(out, "\n"+photos[0]+" (textualised): ") {
+		t.Errorf("both pipelines, named, are wanted:\n%s", out)
+	}
+}
+
+func blanks(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// A decoder's file may hold its GPT-2.
+func TestCaptionWholeDecoder(t *testing.T) {
+	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--max-tokens", "6", "--json", photos[0]}
+	whole := ok(t, args...)
+	if n := len(captionLines(t, whole)); n != 1 {
+		t.Fatalf("%d captions", n)
+	}
+	r := run("", append(args, "--gpt2", gptF)...)
+	if r.code != 0 || r.out != whole {
+		t.Errorf("with a --gpt2 that isn't needed: exit code %d, caption %q, want 0 and %q", r.code, r.out, whole)
+	}
+	r.says(t, 1, "--gpt2", "decoder-whole.pt")
+	if out := ok(t, "caption", "--clip", clipF, "--decoder", small+"decoder-mlp.pt", "--gpt2", gptF, "--max-tokens", "6", "--json", photos[0]); len(captionLines(t, out)) != 1 {
+		t.Errorf("the MLP mapper gave %q", out)
+	}
+}
+
+// The tokens that are drawn depend on the seed, and not on what is computed
+// beside them.
+func TestSampleDependsOnTheSeedAlone(t *testing.T) {
+	sample := func(seed, batch int) []captionLine {
+		return captionLines(t, ok(t, append(caption("--json", "--decode", "sample", "--temperature", "2",
+			"--seed", fmt.Sprint(seed), "--batch", fmt.Sprint(batch)), photos...)...))
+	}
+	// Another batch size changes low-order bits of the log-probabilities.
+	close := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-4*math.Abs(a) })
+	first := sample(3, 16)
+	if diff := cmp.Diff(first, sample(3, 16)); diff != "" {
+		t.Errorf("the same seed gives other captions:\n%s", diff)
+	}
+	for _, batch := range []int{1, 2} {
+		if diff := cmp.Diff(first, sample(3, batch), close); diff != "" {
+			t.Errorf("--batch %d gives other captions:\n%s", batch, diff)
+		}
+	}
+	if cmp.Equal(first, sample(4, 16), close) {
+		t.Error("another seed gives the same captions")
+	}
+}
+
+func TestCaptionTakesOptionsAnywhere(t *testing.T) {
+	want := ok(t, caption("--json", photos[0], photos[1])...)
+	for _, args := range [][]string{
+		{photos[0], photos[1], "--json"},
+		{photos[0], "--json", photos[1]},
+		{"--json", "--", photos[0], photos[1]},
+		{"--json=true", "--batch=1", photos[0], photos[1]},
+	} {
+		got := captionLines(t, ok(t, caption(args...)...))
+		for i, l := range captionLines(t, want) {
+			if len(got) != 2 || cmp.Diff(l.Tokens, got[i].Tokens) != "" || l.File != got[i].File {
+				t.Errorf("%q gave %v, want as %s", args, got, want)
+			}
+		}
+	}
+}
+
+func TestCaptionBF16(t *testing.T) {
+	for _, l := range captionLines(t, ok(t, caption("--dtype", "bf16", "--json", photos[0])...)) {
+		if len(l.Tokens) == 0 || !(l.LogProb < 0) {
+			t.Errorf("no caption: %+v", l)
+		}
+	}
+}
+
+// Without --max-tokens a GPT-2 with less room than ClipCap's 67 gives what it
+// has; asked for more it says so.
+func TestCaptionRoom(t *testing.T) {
+	base := []string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--json", photos[0]}
+	if n := len(captionLines(t, ok(t, base...))[0].Tokens); n < 1 || n > 61 {
+		t.Errorf("%d tokens", n)
+	}
+	run("", append(base, "--max-tokens", "62")...).fails(t, 2, "--max-tokens 62", "61")
+	ok(t, append(base, "--max-tokens", "61")...)
+}

@@ -1,0 +1,222 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// tensors gives all tensors of a file as f64, by name, and its types.
+func tensors(t *testing.T, path string) (values map[string][]float64, types map[string]string) {
+	t.Helper()
+	values, types = map[string][]float64{}, map[string]string{}
+	err := torch.Scope(func() error {
+		f, err := weights.Open(path)
+		if err != nil {
+			return err
+		}
+		sd, err := f.Load()
+		if err != nil {
+			return err
+		}
+		defer sd.Close()
+		for _, name := range sd.Names() {
+			x, _ := sd.Get(name)
+			values[name] = torch.ToSlice[float64](x)
+			types[name] = fmt.Sprint(x.DType(), x.Shape())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return values, types
+}
+
+// There and back again, all formats: the same names, types and numbers.
+func TestConvertRoundTrip(t *testing.T) {
+	for _, in := range []string{"clip.pt", "clip-archive.pt", "gpt2-old.bin", "gpt2", "decoder-whole.pt", "generator.pt"} {
+		t.Run(in, func(t *testing.T) {
+			dir := t.TempDir()
+			a, b, c := filepath.Join(dir, "a.safetensors"), filepath.Join(dir, "b.pt"), filepath.Join(dir, "c.bin")
+			ok2(t, "a.safetensors", "convert", small+in, a)
+			ok2(t, "b.pt", "convert", a, b)
+			ok2(t, "c.bin", "convert", small+in, c)
+			want, types := tensors(t, small+in)
+			for _, p := range []string{a, b, c} {
+				got, gotTypes := tensors(t, p)
+				if diff := cmp.Diff(types, gotTypes); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", filepath.Base(p), diff)
+				}
+				if !cmp.Equal(want, got) {
+					t.Errorf("%s: other numbers", filepath.Base(p))
+				}
+			}
+			if diff := cmp.Diff([]string{"a.safetensors", "b.pt", "c.bin"}, listing(t, dir)); diff != "" {
+				t.Errorf("files:\n%s", diff)
+			}
+		})
+	}
+}
+
+// ok2 is ok for what says what it wrote, on standard error.
+func ok2(t *testing.T, says string, args ...string) {
+	t.Helper()
+	r := run("", args...)
+	if r.code != 0 || r.out != "" || !strings.Contains(r.err, says) {
+		t.Fatalf("cyclecap %s: exit code %d, output %q, standard error %q", strings.Join(args, " "), r.code, r.out, r.err)
+	}
+}
+
+func TestConvertNames(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	// A CLIP of transformers' under OpenAI's names gives the same features.
+	ok2(t, "clip.pt", "convert", "--names", "openai", small+"clip-transformers", at("clip.pt"))
+	if s := inspect(t, at("clip.pt")).Scheme; s != "OpenAI CLIP" {
+		t.Errorf("scheme %q", s)
+	}
+	for i, c := range []string{small + "clip-transformers", at("clip.pt")} {
+		ok(t, "features", "--clip", c, "--images", photos[0], photos[1], "-o", at(fmt.Sprint(i, ".safetensors")))
+	}
+	// The projection is a transposed view of transformers' and a matrix of its
+	// own in the new file: other kernels, other low-order bits.
+	a, b := readFeatures(t, at("0.safetensors")).values, readFeatures(t, at("1.safetensors")).values
+	if diff := cmp.Diff(a, b, cmp.Comparer(func(x, y float32) bool { return math.Abs(float64(x-y)) <= 1e-5 })); diff != "" {
+		t.Errorf("features under other names differ:\n%s", diff)
+	}
+	// An old GPT-2 loses its buffers and its tied head.
+	ok2(t, "gpt.safetensors", "convert", small+"gpt2-old.bin", at("gpt.safetensors"), "--names", "transformers")
+	got, _ := tensors(t, at("gpt.safetensors"))
+	for name := range got {
+		if strings.HasPrefix(name, "transformer.") || strings.HasSuffix(name, ".attn.bias") || name == "lm_head.weight" {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	// The mapper of a whole model, alone, and the captions it leads to.
+	ok2(t, "mapper.pt", "convert", "--names", "clipcap", small+"decoder-whole.pt", at("mapper.pt"))
+	if s := inspect(t, at("mapper.pt")).Scheme; s != "ClipCap mapper" {
+		t.Errorf("scheme %q", s)
+	}
+	r := run("", "convert", "--names", "openai", small+"decoder.pt", at("no.pt"))
+	r.fails(t, 1, "decoder.pt", "a CLIP is needed", "ClipCap mapper")
+	run("", "convert", "--names", "klingon", clipF, at("no.pt")).fails(t, 2, "--names klingon", "openai")
+	for _, f := range listing(t, dir) {
+		if strings.Contains(f, "no.pt") || strings.HasSuffix(f, ".tmp") {
+			t.Errorf("%s was left", f)
+		}
+	}
+}
+
+func TestConvertPrecision(t *testing.T) {
+	for _, dtype := range []string{"bf16", "f16", "f32"} {
+		out := filepath.Join(t.TempDir(), "x.pt")
+		ok2(t, "x.pt", "convert", "--dtype", dtype, small+"gpt2-old.bin", out)
+		long := map[string]string{"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[dtype]
+		want, before := tensors(t, small+"gpt2-old.bin")
+		got, types := tensors(t, out)
+		bits := map[string]float64{"bf16": 1. / 256, "f16": 1. / 2048, "f32": 0}[dtype]
+		for name, values := range want {
+			if strings.HasPrefix(before[name], "float") != strings.HasPrefix(types[name], long) {
+				t.Errorf("%s: %s became %s", name, before[name], types[name])
+			}
+			for i, v := range values {
+				if d := got[name][i] - v; d*d > (bits*v)*(bits*v)+1e-12 {
+					t.Fatalf("%s: %g became %g", name, v, got[name][i])
+				}
+			}
+		}
+		// The head is tied to the embeddings, and stays so.
+		storages := map[string]int64{}
+		for _, e := range must[*weights.File](t)(weights.Open(out)).Entries {
+			if e.Name == "lm_head.weight" || strings.HasSuffix(e.Name, "wte.weight") {
+				storages[e.Storage] = e.Offset
+			}
+		}
+		if len(storages) != 1 {
+			t.Errorf("%s: the tied head became a tensor of its own", dtype)
+		}
+	}
+	dir := t.TempDir()
+	run("", "convert", "--dtype", "f8", clipF, filepath.Join(dir, "x.pt")).fails(t, 2, "--dtype f8", "bf16")
+	empty(t, dir)
+}
+
+// inspection is the contract of inspect --json.
+type inspection struct {
+	File, Format, Scheme, Description, Root string
+	Ignored                                 []string
+	Metadata                                map[string]string
+	Bytes                                   int64
+	Tensors                                 []struct {
+		Name, DType string
+		Shape       []int64
+		Bytes       int64
+	}
+}
+
+func inspect(t *testing.T, path string) (i inspection) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(ok(t, "inspect", "--json", path)))
+	if err := d.Decode(&i); err != nil {
+		t.Fatal(err)
+	}
+	if d.More() {
+		t.Errorf("more than one JSON value")
+	}
+	return i
+}
+
+func TestInspect(t *testing.T) {
+	for _, c := range []struct {
+		file, format, scheme, about string
+		count                       int
+	}{
+		{"clip.pt", "PyTorch (zip)", "OpenAI CLIP", "patches of 8", 62},
+		{"clip-archive.pt", "TorchScript", "OpenAI CLIP", "patches of 8", 65},
+		{"gpt2", "safetensors", "transformers GPT-2", "300 tokens", 28},
+		{"gpt2-old.bin", "PyTorch (before 1.6)", "transformers GPT-2", "2 layers", 33},
+		{"decoder.pt", "PyTorch (zip)", "ClipCap mapper", "prefix of 4", 27},
+		{"decoder-mlp.pt", "PyTorch (zip)", "ClipCap mapper", "MLP", 4},
+		{"decoder-whole.pt", "PyTorch (zip)", "ClipCap model", "width 64", 60},
+		{"generator.pt", "PyTorch (zip)", "CycleGAN generator", "width 64", 8},
+	} {
+		t.Run(c.file, func(t *testing.T) {
+			i := inspect(t, small+c.file)
+			if i.Format != c.format || i.Scheme != c.scheme || !strings.Contains(i.Description, c.about) || len(i.Tensors) != c.count {
+				t.Errorf("format %q, scheme %q, description %q, %d tensors; want %q, %q, …%s…, %d", i.Format, i.Scheme, i.Description, len(i.Tensors), c.format, c.scheme, c.about, c.count)
+			}
+			table := ok(t, "inspect", small+c.file)
+			for _, e := range i.Tensors {
+				n := int64(1)
+				for _, d := range e.Shape {
+					n *= d
+				}
+				size := map[string]int64{"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}[e.DType]
+				if size == 0 || e.Bytes != n*size {
+					t.Errorf("%s: %d bytes for %s %v", e.Name, e.Bytes, e.DType, e.Shape)
+				}
+				row := ""
+				for line := range strings.Lines(table) {
+					if f := strings.Fields(line); len(f) > 2 && f[0] == e.Name {
+						row = line
+					}
+				}
+				if !strings.Contains(row, e.DType) || !strings.Contains(row, strings.ReplaceAll(fmt.Sprint(e.Shape), " ", ", ")) {
+					t.Errorf("the table's row of %s is %q", e.Name, row)
+				}
+			}
+			if !strings.Contains(table, fmt.Sprintf("%d tensors", c.count)) || !strings.Contains(table, c.format) {
+				t.Errorf("the table's end:\n%s", table[max(0, len(table)-300):])
+			}
+		})
+	}
+}

@@ -1,0 +1,205 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"cyclecap/cli"
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The networks of these tests are small and random, but real files that
+// Python's implementations wrote (internal/parity).
+const (
+	small   = "../internal/parity/testdata/small/"
+	clipF   = small + "clip.pt" // photos of 32 pixels, features of width 64, 256 tokens
+	mapperF = small + "decoder.pt"
+	gptF    = small + "gpt2"
+	genF    = small + "generator.pt"
+)
+
+var photos = []string{
+	"../testdata/photos/000000084284.jpg", "../testdata/photos/000000114174.jpg", "../testdata/photos/000000126107.jpg",
+	"../testdata/photos/000000129648.jpg", "../testdata/photos/000000159269.jpg",
+}
+
+// scratch is the folder of this run, for what several tests share.
+var scratch string
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "cyclecap-cli-*"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(scratch)
+	os.Exit(code)
+}
+
+// textCLIP is a CLIP with the whole vocabulary, which the small fixtures lack,
+// and random weights.
+var textCLIP = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "text-clip.pt")
+	return path, torch.Scope(func() error {
+		torch.ManualSeed(1)
+		m := clip.New(clip.Config{EmbedDim: 64, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 1,
+			Context: 16, Vocab: 49408, TextWidth: 64, TextHeads: 1, TextDepth: 2})
+		defer nn.Close(m)
+		return weights.Save(context.Background(), path, nn.StateDictOf(m))
+	})
+})
+
+func must[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// result is what a command line did.
+type result struct {
+	code     int
+	out, err string
+}
+
+func run(stdin string, args ...string) result {
+	var out, errs bytes.Buffer
+	code := cli.Main(append([]string{"cyclecap"}, args...), strings.NewReader(stdin), &out, &errs)
+	return result{code, out.String(), errs.String()}
+}
+
+// ok runs what has to succeed, in silence, and gives its output.
+func ok(t *testing.T, args ...string) string {
+	t.Helper()
+	r := run("", args...)
+	if r.code != 0 {
+		t.Fatalf("cyclecap %s: exit code %d\n%s", strings.Join(args, " "), r.code, r.err)
+	}
+	return r.out
+}
+
+// fails checks an error: its exit code, one line that begins with the
+// program's name and has all of the words, and nothing else.
+func (r result) fails(t *testing.T, code int, words ...string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit code %d, want %d", r.code, code)
+	}
+	if r.out != "" {
+		t.Errorf("standard output has %.300q, want nothing", r.out)
+	}
+	r.says(t, 1, words...)
+}
+
+// says checks standard error: so many lines, and among them the words.
+func (r result) says(t *testing.T, lines int, words ...string) {
+	t.Helper()
+	if n := strings.Count(r.err, "\n"); n != lines || !strings.HasSuffix(r.err, "\n") {
+		t.Errorf("standard error has %d lines, want %d:\n%s", n, lines, r.err)
+	}
+	for line := range strings.Lines(r.err) {
+		if !strings.HasPrefix(line, "cyclecap: ") {
+			t.Errorf("a line of standard error doesn't begin with the program's name: %q", line)
+		}
+		if len(line) > 600 {
+			t.Errorf("a line of %d bytes: %.200q…", len(line), line)
+		}
+		for _, c := range strings.TrimSuffix(line, "\n") {
+			if c < ' ' {
+				t.Errorf("a control character in %q", line)
+			}
+		}
+	}
+	for _, w := range words {
+		if !strings.Contains(r.err, w) {
+			t.Errorf("standard error lacks %q:\n%s", w, r.err)
+		}
+	}
+	for _, w := range []string{"internal error", "goroutine", "panic", "0x0", "%!", "photo: ", "tokenizer: "} {
+		if strings.Contains(r.err, w) {
+			t.Errorf("standard error speaks of %q:\n%s", w, r.err)
+		}
+	}
+}
+
+// listing gives all files below a folder, the hidden ones too.
+func listing(t *testing.T, dir string) []string {
+	t.Helper()
+	list := []string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && path != dir {
+			rel, _ := filepath.Rel(dir, path)
+			list = append(list, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// empty checks that a command left nothing in a folder.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if diff := cmp.Diff([]string{}, listing(t, dir)); diff != "" {
+		t.Errorf("something was written (-want +got):\n%s", diff)
+	}
+}
+
+func put(t *testing.T, path string, data []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// captionLine is the contract of caption --json; what it doesn't name is an
+// error.
+type captionLine struct {
+	File     string  `json:"file"`
+	Pipeline string  `json:"pipeline"`
+	Caption  string  `json:"caption"`
+	Tokens   []int64 `json:"tokens"`
+	LogProb  float64 `json:"logprob"`
+}
+
+func captionLines(t *testing.T, out string) []captionLine {
+	t.Helper()
+	var list []captionLine
+	for line := range strings.Lines(out) {
+		var keys map[string]any
+		if err := json.Unmarshal([]byte(line), &keys); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		for _, k := range []string{"file", "pipeline", "caption", "tokens", "logprob"} {
+			if keys[k] == nil {
+				t.Errorf("%s is missing or null in %s", k, line)
+			}
+		}
+		d := json.NewDecoder(strings.NewReader(line))
+		d.DisallowUnknownFields()
+		var l captionLine
+		if err := d.Decode(&l); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		list = append(list, l)
+	}
+	return list
+}

@@ -1,0 +1,62 @@
+package nn_test
+
+import (
+	"math"
+	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// A packed layer gives the plain one's numbers up to rounding, and holds its
+// weight only once.
+func TestPack(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		dtype torch.DType
+		bias  bool
+		rows  []int64
+		limit float64 // of the largest value
+	}{
+		{"f32", torch.Float32, true, []int64{1, 5}, 1e-6},
+		{"f32 many rows", torch.Float32, true, []int64{7, 80}, 1e-6},
+		{"f32 without bias", torch.Float32, false, []int64{16}, 1e-6},
+		{"bf16", torch.BFloat16, true, []int64{3, 16}, 1.0 / 128},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			alive := torch.Alive()
+			err := torch.Scope(func() error {
+				torch.ManualSeed(1)
+				m := nn.Linear(768, 2304, test.bias)
+				defer nn.Close(m)
+				nn.To(m, torch.WithDType(test.dtype))
+				x := torch.Randn(append(test.rows, 768)).To(torch.WithDType(test.dtype))
+				torch.InferenceMode(func() {
+					want := torch.ToSlice[float64](m.Forward(x))
+					nn.Pack(m)
+					got := torch.ToSlice[float64](m.Forward(x))
+					if len(got) != len(want) {
+						t.Fatalf("%d values, want %d", len(got), len(want))
+					}
+					var off, largest float64
+					for i := range want {
+						off, largest = max(off, math.Abs(got[i]-want[i])), max(largest, math.Abs(want[i]))
+					}
+					if !(off <= test.limit*largest) {
+						t.Errorf("a packed layer is off by %g of %g", off, largest)
+					}
+				})
+				if _, ok := nn.StateDictOf(m).Get("weight"); ok {
+					t.Error("the plain weight is still there")
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now := torch.Alive(); now != alive {
+				t.Errorf("%d tensors are alive after, %d before", now, alive)
+			}
+		})
+	}
+}
