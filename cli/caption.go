@@ -15,6 +15,7 @@ import (
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -143,7 +144,7 @@ func loadPipeline(c *cli.Context, on compute) (*pipeline, error) {
 	clipPath, decoderPath, gptPath, generatorPath := c.Path("clip"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator")
 	p := &pipeline{on: on}
 	var err error
-	if p.clip, err = loadCLIP(clipPath, on); err != nil {
+	if p.clip, err = loadCLIP(clipPath, on, true); err != nil {
 		return nil, err
 	}
 	mapper, gpt, err := weights.LoadDecoder(decoderPath)
@@ -204,7 +205,8 @@ func misfit(path string, want int64, clipPath string, got int64) error {
 	return fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", path, want, clipPath, got)
 }
 
-func loadCLIP(path string, on compute) (*clip.Model, error) {
+// loadCLIP reads a CLIP for photos or for texts; the other encoder is freed.
+func loadCLIP(path string, on compute, images bool) (*clip.Model, error) {
 	sd, quick, err := weights.LoadCLIP(path)
 	if err != nil {
 		return nil, err
@@ -213,6 +215,15 @@ func loadCLIP(path string, on compute) (*clip.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if images {
+		nn.Close(m.Transformer)
+		nn.Close(m.TokenEmbedding)
+		m.Transformer, m.TokenEmbedding = nil, nil
+	} else {
+		nn.Close(m.Visual)
+		m.Visual = nil
+	}
+	torch.ReleaseMemory()
 	on.convert(m)
 	return m, nil
 }
@@ -229,12 +240,13 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 	size := int(p.clip.Config.ImageSize)
 	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
 	defer bar.finish()
-	failed, seed := 0, o.Seed
+	failed, done, seed := 0, 0, o.Seed
 	for b, err := range photo.Load(c.Context, paths, photo.CLIP(size), decoders(), c.Int("batch")) {
 		if err != nil {
 			return err
 		}
 		failed += reportFailed(bar, b)
+		done += len(b.Index) + len(b.Failed)
 		if len(b.Index) > 0 {
 			var lines []captionLine
 			// Row i of a batch draws with the seed plus i: counted on over the
@@ -242,7 +254,7 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 			o.Seed = seed
 			seed += uint64(len(b.Index))
 			err := torch.Scope(func() (err error) {
-				torch.InferenceMode(func() { lines, err = p.batch(b, paths, size, o) })
+				torch.InferenceMode(func() { lines, err = p.batch(b, paths, size, o, done == len(paths)) })
 				return err
 			})
 			if err != nil {
@@ -265,11 +277,16 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 }
 
 // batch captions the photos of a batch, photo by photo in their order, each by
-// all pipelines.
-func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Options) ([]captionLine, error) {
+// all pipelines. With the last batch CLIP has done its work: its memory is
+// given back before GPT-2's weights are touched.
+func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Options, last bool) ([]captionLine, error) {
 	n := len(b.Index)
 	pixels := torch.FromSlice(b.Pixels, int64(n), 3, int64(size), int64(size)).To(p.on.options()...)
 	features := p.clip.EncodeImage(pixels)
+	if last {
+		nn.Close(p.clip)
+		torch.ReleaseMemory()
+	}
 	names := []string{"direct"}
 	all := [][][]clipcap.Caption{p.decoder.Generate(features, o)}
 	if p.generator != nil {

@@ -18,6 +18,7 @@ func computeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "device", Value: "cpu", Usage: "`DEVICE` to compute on: cpu or cuda:N"},
 		&cli.StringFlag{Name: "dtype", Value: "f32", Usage: "`TYPE` of the weights: f32 (PyTorch's bits) or bf16 (half the memory, faster)"},
+		&cli.BoolFlag{Name: "fast", Usage: "f32 with weights packed for the processor: about twice as fast, other last bits (bf16 is always packed)"},
 		&cli.IntFlag{Name: "threads", Value: 0, Usage: "`N` threads for one operator", DefaultText: "one for each core"},
 	}
 }
@@ -26,6 +27,7 @@ func computeFlags() []cli.Flag {
 type compute struct {
 	device torch.Device
 	dtype  torch.DType
+	packed bool // linear layers compute from packed weights
 }
 
 var devices = regexp.MustCompile(`^(cpu|cuda(:[0-9]{1,4})?)$`)
@@ -54,6 +56,11 @@ func computeOf(c *cli.Context) (compute, error) {
 	if n > 0 {
 		torch.SetNumThreads(n)
 	}
+	// bf16 has no bits of PyTorch's to keep; in f32 they are the default.
+	o.packed = o.device == torch.CPU && (c.Bool("fast") || o.dtype == torch.BFloat16)
+	if c.Bool("fast") && o.device != torch.CPU {
+		note(c, "--fast is about the CPU and changes nothing on %v", o.device)
+	}
 	return o, nil
 }
 
@@ -70,11 +77,14 @@ func (o compute) options() []torch.Option {
 	return []torch.Option{torch.WithDevice(o.device), torch.WithDType(o.dtype)}
 }
 
-// convert brings modules to the device and the precision. Archives in half
-// precision become f32: the CPU computes in that or in bf16.
+// convert brings modules to the device and the precision, and packs them.
+// Archives in half precision become f32: the CPU computes in that or in bf16.
 func (o compute) convert(modules ...any) {
 	for _, m := range modules {
 		nn.To(m, o.options()...)
+		if o.packed {
+			nn.Pack(m)
+		}
 	}
 }
 

@@ -156,7 +156,7 @@ func features(c *cli.Context) error {
 		return err
 	}
 	return torch.Scope(func() error {
-		m, err := loadCLIP(c.Path("clip"), on)
+		m, err := loadCLIP(c.Path("clip"), on, in.kind == "image")
 		if err != nil {
 			return err
 		}
@@ -289,6 +289,6 @@ func (f *featureJob) save(path string) error {
 	}
 	return weights.SaveSafetensors(f.c.Context, path, sd, map[string]string{
 		"kind": f.in.kind, "inputs": string(names), "model": "CLIP " + f.model.Config.String(),
-		"dtype": f.on.dtype.String(), "normalized": fmt.Sprint(f.c.Bool("normalize")), "cyclecap": version(),
+		"dtype": f.on.dtype.String(), "fast": fmt.Sprint(f.on.packed), "normalized": fmt.Sprint(f.c.Bool("normalize")), "cyclecap": version(),
 	})
 }

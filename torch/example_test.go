@@ -1,6 +1,7 @@
 package torch_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -50,10 +51,13 @@ func ExampleScope() {
 		torch.Ones([]int64{2, 3}).MM(torch.Ones([]int64{2, 3}))
 		return nil
 	})
-	fmt.Println(err)
+	var e *torch.Error
+	if errors.As(err, &e) {
+		fmt.Printf("%s(%s): a RuntimeError: %v\n", e.Op, e.Args, e.Kind == torch.RuntimeError)
+	}
 	// Output:
 	// <nil> [7 10 15 22]
-	// mm(float32[2,3], float32[2,3]): mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)
+	// mm(float32[2,3], float32[2,3]): a RuntimeError: true
 }
 
 func ExampleTidy() {

@@ -95,6 +95,16 @@ at::Tensor embedding_dense_backward(const at::Tensor &grad, const at::Tensor &,
   return at::empty({num_weights, grad.size(-1)}, grad.options());
 }
 
+// The loss of logits. The second result is scratch of the CPU's kernel.
+std::tuple<at::Tensor, at::Tensor> log_sigmoid(const at::Tensor &self) {
+  return {at::empty_like(self), at::empty_like(self)};
+}
+
+at::Tensor log_sigmoid_backward(const at::Tensor &, const at::Tensor &self,
+                                const at::Tensor &) {
+  return at::empty_like(self);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(aten, Meta, m) {
@@ -109,4 +119,6 @@ TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("abs.out", TORCH_FN(abs_out));
   m.impl("index_select", TORCH_FN(index_select));
   m.impl("embedding_dense_backward", TORCH_FN(embedding_dense_backward));
+  m.impl("log_sigmoid_forward", TORCH_FN(log_sigmoid));
+  m.impl("log_sigmoid_backward", TORCH_FN(log_sigmoid_backward));
 }
