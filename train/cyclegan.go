@@ -18,6 +18,12 @@ type CycleGANConfig struct {
 	CycleWeight    float64 // of both cycle losses
 	IdentityWeight float64 // of both identity losses, relative to CycleWeight
 	Pool           int     // past fakes shown to the discriminators
+	// BCE takes the binary cross-entropy of Goodfellow et al. 2014 for the
+	// adversarial losses; otherwise they are least-squares.
+	BCE bool
+	// FullDisc leaves the discriminators' losses whole, which are halved
+	// otherwise.
+	FullDisc bool
 }
 
 // DefaultCycleGAN has the CycleGAN paper's defaults (Zhu et al. 2017).
@@ -111,8 +117,8 @@ func (g *CycleGAN) Step(images, texts torch.Tensor) (CycleGANLosses, error) {
 	g.optG.ZeroGrad()
 	idText := g.ToText.Forward(texts).L1Loss(texts).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
 	idImage := g.ToImage.Forward(images).L1Loss(images).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
-	ganText := adversarial(g.TextDisc.Forward(fakeText), 1)
-	ganImage := adversarial(g.ImageDisc.Forward(fakeImage), 1)
+	ganText := c.adversarial(g.TextDisc.Forward(fakeText), 1)
+	ganImage := c.adversarial(g.ImageDisc.Forward(fakeImage), 1)
 	cycleImage := backImage.L1Loss(images).MulScalar(c.CycleWeight)
 	cycleText := backText.L1Loss(texts).MulScalar(c.CycleWeight)
 	ganText.Add(ganImage).Add(cycleImage).Add(cycleText).Add(idText).Add(idImage).Backward()
@@ -121,8 +127,8 @@ func (g *CycleGAN) Step(images, texts torch.Tensor) (CycleGANLosses, error) {
 	// Discriminators.
 	g.freeze(false)
 	g.optD.ZeroGrad()
-	discText := discriminate(g.TextDisc, texts, g.fakeText.query(fakeText))
-	discImage := discriminate(g.ImageDisc, images, g.fakeImage.query(fakeImage))
+	discText := c.discriminate(g.TextDisc, texts, g.fakeText.query(fakeText))
+	discImage := c.discriminate(g.ImageDisc, images, g.fakeImage.query(fakeImage))
 	g.optD.Step()
 
 	for _, v := range []struct {
@@ -143,16 +149,22 @@ func (g *CycleGAN) freeze(on bool) {
 	}
 }
 
-// adversarial is the least-squares loss of scores against a target, 1 for
-// real and 0 for fake.
-func adversarial(scores torch.Tensor, target float64) torch.Tensor {
+// adversarial is the loss of scores against a target, 1 for real and 0 for
+// fake.
+func (c CycleGANConfig) adversarial(scores torch.Tensor, target float64) torch.Tensor {
+	if c.BCE {
+		return scores.BinaryCrossEntropyWithLogits(scores.FullLike(target))
+	}
 	return scores.MseLoss(scores.FullLike(target))
 }
 
-func discriminate(d *cyclegan.Discriminator, real, fake torch.Tensor) torch.Tensor {
-	onReal := adversarial(d.Forward(real), 1)
-	onFake := adversarial(d.Forward(fake.Detach()), 0)
-	loss := onReal.Add(onFake).MulScalar(0.5)
+func (c CycleGANConfig) discriminate(d *cyclegan.Discriminator, real, fake torch.Tensor) torch.Tensor {
+	onReal := c.adversarial(d.Forward(real), 1)
+	onFake := c.adversarial(d.Forward(fake.Detach()), 0)
+	loss := onReal.Add(onFake)
+	if !c.FullDisc {
+		loss = loss.MulScalar(0.5)
+	}
 	loss.Backward()
 	return loss
 }
@@ -173,9 +185,7 @@ func (p *pool) query(fakes torch.Tensor) torch.Tensor {
 		return fakes
 	}
 	n := int(fakes.Size(0))
-	if !p.past.Defined() {
-		p.past = torch.Empty([]int64{int64(p.size), fakes.Size(1)}, torch.WithDevice(fakes.Device())).Keep()
-	}
+	p.make(fakes.Size(1), fakes.Device())
 	coins := torch.ToSlice[float32](torch.Rand([]int64{int64(n)}))
 	places := torch.ToSlice[int64](torch.Randint(0, int64(p.size), []int64{int64(n)}))
 	var out torch.Tensor
@@ -195,6 +205,13 @@ func (p *pool) query(fakes torch.Tensor) torch.Tensor {
 		}
 	})
 	return out
+}
+
+// make takes the pool's memory.
+func (p *pool) make(width int64, d torch.Device) {
+	if !p.past.Defined() {
+		p.past = torch.Zeros([]int64{int64(p.size), width}, torch.WithDevice(d)).Keep()
+	}
 }
 
 func (p *pool) close() { p.past.Close() }

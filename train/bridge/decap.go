@@ -1,0 +1,65 @@
+package bridge
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"cyclecap/torch"
+	"cyclecap/train"
+)
+
+// decap is DeCap's projection (Li et al. 2023, section 3.3): the image feature
+// becomes the sum of a memory of text features, weighted by the softmax of
+// their cosines over a temperature.
+var _ = register(Bridge{
+	Name: "decap", Title: "DeCap memory", Decoder: OfTexts,
+	Fit: func(e Env) (Transform, error) {
+		memory, err := sample(e.Texts, e.Memory, e.Seed)
+		if err != nil {
+			return nil, err
+		}
+		memory = train.Normalize(memory).Keep() // [m, width]
+		return func(x torch.Tensor) torch.Tensor {
+			// The softmax runs over the memory block by block, so that no
+			// table of all photos and all texts is made.
+			x = train.Normalize(x)
+			n, m := x.Size(0), memory.Size(0)
+			const part = 65536
+			top := torch.Full([]int64{n, 1}, math.Inf(-1))
+			for at := int64(0); at < m; at += part {
+				top = torch.Tidy(func() torch.Tensor {
+					cos := x.MM(memory.Narrow(0, at, min(part, m-at)).T())
+					return top.Maximum(cos.Amax(torch.WithDim([]int64{1}), torch.WithKeepdim(true)))
+				})
+			}
+			sum := torch.Zeros([]int64{n, memory.Size(1)})
+			for at := int64(0); at < m; at += part {
+				sum = torch.Tidy(func() torch.Tensor {
+					rows := memory.Narrow(0, at, min(part, m-at))
+					w := x.MM(rows.T()).Sub(top).DivScalar(e.Temperature).Exp()
+					return sum.Add(w.MM(rows))
+				})
+			}
+			return e.rescale(sum) // the softmax's denominator falls away
+		}, nil
+	},
+})
+
+// sample gives n rows (0: all) in their order, chosen by a seed.
+func sample(f train.Features, n int, seed uint64) (torch.Tensor, error) {
+	total := f.Len()
+	rows := make([]int32, total)
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	if n > 0 && n < total {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		rng.Shuffle(total, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+		rows = rows[:n]
+	}
+	data := make([]float32, len(rows)*f.Width())
+	if err := f.Read(rows, data); err != nil {
+		return torch.Tensor{}, err
+	}
+	return torch.FromSlice(data, int64(len(rows)), int64(f.Width())), nil
+}

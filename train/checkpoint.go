@@ -1,0 +1,194 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/torch/optim"
+	"cyclecap/weights"
+)
+
+// Parts is what training changes.
+type Parts struct {
+	// Modules by the name that leads those of their tensors.
+	Modules map[string]any
+	// Optimizers by name.
+	Optimizers map[string]optim.Optimizer
+	// Tensors and Counters are what there is beside them.
+	Tensors  map[string]torch.Tensor
+	Counters map[string]*int
+}
+
+// checkpoint says what a checkpoint is of. It is kept as metadata of a
+// safetensors file; the tensors are the parts' and the random generator's.
+type checkpoint struct {
+	Kind     string
+	Config   string
+	Step     int
+	Best     float64        // validation loss; +Inf before the first
+	Counters map[string]int // Parts.Counters
+	// Steps has the step count of each of an optimizer's parameters.
+	Steps map[string][]int64
+}
+
+const checkpointKey = "cyclecap.checkpoint"
+
+// MarshalJSON writes Best as text, since JSON has no infinity.
+func (c checkpoint) MarshalJSON() ([]byte, error) {
+	type plain checkpoint
+	best := strconv.FormatFloat(c.Best, 'g', -1, 64)
+	c.Best = 0
+	return json.Marshal(struct {
+		plain
+		Best string
+	}{plain(c), best})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (c *checkpoint) UnmarshalJSON(b []byte) error {
+	type plain checkpoint
+	in := struct {
+		*plain
+		Best string
+	}{plain: (*plain)(c)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	var err error
+	c.Best, err = strconv.ParseFloat(in.Best, 64)
+	return err
+}
+
+// saveCheckpoint writes atomically: the former file is there until the new one
+// is whole and on disk.
+func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) error {
+	return torch.Scope(func() error {
+		sd := nn.NewStateDict()
+		for _, name := range slices.Sorted(maps.Keys(p.Modules)) {
+			m := nn.StateDictOf(p.Modules[name])
+			for _, n := range m.Names() {
+				t, _ := m.Get(n)
+				sd.Add(name+"."+n, t)
+			}
+		}
+		c.Steps = map[string][]int64{}
+		for _, name := range slices.Sorted(maps.Keys(p.Optimizers)) {
+			o := p.Optimizers[name]
+			for i, s := range o.State() {
+				c.Steps[name] = append(c.Steps[name], s.Step)
+				for k, t := range s.Tensors {
+					sd.Add(fmt.Sprintf("optimizer.%s.%d.%s", name, i, o.StateNames()[k]), t)
+				}
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(p.Tensors)) {
+			sd.Add(name, p.Tensors[name])
+		}
+		c.Counters = map[string]int{}
+		for name, v := range p.Counters {
+			c.Counters[name] = *v
+		}
+		sd.Add("random", torch.FromSlice(torch.DefaultGenerator(torch.CPU).State()))
+		meta, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		return weights.SaveSafetensors(ctx, path, sd, map[string]string{checkpointKey: string(meta)})
+	})
+}
+
+// loadCheckpoint puts a checkpoint's contents into parts.
+func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error) {
+	f, err := weights.Open(path)
+	if err != nil {
+		return c, err
+	}
+	meta, ok := f.Meta[checkpointKey]
+	if !ok {
+		return c, fmt.Errorf("%s: these are weights and no checkpoint of training", path)
+	}
+	if err := json.Unmarshal([]byte(meta), &c); err != nil {
+		return c, fmt.Errorf("%s: what it says of itself can't be read: %w", path, err)
+	}
+	if c.Kind != kind {
+		return c, fmt.Errorf("%s is a checkpoint of a %s, not of a %s", path, c.Kind, kind)
+	}
+	if c.Config != config {
+		return c, fmt.Errorf("%s was trained with other settings or data: put them back to continue it, or remove its folder to begin anew", path)
+	}
+	sd, err := f.Load()
+	if err != nil {
+		return c, err
+	}
+	defer sd.Close()
+	err = torch.Scope(func() error {
+		for name, m := range p.Modules {
+			own := nn.StateDictOf(m)
+			for _, n := range own.Names() {
+				t, _ := own.Get(n)
+				if err := restore(sd, name+"."+n, t); err != nil {
+					return err
+				}
+			}
+		}
+		for name, t := range p.Tensors {
+			if err := restore(sd, name, t); err != nil {
+				return err
+			}
+		}
+		for name, o := range p.Optimizers {
+			states := make([]optim.ParamState, len(c.Steps[name]))
+			for i := range states {
+				states[i].Step = c.Steps[name][i]
+				for _, n := range o.StateNames() {
+					t, ok := sd.Get(fmt.Sprintf("optimizer.%s.%d.%s", name, i, n))
+					if !ok {
+						if states[i].Step == 0 {
+							break // no step yet: no state
+						}
+						return fmt.Errorf("the state %s of parameter %d of optimizer %s is missing", n, i, name)
+					}
+					states[i].Tensors = append(states[i].Tensors, t.Clone().Keep())
+				}
+			}
+			if err := o.SetState(states); err != nil {
+				return err
+			}
+		}
+		random, ok := sd.Get("random")
+		if !ok {
+			return fmt.Errorf("the state of the random generator is missing")
+		}
+		for name, v := range p.Counters {
+			*v = c.Counters[name]
+		}
+		return torch.DefaultGenerator(torch.CPU).SetState(torch.ToSlice[uint8](random))
+	})
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	if c.Step < 0 || math.IsNaN(c.Best) {
+		return c, fmt.Errorf("%s: step %d is none", path, c.Step)
+	}
+	return c, nil
+}
+
+// restore copies a tensor of a file into one of training.
+func restore(sd *nn.StateDict, name string, to torch.Tensor) error {
+	from, ok := sd.Get(name)
+	if !ok {
+		return fmt.Errorf("tensor %s is missing", name)
+	}
+	if !slices.Equal(from.Shape(), to.Shape()) || from.DType() != to.DType() {
+		return fmt.Errorf("tensor %s is %v %v and should be %v %v", name, from.DType(), from.Shape(), to.DType(), to.Shape())
+	}
+	torch.NoGrad(func() { to.Copy_(from) })
+	return nil
+}

@@ -1,0 +1,211 @@
+package train
+
+import (
+	"fmt"
+	"math"
+
+	"cyclecap/nets/clipcap"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/torch/optim"
+)
+
+// DecoderConfig has the settings of a text decoder's training: the paper's
+// Table 1 and ClipCap's train.py.
+type DecoderConfig struct {
+	Epochs      int
+	Batch       int
+	LR          float64
+	WarmupSteps int
+	// TuneGPT2 trains GPT-2 as well as the mapper; the paper freezes it.
+	TuneGPT2 bool
+	// BF16 computes in bf16 where autocast says so; the weights stay f32,
+	// except for a frozen GPT-2's.
+	BF16 bool
+	// NoiseVariance is CapDec's: Gaussian noise of this variance is added to
+	// the features, which are scaled to length 1 before and after. 0: none.
+	NoiseVariance float64
+	Seed          uint64 // of the order of the captions
+	Device        torch.Device
+}
+
+// DecoderData is what a decoder learns from: captions and the feature of each.
+type DecoderData struct {
+	Captions *Texts // GPT-2 tokens
+	Features Features
+	// Row gives the row of the feature of a caption; nil: the caption's number.
+	Row func(caption int) int
+}
+
+func (d DecoderData) rows(captions []int32) []int32 {
+	if d.Row == nil {
+		return captions
+	}
+	rows := make([]int32, len(captions))
+	for i, c := range captions {
+		rows[i] = int32(d.Row(int(c)))
+	}
+	return rows
+}
+
+// DecoderTask trains a decoder's mapper, and its GPT-2 if it is told to.
+type DecoderTask struct {
+	Model  *clipcap.Model
+	config DecoderConfig
+	data   DecoderData
+	held   DecoderData // for validation
+	order  Order
+	opt    optim.Optimizer
+	limit  int // tokens of a caption
+	steps  int
+}
+
+// NewDecoderTask makes a task. The model's GPT-2 is frozen, or else thawed. held
+// has captions for the validation loss, at most 512 of which are used; it may
+// be empty.
+func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (*DecoderTask, error) {
+	if data.Captions.Len() < c.Batch {
+		return nil, fmt.Errorf("decoder: there are %d captions, less than a batch of %d", data.Captions.Len(), c.Batch)
+	}
+	if want, have := m.Mapper.FeatureWidth(), int64(data.Features.Width()); want != have {
+		return nil, fmt.Errorf("decoder: the mapper takes features of width %d, and these have %d", want, have)
+	}
+	t := &DecoderTask{Model: m, config: c, data: data, held: held, limit: captionLimit(data.Captions)}
+	if room := int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength()); t.limit > room {
+		t.limit = room
+	}
+	t.order = Order{N: data.Captions.Len(), Batch: c.Batch, Seed: c.Seed}
+	t.steps = c.Epochs * t.order.StepsPerEpoch()
+	nn.SetRequiresGrad(m.GPT2, c.TuneGPT2)
+	if c.BF16 && !c.TuneGPT2 {
+		nn.To(m.GPT2, torch.WithDType(torch.BFloat16))
+		nn.SetRequiresGrad(m.GPT2, false)
+	}
+	params := nn.Parameters(m.Mapper)
+	if c.TuneGPT2 {
+		params = append(params, nn.Parameters(m.GPT2)...)
+	}
+	o := optim.TransformersAdamWDefaults()
+	o.LR = c.LR
+	t.opt = optim.TransformersAdamW(params, o)
+	return t, nil
+}
+
+// captionLimit is ClipCap's rule for the longest caption: the mean plus ten
+// standard deviations, at most the longest there is.
+func captionLimit(t *Texts) int {
+	var sum, squares, longest float64
+	n := float64(t.Len())
+	for i := range t.Len() {
+		v := float64(len(t.Get(i)))
+		sum += v
+		squares += v * v
+		longest = max(longest, v)
+	}
+	mean := sum / n
+	std := math.Sqrt(max(0, (squares-n*mean*mean)/max(1, n-1)))
+	return int(min(longest, mean+10*std))
+}
+
+// Steps counts the steps of all epochs.
+func (t *DecoderTask) Steps() int { return t.steps }
+
+// Parts lists the mapper, GPT-2 where it is trained, and the optimizer.
+func (t *DecoderTask) Parts() Parts {
+	p := Parts{
+		Modules:    map[string]any{"clip_project": t.Model.Mapper},
+		Optimizers: map[string]optim.Optimizer{"adamw": t.opt},
+	}
+	if t.config.TuneGPT2 {
+		p.Modules["gpt"] = t.Model.GPT2
+	}
+	return p
+}
+
+// Batch names the captions of a step.
+func (t *DecoderTask) Batch(step int) string { return listed("captions", t.order.Indices(step)) }
+
+// Step does one optimizer step.
+func (t *DecoderTask) Step(step int) (Losses, error) {
+	captions := t.order.Indices(step)
+	x, err := rowsOf(t.data.Features, t.data.rows(captions), t.config.Device)
+	if err != nil {
+		return nil, err
+	}
+	if v := t.config.NoiseVariance; v > 0 {
+		x = CapDecNoise(x, v)
+	}
+	tokens := t.data.Captions.batch(captions, t.limit, 0, t.config.Device)
+	t.opt.ZeroGrad()
+	loss := t.loss(x, tokens)
+	loss.Backward()
+	t.opt.SetLR(t.config.LR * optim.WarmupLinear(step, t.config.WarmupSteps, t.steps))
+	lr := t.opt.LR()
+	t.opt.Step()
+	return Losses{{"loss", item(loss)}, {"lr", lr}}, nil
+}
+
+func (t *DecoderTask) loss(x, tokens torch.Tensor) (loss torch.Tensor) {
+	autocast(t.config.BF16, t.config.Device, func() { loss = DecoderLoss(t.Model, x, tokens, false) })
+	return loss
+}
+
+// Validate gives the loss on held-out captions.
+func (t *DecoderTask) Validate() (float64, error) {
+	n := min(512, t.held.Captions.Len())
+	if n == 0 {
+		return math.NaN(), nil
+	}
+	var sum float64
+	batches := 0
+	for at := 0; at < n; at += t.config.Batch {
+		var items []int32
+		for i := at; i < min(n, at+t.config.Batch); i++ {
+			items = append(items, int32(i*t.held.Captions.Len()/n))
+		}
+		err := torch.Scope(func() error {
+			x, err := rowsOf(t.held.Features, t.held.rows(items), t.config.Device)
+			if err != nil {
+				return err
+			}
+			if t.config.NoiseVariance > 0 {
+				x = Normalize(x)
+			}
+			sum += item(t.loss(x, t.held.Captions.batch(items, t.limit, 0, t.config.Device)))
+			batches++
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return sum / float64(batches), nil
+}
+
+// CapDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3):
+// features at length 1, Gaussian noise of a variance in each dimension, length
+// 1 again.
+func CapDecNoise(x torch.Tensor, variance float64) torch.Tensor {
+	x = Normalize(x)
+	noise := torch.Randn(x.Shape()).To(torch.WithDevice(x.Device()))
+	return Normalize(x.Add(noise.MulScalar(math.Sqrt(variance))))
+}
+
+// Close frees the optimizer's state.
+func (t *DecoderTask) Close() { t.opt.Close() }
+
+// autocast runs f, in bf16 where on.
+func autocast(on bool, d torch.Device, f func()) {
+	if on {
+		torch.Autocast(d.Type, torch.BFloat16, f)
+		return
+	}
+	f()
+}
+
+func item(t torch.Tensor) float64 {
+	if t.Device() == torch.Meta {
+		return 0
+	}
+	return t.Item()
+}

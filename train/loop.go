@@ -1,0 +1,212 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"cyclecap/torch"
+)
+
+// A Task is something that can be trained step by step. Everything that the
+// next step depends on is either in Parts or follows from the step's number, so
+// that training that was interrupted ends with the same bits.
+type Task interface {
+	// Step does step number step, counted from 0, in a scope, and gives its
+	// losses.
+	Step(step int) (Losses, error)
+	// Parts lists what a checkpoint holds.
+	Parts() Parts
+	// Batch describes a step's batch for people, for when it goes wrong.
+	Batch(step int) string
+}
+
+// A Validator is a Task with a loss on held-out data, less being better. It
+// runs in a scope without gradients.
+type Validator interface{ Validate() (float64, error) }
+
+// Losses are named numbers of a step, in the order in which people read them.
+// The first is the one that a progress bar shows.
+type Losses []Loss
+
+// Loss is one of Losses.
+type Loss struct {
+	Name  string
+	Value float64
+}
+
+// Get gives a loss by name, NaN where there is none.
+func (l Losses) Get(name string) float64 {
+	for _, x := range l {
+		if x.Name == name {
+			return x.Value
+		}
+	}
+	return math.NaN()
+}
+
+func (l Losses) String() string {
+	var s []string
+	for _, x := range l {
+		s = append(s, fmt.Sprintf("%s %.4g", x.Name, x.Value))
+	}
+	return strings.Join(s, ", ")
+}
+
+// A Loop trains a task for a number of steps, with checkpoints in a folder.
+type Loop struct {
+	Dir   string // of last.safetensors, best.safetensors, metrics.jsonl and events
+	Kind  string // of the task: "decoder"
+	Steps int    // in all
+	Every int    // steps between checkpoints (and validations)
+	// Config identifies the settings that the weights depend on; a checkpoint
+	// of another one is refused.
+	Config string
+	// Resume goes on from the last checkpoint, if there is one. Without it a
+	// checkpoint in Dir is an error, since it would be overwritten.
+	Resume bool
+	// Progress is told of each step that is done, and of the step that is
+	// begun with (nil losses).
+	Progress func(done int, l Losses)
+	// Follower says that another process writes the files: true on all ranks
+	// but 0.
+	Follower bool
+}
+
+// Paths of the files in a Loop's folder.
+const (
+	LastCheckpoint = "last.safetensors"
+	BestCheckpoint = "best.safetensors"
+	MetricsFile    = "metrics.jsonl"
+)
+
+// Run trains until all steps are done, ctx is done or a loss is not finite.
+// Where ctx ends it, a checkpoint is written first and ctx's error returned.
+func (l *Loop) Run(ctx context.Context, t Task) error {
+	if err := os.MkdirAll(l.Dir, 0o777); err != nil {
+		return err
+	}
+	last := filepath.Join(l.Dir, LastCheckpoint)
+	at, best := 0, math.Inf(1)
+	switch _, err := os.Stat(last); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !l.Resume:
+		return fmt.Errorf("%s holds the checkpoint of training that was begun: --resume continues it; remove the folder to begin anew", l.Dir)
+	default:
+		info, err := loadCheckpoint(last, l.Kind, l.Config, t.Parts())
+		if err != nil {
+			return err
+		}
+		at, best = info.Step, info.Best
+		if at > l.Steps {
+			return fmt.Errorf("%s is of step %d and only %d are asked for", last, at, l.Steps)
+		}
+	}
+	var log *metrics
+	if !l.Follower {
+		var err error
+		if log, err = openMetrics(l.Dir, at); err != nil {
+			return err
+		}
+		defer log.close()
+	}
+	if l.Progress != nil {
+		l.Progress(at, nil)
+	}
+	saved := at
+	save := func() error {
+		if saved == at && at > 0 {
+			return nil
+		}
+		if l.Follower {
+			saved = at
+			return nil
+		}
+		info := checkpoint{Kind: l.Kind, Config: l.Config, Step: at, Best: best}
+		better := false
+		if v, ok := t.(Validator); ok {
+			loss, err := validate(v)
+			if err != nil {
+				return err
+			}
+			if better = loss < best; better {
+				best, info.Best = loss, loss
+			}
+			log.add(at, 0, Losses{{"validation", loss}})
+		}
+		// What the log says must be on disk before the checkpoint that it
+		// belongs to.
+		if err := log.flush(); err != nil {
+			return err
+		}
+		// An interruption must not stop the checkpoint that it asks for.
+		ctx := context.WithoutCancel(ctx)
+		if err := saveCheckpoint(ctx, last, info, t.Parts()); err != nil {
+			return err
+		}
+		if better {
+			if err := saveCheckpoint(ctx, filepath.Join(l.Dir, BestCheckpoint), info, t.Parts()); err != nil {
+				return err
+			}
+		}
+		saved = at
+		return nil
+	}
+	for at < l.Steps {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, save())
+		}
+		begin := time.Now()
+		var losses Losses
+		err := torch.Scope(func() (err error) {
+			losses, err = t.Step(at)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s, step %d: %w", l.Kind, at+1, err)
+		}
+		for _, x := range losses {
+			if math.IsNaN(x.Value) || math.IsInf(x.Value, 0) {
+				return l.broken(at, saved, x, t, last)
+			}
+		}
+		at++
+		if log != nil {
+			log.add(at, time.Since(begin), losses)
+		}
+		if l.Progress != nil {
+			l.Progress(at, losses)
+		}
+		if at%l.Every == 0 || at == l.Steps {
+			if err := save(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {
+	good := "there is no checkpoint yet"
+	if saved > 0 {
+		good = fmt.Sprintf("the last good checkpoint is that of step %d, %s", saved, last)
+	}
+	return fmt.Errorf("%s: at step %d the %s loss is %v, on the batch of %s; %s; a lower learning rate or f32 may help",
+		l.Kind, at+1, x.Name, x.Value, t.Batch(at), good)
+}
+
+func validate(v Validator) (loss float64, err error) {
+	err = torch.Scope(func() (err error) {
+		torch.NoGrad(func() { loss, err = v.Validate() })
+		return err
+	})
+	return loss, err
+}

@@ -1,0 +1,327 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
+	"cyclecap/weights"
+)
+
+func random(n, width int, seed uint64) Matrix {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	m := Matrix{Data: make([]float32, n*width), Cols: width}
+	for i := range m.Data {
+		m.Data[i] = float32(rng.NormFloat64())
+	}
+	return m
+}
+
+func captions(n, vocab int) *Texts {
+	rng := rand.New(rand.NewPCG(7, 7))
+	t := &Texts{}
+	for range n {
+		ids := make([]int, 3+rng.IntN(6))
+		for i := range ids {
+			ids[i] = 1 + rng.IntN(vocab-1)
+		}
+		t.Add(ids)
+	}
+	return t
+}
+
+// tasks makes each task anew from the same seed, at a size that trains in
+// moments.
+var tasks = map[string]func(t *testing.T) Task{
+	"cyclegan": func(t *testing.T) Task {
+		c := DefaultCycleGAN()
+		c.Width, c.Pool = 16, 6
+		s := CycleGANSchedule{Epochs: 4, Batch: 4, DecayFrom: 2, Standardize: true, Seed: 3}
+		return must(NewCycleGANTask(c, s, random(14, 16, 1), random(20, 16, 2)))(t)
+	},
+	"decoder": func(t *testing.T) Task {
+		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
+		m := clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: 64, ClipLength: 3, PrefixLength: 3, Layers: 1, Heads: 8})
+		data := DecoderData{Captions: captions(20, 50), Features: random(20, 16, 2)}
+		c := DecoderConfig{Epochs: 4, Batch: 4, LR: 1e-3, WarmupSteps: 4, NoiseVariance: 0.016, Seed: 3}
+		return must(NewDecoderTask(c, &clipcap.Model{Mapper: m, GPT2: g}, data, data))(t)
+	},
+	"clip": func(t *testing.T) Task {
+		m := clip.New(clip.Config{EmbedDim: 16, ImageSize: 16, PatchSize: 8, VisionWidth: 64, VisionDepth: 1, Context: 12, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 1})
+		data := CLIPData{Pixels: make([]uint8, 20*3*16*16), Captions: captions(40, 50)}
+		rng := rand.New(rand.NewPCG(1, 1))
+		for i := range data.Pixels {
+			data.Pixels[i] = uint8(rng.Uint32())
+		}
+		for i := range 20 {
+			data.Of = append(data.Of, []int32{int32(2 * i), int32(2*i + 1)})
+		}
+		return must(NewCLIPTask(CLIPConfig{Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3}, m, data))(t)
+	},
+	"gpt2": func(t *testing.T) Task {
+		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
+		text := captions(100, 50)
+		return must(NewGPT2Task(GPT2Config{Epochs: 1, Batch: 4, Window: 8, LR: 1e-3, WarmupSteps: 2, Seed: 3}, g, text.ids))(t)
+	},
+}
+
+func must[T Task](task T, err error) func(*testing.T) Task {
+	return func(t *testing.T) Task {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return task
+	}
+}
+
+func build(t *testing.T, name string) Task {
+	t.Helper()
+	var task Task
+	err := torch.Scope(func() error {
+		torch.ManualSeed(11)
+		task = tasks[name](t)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// Training that is interrupted and resumed ends with the bits of training that
+// was not: weights, optimizers, pools, random state, and the log.
+func TestResumeIsBitEqual(t *testing.T) {
+	for name := range tasks {
+		t.Run(name, func(t *testing.T) {
+			const steps = 11
+			whole, cut := t.TempDir(), t.TempDir()
+			if err := (&Loop{Dir: whole, Kind: name, Steps: steps, Every: 100, Config: "c"}).Run(context.Background(), build(t, name)); err != nil {
+				t.Fatal(err)
+			}
+			// Interrupted at step 5, then again at step 8, each time going on
+			// in what stands for a new process.
+			for _, at := range []int{5, 8, steps + 1} {
+				ctx, cancel := context.WithCancel(context.Background())
+				torch.ManualSeed(uint64(at)) // what a new process finds there
+				l := &Loop{Dir: cut, Kind: name, Steps: steps, Every: 100, Config: "c", Resume: true,
+					Progress: func(done int, _ Losses) {
+						if done == at {
+							cancel()
+						}
+					}}
+				err := l.Run(ctx, build(t, name))
+				if want := at <= steps; errors.Is(err, context.Canceled) != want {
+					t.Fatalf("interrupted at %d: %v", at, err)
+				}
+			}
+			a, b := load(t, whole), load(t, cut)
+			if len(a) != len(b) {
+				t.Fatalf("%d and %d tensors", len(a), len(b))
+			}
+			for n, x := range a {
+				if !bytes.Equal(x, b[n]) {
+					t.Errorf("%s differs", n)
+				}
+			}
+			if x, y := losses(t, whole), losses(t, cut); x != y {
+				t.Errorf("the logs differ:\n%s\n%s", x, y)
+			}
+		})
+	}
+}
+
+func load(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	f, err := weights.Open(filepath.Join(dir, LastCheckpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd, err := f.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sd.Close()
+	out := map[string][]byte{}
+	err = torch.Scope(func() error {
+		for _, n := range sd.Names() {
+			x, _ := sd.Get(n)
+			out[n] = torch.ToSlice[uint8](x.Contiguous().Reshape([]int64{-1}).ViewDType(torch.Uint8))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// losses gives the log without times.
+func losses(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(b)) {
+		var v map[string]any
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if _, step := v["seconds"]; !step {
+			continue // a validation, of which the interrupted one has more
+		}
+		delete(v, "seconds")
+		b, _ := json.Marshal(v)
+		out.Write(b)
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
+// Each task learns what it can: its loss falls.
+func TestLossesFall(t *testing.T) {
+	for name := range tasks {
+		t.Run(name, func(t *testing.T) {
+			var all []float64
+			l := &Loop{Dir: t.TempDir(), Kind: name, Steps: 60, Every: 100, Progress: func(_ int, l Losses) {
+				if l != nil {
+					all = append(all, l[0].Value)
+				}
+			}}
+			if err := l.Run(context.Background(), build(t, name)); err != nil {
+				t.Fatal(err)
+			}
+			mean := func(x []float64) (s float64) {
+				for _, v := range x {
+					s += v / float64(len(x))
+				}
+				return s
+			}
+			if a, b := mean(all[:10]), mean(all[50:]); !(b < a) {
+				t.Errorf("the loss went from %g to %g", a, b)
+			}
+		})
+	}
+}
+
+func TestLoopErrors(t *testing.T) {
+	dir := t.TempDir()
+	run := func(l Loop) error {
+		l.Dir, l.Every = dir, 2
+		if l.Kind == "" {
+			l.Kind = "gpt2"
+		}
+		return l.Run(context.Background(), build(t, "gpt2"))
+	}
+	if err := run(Loop{Steps: 4, Config: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		loop Loop
+		want string
+	}{
+		{Loop{Steps: 6, Config: "a"}, "--resume continues it"},
+		{Loop{Steps: 6, Config: "b", Resume: true}, "other settings or data"},
+		{Loop{Steps: 6, Config: "a", Kind: "clip", Resume: true}, "checkpoint of a gpt2, not of a clip"},
+		{Loop{Steps: 3, Config: "a", Resume: true}, "is of step 4 and only 3 are asked for"},
+	} {
+		if err := run(c.loop); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q is not in %v", c.want, err)
+		}
+	}
+	if err := run(Loop{Steps: 6, Config: "a", Resume: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// nan is a task whose loss breaks at a step.
+type nan struct {
+	Task
+	at int
+}
+
+func (n nan) Step(step int) (Losses, error) {
+	if step == n.at {
+		return Losses{{"loss", math.NaN()}}, nil
+	}
+	return n.Task.Step(step)
+}
+
+func TestNonFiniteLossStops(t *testing.T) {
+	l := &Loop{Dir: t.TempDir(), Kind: "gpt2", Steps: 9, Every: 3}
+	err := l.Run(context.Background(), nan{build(t, "gpt2"), 4})
+	for _, want := range []string{"at step 5", "loss is NaN", "batch of windows", "last good checkpoint is that of step 3"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// An epoch shows every item at most once, and a step's items follow from its
+// number alone.
+func TestOrder(t *testing.T) {
+	o := Order{N: 10, Batch: 3, Seed: 1}
+	for epoch := range 3 {
+		seen := map[int32]bool{}
+		for step := range 3 {
+			for _, i := range o.Indices(3*epoch + step) {
+				if seen[i] || i < 0 || i >= 10 {
+					t.Fatalf("epoch %d: item %d", epoch, i)
+				}
+				seen[i] = true
+			}
+		}
+	}
+	a := append([]int32(nil), o.Indices(1)...)
+	o.Indices(4)
+	if b := o.Indices(1); !bytes.Equal(asBytes(a), asBytes(b)) {
+		t.Errorf("step 1 is %v and then %v", a, b)
+	}
+}
+
+func asBytes(x []int32) (b []byte) {
+	for _, v := range x {
+		b = append(b, byte(v))
+	}
+	return b
+}
+
+// Folding the standardisation into a generator changes what it computes by
+// rounding only.
+func TestFoldedGenerator(t *testing.T) {
+	task := build(t, "cyclegan").(*CycleGANTask)
+	err := torch.Scope(func() error {
+		x, err := rowsOf(task.images.features, []int32{0, 1, 2}, torch.CPU)
+		if err != nil {
+			return err
+		}
+		y := task.ToText.Forward(x.Sub(task.images.mean).Div(task.images.std)).Mul(task.texts.std).Add(task.texts.mean)
+		sd, _ := task.Generators()
+		get := func(n string) torch.Tensor { v, _ := sd.Get(n); return v }
+		z := x
+		for _, n := range []string{"0", "2", "4"} {
+			z = torch.Linear(z, get("model."+n+".weight"), torch.WithBias(get("model."+n+".bias"))).Tanh()
+		}
+		z = torch.Linear(z, get("model.6.weight"), torch.WithBias(get("model.6.bias")))
+		if d := y.Sub(z).Abs().Max().Item(); d > 1e-5 {
+			t.Errorf("differs by %g", d)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
