@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -13,7 +14,25 @@ const gpt2End = "<|endoftext|>"
 // last of which, 50256, is <|endoftext|>.
 type GPT2Tokenizer struct{ bpe *bpe }
 
-// VocabSize is 50257.
+// GPT2First is GPT2 with the first tokens of its vocabulary only, at least the
+// 256 single bytes: the same ids and the same way of merging, with fewer
+// merges, so that words come in more pieces. It has no special token, and
+// EndID is no id. It is for small models that are trained from scratch, whose
+// cost is the size of the vocabulary.
+func GPT2First(vocab int) (*GPT2Tokenizer, error) {
+	total := len(gpt2Merges) / 4
+	n := vocab - 256
+	switch {
+	case n < 0 || n > total+1:
+		return nil, fmt.Errorf("tokenizer: a vocabulary of %d tokens: 256 to %d are possible", vocab, 256+total+1)
+	case n == total+1:
+		return GPT2(), nil
+	}
+	merges := gpt2Merges[:2*n] + gpt2Merges[2*total:2*(total+n)]
+	return &GPT2Tokenizer{newBPE(merges, 256, nil)}, nil
+}
+
+// VocabSize is 50257, unless it is GPT2First's.
 func (t *GPT2Tokenizer) VocabSize() int { return t.bpe.size() }
 
 // EndID is the id of <|endoftext|>.
@@ -32,6 +51,9 @@ func (t *GPT2Tokenizer) EncodePlain(text string) []int {
 // EncodeSpecial gives the ids of text, where each <|endoftext|> is token 50256
 // and what stands before and after it is encoded apart, as Hugging Face does.
 func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
+	if t.EndID() == t.VocabSize() {
+		return t.EncodePlain(text) // of GPT2First
+	}
 	text = validText(text)
 	ids := newIDs(text)
 	for {

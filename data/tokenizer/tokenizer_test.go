@@ -446,3 +446,36 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// GPT2First merges as GPT2 does, up to its last merge.
+func TestGPT2First(t *testing.T) {
+	small, err := GPT2First(1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := GPT2()
+	for _, text := range []string{"", "A red umbrella on the beach.", "naïve 東京 🙂", "<|endoftext|>", strings.Repeat("the cat ", 50)} {
+		ids := small.EncodeSpecial(text)
+		for _, id := range ids {
+			if id >= 1000 {
+				t.Fatalf("%q: id %d", text, id)
+			}
+		}
+		// The ids are tokens of the whole vocabulary too.
+		if back, err := all.Decode(ids); err != nil || back != text {
+			t.Errorf("%q came back as %q (%v)", text, back, err)
+		}
+		// Where the whole vocabulary needs no later merge, both agree.
+		if whole := all.EncodePlain(text); slices.Max(append(whole, 0)) < 1000 && !slices.Equal(whole, ids) {
+			t.Errorf("%q: %v and %v", text, ids, whole)
+		}
+	}
+	if same, err := GPT2First(50257); err != nil || same != all {
+		t.Error("50257 tokens are not GPT2", err)
+	}
+	for _, n := range []int{-1, 255, 50258} {
+		if _, err := GPT2First(n); err == nil {
+			t.Errorf("%d tokens are accepted", n)
+		}
+	}
+}
