@@ -25,6 +25,7 @@ func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) to
 	} else {
 		logits = m.GPT2.Logits(m.GPT2.Forward(embeds, nil, torch.Tensor{}).Narrow(1, p-1, t))
 	}
+	logits = logits.To(torch.WithDType(torch.Float32)) // of bf16 under autocast
 	return logits.Reshape([]int64{-1, logits.Size(2)}).CrossEntropyLoss(tokens.Flatten(), torch.WithIgnoreIndex(0))
 }
 

@@ -78,8 +78,15 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
 	nn.SetRequiresGrad(m.GPT2, c.TuneGPT2)
 	if c.BF16 && !c.TuneGPT2 {
-		nn.To(m.GPT2, torch.WithDType(torch.BFloat16))
-		nn.SetRequiresGrad(m.GPT2, false)
+		// What autocast would cast in every step is cast once: the matrices of
+		// products. Layer norms and positions stay f32.
+		for _, p := range nn.NamedParameters(m.GPT2) {
+			if p.Tensor.Dim() == 2 && p.Name != "wpe.weight" {
+				half := p.Tensor.To(torch.WithDType(torch.BFloat16)).Keep()
+				p.Tensor.Close()
+				*p.Tensor = half
+			}
+		}
 	}
 	params := nn.Parameters(m.Mapper)
 	if c.TuneGPT2 {
