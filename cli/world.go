@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"cyclecap/data/world"
+
+	"github.com/urfave/cli/v2"
+)
+
+// worldSummary is what world --json prints.
+type worldSummary struct {
+	Dir      string  `json:"dir"`
+	Photos   int     `json:"photos"`
+	Captions int     `json:"captions"`
+	Seconds  float64 `json:"seconds"`
+	world.Config
+}
+
+func worldCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "world",
+		Usage:     "write a small world: drawn photos with captions, as a COCO data set",
+		UsageText: "[options] DIR",
+		Flags: []cli.Flag{
+			&cli.Uint64Flag{Name: "seed", Usage: "`SEED`: the same gives the same files"},
+			&cli.IntFlag{Name: "size", Value: 224, Usage: "`PIXELS` of the photos' sides"},
+			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "`N` photos to train CLIP and GPT-2 with"},
+			&cli.IntFlag{Name: "train", Value: 4000, Usage: "`N` photos of train2014"},
+			&cli.IntFlag{Name: "val", Value: 500, Usage: "`N` photos of val2014"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object when done", DisableDefaultText: true},
+		},
+		Description: `DIR gets train2014/, val2014/ and annotations/ with COCO's file names, and
+pretrain/ with photos and captions_pretrain.json. Each photo has five captions.
+Some combinations (a kind in a colour, on a background, beside another kind) are
+in val2014 only; the entries of the photos say which. An interrupted DIR is gone
+on with; a finished one of the same options is left as it is.
+
+EXAMPLES:
+   cyclecap world world/
+   cyclecap world --seed 1 --size 64 --pretrain 1000 --train 400 --val 50 small/`,
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usagef("world takes one DIR, not %d", c.NArg())
+			}
+			s := worldSummary{Dir: c.Args().First(), Config: world.Config{
+				Seed: c.Uint64("seed"), Size: c.Int("size"), Pretrain: c.Int("pretrain"), Train: c.Int("train"), Val: c.Int("val"),
+			}}
+			if err := s.Check(); err != nil {
+				return usagef("%s", strings.TrimPrefix(err.Error(), "world: "))
+			}
+			s.Photos = s.Config.Photos()
+			s.Captions = s.Photos * world.CaptionsEach
+			begin := time.Now()
+			bar := newProgress(c.App.ErrWriter, "photos", s.Photos)
+			before := 0
+			err := world.Write(c.Context, s.Dir, s.Config, func(done, _ int) {
+				bar.add(done - before)
+				before = done
+			})
+			bar.finish()
+			switch {
+			case err == nil:
+			case c.Context.Err() != nil:
+				return err
+			default:
+				return errors.New(strings.TrimPrefix(err.Error(), "world: "))
+			}
+			s.Seconds = time.Since(begin).Seconds()
+			if c.Bool("json") {
+				return json.NewEncoder(c.App.Writer).Encode(s)
+			}
+			fmt.Fprintf(c.App.ErrWriter, "%s: %d photos with %d captions\n", s.Dir, s.Photos, s.Captions)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,446 @@
+// Package world writes a small world: a data set of drawn photos with human-like
+// captions in the format of COCO's, on which the whole experiment runs in
+// minutes.
+//
+// A photo shows one to four objects of 24 kinds, in 11 colours and 4 textures,
+// small or large, near or far, on one of 10 backgrounds, alone, in numbers or
+// related to others, under changing light, and with a camera's blur, noise and
+// JPEG losses. Each has five captions from a grammar of sentence plans and
+// synonyms. They say nothing untrue, and never everything.
+//
+// # Parts and held-out combinations
+//
+// There are three parts, which share no photo: pretrain, for a CLIP and a GPT-2
+// that stand in for OpenAI's; train; and val. All kinds, colours, backgrounds
+// and relations are in each of them, but some combinations are in val only, so
+// that nobody can caption it by heart. With kinds, colours, backgrounds and
+// relations numbered in the order of their constants, these are
+//
+//   - kind k in colour c,          if (3k + 5c) mod 8 = 2
+//   - kind k on background b,      if (2k + b) mod 7 = 3
+//   - kind j in relation r to k,   if (j + 2r + 3k) mod 6 = 1
+//     (with j < k where the relation is NextTo, which is mutual)
+//
+// Half of val is sure to have one or more. The entry of each photo in the JSON
+// says which, as "held_out" in "world", together with all that the photo shows.
+package world
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image/jpeg"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// Config is what a data set depends on, all of it: the same gives the same bytes.
+type Config struct {
+	Seed     uint64 `json:"seed"`
+	Size     int    `json:"size"`     // the photos' sides in pixels, 32 to 1024
+	Pretrain int    `json:"pretrain"` // photos of each part; a part of 0 isn't written
+	Train    int    `json:"train"`
+	Val      int    `json:"val"`
+}
+
+// CaptionsEach is how many captions a photo has, as in COCO.
+const CaptionsEach = 5
+
+// maxPart keeps the ids of the parts apart.
+const maxPart = 10_000_000
+
+// version changes when the same config gives other bytes than before.
+const version = 1
+
+// Manifest and the name it has until all else is written.
+const (
+	manifestName = "world.json"
+	unfinished   = ".world.unfinished.json"
+)
+
+// A Manifest is the file world.json in the folder of a finished data set.
+type Manifest struct {
+	Version int    `json:"version"` // of the drawings and the grammar
+	Config  Config `json:"config"`
+}
+
+// Check says what is wrong with a config.
+func (c Config) Check() error {
+	if c.Size < 32 || c.Size > 1024 {
+		return fmt.Errorf("world: size is %d: photos can have sides of 32 to 1024 pixels", c.Size)
+	}
+	for _, p := range []struct {
+		name string
+		n    int
+	}{{"pretrain", c.Pretrain}, {"train", c.Train}, {"val", c.Val}} {
+		if p.n < 0 || p.n >= maxPart {
+			return fmt.Errorf("world: %s is %d photos: 0 to %d are possible", p.name, p.n, maxPart-1)
+		}
+	}
+	if c.Photos() == 0 {
+		return errors.New("world: pretrain, train and val are all 0: there is nothing to write")
+	}
+	return nil
+}
+
+// Photos is the number of photos of all parts.
+func (c Config) Photos() int { return c.Pretrain + c.Train + c.Val }
+
+// part is how a part is stored.
+type part struct {
+	part     Part
+	n        int
+	photos   string // folder
+	prefix   string // of the photos' names
+	captions string // file
+	firstID  int64
+}
+
+func (c Config) parts() []part {
+	var out []part
+	for _, p := range []part{
+		{Pretrain, c.Pretrain, "pretrain", "pretrain_", "pretrain/captions_pretrain.json", 2*maxPart + 1},
+		{Train, c.Train, "train2014", "COCO_train2014_", "annotations/captions_train2014.json", 1},
+		{Val, c.Val, "val2014", "COCO_val2014_", "annotations/captions_val2014.json", maxPart + 1},
+	} {
+		if p.n > 0 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (p part) id(i int) int64    { return p.firstID + int64(i) }
+func (p part) name(i int) string { return fmt.Sprintf("%s%012d.jpg", p.prefix, p.id(i)) }
+
+// scene is photo i of a part, whatever the sizes of the parts.
+func (c Config) scene(p part, i int) Scene {
+	s := Sample(c.rng(p, i, 0), p.part)
+	s.Pixels = c.Size
+	return s
+}
+
+// rng is the random source for one purpose of one photo.
+func (c Config) rng(p part, i int, purpose uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(c.Seed, uint64(p.id(i))<<1|purpose))
+}
+
+// Write writes a data set into a folder, which it makes where there is none:
+//
+//	world.json                              the config, written last
+//	pretrain/pretrain_000020000001.jpg      photos, and beside them
+//	pretrain/captions_pretrain.json         their captions
+//	train2014/COCO_train2014_000000000001.jpg
+//	val2014/COCO_val2014_000010000001.jpg
+//	annotations/captions_train2014.json
+//	annotations/captions_val2014.json
+//
+// Without world.json the data set isn't finished; to write it again with the
+// same config goes on where it stopped. A finished one of the same config is
+// left as it is. A folder with another config's, or with anything else in it,
+// is an error, and so is one that another process is writing.
+//
+// All cores are used. progress may be nil; it is called after every photo, by
+// one goroutine at a time.
+func Write(ctx context.Context, dir string, c Config, progress func(done, total int)) (err error) {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	manifest, err := json.MarshalIndent(Manifest{version, c}, "", "  ")
+	if err != nil {
+		return err
+	}
+	manifest = append(manifest, '\n')
+	finished, unlock, err := claim(dir, c, manifest)
+	if err != nil || finished {
+		return err
+	}
+	defer unlock()
+
+	for _, p := range c.parts() {
+		for _, d := range []string{p.photos, filepath.Dir(p.captions)} {
+			if err := os.MkdirAll(filepath.Join(dir, d), 0o777); err != nil {
+				return fmt.Errorf("world: %w", err)
+			}
+		}
+	}
+	if err := writePhotos(ctx, dir, c, progress); err != nil {
+		return err
+	}
+	for _, p := range c.parts() {
+		err := writeFile(filepath.Join(dir, p.captions), func(w io.Writer) error { return c.captions(ctx, p, w) })
+		if err != nil {
+			return err
+		}
+	}
+	// The photos weren't synced one by one, which would take longer than to
+	// draw them; before the manifest says that they are there, they are.
+	if err := syncAll(dir); err != nil {
+		return fmt.Errorf("world: cannot write %s to disk: %w", dir, err)
+	}
+	if err := os.Rename(filepath.Join(dir, unfinished), filepath.Join(dir, manifestName)); err != nil {
+		return fmt.Errorf("world: %w", err)
+	}
+	return nil
+}
+
+// claim takes a folder for a config, until unlock. It is finished if there is
+// nothing to do.
+func claim(dir string, c Config, manifest []byte) (finished bool, unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return false, nil, fmt.Errorf("world: %w", err)
+	}
+	if finished, err = matches(filepath.Join(dir, manifestName), c); finished || err != nil {
+		return finished, nil, err
+	}
+	path := filepath.Join(dir, unfinished)
+	begun, err := matches(path, c)
+	if err != nil {
+		return false, nil, err
+	}
+	if !begun {
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			return false, nil, fmt.Errorf("world: %w", err)
+		}
+		// Of a process that was killed as it began.
+		list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return e.Name() == "."+unfinished+".tmp" })
+		if len(list) > 0 {
+			return false, nil, fmt.Errorf("world: %s has other files (%s) and no %s: choose a new or empty folder", dir, list[0].Name(), manifestName)
+		}
+		err = writeFile(path, func(w io.Writer) error { _, err := w.Write(manifest); return err })
+		if err != nil {
+			return false, nil, err
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false, nil, fmt.Errorf("world: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return false, nil, fmt.Errorf("world: %s is being written by another process: wait for it or choose another folder", dir)
+	}
+	return false, func() { f.Close() }, nil
+}
+
+// matches says whether a manifest is there; one of another config is an error.
+func matches(path string, c Config) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("world: %w", err)
+	}
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return false, fmt.Errorf("world: %s is not the manifest of a world (%w): choose another folder", path, err)
+	}
+	switch {
+	case m.Config != c:
+		return false, fmt.Errorf("world: %s is of another world, with %v, and %v is wanted: delete the folder or choose another", path, m.Config, c)
+	case m.Version != version:
+		return false, fmt.Errorf("world: %s is of version %d of the drawings, and this program makes version %d: delete the folder or choose another", path, m.Version, version)
+	}
+	return true, nil
+}
+
+func (c Config) String() string {
+	return fmt.Sprintf("seed %d, size %d, pretrain %d, train %d, val %d", c.Seed, c.Size, c.Pretrain, c.Train, c.Val)
+}
+
+// writePhotos draws all photos, a worker a core.
+func writePhotos(ctx context.Context, dir string, c Config, progress func(done, total int)) error {
+	total := c.Photos()
+	parts := c.parts()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var mu sync.Mutex
+	done := 0
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			var buf bytes.Buffer
+			for ctx.Err() == nil {
+				i := int(next.Add(1) - 1)
+				if i >= total {
+					return
+				}
+				k := 0
+				for i >= parts[k].n {
+					i -= parts[k].n
+					k++
+				}
+				if err := c.photo(filepath.Join(dir, parts[k].photos, parts[k].name(i)), parts[k], i, &buf); err != nil {
+					cancel(err)
+					return
+				}
+				mu.Lock()
+				done++
+				progress(done, total)
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// photo writes one photo, unless it is there from a run that was interrupted.
+func (c Config) photo(path string, p part, i int, buf *bytes.Buffer) error {
+	if whole(path) {
+		return nil
+	}
+	s := c.scene(p, i)
+	buf.Reset()
+	if err := jpeg.Encode(buf, Render(s), &jpeg.Options{Quality: s.Camera.Quality}); err != nil {
+		return fmt.Errorf("world: %s: %w", path, err)
+	}
+	// The name is the same each time, so that nothing is left of a process
+	// that was killed.
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	err := os.WriteFile(temp, buf.Bytes(), 0o666)
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		os.Remove(temp)
+		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+	}
+	return nil
+}
+
+// whole says whether a photo is there with both its ends: after a power cut a
+// file may be shorter than was written.
+func whole(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var start, end [2]byte
+	if _, err := f.ReadAt(start[:], 0); err != nil {
+		return false
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil || size < 4 {
+		return false
+	}
+	_, err = f.ReadAt(end[:], size-2)
+	return err == nil && start == [2]byte{0xff, 0xd8} && end == [2]byte{0xff, 0xd9}
+}
+
+// imageEntry and annotationEntry are COCO's, with "world" added.
+type imageEntry struct {
+	ID       int64     `json:"id"`
+	FileName string    `json:"file_name"`
+	Width    int       `json:"width"`
+	Height   int       `json:"height"`
+	World    worldInfo `json:"world"`
+}
+
+// worldInfo is what a photo shows.
+type worldInfo struct {
+	Objects    []Group    `json:"objects"`
+	Relation   Relation   `json:"relation"`
+	Side       Side       `json:"side"` // where the first object is, "" if nothing can be said
+	Background Background `json:"background"`
+	Light      Light      `json:"light"`
+	HeldOut    []string   `json:"held_out"`
+}
+
+type annotationEntry struct {
+	ID      int64  `json:"id"`
+	ImageID int64  `json:"image_id"`
+	Caption string `json:"caption"`
+}
+
+// captions writes the captions file of a part. It makes the scenes anew, which
+// takes little time, instead of keeping them.
+func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
+	b := bufio.NewWriterSize(w, 1<<16)
+	var failed error
+	list := func(entries func(i int, entry func(v any))) {
+		first := true
+		for i := 0; i < p.n && failed == nil; i++ {
+			failed = ctx.Err()
+			entries(i, func(v any) {
+				if !first {
+					b.WriteString(",\n")
+				}
+				first = false
+				data, err := json.Marshal(v)
+				if err != nil {
+					failed = err
+				}
+				b.Write(data)
+			})
+		}
+	}
+	fmt.Fprintf(b, "{\"info\": {\"description\": \"cyclecap's world: drawn photos with captions from a grammar\", \"version\": \"%d\", \"seed\": %d},\n\"images\": [\n", version, c.Seed)
+	list(func(i int, entry func(any)) {
+		s := c.scene(p, i)
+		entry(imageEntry{p.id(i), p.name(i), c.Size, c.Size,
+			worldInfo{s.Groups, s.Relation, s.Where, s.Background, s.Light, s.HeldOut()}})
+	})
+	b.WriteString("\n],\n\"annotations\": [\n")
+	list(func(i int, entry func(any)) {
+		for k, caption := range c.scene(p, i).Captions(c.rng(p, i, 1), CaptionsEach) {
+			entry(annotationEntry{p.id(i)*CaptionsEach + int64(k), p.id(i), caption})
+		}
+	})
+	b.WriteString("\n]}\n")
+	return errors.Join(failed, b.Flush())
+}
+
+// writeFile makes a file appear whole or not at all.
+func writeFile(path string, content func(w io.Writer) error) error {
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+	}
+	err = content(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+	}
+	return nil
+}
+
+// cause takes the path of a temporary file out of an error.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	var l *os.LinkError
+	if errors.As(err, &l) {
+		return l.Err
+	}
+	return err
+}
