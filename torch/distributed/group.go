@@ -268,7 +268,7 @@ func (g *Group) AllGather(t torch.Tensor) ([]torch.Tensor, error) {
 	out := make([]torch.Tensor, g.Size())
 	torch.NoGrad(func() {
 		for i := range out {
-			out[i] = torch.Empty(t.Shape(), torch.WithDType(t.DType()), torch.WithDevice(t.Device()))
+			out[i] = t.EmptyLike()
 		}
 		if g == nil {
 			out[0].Copy_(t)
