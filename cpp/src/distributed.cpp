@@ -126,8 +126,7 @@ ct_error ct_group_all_reduce(ct_group g, ct_tensor h, int average) {
   return talk([&] {
     std::vector<at::Tensor> t{plain(h)};
     TORCH_CHECK(!average || t[0].is_floating_point() || t[0].is_complex(),
-                "the average of ", t[0].scalar_type(), " is no ",
-                t[0].scalar_type());
+                "an average needs floating point, not ", t[0].scalar_type());
     g->gloo->allreduce(t)->wait();  // sums; Gloo has no average
     if (average) t[0].detach().div_(g->gloo->getSize());
   });

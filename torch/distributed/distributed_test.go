@@ -55,7 +55,7 @@ func work(name string) error {
 	}
 	o.Timeout = 20 * time.Second
 	if name == "hangs" {
-		o.Timeout = time.Second
+		o.Timeout = 2 * time.Second
 	}
 	g, err := distributed.InitProcessGroup(context.Background(), o)
 	if err != nil {
@@ -76,7 +76,8 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// spawn runs a worker as two processes and gives what each printed.
+// spawn runs a worker as two processes and gives what each printed. Where the
+// second one shall die or hang it is killed once the first one has ended.
 func spawn(t *testing.T, name string) [2]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -95,8 +96,11 @@ func spawn(t *testing.T, name string) [2]string {
 		commands[rank] = c
 	}
 	for rank, c := range commands {
+		killed := rank == 1 && (name == "dies" || name == "hangs")
+		if killed {
+			c.Process.Kill()
+		}
 		err := c.Wait()
-		killed := name == "dies" && rank == 1
 		if err != nil && !killed {
 			t.Errorf("%s, rank %d: %v\n%s", name, rank, err, &errs[rank])
 		}
@@ -115,12 +119,12 @@ func decode[T any](t *testing.T, line string) T {
 }
 
 type collected struct {
-	Rank, LocalRank, Size         int
-	Sum, Avg                      []float32
-	SumInt, Broadcast             []int64
-	Gathered                      [][]int64
-	LargeWrong                    int
-	LargeMilliseconds, Broadcasts float64
+	Rank, LocalRank, Size int
+	Sum, Avg              []float32
+	SumInt, Broadcast     []int64
+	Gathered              [][]int64
+	LargeWrong            int
+	LargeMilliseconds     float64
 }
 
 func collectives(g *distributed.Group, out *json.Encoder) error {
@@ -213,7 +217,7 @@ func TestRefused(t *testing.T) {
 		got := decode[[]string](t, line)
 		want := []string{
 			"all_reduce(float32[6 4]): the tensor is not contiguous",
-			"the average of Long is no Long",
+			"an average needs floating point, not Long",
 			"a meta tensor has no data to send",
 			"reduction 9 is unknown",
 			"there is no rank 2; there are 0 to 1",
@@ -255,8 +259,7 @@ func batch(from, to int64) (x, y torch.Tensor) {
 	return x.Narrow(0, from, to-from), y.Narrow(0, from, to-from)
 }
 
-// backward runs the net on rows of the batch; only the rows after the fourth
-// use the bias of the first layer.
+// backward runs the net on rows of the batch.
 func (m *mlp) backward(from, to int64) {
 	x, y := batch(from, to)
 	m.B.Forward(m.A.Forward(x).Tanh()).MseLoss(y).Backward()
@@ -402,21 +405,21 @@ func TestPeerDies(t *testing.T) {
 // hangs: rank 1 stays alive but does not come.
 func hangs(g *distributed.Group, out *json.Encoder) error {
 	if g.Rank() == 1 {
-		time.Sleep(2500 * time.Millisecond)
-		return nil
+		time.Sleep(20 * time.Second)
 	}
 	start := time.Now()
 	err := g.AllReduce(torch.Ones([]int64{1000}), distributed.Sum)
-	if took := time.Since(start); took < 900*time.Millisecond {
-		return fmt.Errorf("the error came after %v, before the timeout of 1s", took)
+	if took := time.Since(start); took < 1900*time.Millisecond {
+		return fmt.Errorf("the error came after %v, before the timeout of 2s", took)
 	}
 	return report(out, err)
 }
 
 func TestPeerHangs(t *testing.T) {
+	t.Parallel()
 	got := decode[string](t, spawn(t, "hangs")[0])
 	t.Log(got)
-	if want := "is more than 1s late"; !strings.Contains(got, want) {
+	if want := "is more than 2s late"; !strings.Contains(got, want) {
 		t.Errorf("%q does not say %q", got, want)
 	}
 }
@@ -433,7 +436,7 @@ func TestFromEnv(t *testing.T) {
 		{"some missing", map[string]string{"RANK": "", "MASTER_PORT": ""}, []string{"RANK, MASTER_PORT not set"}},
 		{"not numbers", map[string]string{"WORLD_SIZE": "two", "MASTER_ADDR": ""}, []string{`WORLD_SIZE is "two", not a number`, "MASTER_ADDR not set"}},
 		{"rank too large", map[string]string{"RANK": "2"}, []string{"RANK is 2; with a WORLD_SIZE of 2 it must be 0 to 1"}},
-		{"negative", map[string]string{"LOCAL_RANK": "-1", "RANK": "-1"}, []string{"LOCAL_RANK is -1", "; RANK is -1", "RANK is -1"}[:1]},
+		{"negative", map[string]string{"LOCAL_RANK": "-1", "RANK": "-1"}, []string{"RANK is -1", "; LOCAL_RANK is -1"}},
 		{"no process", map[string]string{"WORLD_SIZE": "0"}, []string{"WORLD_SIZE is 0"}},
 		{"port", map[string]string{"MASTER_PORT": "70000"}, []string{"MASTER_PORT is 70000; it must be 1 to 65535"}},
 	} {
@@ -479,32 +482,36 @@ func TestInitErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer used.Close()
-	cancelled, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { used.Close() })
+	cancelled, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("stop is asked"))
-	soon, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer stop()
 	for _, c := range []struct {
 		name string
-		err  error
+		err  func() error
 		want []string
 	}{
-		{"port in use", join(t.Context(), 0, 2, "127.0.0.1", used.Addr().(*net.TCPAddr).Port), []string{"rank 0 of 2", "is in use", "set MASTER_PORT"}},
-		{"nobody there", join(t.Context(), 1, 2, "127.0.0.1", freePort(t)), []string{"rank 1 of 2", "no answer for 1s", "connection refused", "has rank 0 been started"}},
-		{"no such name", join(t.Context(), 1, 2, "no-such-host.invalid", 29500), []string{"no-such-host.invalid", "MASTER_ADDR"}},
-		{"others do not come", join(t.Context(), 0, 2, "127.0.0.1", freePort(t)), []string{"did not meet", "within 1s", "have all 2 been started"}},
-		{"cancelled", join(cancelled, 1, 2, "127.0.0.1", freePort(t)), []string{"stop is asked"}},
-		{"cancelled while it waits", join(soon, 0, 2, "127.0.0.1", freePort(t)), []string{"waited", "deadline exceeded"}},
-		{"bad options", join(t.Context(), 2, 2, "", 0), []string{"RANK is 2", "MASTER_ADDR is empty", "MASTER_PORT is 0"}},
+		{"port in use", func() error { return join(t.Context(), 0, 2, "127.0.0.1", used.Addr().(*net.TCPAddr).Port) }, []string{"rank 0 of 2", "is in use", "set MASTER_PORT"}},
+		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "has rank 0 been started"}},
+		{"no such name", func() error { return join(t.Context(), 1, 2, "no-such-host.invalid", 29500) }, []string{"no-such-host.invalid", "MASTER_ADDR"}},
+		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"did not meet", "within 1s", "have all 2 been started"}},
+		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
+		{"cancelled while it waits", func() error {
+			soon, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer stop()
+			return join(soon, 0, 2, "127.0.0.1", freePort(t))
+		}, []string{"waited", "deadline exceeded"}},
+		{"bad options", func() error { return join(t.Context(), 2, 2, "", 0) }, []string{"RANK is 2", "MASTER_ADDR is empty", "MASTER_PORT is 0"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.err == nil {
+			t.Parallel()
+			err := c.err()
+			if err == nil {
 				t.Fatal("no error")
 			}
-			t.Log(c.err)
+			t.Log(err)
 			for _, w := range c.want {
-				if !strings.Contains(c.err.Error(), w) {
-					t.Errorf("%q does not say %q", c.err, w)
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q does not say %q", err, w)
 				}
 			}
 		})

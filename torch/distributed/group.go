@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -166,12 +167,15 @@ func reach(ctx context.Context, where string, timeout time.Duration) (string, er
 	}
 }
 
+// glooSource is the place in Gloo's source that its messages begin with.
+var glooSource = regexp.MustCompile(`^\[\S*:\d+\] `)
+
 // failed turns the shim's error into a torch.Error.
 func failed(op string, err error) *torch.Error {
 	e := &torch.Error{Kind: torch.RuntimeError, Op: op, Text: err.Error()}
 	var s *shim.Error
 	if errors.As(err, &s) {
-		e.Kind, e.Text = torch.Kind(s.Kind), strings.TrimSpace(s.Text)
+		e.Kind, e.Text = torch.Kind(s.Kind), glooSource.ReplaceAllString(strings.TrimSpace(s.Text), "")
 	}
 	return e
 }
