@@ -30,6 +30,7 @@ var workers = map[string]func(g *distributed.Group, out *json.Encoder) error{
 	"refused":     refused,
 	"gradients":   gradients,
 	"strangers":   strangers,
+	"likeDDP":     likeDDP,
 	"dies":        dies,
 	"hangs":       hangs,
 }
@@ -342,6 +343,45 @@ func TestAverageGradients(t *testing.T) {
 	}
 	if cmp.Equal(whole, half, close) {
 		t.Error("the two halves of the batch are alike: the test shows nothing")
+	}
+}
+
+func likeDDP(g *distributed.Group, out *json.Encoder) error {
+	var params []torch.Tensor
+	var n float32
+	for _, shape := range [][]int64{{7, 5}, {7}, {3, 7}, {3}} {
+		p := torch.Ones(shape).SetRequiresGrad(true)
+		grad := make([]float32, p.Numel())
+		for i := range grad {
+			n++
+			grad[i] = n / float32(3+4*g.Rank())
+		}
+		p.SetGrad(torch.FromSlice(grad, shape...))
+		params = append(params, p)
+	}
+	if err := distributed.AverageGradients(g, params); err != nil {
+		return err
+	}
+	var grads [][]float32
+	for _, p := range params {
+		grads = append(grads, torch.ToSlice[float32](p.Grad()))
+	}
+	return out.Encode(grads)
+}
+
+// The fixture is what DistributedDataParallel makes of the same gradients
+// (testdata/make_fixtures.py), bit for bit: float32 goes through JSON
+// unchanged.
+func TestDistributedDataParallel(t *testing.T) {
+	text, err := os.ReadFile("testdata/ddp.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := decode[struct{ Gradients [][]float32 }](t, string(text)).Gradients
+	for rank, line := range spawn(t, "likeDDP") {
+		if diff := cmp.Diff(want, decode[[][]float32](t, line)); diff != "" {
+			t.Errorf("rank %d: %s", rank, diff)
+		}
 	}
 }
 
