@@ -30,6 +30,7 @@ const (
 	TypeError           Kind = 'T'
 	NotImplementedError Kind = 'N'
 	OutOfMemoryError    Kind = 'M'
+	DistError           Kind = 'D' // of torch/distributed: a process is late or gone
 )
 
 func (e *Error) Error() string {

@@ -67,6 +67,10 @@ func (t Tensor) pointer(op string) uintptr {
 	return t.ptr
 }
 
+func init() {
+	shim.HandleOf = func(op string, t any) uintptr { return t.(Tensor).pointer(op) }
+}
+
 // Keep takes t out of its scope: it lives until Close. As a safety net the
 // collector frees it too, some time after the last use. Keep returns t.
 func (t Tensor) Keep() Tensor {

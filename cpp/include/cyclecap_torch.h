@@ -30,6 +30,7 @@ extern "C" {
 
 typedef struct ct_tensor_s *ct_tensor;
 typedef struct ct_generator_s *ct_generator;
+typedef struct ct_group_s *ct_group;
 typedef char *ct_error;
 
 /* Kinds of error, the first byte of a ct_error; Python's exception beside. */
@@ -39,6 +40,7 @@ typedef char *ct_error;
 #define CT_ERR_TYPE 'T'            /* TypeError */
 #define CT_ERR_NOT_IMPLEMENTED 'N' /* NotImplementedError */
 #define CT_ERR_MEMORY 'M'          /* OutOfMemoryError */
+#define CT_ERR_DISTRIBUTED 'D'     /* DistError: a store or a connection */
 
 CT_API void ct_free(void *p);
 
@@ -143,6 +145,26 @@ CT_API void ct_generator_free(ct_generator g);
 CT_API ct_error ct_generator_seed(ct_generator g, uint64_t seed);
 CT_API ct_error ct_generator_get_state(ct_generator g, ct_tensor *state);
 CT_API ct_error ct_generator_set_state(ct_generator g, ct_tensor state);
+
+/* ---- collectives over processes ----------------------------------------- */
+
+/* Joins a group of size processes over Gloo, which meet at host:port, and
+ * waits for them up to the timeout. listener is a listening socket (taken
+ * over) in the process that serves the meeting point, -1 in the others. All
+ * processes of a group call the same functions in the same order, with tensors
+ * (contiguous) of the same shape and dtype. A group serves one thread at a
+ * time. */
+CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
+                             int size, int64_t timeout_ms, ct_group *group);
+CT_API void ct_group_free(ct_group g);
+/* t becomes the sum over the processes, or the average; in place. */
+CT_API ct_error ct_group_all_reduce(ct_group g, ct_tensor t, int average);
+/* t becomes that of rank root; in place. */
+CT_API ct_error ct_group_broadcast(ct_group g, ct_tensor t, int root);
+/* out[i] becomes rank i's t; out holds as many tensors as there are ranks. */
+CT_API ct_error ct_group_all_gather(ct_group g, ct_tensor t,
+                                    const ct_tensor *out);
+CT_API ct_error ct_group_barrier(ct_group g);
 
 /* ---- devices, threads, build -------------------------------------------- */
 

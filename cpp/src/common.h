@@ -57,6 +57,8 @@ ct_error guard(F &&f) noexcept {
     return make_error(CT_ERR_TYPE, e.what_without_backtrace());
   } catch (const c10::NotImplementedError &e) {
     return make_error(CT_ERR_NOT_IMPLEMENTED, e.what_without_backtrace());
+  } catch (const c10::DistError &e) {
+    return make_error(CT_ERR_DISTRIBUTED, e.what_without_backtrace());
   } catch (const c10::Error &e) {
     return make_error(CT_ERR_RUNTIME, e.what_without_backtrace());
   } catch (const std::bad_alloc &e) {

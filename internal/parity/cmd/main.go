@@ -62,7 +62,11 @@ func run(dir string, seed int64, size string, reuse, markdown bool) error {
 	if err := readBack(ctx, python, dir); err != nil {
 		return err
 	}
-	r.Rows = append(r.Rows, back)
+	together, err := parity.Together(ctx, python, "testdata/reference/distributed.py")
+	if err != nil {
+		return err
+	}
+	r.Rows = append(r.Rows, back, together)
 
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)

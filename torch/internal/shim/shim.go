@@ -25,7 +25,10 @@ static void tune_malloc(void) {
 */
 import "C"
 
-import "unsafe"
+import (
+	"time"
+	"unsafe"
+)
 
 func init() { C.tune_malloc() }
 
@@ -291,6 +294,43 @@ func GeneratorState(g uintptr) (uintptr, error) {
 func SetGeneratorState(g, state uintptr) error {
 	return take(C.ct_generator_set_state(generator(g), tensor(state)))
 }
+
+// HandleOf gives the address of a torch.Tensor, for packages beside torch. It
+// is torch's, which panics with its own error where op can't use the tensor.
+var HandleOf func(op string, tensor any) uintptr
+
+// NewGroup joins a group of processes over c10d and Gloo; listener is a
+// listening socket, which it takes over, or -1. See ct_group_new.
+func NewGroup(host string, port, listener, rank, size int, timeout time.Duration) (uintptr, error) {
+	h := C.CString(host)
+	defer C.free(unsafe.Pointer(h))
+	var g C.ct_group
+	err := take(C.ct_group_new(h, C.int(port), C.int(listener), C.int(rank), C.int(size), C.int64_t(timeout.Milliseconds()), &g))
+	return *(*uintptr)(unsafe.Pointer(&g)), err
+}
+
+func group(g uintptr) C.ct_group { return *(*C.ct_group)(unsafe.Pointer(&g)) }
+
+// FreeGroup leaves g.
+func FreeGroup(g uintptr) { C.ct_group_free(group(g)) }
+
+// AllReduce sums or averages p over the processes, in place.
+func AllReduce(g, p uintptr, average bool) error {
+	return take(C.ct_group_all_reduce(group(g), tensor(p), cbool(average)))
+}
+
+// Broadcast gives p of rank root to all, in place.
+func Broadcast(g, p uintptr, root int) error {
+	return take(C.ct_group_broadcast(group(g), tensor(p), C.int(root)))
+}
+
+// AllGather puts rank i's p into out[i].
+func AllGather(g, p uintptr, out []uintptr) error {
+	return take(C.ct_group_all_gather(group(g), tensor(p), tensors(out)))
+}
+
+// Barrier waits for all processes.
+func Barrier(g uintptr) error { return take(C.ct_group_barrier(group(g))) }
 
 // CUDAOpen opens libtorch_cuda.so; found says whether the file is there.
 func CUDAOpen() (found bool, err error) {

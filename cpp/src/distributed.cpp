@@ -1,0 +1,186 @@
+// libtorch's c10d with Gloo: collectives over the processes of a group.
+//
+// CYCLECAP_GLOO is set where this libtorch has them (CMakeLists.txt). Without
+// it every call fails with an error that says so.
+#include "common.h"
+
+#ifdef CYCLECAP_GLOO
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+// ProcessGroupGloo.hpp includes Gloo's headers, which libtorch does not ship:
+// CMake puts empty files in their place, and this is all that it needs of
+// them. No object of these classes is made or used here.
+namespace gloo {
+class Context {
+ public:
+  void setTimeout(std::chrono::milliseconds timeout);
+};
+namespace transport {
+class Device;
+class UnboundBuffer {
+ public:
+  ~UnboundBuffer();
+};
+}  // namespace transport
+namespace rendezvous {
+class Store {
+ public:
+  virtual ~Store();
+  virtual void set(const std::string &, const std::vector<char> &) = 0;
+  virtual std::vector<char> get(const std::string &) = 0;
+  virtual void wait(const std::vector<std::string> &) = 0;
+  virtual void wait(const std::vector<std::string> &,
+                    const std::chrono::milliseconds &) = 0;
+};
+}  // namespace rendezvous
+}  // namespace gloo
+
+#define USE_C10D_GLOO
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include <sstream>
+
+struct ct_group_s {
+  c10::intrusive_ptr<c10d::Store> store;  // rank 0's serves the others
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+};
+
+namespace {
+
+// As Python does: the interfaces that GLOO_SOCKET_IFNAME lists, else the one
+// that this machine's host name resolves to, else loopback.
+void add_devices(c10d::ProcessGroupGloo::Options &options) {
+  const char *names = std::getenv("GLOO_SOCKET_IFNAME");
+  std::istringstream list(names != nullptr ? names : "");
+  for (std::string name; std::getline(list, name, ',');)
+    if (!name.empty())
+      options.devices.push_back(
+          c10d::ProcessGroupGloo::createDeviceForInterface(name));
+  if (options.devices.empty())
+    options.devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
+  options.threads = static_cast<int>(options.devices.size()) * 2;
+}
+
+at::Tensor plain(ct_tensor h) {
+  at::Tensor t = ct::borrow(h);
+  TORCH_CHECK(t.defined(), "a tensor is needed, not none");
+  TORCH_CHECK(t.is_contiguous(), "the tensor is not contiguous");
+  TORCH_CHECK(!t.device().is_meta(), "a meta tensor has no data to send");
+  return t;
+}
+
+// Runs f, which talks to other processes. Gloo's own exceptions know nothing
+// of libtorch's: what is not a c10::Error is trouble with a connection.
+template <class F>
+ct_error talk(F &&f) noexcept {
+  return ct::guard([&] {
+    try {
+      f();
+    } catch (const c10::Error &) {
+      throw;
+    } catch (const std::bad_alloc &) {
+      throw;
+    } catch (const std::exception &e) {
+      C10_THROW_ERROR(DistBackendError, e.what());
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" {
+
+ct_error ct_group_new(const char *host, int port, int listener, int rank,
+                      int size, int64_t timeout_ms, ct_group *group) {
+  return talk([&] {
+    const auto timeout = std::chrono::milliseconds(timeout_ms);
+    c10d::TCPStoreOptions tcp;
+    tcp.port = static_cast<uint16_t>(port);
+    tcp.isServer = listener >= 0;
+    if (listener >= 0) tcp.masterListenFd = listener;
+    tcp.numWorkers = size;
+    tcp.timeout = timeout;
+    auto g = std::make_unique<ct_group_s>();
+    g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
+    // The prefixes of Python's init_process_group, so that Python processes
+    // can be in the group too.
+    c10::intrusive_ptr<c10d::Store> store = g->store;
+    for (const char *prefix : {"default_pg", "0/", "cpu/"})
+      store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
+    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+    add_devices(*options);
+    g->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size,
+                                                          options);
+    *group = g.release();
+  });
+}
+
+void ct_group_free(ct_group g) { delete g; }
+
+ct_error ct_group_all_reduce(ct_group g, ct_tensor h, int average) {
+  return talk([&] {
+    std::vector<at::Tensor> t{plain(h)};
+    TORCH_CHECK(!average || t[0].is_floating_point() || t[0].is_complex(),
+                "an average needs floating point, not ", t[0].scalar_type());
+    g->gloo->allreduce(t)->wait();  // sums; Gloo has no average
+    if (average) t[0].detach().div_(g->gloo->getSize());
+  });
+}
+
+ct_error ct_group_broadcast(ct_group g, ct_tensor h, int root) {
+  return talk([&] {
+    std::vector<at::Tensor> t{plain(h)};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    g->gloo->broadcast(t, options)->wait();
+  });
+}
+
+ct_error ct_group_all_gather(ct_group g, ct_tensor h, const ct_tensor *out) {
+  return talk([&] {
+    std::vector<at::Tensor> in{plain(h)};
+    std::vector<std::vector<at::Tensor>> all(1);
+    for (int i = 0; i < g->gloo->getSize(); i++) all[0].push_back(plain(out[i]));
+    g->gloo->allgather(all, in)->wait();
+  });
+}
+
+ct_error ct_group_barrier(ct_group g) {
+  return talk([&] { g->gloo->barrier()->wait(); });
+}
+
+}  // extern "C"
+
+#else
+
+namespace {
+ct_error missing() {
+  return ct::guard([] {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        false, "the libtorch that this program was built with has no c10d "
+               "with Gloo");
+  });
+}
+}  // namespace
+
+extern "C" {
+
+ct_error ct_group_new(const char *, int, int, int, int, int64_t, ct_group *) {
+  return missing();
+}
+void ct_group_free(ct_group) {}
+ct_error ct_group_all_reduce(ct_group, ct_tensor, int) { return missing(); }
+ct_error ct_group_broadcast(ct_group, ct_tensor, int) { return missing(); }
+ct_error ct_group_all_gather(ct_group, ct_tensor, const ct_tensor *) {
+  return missing();
+}
+ct_error ct_group_barrier(ct_group) { return missing(); }
+
+}  // extern "C"
+
+#endif

@@ -1,0 +1,587 @@
+package distributed_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cyclecap/torch"
+	"cyclecap/torch/distributed"
+	"cyclecap/torch/nn"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A test starts this program again as the processes of a group, which run one
+// of these.
+var workers = map[string]func(g *distributed.Group, out *json.Encoder) error{
+	"collectives": collectives,
+	"refused":     refused,
+	"gradients":   gradients,
+	"strangers":   strangers,
+	"likeDDP":     likeDDP,
+	"dies":        dies,
+	"hangs":       hangs,
+}
+
+const workerVariable = "CYCLECAP_TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	torch.SetNumThreads(1)
+	if name := os.Getenv(workerVariable); name != "" {
+		if err := work(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func work(name string) error {
+	o, err := distributed.FromEnv()
+	if err != nil {
+		return err
+	}
+	o.Timeout = 20 * time.Second
+	if name == "hangs" {
+		o.Timeout = 2 * time.Second
+	}
+	g, err := distributed.InitProcessGroup(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return torch.Scope(func() error { return workers[name](g, json.NewEncoder(os.Stdout)) })
+}
+
+// freePort gives a port of the loopback interface that nobody uses now.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// spawn runs a worker as two processes and gives what each printed. Where the
+// second one shall die or hang it is killed once the first one has ended.
+func spawn(t *testing.T, name string) [2]string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	port := freePort(t)
+	var out, errs [2]bytes.Buffer
+	var commands [2]*exec.Cmd
+	for rank := range commands {
+		c := exec.CommandContext(ctx, os.Args[0])
+		c.Env = append(os.Environ(), workerVariable+"="+name, "RANK="+strconv.Itoa(rank), "LOCAL_RANK="+strconv.Itoa(rank),
+			"WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port), "GLOO_SOCKET_IFNAME=lo")
+		c.Stdout, c.Stderr = &out[rank], &errs[rank]
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		commands[rank] = c
+	}
+	for rank, c := range commands {
+		killed := rank == 1 && (name == "dies" || name == "hangs")
+		if killed {
+			c.Process.Kill()
+		}
+		err := c.Wait()
+		if err != nil && !killed {
+			t.Errorf("%s, rank %d: %v\n%s", name, rank, err, &errs[rank])
+		}
+	}
+	return [2]string{out[0].String(), out[1].String()}
+}
+
+// decode reads a worker's line.
+func decode[T any](t *testing.T, line string) T {
+	t.Helper()
+	var v T
+	if err := json.NewDecoder(strings.NewReader(line)).Decode(&v); err != nil {
+		t.Fatalf("%v: %q", err, line)
+	}
+	return v
+}
+
+type collected struct {
+	Rank, LocalRank, Size int
+	Sum, Avg              []float32
+	SumInt, Broadcast     []int64
+	Gathered              [][]int64
+	LargeWrong            int
+	LargeMilliseconds     float64
+}
+
+func collectives(g *distributed.Group, out *json.Encoder) error {
+	r := int64(g.Rank())
+	c := collected{Rank: g.Rank(), LocalRank: g.LocalRank(), Size: g.Size()}
+	sum := torch.FromSlice([]float32{1, 2, float32(10 * (r + 1))})
+	avg := torch.FromSlice([]float32{1, 2, float32(10 * (r + 1))}).SetRequiresGrad(true) // a parameter, say
+	ints := torch.FromSlice([]int64{1 << 40, r})
+	cast := torch.FromSlice([]int64{r, r + 1})
+	for _, f := range []func() error{
+		func() error { return g.AllReduce(sum, distributed.Sum) },
+		func() error { return g.AllReduce(avg, distributed.Avg) },
+		func() error { return g.AllReduce(ints, distributed.Sum) },
+		func() error { return g.Broadcast(cast, 1) },
+		func() error {
+			all, err := g.AllGather(torch.FromSlice([]int64{r, r, 7}))
+			for _, a := range all {
+				c.Gathered = append(c.Gathered, torch.ToSlice[int64](a))
+			}
+			return err
+		},
+	} {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	c.Sum, c.Avg, c.SumInt, c.Broadcast = torch.ToSlice[float32](sum), torch.ToSlice[float32](avg), torch.ToSlice[int64](ints), torch.ToSlice[int64](cast)
+
+	// 10M floats, whose sums are known: rank r holds (r+1) times 0, 1, … 999.
+	large := torch.Empty([]int64{10_000_000})
+	data := torch.Data[float32](large)
+	best := math.Inf(1)
+	for range 3 {
+		for i := range data {
+			data[i] = float32(i%1000) * float32(r+1)
+		}
+		if err := g.Barrier(); err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := g.AllReduce(large, distributed.Sum); err != nil {
+			return err
+		}
+		best = min(best, float64(time.Since(start).Microseconds())/1000)
+		for i := range data {
+			if data[i] != float32(i%1000)*3 {
+				c.LargeWrong++
+			}
+		}
+	}
+	c.LargeMilliseconds = best
+	return out.Encode(c)
+}
+
+func TestCollectives(t *testing.T) {
+	for rank, line := range spawn(t, "collectives") {
+		got := decode[collected](t, line)
+		t.Logf("rank %d: the sum of 10M floats took %.1f ms", rank, got.LargeMilliseconds)
+		got.LargeMilliseconds = 0
+		want := collected{Rank: rank, LocalRank: rank, Size: 2,
+			Sum: []float32{2, 4, 30}, Avg: []float32{1, 2, 15}, SumInt: []int64{1 << 41, 1}, Broadcast: []int64{1, 2},
+			Gathered: [][]int64{{0, 0, 7}, {1, 1, 7}}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// refused makes calls that fail in both processes before anything is sent:
+// the group stays good.
+func refused(g *distributed.Group, out *json.Encoder) error {
+	var texts []string
+	for _, err := range []error{
+		g.AllReduce(torch.Ones([]int64{4, 6}).T(), distributed.Sum),
+		g.AllReduce(torch.Ones([]int64{2}, torch.WithDType(torch.Int64)), distributed.Avg),
+		g.AllReduce(torch.Empty([]int64{2}, torch.WithDevice(torch.Meta)), distributed.Sum),
+		g.AllReduce(torch.Ones([]int64{2}), distributed.ReduceOp(9)),
+		g.Broadcast(torch.Ones([]int64{2}), 2),
+		g.AllReduce(torch.Ones([]int64{2}), distributed.Sum),
+	} {
+		texts = append(texts, fmt.Sprint(err))
+	}
+	g.Close()
+	g.Close()
+	return out.Encode(append(texts, fmt.Sprint(g.Barrier())))
+}
+
+func TestRefused(t *testing.T) {
+	for _, line := range spawn(t, "refused") {
+		got := decode[[]string](t, line)
+		want := []string{
+			"all_reduce(float32[6 4]): the tensor is not contiguous",
+			"an average needs floating point, not Long",
+			"a meta tensor has no data to send",
+			"reduction 9 is unknown",
+			"there is no rank 2; there are 0 to 1",
+			"<nil>",
+			"the group is closed",
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%q", got)
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("%q does not say %q", got[i], want[i])
+			}
+		}
+	}
+}
+
+// mlp is a small net with a parameter that no loss reaches and one that is
+// frozen.
+type mlp struct {
+	A, B           *nn.LinearModule
+	Unused, Frozen torch.Tensor
+}
+
+func newMLP() *mlp {
+	torch.ManualSeed(1)
+	return &mlp{nn.Linear(5, 7, true), nn.Linear(7, 3, true),
+		torch.Ones([]int64{3}).SetRequiresGrad(true).Keep(), torch.Ones([]int64{3}).Keep()}
+}
+
+func (m *mlp) params() []torch.Tensor {
+	return []torch.Tensor{m.A.Weight, m.A.Bias, m.B.Weight, m.B.Bias, m.Unused, m.Frozen}
+}
+
+// batch gives rows of a fixed batch of 8.
+func batch(from, to int64) (x, y torch.Tensor) {
+	torch.ManualSeed(2)
+	x, y = torch.Randn([]int64{8, 5}), torch.Randn([]int64{8, 3})
+	return x.Narrow(0, from, to-from), y.Narrow(0, from, to-from)
+}
+
+// backward runs the net on rows of the batch.
+func (m *mlp) backward(from, to int64) {
+	x, y := batch(from, to)
+	m.B.Forward(m.A.Forward(x).Tanh()).MseLoss(y).Backward()
+}
+
+func (m *mlp) grads() map[string][]float64 {
+	out := map[string][]float64{}
+	for i, p := range m.params() {
+		if g := p.Grad(); g.Defined() {
+			out[strconv.Itoa(i)] = torch.ToSlice[float64](g)
+		}
+	}
+	return out
+}
+
+func gradients(g *distributed.Group, out *json.Encoder) error {
+	m := newMLP()
+	r := int64(g.Rank())
+	m.backward(4*r, 4*r+4)
+	if r == 1 {
+		m.A.Bias.SetGrad(torch.Tensor{}) // as if its share had not used it
+	}
+	if err := distributed.AverageGradients(g, m.params()); err != nil {
+		return err
+	}
+	first := m.grads()
+	// A second step, on the same list, and with more than one bucket.
+	big := torch.Ones([]int64{distributed.BucketBytes/4 + 1}).SetRequiresGrad(true)
+	big.SetGrad(torch.Ones(big.Shape()).MulScalar(float64(1 + 2*r)))
+	params := append(m.params(), big)
+	for _, p := range m.params() {
+		p.SetGrad(torch.Tensor{})
+	}
+	m.backward(4*r, 4*r+4)
+	if err := distributed.AverageGradients(g, params); err != nil {
+		return err
+	}
+	mean := torch.ToSlice[float32](big.Grad())
+	for i, v := range mean {
+		if v != 2 {
+			return fmt.Errorf("element %d of the large gradient is %v, not 2", i, v)
+		}
+	}
+	return out.Encode([]map[string][]float64{first, m.grads()})
+}
+
+// The average over two halves of a batch is the gradient of the whole.
+func TestAverageGradients(t *testing.T) {
+	lines := spawn(t, "gradients")
+	var whole, half map[string][]float64
+	if err := torch.Scope(func() error {
+		m := newMLP()
+		m.backward(0, 8)
+		whole = m.grads()
+		m = newMLP()
+		m.backward(0, 4)
+		half = m.grads()
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	withoutBias := map[string][]float64{}
+	for k, v := range whole {
+		withoutBias[k] = v
+	}
+	withoutBias["1"] = nil
+	for _, v := range half["1"] { // rank 1 had none: zero
+		withoutBias["1"] = append(withoutBias["1"], v/2)
+	}
+	close := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-6 })
+	got := [2][]map[string][]float64{decode[[]map[string][]float64](t, lines[0]), decode[[]map[string][]float64](t, lines[1])}
+	if diff := cmp.Diff(got[0], got[1]); diff != "" {
+		t.Errorf("the processes differ: %s", diff)
+	}
+	if diff := cmp.Diff([]map[string][]float64{withoutBias, whole}, got[0], close); diff != "" {
+		t.Error(diff)
+	}
+	if _, ok := got[0][0]["4"]; ok {
+		t.Error("a parameter that no process used has a gradient")
+	}
+	if cmp.Equal(whole, half, close) {
+		t.Error("the two halves of the batch are alike: the test shows nothing")
+	}
+}
+
+func likeDDP(g *distributed.Group, out *json.Encoder) error {
+	var params []torch.Tensor
+	var n float32
+	for _, shape := range [][]int64{{7, 5}, {7}, {3, 7}, {3}} {
+		p := torch.Ones(shape).SetRequiresGrad(true)
+		grad := make([]float32, p.Numel())
+		for i := range grad {
+			n++
+			grad[i] = n / float32(3+4*g.Rank())
+		}
+		p.SetGrad(torch.FromSlice(grad, shape...))
+		params = append(params, p)
+	}
+	if err := distributed.AverageGradients(g, params); err != nil {
+		return err
+	}
+	var grads [][]float32
+	for _, p := range params {
+		grads = append(grads, torch.ToSlice[float32](p.Grad()))
+	}
+	return out.Encode(grads)
+}
+
+// The fixture is what DistributedDataParallel makes of the same gradients
+// (testdata/make_fixtures.py), bit for bit: float32 goes through JSON
+// unchanged.
+func TestDistributedDataParallel(t *testing.T) {
+	text, err := os.ReadFile("testdata/ddp.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := decode[struct{ Gradients [][]float32 }](t, string(text)).Gradients
+	for rank, line := range spawn(t, "likeDDP") {
+		if diff := cmp.Diff(want, decode[[][]float32](t, line)); diff != "" {
+			t.Errorf("rank %d: %s", rank, diff)
+		}
+	}
+}
+
+// strangers have nets of different sizes.
+func strangers(g *distributed.Group, out *json.Encoder) error {
+	p := torch.Ones([]int64{3 + int64(g.Rank())}).SetRequiresGrad(true)
+	return out.Encode(fmt.Sprint(distributed.AverageGradients(g, []torch.Tensor{p})))
+}
+
+func TestDifferentNets(t *testing.T) {
+	for rank, line := range spawn(t, "strangers") {
+		want := fmt.Sprintf("rank %d has 1 with %d elements, rank %d has 1 with %d", rank, 3+rank, 1-rank, 4-rank)
+		if got := decode[string](t, line); !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
+		}
+	}
+}
+
+// report encodes an error that must be one of a lost process.
+func report(out *json.Encoder, err error) error {
+	var e *torch.Error
+	if !errors.As(err, &e) || e.Kind != torch.DistError {
+		return fmt.Errorf("got %v, want a DistError", err)
+	}
+	return out.Encode(err.Error())
+}
+
+func dies(g *distributed.Group, out *json.Encoder) error {
+	if err := g.Barrier(); err != nil {
+		return err
+	}
+	if g.Rank() == 1 {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	x := torch.Ones([]int64{1000})
+	start := time.Now()
+	err := g.AllReduce(x, distributed.Sum)
+	if took := time.Since(start); took > 10*time.Second {
+		return fmt.Errorf("the error took %v", took)
+	}
+	if again := g.AllReduce(x, distributed.Sum); again == nil {
+		return errors.New("the group works on without rank 1")
+	}
+	return report(out, err)
+}
+
+func TestPeerDies(t *testing.T) {
+	out := spawn(t, "dies")
+	got := decode[string](t, out[0])
+	t.Log(got)
+	for _, want := range []string{"rank 0 of 2", "all_reduce(float32[1000])", "another process has ended"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
+		}
+	}
+	if out[1] != "" {
+		t.Errorf("the killed process printed %q", out[1])
+	}
+}
+
+// hangs: rank 1 stays alive but does not come.
+func hangs(g *distributed.Group, out *json.Encoder) error {
+	if g.Rank() == 1 {
+		time.Sleep(20 * time.Second)
+	}
+	start := time.Now()
+	err := g.AllReduce(torch.Ones([]int64{1000}), distributed.Sum)
+	if took := time.Since(start); took < 1900*time.Millisecond {
+		return fmt.Errorf("the error came after %v, before the timeout of 2s", took)
+	}
+	return report(out, err)
+}
+
+func TestPeerHangs(t *testing.T) {
+	t.Parallel()
+	got := decode[string](t, spawn(t, "hangs")[0])
+	t.Log(got)
+	if want := "is more than 2s late"; !strings.Contains(got, want) {
+		t.Errorf("%q does not say %q", got, want)
+	}
+}
+
+func TestFromEnv(t *testing.T) {
+	good := map[string]string{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node0", "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": ""}
+	for _, c := range []struct {
+		name   string
+		change map[string]string
+		want   []string // parts of the error; none: it is good
+	}{
+		{"good", nil, nil},
+		{"all missing", map[string]string{"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""}, []string{distributed.ErrNotLaunched.Error()}},
+		{"some missing", map[string]string{"RANK": "", "MASTER_PORT": ""}, []string{"RANK, MASTER_PORT not set"}},
+		{"not numbers", map[string]string{"WORLD_SIZE": "two", "MASTER_ADDR": ""}, []string{`WORLD_SIZE is "two", not a number`, "MASTER_ADDR not set"}},
+		{"rank too large", map[string]string{"RANK": "2"}, []string{"RANK is 2; with a WORLD_SIZE of 2 it must be 0 to 1"}},
+		{"negative", map[string]string{"LOCAL_RANK": "-1", "RANK": "-1"}, []string{"RANK is -1", "; LOCAL_RANK is -1"}},
+		{"no process", map[string]string{"WORLD_SIZE": "0"}, []string{"WORLD_SIZE is 0"}},
+		{"port", map[string]string{"MASTER_PORT": "70000"}, []string{"MASTER_PORT is 70000; it must be 1 to 65535"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for k, v := range good {
+				if w, ok := c.change[k]; ok {
+					v = w
+				}
+				t.Setenv(k, v)
+			}
+			got, err := distributed.FromEnv()
+			if len(c.want) == 0 {
+				want := distributed.Options{Rank: 1, LocalRank: 1, WorldSize: 2, MasterAddr: "node0", MasterPort: 29500}
+				if diff := cmp.Diff(want, got); diff != "" || err != nil {
+					t.Error(diff, err)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q does not say %q", err, w)
+				}
+			}
+			if errors.Is(err, distributed.ErrNotLaunched) != (c.name == "all missing") {
+				t.Errorf("ErrNotLaunched: %v", err)
+			}
+		})
+	}
+}
+
+// join calls InitProcessGroup with a timeout of a second.
+func join(ctx context.Context, rank, size int, addr string, port int) error {
+	g, err := distributed.InitProcessGroup(ctx, distributed.Options{Rank: rank, WorldSize: size, MasterAddr: addr, MasterPort: port, Timeout: time.Second})
+	g.Close()
+	return err
+}
+
+func TestInitErrors(t *testing.T) {
+	used, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { used.Close() })
+	cancelled, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("stop is asked"))
+	for _, c := range []struct {
+		name string
+		err  func() error
+		want []string
+	}{
+		{"port in use", func() error { return join(t.Context(), 0, 2, "127.0.0.1", used.Addr().(*net.TCPAddr).Port) }, []string{"rank 0 of 2", "is in use", "set MASTER_PORT"}},
+		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "has rank 0 been started"}},
+		{"no such name", func() error { return join(t.Context(), 1, 2, "no-such-host.invalid", 29500) }, []string{"no-such-host.invalid", "MASTER_ADDR"}},
+		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"did not meet", "within 1s", "have all 2 been started"}},
+		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
+		{"cancelled while it waits", func() error {
+			soon, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer stop()
+			return join(soon, 0, 2, "127.0.0.1", freePort(t))
+		}, []string{"waited", "deadline exceeded"}},
+		{"bad options", func() error { return join(t.Context(), 2, 2, "", 0) }, []string{"RANK is 2", "MASTER_ADDR is empty", "MASTER_PORT is 0"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			err := c.err()
+			if err == nil {
+				t.Fatal("no error")
+			}
+			t.Log(err)
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q does not say %q", err, w)
+				}
+			}
+		})
+	}
+}
+
+// A group of one, real or nil, changes nothing.
+func TestAlone(t *testing.T) {
+	real, err := distributed.InitProcessGroup(t.Context(), distributed.Options{WorldSize: 1, MasterAddr: "localhost", MasterPort: freePort(t), Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer real.Close()
+	for _, g := range []*distributed.Group{real, nil} {
+		if err := torch.Scope(func() error {
+			x := torch.FromSlice([]float32{1, 2})
+			p := torch.Ones([]int64{2}).SetRequiresGrad(true)
+			p.Mul(x).Sum().Backward()
+			all, err := g.AllGather(x)
+			if err := errors.Join(err, g.AllReduce(x, distributed.Sum), g.AllReduce(x, distributed.Avg), g.Broadcast(x, 0), g.Barrier(),
+				distributed.AverageGradients(g, []torch.Tensor{p})); err != nil {
+				return err
+			}
+			got := []any{g.Rank(), g.LocalRank(), g.Size(), torch.ToSlice[float32](x), torch.ToSlice[float32](all[0]), torch.ToSlice[float32](p.Grad())}
+			if diff := cmp.Diff([]any{0, 0, 1, []float32{1, 2}, []float32{1, 2}, []float32{1, 2}}, got); diff != "" {
+				t.Error(diff)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package distributed
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+
+	"cyclecap/torch"
+)
+
+// BucketBytes is how much AverageGradients sends at once, as PyTorch's
+// DistributedDataParallel does (bucket_cap_mb): few large messages are much
+// faster than one for each small parameter.
+const BucketBytes = 25 << 20
+
+// AverageGradients replaces the gradients of params by their averages over the
+// processes, as PyTorch's DistributedDataParallel does: call it between
+// Backward and the optimizer's Step, in every process, with the same
+// parameters in the same order. Parameters that need no gradient are left out.
+// A gradient that is missing counts as zero, and stays missing where no
+// process has it.
+//
+// The parameters go in buckets of one dtype and device, last ones first, with
+// each gradient divided by the number of processes before the sum. So the
+// results do not depend on the parameters' sizes, and with two processes have
+// DistributedDataParallel's bits.
+func AverageGradients(g *Group, params []torch.Tensor) error {
+	if g.Size() == 1 {
+		return nil
+	}
+	return torch.Scope(func() (err error) {
+		var need []torch.Tensor
+		for _, p := range slices.Backward(params) {
+			if p.RequiresGrad() {
+				need = append(need, p)
+			}
+		}
+		torch.NoGrad(func() {
+			if err = g.sameEverywhere(need); err != nil {
+				return
+			}
+			for len(need) > 0 && err == nil {
+				n, bytes := 1, need[0].NBytes()
+				for n < len(need) && need[n].DType() == need[0].DType() && need[n].Device() == need[0].Device() && bytes+need[n].NBytes() <= BucketBytes {
+					bytes += need[n].NBytes()
+					n++
+				}
+				bucket := need[:n]
+				err = torch.Scope(func() error { return g.average(bucket) })
+				need = need[n:]
+			}
+		})
+		return err
+	})
+}
+
+// average averages the gradients of one bucket. The message is the gradients
+// one after the other and, for each, a 1 where there is one.
+func (g *Group) average(params []torch.Tensor) error {
+	like := []torch.Option{torch.WithDType(params[0].DType()), torch.WithDevice(params[0].Device())}
+	parts := make([]torch.Tensor, len(params)+1)
+	here := make([]float32, len(params))
+	var total int64
+	for i, p := range params {
+		total += p.Numel()
+		if grad := p.Grad(); grad.Defined() {
+			parts[i], here[i] = grad.Reshape([]int64{-1}), 1
+		} else {
+			parts[i] = torch.Zeros([]int64{p.Numel()}, like...)
+		}
+	}
+	parts[len(params)] = torch.FromSlice(here).To(like...)
+	message := torch.Cat(parts)
+	message.Narrow(0, 0, total).MulScalar_(1 / float64(g.size))
+	if err := g.AllReduce(message, Sum); err != nil {
+		return err
+	}
+	anywhere := torch.ToSlice[float32](message.Narrow(0, total, int64(len(params))))
+	var at int64
+	for i, p := range params {
+		mean := message.Narrow(0, at, p.Numel()).View(p.Shape())
+		at += p.Numel()
+		switch {
+		case here[i] != 0:
+			p.Grad().Copy_(mean)
+		case anywhere[i] != 0:
+			p.SetGrad(mean.Clone())
+		}
+	}
+	return nil
+}
+
+// sameEverywhere reports a list of parameters that differs between the
+// processes; messages of different lengths would end them in libtorch. A list
+// is compared when it is first seen.
+func (g *Group) sameEverywhere(params []torch.Tensor) error {
+	h := fnv.New64a()
+	var elements int64
+	for _, p := range params {
+		fmt.Fprintln(h, p.DType(), p.Shape())
+		elements += p.Numel()
+	}
+	sum := h.Sum64()
+	if g.alike[sum] {
+		return nil
+	}
+	all, err := g.AllGather(torch.FromSlice([]int64{int64(sum), int64(len(params)), elements}))
+	if err != nil {
+		return err
+	}
+	for rank, t := range all {
+		if their := torch.ToSlice[int64](t); uint64(their[0]) != sum {
+			return fmt.Errorf("distributed: the parameters differ between processes: rank %d has %d with %d elements, rank %d has %d with %d; every process must build the same net",
+				g.rank, len(params), elements, rank, their[1], their[2])
+		}
+	}
+	g.alike[sum] = true
+	return nil
+}
