@@ -82,30 +82,9 @@ func (t *CLIPTask) Parts() Parts {
 // Batch names the photos of a step.
 func (t *CLIPTask) Batch(step int) string { return listed("photos", t.order.Indices(step)) }
 
-// Step does one optimizer step: the symmetric cross-entropy of which text
-// belongs to which photo of the batch (the paper's figure 3).
+// Step does one optimizer step.
 func (t *CLIPTask) Step(step int) (Losses, error) {
-	photos := t.order.Indices(step)
-	// One of a photo's captions, by step.
-	rng := rand.New(rand.NewPCG(t.config.Seed+1, uint64(step)))
-	captions := make([]int32, len(photos))
-	for i, p := range photos {
-		of := t.data.Of[p]
-		captions[i] = of[rng.IntN(len(of))]
-	}
-	var loss, accuracy torch.Tensor
-	n := int64(len(photos))
-	target := torch.Arange(0, n, torch.WithDType(torch.Int64))
-	pixels, ids := t.pixels(photos), t.data.Captions.batch(captions, int(t.Model.Config.Context), 0, torch.CPU)
-	ids = ids.ConstantPadNd([]int64{0, t.Model.Config.Context - ids.Size(1)})
-	var image, text torch.Tensor
-	autocast(t.config.BF16, torch.CPU, func() {
-		image, text = t.Model.EncodeImage(pixels), t.Model.EncodeText(ids)
-	})
-	image, text = Normalize(image.To(torch.WithDType(torch.Float32))), Normalize(text.To(torch.WithDType(torch.Float32)))
-	logits := image.MM(text.T()).Mul(t.Model.LogitScale.Exp())
-	loss = logits.CrossEntropyLoss(target).Add(logits.T().CrossEntropyLoss(target)).MulScalar(0.5)
-	accuracy = logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
+	loss, accuracy := t.loss(step)
 	t.opt.ZeroGrad()
 	t.rest.ZeroGrad()
 	loss.Backward()
@@ -116,6 +95,35 @@ func (t *CLIPTask) Step(step int) (Losses, error) {
 	}
 	torch.NoGrad(func() { t.Model.LogitScale.Clamp_(torch.WithMax(math.Log(100))) })
 	return Losses{{"loss", item(loss)}, {"accuracy", item(accuracy)}, {"lr", lr}}, nil
+}
+
+// loss is the symmetric cross-entropy of which text belongs to which photo of
+// the batch (the paper's figure 3), and how many photos find their text.
+func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
+	photos := t.order.Indices(step)
+	// One of a photo's captions, by step.
+	rng := rand.New(rand.NewPCG(t.config.Seed+1, uint64(step)))
+	captions := make([]int32, len(photos))
+	for i, p := range photos {
+		of := t.data.Of[p]
+		captions[i] = of[rng.IntN(len(of))]
+	}
+	pixels, ids := t.pixels(photos), t.data.Captions.batch(captions, int(t.Model.Config.Context), 0, torch.CPU)
+	ids = ids.ConstantPadNd([]int64{0, t.Model.Config.Context - ids.Size(1)})
+	var image, text torch.Tensor
+	autocast(t.config.BF16, torch.CPU, func() {
+		image, text = t.Model.EncodeImage(pixels), t.Model.EncodeText(ids)
+	})
+	image, text = Normalize(image.To(torch.WithDType(torch.Float32))), Normalize(text.To(torch.WithDType(torch.Float32)))
+	logits := image.MM(text.T()).Mul(t.Model.LogitScale.Exp())
+	target := torch.Arange(0, int64(len(photos)), torch.WithDType(torch.Int64))
+	loss = logits.CrossEntropyLoss(target).Add(logits.T().CrossEntropyLoss(target)).MulScalar(0.5)
+	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
+}
+
+func (t *CLIPTask) Eval(step int) Losses {
+	a, b := t.loss(step)
+	return Losses{{"loss", item(a)}, {"acc", item(b)}}
 }
 
 // Mean and deviation of CLIP's photos, by channel (OpenAI's clip.py).

@@ -5,6 +5,7 @@ import (
 
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
 )
@@ -42,6 +43,7 @@ type CycleGAN struct {
 	fakeText    pool
 	fakeImage   pool
 	gens, discs []torch.Tensor
+	group       *distributed.Group
 }
 
 // CycleGANLosses are the losses of one step, as they are minimised (weights
@@ -122,13 +124,19 @@ func (g *CycleGAN) Step(images, texts torch.Tensor) (CycleGANLosses, error) {
 	cycleImage := backImage.L1Loss(images).MulScalar(c.CycleWeight)
 	cycleText := backText.L1Loss(texts).MulScalar(c.CycleWeight)
 	ganText.Add(ganImage).Add(cycleImage).Add(cycleText).Add(idText).Add(idImage).Backward()
+	if err := distributed.AverageGradients(g.group, g.gens); err != nil {
+		return l, err
+	}
 	g.optG.Step()
 
 	// Discriminators.
 	g.freeze(false)
 	g.optD.ZeroGrad()
-	discText := c.discriminate(g.TextDisc, texts, g.fakeText.query(fakeText))
-	discImage := c.discriminate(g.ImageDisc, images, g.fakeImage.query(fakeImage))
+	discText := c.discriminate(g.TextDisc, texts, g.past(&g.fakeText, fakeText))
+	discImage := c.discriminate(g.ImageDisc, images, g.past(&g.fakeImage, fakeImage))
+	if err := distributed.AverageGradients(g.group, g.discs); err != nil {
+		return l, err
+	}
 	g.optD.Step()
 
 	for _, v := range []struct {
@@ -141,6 +149,13 @@ func (g *CycleGAN) Step(images, texts torch.Tensor) (CycleGANLosses, error) {
 		}
 	}
 	return l, nil
+}
+
+// past asks a pool, which is the same in all processes: it sees the fakes of
+// them all.
+func (g *CycleGAN) past(p *pool, fakes torch.Tensor) torch.Tensor {
+	all, part := gathered(g.group, fakes)
+	return part(p.query(all))
 }
 
 func (g *CycleGAN) freeze(on bool) {

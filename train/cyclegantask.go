@@ -6,6 +6,7 @@ import (
 
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
 )
@@ -22,6 +23,7 @@ type CycleGANSchedule struct {
 	Standardize bool
 	Seed        uint64 // of the order of the features
 	Device      torch.Device
+	Group       *distributed.Group // that shares each batch; nil: this process alone
 }
 
 // CycleGANTask trains a CycleGAN on two unpaired sets of features.
@@ -39,8 +41,8 @@ type side struct {
 	mean, std torch.Tensor // [width], of Standardize
 }
 
-func (s *side) batch(step int, d torch.Device) (torch.Tensor, error) {
-	x, err := rowsOf(s.features, s.order.Indices(step), d)
+func (s *side) batch(step int, c CycleGANSchedule) (torch.Tensor, error) {
+	x, err := rowsOf(s.features, share(s.order.Indices(step), c.Group), c.Device)
 	if err == nil && s.mean.Defined() {
 		x = x.Sub(s.mean).Div(s.std)
 	}
@@ -57,8 +59,12 @@ func NewCycleGANTask(c CycleGANConfig, s CycleGANSchedule, images, texts Feature
 			return nil, fmt.Errorf("cyclegan: %s features of width %d are needed, and these have %d", name, c.Width, f.Width())
 		}
 	}
+	if s.Batch%s.Group.Size() != 0 {
+		return nil, fmt.Errorf("cyclegan: a batch of %d can't be shared by %d processes", s.Batch, s.Group.Size())
+	}
 	t := &CycleGANTask{schedule: s}
 	torch.OnDevice(s.Device, func() { t.CycleGAN = NewCycleGAN(c) })
+	t.group = s.Group
 	t.images = &side{features: images, order: Order{N: images.Len(), Batch: s.Batch, Seed: 2 * s.Seed}}
 	t.texts = &side{features: texts, order: Order{N: texts.Len(), Batch: s.Batch, Seed: 2*s.Seed + 1}}
 	t.epoch = max(images.Len(), texts.Len()) / s.Batch
@@ -127,11 +133,11 @@ func (t *CycleGANTask) Batch(step int) string {
 
 // Step does one step of the generators and one of the discriminators.
 func (t *CycleGANTask) Step(step int) (Losses, error) {
-	images, err := t.images.batch(step, t.schedule.Device)
+	images, err := t.images.batch(step, t.schedule)
 	if err != nil {
 		return nil, err
 	}
-	texts, err := t.texts.batch(step, t.schedule.Device)
+	texts, err := t.texts.batch(step, t.schedule)
 	if err != nil {
 		return nil, err
 	}
@@ -139,14 +145,26 @@ func (t *CycleGANTask) Step(step int) (Losses, error) {
 	lr := t.Config.LR * optim.ConstantLinear(step/t.epoch, s.DecayFrom, s.Epochs-s.DecayFrom)
 	t.SetLR(lr)
 	l, err := t.CycleGAN.Step(images, texts)
-	return Losses{
+	if err != nil {
+		return nil, err
+	}
+	losses := Losses{
 		{"generators", l.Generators()},
 		{"gan_text", l.GanText}, {"gan_image", l.GanImage},
 		{"cycle_image", l.CycleImage}, {"cycle_text", l.CycleText},
 		{"identity_text", l.IdentityText}, {"identity_image", l.IdentityImage},
 		{"disc_text", l.DiscText}, {"disc_image", l.DiscImage},
 		{"lr", lr},
-	}, err
+	}
+	values := make([]float64, len(losses))
+	for i, x := range losses {
+		values[i] = x.Value
+	}
+	values, err = averaged(s.Group, values...)
+	for i, v := range values {
+		losses[i].Value = v
+	}
+	return losses, err
 }
 
 // Generators gives copies of the two generators, image to text and text to

@@ -6,6 +6,7 @@ import (
 
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
 )
@@ -27,6 +28,7 @@ type DecoderConfig struct {
 	NoiseVariance float64
 	Seed          uint64 // of the order of the captions
 	Device        torch.Device
+	Group         *distributed.Group // that shares each batch; nil: this process alone
 }
 
 // DecoderData is what a decoder learns from: captions and the feature of each.
@@ -56,6 +58,7 @@ type DecoderTask struct {
 	held   DecoderData // for validation
 	order  Order
 	opt    optim.Optimizer
+	params []torch.Tensor
 	limit  int // tokens of a caption
 	steps  int
 }
@@ -64,6 +67,9 @@ type DecoderTask struct {
 // has captions for the validation loss, at most 512 of which are used; it may
 // be empty.
 func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (*DecoderTask, error) {
+	if c.Batch%c.Group.Size() != 0 {
+		return nil, fmt.Errorf("decoder: a batch of %d can't be shared by %d processes", c.Batch, c.Group.Size())
+	}
 	if data.Captions.Len() < c.Batch {
 		return nil, fmt.Errorf("decoder: there are %d captions, less than a batch of %d", data.Captions.Len(), c.Batch)
 	}
@@ -92,6 +98,7 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	if c.TuneGPT2 {
 		params = append(params, nn.Parameters(m.GPT2)...)
 	}
+	t.params = params
 	o := optim.TransformersAdamWDefaults()
 	o.LR = c.LR
 	t.opt = optim.TransformersAdamW(params, o)
@@ -134,22 +141,53 @@ func (t *DecoderTask) Batch(step int) string { return listed("captions", t.order
 
 // Step does one optimizer step.
 func (t *DecoderTask) Step(step int) (Losses, error) {
-	captions := t.order.Indices(step)
+	all := t.order.Indices(step)
+	captions := share(all, t.config.Group)
 	x, err := rowsOf(t.data.Features, t.data.rows(captions), t.config.Device)
 	if err != nil {
 		return nil, err
 	}
 	if v := t.config.NoiseVariance; v > 0 {
-		x = CapDecNoise(x, v)
+		x = t.noise(x, v)
 	}
 	tokens := t.data.Captions.batch(captions, t.limit, 0, t.config.Device)
 	t.opt.ZeroGrad()
 	loss := t.loss(x, tokens)
+	if n := t.config.Group.Size(); n > 1 {
+		// The batch's mean is over its tokens, of which the shares have more
+		// and less.
+		loss = loss.MulScalar(float64(n*t.counted(captions)) / float64(t.counted(all)))
+	}
 	loss.Backward()
-	t.opt.SetLR(t.config.LR * optim.WarmupLinear(step, t.config.WarmupSteps, t.steps))
-	lr := t.opt.LR()
+	if err := distributed.AverageGradients(t.config.Group, t.params); err != nil {
+		return nil, err
+	}
+	lr := t.config.LR * optim.WarmupLinear(step, t.config.WarmupSteps, t.steps)
+	t.opt.SetLR(lr)
 	t.opt.Step()
-	return Losses{{"loss", item(loss)}, {"lr", lr}}, nil
+	values, err := averaged(t.config.Group, item(loss))
+	return Losses{{"loss", values[0]}, {"lr", lr}}, err
+}
+
+// noise adds CapDec's noise. All processes draw that of the whole batch, so
+// that it is the same for any number of them.
+func (t *DecoderTask) noise(x torch.Tensor, variance float64) torch.Tensor {
+	n := x.Size(0)
+	noise := torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n)
+	return capDecNoise(x, noise.To(torch.WithDevice(x.Device())), variance)
+}
+
+// counted counts the tokens that the loss of captions is the mean of.
+func (t *DecoderTask) counted(captions []int32) (n int) {
+	for _, c := range captions {
+		ids := t.data.Captions.Get(int(c))
+		for _, id := range ids[:min(len(ids), t.limit)] {
+			if id != 0 {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (t *DecoderTask) loss(x, tokens torch.Tensor) (loss torch.Tensor) {
@@ -189,13 +227,11 @@ func (t *DecoderTask) Validate() (float64, error) {
 	return sum / float64(batches), nil
 }
 
-// CapDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3):
+// capDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3):
 // features at length 1, Gaussian noise of a variance in each dimension, length
-// 1 again.
-func CapDecNoise(x torch.Tensor, variance float64) torch.Tensor {
-	x = Normalize(x)
-	noise := torch.Randn(x.Shape()).To(torch.WithDevice(x.Device()))
-	return Normalize(x.Add(noise.MulScalar(math.Sqrt(variance))))
+// 1 again. noise is from the standard normal distribution.
+func capDecNoise(x, noise torch.Tensor, variance float64) torch.Tensor {
+	return Normalize(Normalize(x).Add(noise.MulScalar(math.Sqrt(variance))))
 }
 
 // Close frees the optimizer's state.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 )
 
 // A Task is something that can be trained step by step. Everything that the
@@ -74,9 +75,9 @@ type Loop struct {
 	// Progress is told of each step that is done, and of the step that is
 	// begun with (nil losses).
 	Progress func(done int, l Losses)
-	// Follower says that another process writes the files: true on all ranks
-	// but 0.
-	Follower bool
+	// Group is the processes that train together, nil for this one alone. Rank
+	// 0 writes the files; all read the checkpoint.
+	Group *distributed.Group
 }
 
 // Paths of the files in a Loop's folder.
@@ -110,8 +111,9 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 			return fmt.Errorf("%s is of step %d and only %d are asked for", last, at, l.Steps)
 		}
 	}
+	writer := l.Group.Rank() == 0
 	var log *metrics
-	if !l.Follower {
+	if writer {
 		var err error
 		if log, err = openMetrics(l.Dir, at); err != nil {
 			return err
@@ -126,7 +128,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		if saved == at && at > 0 {
 			return nil
 		}
-		if l.Follower {
+		if !writer {
 			saved = at
 			return nil
 		}
@@ -161,7 +163,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		return nil
 	}
 	for at < l.Steps {
-		if err := ctx.Err(); err != nil {
+		if err := l.stopped(ctx); err != nil {
 			return errors.Join(err, save())
 		}
 		begin := time.Now()
@@ -192,6 +194,34 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		}
 	}
 	return nil
+}
+
+// stopped tells whether training shall end here: where any process of the group
+// was told to.
+func (l *Loop) stopped(ctx context.Context) error {
+	err := ctx.Err()
+	if l.Group.Size() == 1 {
+		return err
+	}
+	var any bool
+	failed := torch.Scope(func() error {
+		flag := torch.Zeros([]int64{1})
+		if err != nil {
+			flag.Fill_(1)
+		}
+		if err := l.Group.AllReduce(flag, distributed.Sum); err != nil {
+			return err
+		}
+		any = flag.Item() > 0
+		return nil
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case any && err == nil:
+		return context.Canceled // another process was interrupted
+	}
+	return err
 }
 
 func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {

@@ -1,0 +1,36 @@
+package train
+
+import (
+	"cyclecap/torch"
+	"cyclecap/torch/distributed"
+)
+
+// share gives this process's part of a batch that all know.
+func share(batch []int32, g *distributed.Group) []int32 {
+	n := len(batch) / g.Size()
+	return batch[g.Rank()*n : (g.Rank()+1)*n]
+}
+
+// averaged gives the averages of numbers over the processes.
+func averaged(g *distributed.Group, values ...float64) ([]float64, error) {
+	if g.Size() == 1 {
+		return values, nil
+	}
+	t := torch.FromSlice(values)
+	err := g.AllReduce(t, distributed.Avg)
+	return torch.ToSlice[float64](t), err
+}
+
+// gathered gives the rows of all processes, by rank; part gives this one's
+// back.
+func gathered(g *distributed.Group, rows torch.Tensor) (all torch.Tensor, part func(torch.Tensor) torch.Tensor) {
+	if g.Size() == 1 {
+		return rows, func(t torch.Tensor) torch.Tensor { return t }
+	}
+	list, err := g.AllGather(rows.Detach().Contiguous())
+	if err != nil {
+		torch.Throw("all_gather", "%v", err)
+	}
+	n := rows.Size(0)
+	return torch.Cat(list), func(t torch.Tensor) torch.Tensor { return t.Narrow(0, n*int64(g.Rank()), n) }
+}

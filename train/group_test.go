@@ -1,0 +1,147 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"cyclecap/torch"
+	"cyclecap/torch/distributed"
+)
+
+// group is that of the processes of a test; nil in the test itself.
+var group *distributed.Group
+
+const (
+	taskVariable   = "CYCLECAP_TEST_TASK"
+	folderVariable = "CYCLECAP_TEST_FOLDER"
+)
+
+// The test program is also one of two processes that train together.
+func TestMain(m *testing.M) {
+	name := os.Getenv(taskVariable)
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	if err := together(name); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func together(name string) error {
+	torch.SetNumThreads(1)
+	o, err := distributed.FromEnv()
+	if err != nil {
+		return err
+	}
+	o.Timeout = 20 * time.Second
+	if group, err = distributed.InitProcessGroup(context.Background(), o); err != nil {
+		return err
+	}
+	defer group.Close()
+	var t Task
+	err = torch.Scope(func() error {
+		torch.ManualSeed(11)
+		t = tasks[name](new(testing.T))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var all []Losses
+	// Only rank 1 is interrupted, at step 6: both must stop, and go on.
+	for _, stop := range []int{6, 99} {
+		ctx, cancel := context.WithCancel(context.Background())
+		l := &Loop{Dir: os.Getenv(folderVariable), Kind: name, Steps: 12, Every: 100, Config: "c", Resume: true, Group: group,
+			Progress: func(done int, l Losses) {
+				if l != nil {
+					all = append(all, l)
+				}
+				if done == stop && group.Rank() == 1 {
+					cancel()
+				}
+			}}
+		err := l.Run(ctx, t)
+		cancel()
+		if stop == 99 && err != nil {
+			return err
+		}
+		if stop == 6 && (err == nil || len(all) != 6) {
+			return fmt.Errorf("rank %d went on to step %d after an interruption at 6 (%v)", group.Rank(), len(all), err)
+		}
+		if err := group.Barrier(); err != nil {
+			return err
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(all)
+}
+
+// Two processes that share a batch have the losses of one: to 1e-5, since sums
+// are in another order.
+func TestTwoProcesses(t *testing.T) {
+	for _, name := range []string{"cyclegan", "decoder"} {
+		t.Run(name, func(t *testing.T) {
+			var want []Losses
+			l := &Loop{Dir: t.TempDir(), Kind: name, Steps: 12, Every: 100, Progress: func(_ int, l Losses) {
+				if l != nil {
+					want = append(want, l)
+				}
+			}}
+			if err := l.Run(context.Background(), build(t, name)); err != nil {
+				t.Fatal(err)
+			}
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := listener.Addr().(*net.TCPAddr).Port
+			listener.Close()
+			dir := t.TempDir()
+			var commands []*exec.Cmd
+			var outs [2]strings.Builder
+			for rank := range 2 {
+				c := exec.Command(os.Args[0])
+				c.Env = append(os.Environ(), taskVariable+"="+name, folderVariable+"="+dir, "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1",
+					fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
+				c.Stdout, c.Stderr = &outs[rank], os.Stderr
+				if err := c.Start(); err != nil {
+					t.Fatal(err)
+				}
+				commands = append(commands, c)
+			}
+			for rank, c := range commands {
+				if err := c.Wait(); err != nil {
+					t.Fatalf("rank %d: %v", rank, err)
+				}
+			}
+			worst := 0.
+			for rank := range 2 {
+				var have []Losses
+				if err := json.Unmarshal([]byte(outs[rank].String()), &have); err != nil {
+					t.Fatalf("rank %d: %v", rank, err)
+				}
+				if len(have) != len(want) {
+					t.Fatalf("rank %d: %d steps instead of %d", rank, len(have), len(want))
+				}
+				for i := range want {
+					for k, w := range want[i] {
+						d := math.Abs(have[i][k].Value-w.Value) / max(1, math.Abs(w.Value))
+						if !(d <= 1e-5) {
+							t.Errorf("rank %d, step %d: %s is %g instead of %g", rank, i, w.Name, have[i][k].Value, w.Value)
+						}
+						worst = max(worst, d)
+					}
+				}
+			}
+			t.Logf("largest difference %.1e", worst)
+		})
+	}
+}
