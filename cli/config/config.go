@@ -48,8 +48,8 @@ type Config struct {
 
 // World says how large a rendered data set is (`cyclecap world`).
 type World struct {
-	// Seed of the scenes; another one than that of the training, so that runs of
-	// several seeds share a world.
+	// Seed of the scenes. It is not that of the training, so that runs of several
+	// seeds share a world.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Size of a photo's side in pixels.
 	Size int `toml:"size" default:"224" range:"[32,4096]" source:"CLIP ViT-B/32"`

@@ -28,7 +28,7 @@ This page is made from the comments and tags in cli/config/config.go: ` + "`go g
 	b.WriteString(head)
 	for _, e := range entries() {
 		if strings.HasPrefix(e.Key, "[") {
-			fmt.Fprintf(&b, "\n## %s\n\n%s.\n%s", e.Key, strings.TrimSuffix(strings.TrimPrefix(e.Text, e.Key+" "), "."), head)
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n%s", e.Key, e.Text, head)
 			continue
 		}
 		value := ""

@@ -13,13 +13,6 @@ import (
 // accepted the text before, so that only text in order has to be understood
 // here: where it is not, the scan ends.
 func keyLines(text string) map[string]int {
-	// The marks that toml passes over.
-	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\xef\xbb\xbf"} {
-		if rest, ok := strings.CutPrefix(text, mark); ok {
-			text = rest
-			break
-		}
-	}
 	s := &scan{text: text, line: 1, lines: map[string]int{}}
 	s.document()
 	return s.lines

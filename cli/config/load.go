@@ -154,22 +154,9 @@ type loader struct {
 }
 
 func parse(path string, data []byte, sets []string) (*Config, error) {
-	var root map[string]any
-	if _, err := toml.Decode(string(data), &root); err != nil {
-		var syntax toml.ParseError
-		if !errors.As(err, &syntax) {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return nil, &Error{[]Problem{{File: path, Line: syntax.Position.Line, Column: syntax.Position.Col, Text: syntax.Message}}}
-	}
-	l := &loader{file: path, lines: keyLines(string(data)), config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
-	l.table(nil, root)
-	for _, arg := range sets {
-		l.argument(arg)
-	}
-	l.set = ""
-	if !l.world {
-		l.config.World = nil
+	l, err := read(path, data, sets)
+	if err != nil {
+		return nil, err
 	}
 	l.resolve()
 	l.check()
@@ -190,6 +177,42 @@ func parse(path string, data []byte, sets []string) (*Config, error) {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Line, b.Line))
 	})
 	return nil, &Error{l.problems}
+}
+
+// read takes each value by itself.
+func read(path string, data []byte, sets []string) (*loader, error) {
+	text := strings.TrimPrefix(string(data), "\uFEFF")
+	broken := func(at int, why string) error {
+		before := text[:min(max(at, 0), len(text))]
+		line, column := strings.Count(before, "\n")+1, len(before)-strings.LastIndexByte(before, '\n')
+		return &Error{[]Problem{{File: path, Line: line, Column: column, Text: why}}}
+	}
+	if !utf8.ValidString(text) {
+		at := 0
+		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
+			at += n
+		}
+		return nil, broken(at, fmt.Sprintf("byte %#x is not UTF-8, as TOML must be", text[at]))
+	}
+	var root map[string]any
+	if _, err := toml.Decode(text, &root); err != nil {
+		var syntax toml.ParseError
+		if !errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		// Its column is one too many in front of a line, so that it is counted here.
+		return nil, broken(syntax.Position.Start, syntax.Message)
+	}
+	l := &loader{file: path, lines: keyLines(text), config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
+	l.table(nil, root)
+	for _, arg := range sets {
+		l.argument(arg)
+	}
+	l.set = ""
+	if !l.world {
+		l.config.World = nil
+	}
+	return l, nil
 }
 
 // at is a problem of a key without its text: where the value comes from.
