@@ -32,7 +32,7 @@ weights = "g"
 		{"key twice", "seed = 1\n\nseed = 2\n", nil, `x.toml:3:1: Key 'seed' has already been defined.`},
 		{"open string", "[world]\nsize = 5\n[data]\n  photos = \"abc\n", nil, `x.toml:4:16: strings cannot contain newlines`},
 		{"no UTF-8", "name = \"\xff\"\n", nil, `x.toml:1:9: byte 0xff is not UTF-8, as TOML must be`},
-		{"byte order mark", "\uFEFFseed = 1 2", nil, `x.toml:1:10: expected a top-level item to end with a newline, comment, or EOF, but got '2' instead`},
+		{"byte order mark", "\uFEFFseed = 1 2", nil, `x.toml:1:9: expected a top-level item to end with a newline, comment, or EOF, but got '2' instead`},
 		{"huge number", "seed = 99999999999999999999\n", nil, `x.toml:1:8: 99999999999999999999 is out of range for int64`},
 
 		// Unknown keys and tables.

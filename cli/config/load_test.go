@@ -273,13 +273,7 @@ z = 1
 // Nothing in a file or an argument makes Load panic, what it accepts it reads
 // again, and every key has a line in a file that TOML accepts.
 func FuzzLoad(f *testing.F) {
-	for _, path := range []string{"../../configs/paper.toml", "../../configs/demo.toml"} {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(string(data), "train.cyclegan.epochs=5")
-	}
+	f.Add("[world]\n[train.decoder]\nlr = 2e-5 # a\n", "train.cyclegan.epochs=5")
 	f.Add("[world]\nsize = 1\n[trian.x]\na.\"b\\u0000\" = {c = [1, {d = 2}], e = nan}\n", "bridges.use=[a,b]")
 	f.Add("a = '''\n''''\nb=\"\"\"\\\"\"\"\"\n[[c]]\n[c.'d']\n", "data={photos='x'}")
 	f.Add("x = [[[[[[{a={b=[]}}]]]]]]", "=")
