@@ -60,8 +60,9 @@ func (e *Error) Error() string {
 	return s
 }
 
-// maxSize of a config, in bytes: whatever is larger is another kind of file.
-const maxSize = 1 << 20
+// maxSize of a config, in bytes: whatever is larger is another kind of file. The
+// largest here has 4 KiB; toml needs a GiB and minutes for a MiB of brackets.
+const maxSize = 64 << 10
 
 // Load reads a config, with sets over it: arguments of --set, such as
 // "train.cyclegan.epochs=5", whose values are TOML or bare words. All that
@@ -78,7 +79,7 @@ func Load(path string, sets []string) (*Config, error) {
 		return nil, err
 	}
 	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s: larger than 1 MiB: this is no config", path)
+		return nil, fmt.Errorf("%s: larger than 64 KiB: this is no config", path)
 	}
 	return parse(path, data, sets)
 }

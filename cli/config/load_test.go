@@ -25,7 +25,7 @@ func TestLoadFiles(t *testing.T) {
 	for path, want := range map[string]string{
 		missing: "open " + missing + ": no such file or directory",
 		dir:     "read " + dir + ": is a directory",
-		large:   large + ": larger than 1 MiB: this is no config",
+		large:   large + ": larger than 64 KiB: this is no config",
 	} {
 		if _, err := Load(path, nil); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", path, err, want)
@@ -300,13 +300,17 @@ func FuzzLoad(f *testing.F) {
 		if _, err := toml.Decode(text, &root); err != nil || !utf8.ValidString(text) {
 			return
 		}
-		lines, last := keyLines(text), strings.Count(text, "\n")+1
+		lines, all := keyLines(text), strings.Split(text, "\n")
 		var walk func(path []string, values map[string]any)
 		walk = func(path []string, values map[string]any) {
 			for name, v := range values {
 				at := append(slices.Clone(path), name)
-				if n := lines[joinPath(at)]; n < 1 || n > last {
-					t.Fatalf("%q: line %d of %d", at, n, last)
+				n := lines[joinPath(at)]
+				if n < 1 || n > len(all) {
+					t.Fatalf("%q: line %d of %d", at, n, len(all))
+				}
+				if here := all[n-1]; setKey.MatchString(name) && !strings.Contains(here, name) && !strings.Contains(here, `\`) {
+					t.Fatalf("%q: line %d is %q", at, n, here)
 				}
 				if inner, ok := v.(map[string]any); ok {
 					walk(at, inner)
