@@ -61,8 +61,8 @@ func (e *Error) Error() string {
 }
 
 // maxSize of a config, in bytes: whatever is larger is another kind of file. The
-// largest here has 4 KiB; toml needs a GiB and minutes for a MiB of brackets.
-const maxSize = 64 << 10
+// largest here has 4 KiB; deep nesting costs toml the square of its size, and more.
+const maxSize = 32 << 10
 
 // Load reads a config, with sets over it: arguments of --set, such as
 // "train.cyclegan.epochs=5", whose values are TOML or bare words. All that
@@ -79,7 +79,7 @@ func Load(path string, sets []string) (*Config, error) {
 		return nil, err
 	}
 	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s: larger than 64 KiB: this is no config", path)
+		return nil, fmt.Errorf("%s: larger than 32 KiB: this is no config", path)
 	}
 	return parse(path, data, sets)
 }

@@ -25,7 +25,7 @@ func TestLoadFiles(t *testing.T) {
 	for path, want := range map[string]string{
 		missing: "open " + missing + ": no such file or directory",
 		dir:     "read " + dir + ": is a directory",
-		large:   large + ": larger than 64 KiB: this is no config",
+		large:   large + ": larger than 32 KiB: this is no config",
 	} {
 		if _, err := Load(path, nil); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", path, err, want)
