@@ -61,7 +61,7 @@ func (e *Error) Error() string {
 }
 
 // maxSize of a config, in bytes: whatever is larger is another kind of file. The
-// largest here has 4 KiB; deep nesting costs toml the square of its size, and more.
+// largest here has 3 KiB; deep nesting costs toml the square of its size, and more.
 const maxSize = 32 << 10
 
 // Load reads a config, with sets over it: arguments of --set, such as
