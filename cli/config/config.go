@@ -48,8 +48,8 @@ type Config struct {
 
 // World says how large a rendered data set is (`cyclecap world`).
 type World struct {
-	// Seed of the scenes; another one than that of the training, so that runs of
-	// several seeds share a world.
+	// Seed of the scenes. It is not that of the training, so that runs of several
+	// seeds share a world.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Size of a photo's side in pixels.
 	Size int `toml:"size" default:"224" range:"[32,4096]" source:"CLIP ViT-B/32"`
@@ -65,27 +65,27 @@ type World struct {
 type Data struct {
 	// TrainAnnotations is the COCO captions file of the training set. The world's
 	// where there is [world].
-	TrainAnnotations string `toml:"train_annotations" source:"section 3: COCO train2014"`
+	TrainAnnotations string `toml:"train_annotations" source:"the paper: COCO train2014"`
 	// TrainImages is the folder of its photos. The world's where there is [world].
-	TrainImages string `toml:"train_images" source:"section 3: COCO train2014"`
+	TrainImages string `toml:"train_images" source:"the paper: COCO train2014"`
 	// ValAnnotations is the COCO captions file of the validation set. The world's
 	// where there is [world].
-	ValAnnotations string `toml:"val_annotations" source:"section 3: COCO val2014"`
+	ValAnnotations string `toml:"val_annotations" source:"the paper: COCO val2014"`
 	// ValImages is the folder of its photos. The world's where there is [world].
-	ValImages string `toml:"val_images" source:"section 3: COCO val2014"`
+	ValImages string `toml:"val_images" source:"the paper: COCO val2014"`
 	// Karpathy is the file of Karpathy's split (dataset_coco.json): with it,
 	// training and validation sets are divided as it says. Empty: as COCO does.
 	Karpathy string `toml:"karpathy"`
 	// Photos is a folder of photos without captions. With captions, it replaces
 	// the training set.
-	Photos string `toml:"photos" source:"future work of the paper"`
+	Photos string `toml:"photos" source:"the paper: future work"`
 	// Captions is a text file with a caption a line. With photos, it replaces the
 	// training set.
-	Captions string `toml:"captions" source:"future work of the paper"`
+	Captions string `toml:"captions" source:"the paper: future work"`
 	// Pairing says which photos and captions the CycleGAN sees: those of the whole set,
 	// as in the paper, where a photo's captions are there but unknown to
 	// be its; or disjoint, the photos of one half of the set and the captions of the other.
-	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"section 3"`
+	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
 	// MaxBad is the share of photos that may be missing or unreadable: they are
 	// listed and skipped. With more, the run stops.
 	MaxBad float64 `toml:"max_bad" default:"0.01" range:"[0,1]"`
@@ -98,14 +98,14 @@ type Data struct {
 type CLIP struct {
 	// Weights is the file or folder of a CLIP. Empty: one is trained, as
 	// [train.clip] says, which needs [world].
-	Weights string `toml:"weights" source:"section 3: ViT-B/32"`
+	Weights string `toml:"weights" source:"Table 1: ViT-B/32"`
 }
 
 // GPT2 names the language model of the decoder.
 type GPT2 struct {
 	// Weights is the file or folder of a GPT-2. Empty: one is trained, as
 	// [train.gpt2] says, which needs [world].
-	Weights string `toml:"weights" source:"section 3: GPT-2 small"`
+	Weights string `toml:"weights" source:"the paper: GPT-2 small"`
 }
 
 // Train has the settings of what is trained.
@@ -234,9 +234,8 @@ type TrainCycleGAN struct {
 	DiscHalved bool `toml:"disc_halved" default:"true" source:"Zhu et al."`
 	// Layers, dense layers of a generator. Table 2's 8 counts both generators.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]" source:"Table 2"`
-	// Hidden is the width of a generator's inner layers; a discriminator's is
-	// half of it.
-	Hidden int `toml:"hidden" default:"512" range:"[2,65536]" source:"Table 2"`
+	// Hidden is the width of a generator's inner layers.
+	Hidden int `toml:"hidden" default:"512" range:"[1,65536]" source:"Table 2"`
 	// Normalize says what the nets are given: features as CLIP gives them (none),
 	// at length 1 (l2), or with mean 0 and deviation 1 in each dimension
 	// (standard).

@@ -1,0 +1,135 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// WorldDir is the folder of the rendered data set.
+func (c *Config) WorldDir() string { return filepath.Join(c.Output, "world") }
+
+// resolve computes the defaults that depend on other keys.
+func (l *loader) resolve() {
+	c := l.config
+	if c.Name == "" {
+		c.Name = strings.TrimSuffix(filepath.Base(l.file), ".toml")
+	}
+	if c.Output == "" {
+		c.Output = filepath.Join("work", c.Name)
+	}
+	if _, given := l.origin["train.cyclegan.decay_from"]; !given {
+		c.Train.CycleGAN.DecayFrom = c.Train.CycleGAN.Epochs / 2
+	}
+	if c.World == nil {
+		return
+	}
+	d, dir := &c.Data, c.WorldDir()
+	fill := func(to *string, path ...string) {
+		if *to == "" {
+			*to = filepath.Join(append([]string{dir}, path...)...)
+		}
+	}
+	if d.Photos == "" && d.Captions == "" {
+		fill(&d.TrainAnnotations, "annotations", "captions_train.json")
+		fill(&d.TrainImages, "train")
+	}
+	fill(&d.ValAnnotations, "annotations", "captions_val.json")
+	fill(&d.ValImages, "val")
+}
+
+var (
+	nameForm   = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*$`)
+	deviceForm = regexp.MustCompile(`^(cpu|cuda|cuda:[0-9]{1,3})$`)
+)
+
+// check finds values that are wrong together. Each rule names its keys, and the
+// problem is put where one of them was set, the first if that can be; a rule
+// whose keys have a wrong value already is silent.
+func (l *loader) check() {
+	c := l.config
+	d, t := &c.Data, &c.Train
+	rule := func(broken bool, names []string, format string, args ...any) {
+		if !broken || slices.ContainsFunc(names, func(n string) bool { return l.bad[n] }) {
+			return
+		}
+		// What is missing has the line of its table, where that is there.
+		path := strings.Split(names[0], ".")
+		at := Problem{File: l.file, Line: l.lines[joinPath(path[:len(path)-1])], Key: names[0]}
+		for _, name := range slices.Backward(names) {
+			if o, ok := l.origin[name]; ok {
+				at = o
+			}
+		}
+		l.report(at, fmt.Sprintf(format, args...))
+	}
+	on := func(names ...string) []string { return names }
+
+	rule(!nameForm.MatchString(c.Name), on("name"), "%q is no name of an experiment: want letters, digits, '.', '_' and '-', no '.' in front", c.Name)
+	rule(!deviceForm.MatchString(c.Device), on("device"), "%q is no device: want cpu, cuda or cuda:N", c.Device)
+
+	// Data. Photos and captions are either of the training set's files or plain.
+	plain := d.Photos != "" || d.Captions != ""
+	rule(d.Photos == "" && plain, on("data.captions"), "data.photos is missing: they replace the training set together")
+	rule(d.Captions == "" && plain, on("data.photos"), "data.captions is missing: they replace the training set together")
+	rule(plain && d.TrainAnnotations != "", on("data.train_annotations", "data.photos", "data.captions"),
+		"data.photos and data.captions replace the training set: leave out one or the other")
+	rule(plain && d.TrainImages != "", on("data.train_images", "data.photos", "data.captions"),
+		"data.photos and data.captions replace the training set: leave out one or the other")
+	need := func(value, name, what string) {
+		rule(value == "", on(name), "missing: want %s, or [world], which renders a data set", what)
+	}
+	if !plain {
+		need(d.TrainAnnotations, "data.train_annotations", "the COCO captions file of the training set")
+		need(d.TrainImages, "data.train_images", "the folder of the training photos")
+	}
+	need(d.ValAnnotations, "data.val_annotations", "the COCO captions file of the validation set")
+	need(d.ValImages, "data.val_images", "the folder of the validation photos")
+	rule(plain && slices.Contains(c.Bridges.Use, "clipcap"), on("bridges.use", "data.photos", "data.captions"),
+		"clipcap learns from pairs, and data.photos and data.captions have none")
+	rule(c.World == nil && c.CLIP.Weights == "", on("clip.weights"),
+		"missing: want the file or folder of a CLIP; one is trained only where there is [world]")
+	rule(c.World == nil && c.GPT2.Weights == "", on("gpt2.weights"),
+		"missing: want the file or folder of a GPT-2; one is trained only where there is [world]")
+
+	// Sizes of what is trained.
+	heads := func(table string, width int, prefix string, heads int) {
+		name, of := table+"."+prefix+"heads", table+"."+prefix+"width"
+		rule(width%heads != 0, on(name, of), "%s = %d does not divide %s = %d", name, heads, of, width)
+		rule(width%heads == 0 && width != 64*heads, on(name, of),
+			"%s = %d makes heads of %d out of %s = %d, and they must be 64 wide: weight files don't say how many there are", name, heads, width/heads, of, width)
+	}
+	heads("train.clip", t.CLIP.Width, "", t.CLIP.Heads)
+	heads("train.clip", t.CLIP.TextWidth, "text_", t.CLIP.TextHeads)
+	heads("train.gpt2", t.GPT2.Width, "", t.GPT2.Heads)
+	rule(t.CLIP.Image%t.CLIP.Patch != 0, on("train.clip.patch", "train.clip.image"),
+		"train.clip.patch = %d does not divide train.clip.image = %d", t.CLIP.Patch, t.CLIP.Image)
+	if c.GPT2.Weights == "" && c.World != nil { // otherwise its sizes are known when it is loaded
+		rule(t.Decoder.Mapper == "transformer" && t.GPT2.Width%t.Decoder.Heads != 0, on("train.decoder.heads", "train.gpt2.width"),
+			"train.decoder.heads = %d does not divide train.gpt2.width = %d", t.Decoder.Heads, t.GPT2.Width)
+		// The last token is not read.
+		room := t.Decoder.PrefixLength + c.Caption.MaxTokens - 1
+		rule(room > t.GPT2.Positions, on("train.gpt2.positions", "train.decoder.prefix_length", "caption.max_tokens"),
+			"train.decoder.prefix_length = %d and caption.max_tokens = %d need %d positions, and train.gpt2.positions is %d",
+			t.Decoder.PrefixLength, c.Caption.MaxTokens, room, t.GPT2.Positions)
+	}
+	rule(t.CycleGAN.DecayFrom > t.CycleGAN.Epochs, on("train.cyclegan.decay_from", "train.cyclegan.epochs"),
+		"train.cyclegan.decay_from = %d is more than train.cyclegan.epochs = %d", t.CycleGAN.DecayFrom, t.CycleGAN.Epochs)
+
+	// Enough for a batch, where the number is known.
+	if w := c.World; w != nil {
+		rule(c.CLIP.Weights == "" && t.CLIP.Batch > w.Pretrain, on("train.clip.batch", "world.pretrain"),
+			"train.clip.batch = %d is more than world.pretrain = %d photos", t.CLIP.Batch, w.Pretrain)
+		photos := w.Train
+		if d.Pairing == "disjoint" {
+			photos /= 2
+		}
+		rendered := strings.HasPrefix(d.TrainImages, c.WorldDir())
+		rule(rendered && t.CycleGAN.Batch > photos, on("train.cyclegan.batch", "world.train", "data.pairing"),
+			"train.cyclegan.batch = %d is more than the %d training photos that world.train = %d gives with data.pairing = %q", t.CycleGAN.Batch, photos, w.Train, d.Pairing)
+	}
+	rule(d.ValLimit > 0 && c.Eval.Examples > d.ValLimit, on("eval.examples", "data.val_limit"),
+		"eval.examples = %d is more than data.val_limit = %d photos", c.Eval.Examples, d.ValLimit)
+}

@@ -1,0 +1,115 @@
+package config
+
+import (
+	_ "embed"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
+	"strings"
+)
+
+// The comments of the structs are what people read about a key.
+//
+//go:embed config.go
+var source string
+
+// comments gives the comment of every struct ("World") and field
+// ("World.Seed"), without its line ends.
+func comments() map[string]string {
+	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		panic("config: " + err.Error()) // it was compiled
+	}
+	oneLine := func(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }
+	texts := map[string]string{}
+	for _, d := range file.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.TYPE {
+			continue
+		}
+		t := g.Specs[0].(*ast.TypeSpec)
+		texts[t.Name.Name] = oneLine(g.Doc)
+		for _, f := range t.Type.(*ast.StructType).Fields.List {
+			texts[t.Name.Name+"."+f.Names[0].Name] = oneLine(f.Doc)
+		}
+	}
+	return texts
+}
+
+// An entry is a key, or a table where Key ends with "]", as help and
+// docs/config.md show it.
+type entry struct {
+	Key, Want, Default, Source, Text string
+}
+
+// entries describes all tables and keys, in the order of the structs.
+func entries() (list []entry) {
+	texts := comments()
+	// In a comment the Go name stands first, and here the key's.
+	named := func(text, goName, name string) string { return name + strings.TrimPrefix(text, goName) }
+	for _, t := range tables {
+		if len(t.path) > 0 && len(t.keys) > 0 {
+			name := t.typ.Name()
+			text := texts[name]
+			if t.typ == reflect.TypeFor[World]() {
+				text = texts["Config.World"] // which says what it does to other keys
+			}
+			list = append(list, entry{Key: "[" + t.String() + "]", Text: named(text, name, "["+t.String()+"]")})
+		}
+		for _, k := range t.keys {
+			name := t.typ.Field(k.index[len(k.index)-1]).Name
+			e := entry{Key: k.String(), Want: k.want(), Default: k.value, Source: k.source, Text: named(texts[t.typ.Name()+"."+name], name, k.path[len(k.path)-1])}
+			switch k.typ.Kind() {
+			case reflect.String:
+				if k.value != "" {
+					e.Default = `"` + k.value + `"`
+				}
+			case reflect.Slice:
+				e.Default = "[" + quoted(strings.Split(k.value, ",")) + "]"
+			}
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Describe lists all tables and keys for people: what each is, the values that
+// it takes, its default and where that comes from.
+func Describe() string {
+	var b strings.Builder
+	for _, e := range entries() {
+		if strings.HasPrefix(e.Key, "[") {
+			fmt.Fprintf(&b, "\n%s\n%s", e.Key, wrap("  ", e.Text))
+			continue
+		}
+		how := e.Want
+		if e.Default != "" {
+			how += "; default " + e.Default
+		}
+		if e.Source != "" {
+			how += " (" + e.Source + ")"
+		}
+		fmt.Fprintf(&b, "  %s\n%s%s", e.Key, wrap("      ", e.Text), wrap("      ", how))
+	}
+	return b.String()
+}
+
+// wrap breaks text into lines of at most 80 columns.
+func wrap(indent, text string) string {
+	var b strings.Builder
+	line := indent
+	for _, word := range strings.Fields(text) {
+		if len(line) > len(indent) && len(line)+1+len(word) > 80 {
+			b.WriteString(line + "\n")
+			line = indent
+		}
+		if len(line) > len(indent) {
+			line += " "
+		}
+		line += word
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}

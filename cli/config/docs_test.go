@@ -1,0 +1,94 @@
+package config
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write docs/config.md")
+
+// markdown makes docs/config.md.
+func markdown() string {
+	var b strings.Builder
+	b.WriteString(`# Keys of an experiment
+
+` + "`cyclecap run FILE.toml`" + ` reads these keys, and no others: an unknown key, a wrong type or a value that is out of
+range is an error. ` + "`--set train.cyclegan.epochs=5`" + ` puts a value over the file's. The last column says where a default
+comes from: the paper and its tables, ClipCap's, CLIP's, CapDec's and DeCap's code, or Zhu et al. 2017 (CycleGAN).
+This page is made from the comments and tags in cli/config/config.go: ` + "`go generate ./cli/config`" + `.
+`)
+	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", "[", `\[`, "]", `\]`)
+	head := "\n| key | value | default | | source |\n| --- | --- | --- | --- | --- |\n"
+	b.WriteString(head)
+	for _, e := range entries() {
+		if strings.HasPrefix(e.Key, "[") {
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n%s", e.Key, e.Text, head)
+			continue
+		}
+		value := ""
+		if e.Default != "" {
+			value = "`" + e.Default + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", e.Key, cell.Replace(e.Want), value, cell.Replace(e.Text), cell.Replace(e.Source))
+	}
+	return b.String()
+}
+
+// docs/config.md says what the structs say.
+func TestDocs(t *testing.T) {
+	file := filepath.Join("..", "..", "docs", "config.md")
+	want := markdown()
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(have)); diff != "" {
+		t.Errorf("docs/config.md is old: go generate ./cli/config\n%s", diff)
+	}
+}
+
+// Every key has a comment that begins with its Go name, in words for people.
+func TestComments(t *testing.T) {
+	texts := comments()
+	for _, table := range tables {
+		for _, k := range table.keys {
+			name := table.typ.Field(k.index[len(k.index)-1]).Name
+			if text := texts[table.typ.Name()+"."+name]; !strings.HasPrefix(text, name) || !strings.HasSuffix(text, ".") {
+				t.Errorf("%s: the comment is %q, want %s … .", k, text, name)
+			}
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	text := Describe()
+	for _, k := range keys {
+		if !strings.Contains(text, "\n  "+k.String()+"\n") && !strings.HasPrefix(text, "  "+k.String()+"\n") {
+			t.Errorf("%s is not described", k)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if len(line) > 81 {
+			t.Errorf("longer than 80 columns: %q", line)
+		}
+	}
+	want := `
+  train.cyclegan.lr
+      lr is the rate of Adam, for generators and discriminators.
+      a number above 0 and at most 10; default 2e-4 (Zhu et al.)
+`
+	if !strings.Contains(text, want) {
+		t.Errorf("Describe has no %q:\n%s", want, text)
+	}
+}

@@ -1,0 +1,336 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// A Problem is one thing that is wrong with a config.
+type Problem struct {
+	File   string // "" where it comes from a --set
+	Line   int    // from 1; 0 where there is none, as of a key that is missing
+	Column int    // from 1, in bytes; only of broken TOML
+	Set    string // the argument of --set
+	Key    string // in full, "train.cyclegan.epochs"; "" of broken TOML
+	Text   string // what is wrong, and what would be right
+}
+
+func (p Problem) String() string {
+	s := p.File
+	switch {
+	case p.Set != "":
+		return "--set " + p.Set + ": " + p.Text
+	case p.Column > 0:
+		s = fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+	case p.Line > 0:
+		s = fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	if p.Key != "" {
+		s += ": " + p.Key
+	}
+	return s + ": " + p.Text
+}
+
+// Error is all that is wrong with a config: what stands in the file in the order
+// of its lines, then what is missing, then what comes from --set.
+type Error struct{ Problems []Problem }
+
+// Error gives a line for each problem.
+func (e *Error) Error() string {
+	if len(e.Problems) == 1 {
+		return e.Problems[0].String()
+	}
+	s := fmt.Sprintf("%d problems:", len(e.Problems))
+	for _, p := range e.Problems {
+		s += "\n" + p.String()
+	}
+	return s
+}
+
+// maxSize of a config, in bytes: whatever is larger is another kind of file. The
+// largest here has 3 KiB; deep nesting costs toml the square of its size, and more.
+const maxSize = 32 << 10
+
+// Load reads a config, with sets over it: arguments of --set, such as
+// "train.cyclegan.epochs=5", whose values are TOML or bare words. All that
+// has no value gets its default. What is wrong with the config itself is an
+// *Error.
+func Load(path string, sets []string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("%s: larger than 32 KiB: this is no config", path)
+	}
+	return parse(path, data, sets)
+}
+
+// Default gives the default of every key. It has no world, no name, no output
+// and no data.
+func Default() *Config {
+	c := defaults()
+	c.World = nil
+	return c
+}
+
+// defaults are Default's, with a world.
+func defaults() *Config {
+	c := &Config{World: &World{}}
+	for _, k := range keys {
+		if k.value == "" {
+			continue
+		}
+		v := k.in(c)
+		var err error
+		switch v.Kind() {
+		case reflect.Int:
+			var n int64
+			n, err = strconv.ParseInt(k.value, 10, 64)
+			v.SetInt(n)
+		case reflect.Float64:
+			var x float64
+			x, err = strconv.ParseFloat(k.value, 64)
+			v.SetFloat(x)
+		case reflect.Bool:
+			var b bool
+			b, err = strconv.ParseBool(k.value)
+			v.SetBool(b)
+		case reflect.Slice:
+			v.Set(reflect.ValueOf(strings.Split(k.value, ",")))
+		default:
+			v.SetString(k.value)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("config: broken default of %s: %v", k, err))
+		}
+	}
+	c.Train.CycleGAN.DecayFrom = c.Train.CycleGAN.Epochs / 2
+	return c
+}
+
+// Encode writes the config as TOML, with every key; Load reads the same config from
+// it.
+func (c *Config) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	e := toml.NewEncoder(&b)
+	e.Indent = ""
+	if err := e.Encode(c); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	// An empty line before every heading, which the encoder leaves out before
+	// inner tables. There are no line ends within strings.
+	text := bytes.ReplaceAll(b.Bytes(), []byte("\n\n["), []byte("\n["))
+	return bytes.ReplaceAll(text, []byte("\n["), []byte("\n\n[")), nil
+}
+
+// loader collects what file and sets say.
+type loader struct {
+	file     string
+	lines    map[string]int // of the file's keys
+	set      string         // the argument that is read now; "" while it is the file
+	config   *Config
+	world    bool               // [world] is there
+	origin   map[string]Problem // where a value comes from, by key
+	bad      map[string]bool    // keys with a wrong value
+	problems []Problem
+}
+
+func parse(path string, data []byte, sets []string) (*Config, error) {
+	l, err := read(path, data, sets)
+	if err != nil {
+		return nil, err
+	}
+	l.resolve()
+	l.check()
+	if l.problems == nil {
+		return l.config, nil
+	}
+	// Whatever stands in the file by its lines, what is missing, the arguments.
+	rank := func(p Problem) int {
+		switch {
+		case p.Set != "":
+			return 2
+		case p.Line == 0:
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(l.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Line, b.Line))
+	})
+	return nil, &Error{l.problems}
+}
+
+// read takes each value by itself.
+func read(path string, data []byte, sets []string) (*loader, error) {
+	text := strings.TrimPrefix(string(data), "\uFEFF")
+	broken := func(at int, why string) error {
+		before := text[:min(max(at, 0), len(text))]
+		line, column := strings.Count(before, "\n")+1, len(before)-strings.LastIndexByte(before, '\n')
+		return &Error{[]Problem{{File: path, Line: line, Column: column, Text: why}}}
+	}
+	if !utf8.ValidString(text) {
+		at := 0
+		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
+			at += n
+		}
+		return nil, broken(at, fmt.Sprintf("byte %#x is not UTF-8, as TOML must be", text[at]))
+	}
+	var root map[string]any
+	if _, err := toml.Decode(text, &root); err != nil {
+		var syntax toml.ParseError
+		if !errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		// Its column is one too many in front of a line, so that it is counted here.
+		return nil, broken(syntax.Position.Start, syntax.Message)
+	}
+	l := &loader{file: path, lines: keyLines(text), config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
+	l.table(nil, root)
+	for _, arg := range sets {
+		l.argument(arg)
+	}
+	l.set = ""
+	if !l.world {
+		l.config.World = nil
+	}
+	return l, nil
+}
+
+// at is a problem of a key without its text: where the value comes from.
+func (l *loader) at(path []string) Problem {
+	if l.set != "" {
+		return Problem{Set: l.set, Key: toml.Key(path).String()}
+	}
+	return Problem{File: l.file, Line: l.lines[joinPath(path)], Key: toml.Key(path).String()}
+}
+
+func (l *loader) report(p Problem, text string) {
+	p.Text = text
+	l.problems = append(l.problems, p)
+}
+
+// table takes what a table says.
+func (l *loader) table(path []string, values map[string]any) {
+	if slices.Equal(path, []string{"world"}) {
+		l.world = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		v, at := values[name], append(slices.Clone(path), name)
+		inner, _ := v.(map[string]any)
+		if k := keyAt(at); k != nil {
+			l.value(k, v)
+			continue
+		}
+		known := tableAt(at) != nil
+		switch {
+		case known && isTable(v):
+			l.table(at, inner)
+		case known:
+			l.report(l.at(at), fmt.Sprintf("this is a table, [%s], not %s", strings.Join(at, "."), inWords(v)))
+		case isTable(v) && single(inner, l.set != ""):
+			l.table(at, inner) // the path in full tells more
+		case isTable(v):
+			l.report(l.at(at), "there is no such table; "+suggest(at, true))
+		default:
+			l.report(l.at(at), "there is no such key; "+suggest(at, false))
+		}
+	}
+}
+
+// single says that a table holds one thing, which is a table unless any will do.
+func single(t map[string]any, any bool) bool {
+	for _, v := range t {
+		if !any && !isTable(v) {
+			return false
+		}
+	}
+	return len(t) == 1
+}
+
+func isTable(v any) bool {
+	_, ok := v.(map[string]any)
+	return ok
+}
+
+func (l *loader) value(k *key, v any) {
+	at := l.at(k.path)
+	l.origin[k.String()] = at
+	x, wrong := k.read(v)
+	if wrong != "" {
+		l.bad[k.String()] = true
+		l.report(at, wrong)
+		return
+	}
+	k.in(l.config).Set(reflect.ValueOf(x))
+}
+
+var setKey = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+
+// argument takes an argument of --set.
+func (l *loader) argument(arg string) {
+	name, text, ok := strings.Cut(arg, "=")
+	name, text = strings.TrimSpace(name), strings.TrimSpace(text)
+	l.set = arg
+	switch {
+	case !ok || !setKey.MatchString(name):
+		l.report(Problem{Set: arg}, "want KEY=VALUE, such as train.cyclegan.epochs=5")
+		return
+	case !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n"):
+		l.report(Problem{Set: arg, Key: name}, "the value is not a line of UTF-8 text")
+		return
+	}
+	v, err := setValue(text)
+	if err != nil {
+		l.report(Problem{Set: arg, Key: name}, "the value is broken TOML: "+err.Error())
+		return
+	}
+	for path := strings.Split(name, "."); len(path) > 0; path = path[:len(path)-1] {
+		v = map[string]any{path[len(path)-1]: v}
+	}
+	l.table(nil, v.(map[string]any))
+}
+
+// setValue reads a value of --set: TOML, or bare words, also in a list, since
+// shells take quotes away.
+func setValue(text string) (any, error) {
+	var v struct{ V any }
+	_, err := toml.Decode("V = "+text, &v)
+	if err == nil {
+		return v.V, nil
+	}
+	if text == "" || !strings.ContainsAny(text[:1], "[{\"'") {
+		return text, nil
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok && strings.HasSuffix(inner, "]") && !strings.ContainsAny(inner[:len(inner)-1], "[]{}\"'") {
+		var list []any
+		for _, word := range strings.Split(inner[:len(inner)-1], ",") {
+			list = append(list, strings.TrimSpace(word))
+		}
+		return list, nil
+	}
+	var syntax toml.ParseError
+	if errors.As(err, &syntax) {
+		err = errors.New(syntax.Message)
+	}
+	return nil, err
+}

@@ -1,0 +1,266 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A key is what the tags of a field say.
+type key struct {
+	path    []string
+	index   []int // of the field, from Config on
+	typ     reflect.Type
+	value   string // the default
+	limits  *interval
+	choices []string
+	source  string
+}
+
+func (k *key) String() string { return strings.Join(k.path, ".") }
+
+// A table is a struct of keys; the first is Config itself.
+type table struct {
+	path []string
+	typ  reflect.Type
+	keys []*key
+}
+
+func (t *table) String() string { return strings.Join(t.path, ".") }
+
+// The keys and tables in the order of the structs.
+var keys, tables = schema(reflect.TypeFor[Config](), nil, nil)
+
+// schema reads the tags. A tag that it can't read is a mistake of this package,
+// which its tests find: it panics.
+func schema(typ reflect.Type, path []string, index []int) (keys []*key, tables []*table) {
+	own := &table{path: path, typ: typ}
+	tables = append(tables, own)
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		at := append(slices.Clone(path), f.Tag.Get("toml"))
+		place := append(slices.Clone(index), i)
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			k, t := schema(inner, at, place)
+			keys, tables = append(keys, k...), append(tables, t...)
+			continue
+		}
+		k := &key{path: at, index: place, typ: f.Type, value: f.Tag.Get("default"), source: f.Tag.Get("source")}
+		if s := f.Tag.Get("range"); s != "" {
+			k.limits = newInterval(s)
+		}
+		if s := f.Tag.Get("choices"); s != "" {
+			k.choices = strings.Split(s, ",")
+		}
+		keys, own.keys = append(keys, k), append(own.keys, k)
+	}
+	return keys, tables
+}
+
+func keyAt(path []string) *key {
+	for _, k := range keys {
+		if slices.Equal(k.path, path) {
+			return k
+		}
+	}
+	return nil
+}
+
+func tableAt(path []string) *table {
+	for _, t := range tables {
+		if slices.Equal(t.path, path) {
+			return t
+		}
+	}
+	return nil
+}
+
+// in gives the field of a config whose World is there.
+func (k *key) in(c *Config) reflect.Value { return reflect.ValueOf(c).Elem().FieldByIndex(k.index) }
+
+// want says in words what values the key takes.
+func (k *key) want() string {
+	switch k.typ.Kind() {
+	case reflect.Int:
+		return "a whole number" + k.limits.String()
+	case reflect.Float64:
+		return "a number" + k.limits.String()
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list of some of " + quoted(k.choices)
+	}
+	if k.choices != nil {
+		return "one of " + quoted(k.choices)
+	}
+	return "a string"
+}
+
+func quoted(words []string) string {
+	var s []string
+	for _, w := range words {
+		s = append(s, strconv.Quote(w))
+	}
+	return strings.Join(s, ", ")
+}
+
+// read checks a value as TOML has it, and gives it as the field's type, or else
+// what is wrong with it.
+func (k *key) read(v any) (any, string) {
+	wrong := fmt.Sprintf("want %s, not %s", k.want(), inWords(v))
+	switch k.typ.Kind() {
+	case reflect.Int:
+		n, ok := v.(int64)
+		if !ok {
+			return nil, wrong
+		}
+		if !k.limits.has(float64(n)) {
+			return nil, fmt.Sprintf("%d is out of range: want %s", n, k.want())
+		}
+		return int(n), ""
+	case reflect.Float64:
+		x, ok := v.(float64)
+		if n, whole := v.(int64); whole {
+			x, ok = float64(n), true
+		}
+		if !ok {
+			return nil, wrong
+		}
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return nil, fmt.Sprintf("%s is not finite: want %s", inWords(x), k.want())
+		}
+		if !k.limits.has(x) {
+			return nil, fmt.Sprintf("%v is out of range: want %s", x, k.want())
+		}
+		return x, ""
+	case reflect.Bool:
+		if b, ok := v.(bool); ok {
+			return b, ""
+		}
+		return nil, wrong
+	case reflect.String:
+		if s, ok := v.(string); ok {
+			return s, k.word(s)
+		}
+		return nil, wrong
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, wrong
+	}
+	if len(list) == 0 {
+		return nil, "the list is empty: want " + k.want()
+	}
+	var words []string
+	for _, e := range list {
+		s, ok := e.(string)
+		if !ok {
+			return nil, fmt.Sprintf("want %s, and the list has %s", k.want(), inWords(e))
+		}
+		if text := k.word(s); text != "" {
+			return nil, text
+		}
+		if slices.Contains(words, s) {
+			return nil, fmt.Sprintf("%q is in the list twice", s)
+		}
+		words = append(words, s)
+	}
+	return words, ""
+}
+
+// word says what is wrong with a string.
+func (k *key) word(s string) string {
+	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+		return fmt.Sprintf("%q has a control character", s)
+	}
+	if k.choices == nil || slices.Contains(k.choices, s) {
+		return ""
+	}
+	text := fmt.Sprintf("%q is none of %s", s, quoted(k.choices))
+	if near := nearestWord(s, k.choices); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return text
+}
+
+// inWords names a TOML value in an error.
+func inWords(v any) string {
+	switch v := v.(type) {
+	case string:
+		if len(v) > 40 {
+			return fmt.Sprintf("a string of %d bytes", len(v))
+		}
+		return fmt.Sprintf("the string %q", v)
+	case int64:
+		return fmt.Sprintf("the number %d", v)
+	case float64:
+		switch {
+		case math.IsNaN(v):
+			return "nan"
+		case math.IsInf(v, 0):
+			return map[bool]string{true: "inf", false: "-inf"}[v > 0]
+		}
+		s := strconv.FormatFloat(v, 'g', -1, 64)
+		if !strings.ContainsAny(s, ".e") {
+			s += ".0" // so that it is told from a whole number
+		}
+		return "the number " + s
+	case bool:
+		return strconv.FormatBool(v)
+	case map[string]any:
+		return "a table"
+	case []any:
+		return "a list"
+	case []map[string]any:
+		return "a list of tables"
+	}
+	return "a date or time"
+}
+
+// interval is a range of numbers.
+type interval struct {
+	low, high         float64
+	lowOpen, highOpen bool
+}
+
+func newInterval(s string) *interval {
+	low, high, ok := strings.Cut(s[1:len(s)-1], ",")
+	a, err := strconv.ParseFloat(low, 64)
+	b, err2 := strconv.ParseFloat(high, 64)
+	if !ok || err != nil || err2 != nil || !(a < b) {
+		panic("config: broken range " + s)
+	}
+	return &interval{low: a, high: b, lowOpen: s[0] == '(', highOpen: s[len(s)-1] == ')'}
+}
+
+func (r *interval) has(x float64) bool {
+	return (x > r.low || x == r.low && !r.lowOpen) && (x < r.high || x == r.high && !r.highOpen)
+}
+
+// String continues "a number".
+func (r *interval) String() string {
+	number := func(x float64) string {
+		if x == math.Trunc(x) && math.Abs(x) < 1e6 {
+			return strconv.FormatFloat(x, 'f', -1, 64)
+		}
+		return strings.NewReplacer("e+0", "e", "e+", "e").Replace(strconv.FormatFloat(x, 'g', -1, 64))
+	}
+	if !r.lowOpen && !r.highOpen {
+		return " from " + number(r.low) + " to " + number(r.high)
+	}
+	low, high := " of at least ", " and at most "
+	if r.lowOpen {
+		low = " above "
+	}
+	if r.highOpen {
+		high = " and below "
+	}
+	return low + number(r.low) + high + number(r.high)
+}
