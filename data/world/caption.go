@@ -70,7 +70,7 @@ var lightWords = map[Light][]string{
 var relationWords = [relationCount]struct{ a, b []string }{
 	// a: first to second; b: second to first.
 	NextTo:    {[]string{"next to", "beside", "near", "by"}, []string{"next to", "beside", "near", "by"}},
-	InFrontOf: {[]string{"in front of", "right in front of", "before"}, []string{"behind", "in back of", "behind"}},
+	InFrontOf: {[]string{"in front of", "right in front of", "just in front of"}, []string{"behind", "in back of", "behind"}},
 	Above:     {[]string{"above", "over", "high above"}, []string{"below", "under", "beneath"}},
 	On:        {[]string{"on", "on top of", "on", "up on"}, []string{"under", "holding", "supporting"}},
 	Under:     {[]string{"under", "underneath", "beneath", "below"}, []string{"above", "over"}},

@@ -317,15 +317,25 @@ func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
 	return s, true
 }
 
-// group draws one object's properties.
-func group(rng *rand.Rand, b Background) (g Group, ok bool) {
-	g = Group{Kind: Kind(rng.IntN(int(kindCount))), Count: 1}
-	k := &kinds[g.Kind]
-	if !k.at(b) {
-		return g, false
+// kindsAt are the kinds that each background has.
+var kindsAt = func() (at [backgroundCount][]Kind) {
+	for b := range at {
+		for k := range kinds {
+			if kinds[k].at(Background(b)) {
+				at[b] = append(at[b], Kind(k))
+			}
+		}
 	}
-	g.Colour = Colour(rng.IntN(int(colourCount)))
-	if !slices.Contains(k.colours, g.Colour) || slices.Contains(backgrounds[b].hides, g.Colour) {
+	return at
+}()
+
+// group draws one object's properties; it fails where the background would
+// hide it.
+func group(rng *rand.Rand, b Background) (g Group, ok bool) {
+	g = Group{Kind: pick(rng, kindsAt[b]), Count: 1}
+	k := &kinds[g.Kind]
+	g.Colour = pick(rng, k.colours)
+	if slices.Contains(backgrounds[b].hides, g.Colour) {
 		return g, false
 	}
 	if k.textured && chance(rng, .45) {
