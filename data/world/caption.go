@@ -85,7 +85,8 @@ type speaker struct {
 }
 
 // Captions are n differently worded ones, as five people would describe a photo:
-// of 6 to 20 words, true to the scene, none of them complete.
+// of 6 to 20 words, true to the scene, none of them complete. Up to 20 are
+// distinct for sure.
 func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	sp := speaker{&s, rng}
 	plans := sp.plans()
@@ -98,7 +99,7 @@ func (s Scene) Captions(rng *rand.Rand, n int) []string {
 		text := plans[(len(out)+try/8)%len(plans)]()
 		text = strings.Join(strings.Fields(text), " ")
 		words := strings.Count(text, " ") + 1
-		if words < minWords || words > maxWords || seen[text] {
+		if words < minWords || words > maxWords || seen[text] && try < 1000*n {
 			continue
 		}
 		seen[text] = true

@@ -434,7 +434,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 		}
 		// As large as the width allows; too small would not be seen.
 		scale := min(1, .92/(total+.03*float64(len(list)-1)))
-		if scale < .55 {
+		if scale < .62 {
 			return false
 		}
 		mirrored := chance(rng, .5)
