@@ -70,7 +70,7 @@ var lightWords = map[Light][]string{
 var relationWords = [relationCount]struct{ a, b []string }{
 	// a: first to second; b: second to first.
 	NextTo:    {[]string{"next to", "beside", "near", "by"}, []string{"next to", "beside", "near", "by"}},
-	InFrontOf: {[]string{"in front of", "right in front of", "before"}, []string{"behind", "in back of", "behind"}},
+	InFrontOf: {[]string{"in front of", "right in front of", "just in front of"}, []string{"behind", "in back of", "behind"}},
 	Above:     {[]string{"above", "over", "high above"}, []string{"below", "under", "beneath"}},
 	On:        {[]string{"on", "on top of", "on", "up on"}, []string{"under", "holding", "supporting"}},
 	Under:     {[]string{"under", "underneath", "beneath", "below"}, []string{"above", "over"}},
@@ -85,7 +85,8 @@ type speaker struct {
 }
 
 // Captions are n differently worded ones, as five people would describe a photo:
-// of 6 to 20 words, true to the scene, none of them complete.
+// of 6 to 20 words, true to the scene, none of them complete. Up to 20 are
+// distinct for sure.
 func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	sp := speaker{&s, rng}
 	plans := sp.plans()
@@ -98,7 +99,7 @@ func (s Scene) Captions(rng *rand.Rand, n int) []string {
 		text := plans[(len(out)+try/8)%len(plans)]()
 		text = strings.Join(strings.Fields(text), " ")
 		words := strings.Count(text, " ") + 1
-		if words < minWords || words > maxWords || seen[text] {
+		if words < minWords || words > maxWords || seen[text] && try < 1000*n {
 			continue
 		}
 		seen[text] = true

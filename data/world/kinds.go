@@ -70,13 +70,13 @@ var kinds = [kindCount]kind{
 	House:    {nouns: []noun{{"house", "houses"}, {"home", "homes"}}, height: .5, width: 1.05, tall: true, colours: allColours, except: []Background{Room, Street}, poses: []string{"standing", "built"}, draw: drawHouse},
 	Tree:     {nouns: []noun{{"tree", "trees"}}, height: .56, width: .72, tall: true, clear: .4, colours: []Colour{Green, Yellow, Orange, Red, Pink, White, Brown}, except: []Background{Room, Forest}, poses: []string{"standing", "growing"}, draw: drawTree},
 	Boat:     {nouns: []noun{{"boat", "boats"}, {"sailboat", "sailboats"}}, height: .46, width: .95, tall: true, colours: allColours, except: []Background{Room, Street, Forest, Meadow}, sea: true, poses: []string{"resting", "sitting"}, draw: drawBoat},
-	Cat:      {nouns: []noun{{"cat", "cats"}}, height: .36, width: .72, small: true, colours: furs, poses: []string{"sitting", "resting"}, draw: drawCat},
+	Cat:      {nouns: []noun{{"cat", "cats"}}, height: .36, width: .84, small: true, colours: furs, poses: []string{"sitting", "resting"}, draw: drawCat},
 	Dog:      {nouns: []noun{{"dog", "dogs"}}, height: .34, width: 1.2, small: true, colours: furs, poses: []string{"standing", "waiting"}, draw: drawDog},
 	Bird:     {nouns: []noun{{"bird", "birds"}}, height: .24, width: 1.35, air: sometimes, small: true, colours: allColours, sea: true, poses: []string{"standing", "sitting", "perched"}, airPoses: []string{"flying", "soaring"}, draw: drawBird},
-	Cup:      {nouns: []noun{{"cup", "cups"}, {"mug", "mugs"}}, height: .24, width: 1.1, small: true, textured: true, colours: allColours, poses: stands, draw: drawCup},
+	Cup:      {nouns: []noun{{"cup", "cups"}, {"mug", "mugs"}}, height: .24, width: 1.16, small: true, textured: true, colours: allColours, poses: stands, draw: drawCup},
 	Kite:     {nouns: []noun{{"kite", "kites"}}, height: .42, width: .62, tilt: .35, air: always, textured: true, colours: vivid, except: []Background{Room}, sea: true, airPoses: flies, draw: drawKite},
 	Chair:    {nouns: []noun{{"chair", "chairs"}}, height: .42, width: .58, top: .52, flat: .42, tall: true, colours: allColours, poses: stands, draw: drawChair},
-	Lamp:     {nouns: []noun{{"lamp", "lamps"}}, height: .44, width: .5, tall: true, small: true, textured: true, colours: vivid, poses: stands, draw: drawLamp},
+	Lamp:     {nouns: []noun{{"lamp", "lamps"}}, height: .44, width: .64, tall: true, small: true, textured: true, colours: vivid, poses: stands, draw: drawLamp},
 	Clock:    {nouns: []noun{{"clock", "clocks"}, {"alarm clock", "alarm clocks"}}, height: .3, width: .95, small: true, colours: allColours, poses: stands, draw: drawClock},
 	Flower:   {nouns: []noun{{"flower", "flowers"}}, height: .38, width: .5, tilt: .08, small: true, colours: vivid, poses: []string{"growing", "blooming", "standing"}, draw: drawFlower},
 	Fish:     {nouns: []noun{{"fish", "fish"}}, height: .2, width: 1.75, tilt: .12, small: true, textured: true, colours: allColours, sea: true, poses: []string{"lying", "resting"}, draw: drawFish},
@@ -354,6 +354,10 @@ func drawBird(c *canvas, l look) {
 }
 
 func drawCup(c *canvas, l look) {
+	old := c.m
+	defer func() { c.m = old }()
+	o := c.to(-.09, 0) // so that the handle has room
+	c.m.e, c.m.f = o.x, o.y
 	m := l.main
 	m.pitch = .24
 	c.curve(l.main.plain().lit(-.12), .1, .36, -.78, .78, -.66, .32, -.26)
@@ -403,7 +407,7 @@ func drawChair(c *canvas, l look) {
 func drawLamp(c *canvas, l look) {
 	m := l.main
 	m.pitch = .13
-	c.ellipse(glass(rgb{255, 236, 150}, .2), 0, -.72, .42, .36)
+	c.ellipse(glass(rgb{255, 236, 150}, .22), 0, -.71, .33, .3)
 	c.ellipse(flat(steel.lit(-.45)), 0, -.03, .18, .035)
 	c.rect(flat(steel.lit(-.35)), -.02, -.62, .04, .6, .01)
 	c.ellipse(flat(rgb{255, 246, 200}), 0, -.56, .16, .045)

@@ -241,12 +241,36 @@ func pick[T any](rng *rand.Rand, of []T) T      { return of[rng.IntN(len(of))] }
 func chance(rng *rand.Rand, p float64) bool     { return rng.Float64() < p }
 func span(rng *rand.Rand, a, b float64) float64 { return a + (b-a)*rng.Float64() }
 
+// A plan says how many objects a scene has, and how they are related.
+type plan struct {
+	first    int // objects of the first group
+	groups   int
+	relation Relation
+}
+
+func sketch(rng *rand.Rand) plan {
+	switch p := rng.Float64(); {
+	case p < .3:
+		return plan{1, 1, Alone}
+	case p < .45:
+		return plan{2 + rng.IntN(3), 1, Alone}
+	case p < .55:
+		return plan{1, 2, NextTo}
+	case p < .6:
+		return plan{2, 2, NextTo}
+	case p < .9:
+		return plan{1, 2, InFrontOf + Relation(rng.IntN(int(relationCount-InFrontOf)))}
+	}
+	return plan{1, 3, NextTo}
+}
+
 // Sample draws a scene of 224 pixels. Scenes of Pretrain and Train have no
 // held-out combination; of Val, half are sure to have one.
 func Sample(rng *rand.Rand, part Part) Scene {
+	p := sketch(rng)
 	want := part == Val && chance(rng, .5)
 	for {
-		s, ok := compose(rng)
+		s, ok := compose(rng, p)
 		if !ok {
 			continue
 		}
@@ -260,33 +284,17 @@ func Sample(rng *rand.Rand, part Part) Scene {
 
 // compose draws what a scene shows; it fails where the pieces drawn don't go
 // together.
-func compose(rng *rand.Rand) (s Scene, ok bool) {
-	s = Scene{Pixels: 224, Background: Background(rng.IntN(int(backgroundCount)))}
+func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
+	s = Scene{Pixels: 224, Relation: p.relation, Background: Background(rng.IntN(int(backgroundCount)))}
 	back := &backgrounds[s.Background]
 	s.Horizon = span(rng, back.horizon-.05, back.horizon+.05)
-
-	plan := rng.Float64()
-	first, rest := 1, 0
-	switch {
-	case plan < .3:
-	case plan < .45:
-		first = 2 + rng.IntN(3)
-	case plan < .88:
-		rest = 1
-		s.Relation = Relation(1 + rng.IntN(int(relationCount)-1))
-		if s.Relation == NextTo && chance(rng, .3) {
-			first = 2
-		}
-	default:
-		rest, s.Relation = 2, NextTo
-	}
-	for i := range 1 + rest {
+	for i := range p.groups {
 		g, ok := group(rng, s.Background)
 		if !ok || slices.ContainsFunc(s.Groups, func(h Group) bool { return h.Kind == g.Kind }) {
 			return s, false
 		}
 		if i == 0 {
-			g.Count = first
+			g.Count = p.first
 		}
 		s.Groups = append(s.Groups, g)
 	}
@@ -309,15 +317,25 @@ func compose(rng *rand.Rand) (s Scene, ok bool) {
 	return s, true
 }
 
-// group draws one object's properties.
-func group(rng *rand.Rand, b Background) (g Group, ok bool) {
-	g = Group{Kind: Kind(rng.IntN(int(kindCount))), Count: 1}
-	k := &kinds[g.Kind]
-	if !k.at(b) {
-		return g, false
+// kindsAt are the kinds that each background has.
+var kindsAt = func() (at [backgroundCount][]Kind) {
+	for b := range at {
+		for k := range kinds {
+			if kinds[k].at(Background(b)) {
+				at[b] = append(at[b], Kind(k))
+			}
+		}
 	}
-	g.Colour = Colour(rng.IntN(int(colourCount)))
-	if !slices.Contains(k.colours, g.Colour) || slices.Contains(backgrounds[b].hides, g.Colour) {
+	return at
+}()
+
+// group draws one object's properties; it fails where the background would
+// hide it.
+func group(rng *rand.Rand, b Background) (g Group, ok bool) {
+	g = Group{Kind: pick(rng, kindsAt[b]), Count: 1}
+	k := &kinds[g.Kind]
+	g.Colour = pick(rng, k.colours)
+	if slices.Contains(backgrounds[b].hides, g.Colour) {
 		return g, false
 	}
 	if k.textured && chance(rng, .45) {
@@ -416,7 +434,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 		}
 		// As large as the width allows; too small would not be seen.
 		scale := min(1, .92/(total+.03*float64(len(list)-1)))
-		if scale < .55 {
+		if scale < .62 {
 			return false
 		}
 		mirrored := chance(rng, .5)
@@ -526,7 +544,7 @@ func (s *Scene) light(rng *rand.Rand) {
 	c.Brightness = span(rng, .9, 1.08)
 	c.Cast = [3]float64{span(rng, .96, 1.04), 1, span(rng, .96, 1.04)}
 	c.Gradient = [2]float64{span(rng, -.08, .08), span(rng, -.06, .06)}
-	c.Noise = span(rng, 1, 5)
+	c.Noise = span(rng, 1, 4)
 	if chance(rng, .5) {
 		c.Blur = span(rng, .1, .55)
 	}

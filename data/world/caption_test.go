@@ -1,0 +1,231 @@
+package world
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// words of the captions and what they claim, written down apart from the
+// grammar.
+var (
+	kindOf = map[string]Kind{"vehicle": Car, "home": House, "sailboat": Boat, "mug": Cup}
+	sizeOf = map[string]Size{"small": Small, "little": Small, "tiny": Small, "big": Large, "huge": Large, "large": Large}
+	textOf = map[string]Texture{"striped": Striped, "stripy": Striped, "dotted": Dotted, "spotted": Dotted, "polka": Dotted, "checkered": Chequered, "checked": Chequered}
+	countO = map[string][]int{"two": {2}, "pair": {2}, "couple": {2}, "three": {3}, "four": {4}, "several": {3, 4}, "group": {3, 4}}
+	lightO = map[string]Light{"sunny": Sunny, "sunshine": Sunny, "cloudy": Cloudy, "clouds": Cloudy, "sunset": Sunset, "setting": Sunset, "dim": Dim}
+	backOf = map[string]Background{"beach": Beach, "sandy": Beach, "meadow": Meadow, "grassy": Meadow, "grass": Meadow, "street": Street, "road": Street,
+		"buildings": Street, "room": Room, "window": Room, "night": Night, "moon": Night, "dark": Night, "snow": Snow, "winter": Snow, "desert": Desert, "cactus": Desert,
+		"waves": Sea, "sea": Sea, "mountains": Mountains, "mountain": Mountains, "forest": Forest, "woods": Forest}
+	colourO = map[string]Colour{}
+)
+
+func init() {
+	for k := range kindCount {
+		kindOf[k.String()] = k
+	}
+	for one, k := range kindOf {
+		switch one {
+		case "box", "bus":
+			one += "es"
+		case "fish":
+		default:
+			one += "s"
+		}
+		kindOf[one] = k
+	}
+	for c := range colourCount {
+		colourO[c.String()] = c
+	}
+}
+
+// subject splits a caption into its groups: the words between two nouns belong
+// to the second.
+func claims(t *testing.T, s Scene, text string) {
+	words := strings.Fields(strings.ToLower(strings.NewReplacer(".", "", ",", " ").Replace(text)))
+	bad := func(format string, args ...any) {
+		t.Helper()
+		t.Errorf("%q: "+format+"; the scene has %v %s on %s, %s", append(append([]any{text}, args...), s.Groups, s.Relation, s.Background, s.Light)...)
+	}
+	// Only the adjectives right before a noun are about it.
+	var pending []string
+	mentioned := 0
+	var order []Kind
+	for i, w := range words {
+		if w == "a" || w == "an" || w == "of" {
+			if w != "of" || i == 0 || countO[words[i-1]] == nil {
+				pending = nil
+			}
+		}
+		pending = append(pending, w)
+		k, noun := kindOf[w]
+		if w == "large" && i+1 < len(words) && words[i+1] == "body" {
+			pending = nil // a large body of water
+		}
+		if !noun {
+			continue
+		}
+		at := slices.IndexFunc(s.Groups, func(g Group) bool { return g.Kind == k })
+		if at < 0 {
+			bad("%q isn't there", w)
+			continue
+		}
+		mentioned++
+		order = append(order, k)
+		g := s.Groups[at]
+		if (g.Count > 1) != (w != k.String() && strings.HasSuffix(w, "s")) && k != Fish && !(g.Count == 1 && kindOf[w] == k && (!strings.HasSuffix(w, "s") || k == Bus)) {
+			bad("%q are %d", w, g.Count)
+		}
+		one := true
+		for _, a := range pending {
+			if c, ok := colourO[a]; ok && c != g.Colour {
+				bad("the %s isn't %s", k, a)
+			}
+			if c, ok := textOf[a]; ok && c != g.Texture {
+				bad("the %s isn't %s", k, a)
+			}
+			if c, ok := sizeOf[a]; ok && c != g.Size {
+				bad("the %s isn't %s", k, a)
+			}
+			if c, ok := countO[a]; ok {
+				one = false
+				if !slices.Contains(c, g.Count) {
+					bad("the %s are not %s", k, a)
+				}
+			}
+		}
+		if one != (g.Count == 1) {
+			bad("the number of %s isn't said", k)
+		}
+		pending = nil
+	}
+	if mentioned == 0 || mentioned != len(s.Groups) {
+		bad("%d things of %d are spoken of", mentioned, len(s.Groups))
+	}
+	for i, w := range words {
+		if b, ok := backOf[w]; ok && b != s.Background && !(w == "dark" && s.Light == Dim) {
+			bad("it isn't at %q", w)
+		}
+		if l, ok := lightO[w]; ok && l != s.Light {
+			bad("the light isn't %q", w)
+		}
+		if c, ok := colourO[w]; ok && !slices.ContainsFunc(s.Groups, func(g Group) bool { return g.Colour == c }) {
+			bad("nothing is %s", w)
+		}
+		if w == "left" && words[max(i-1, 0)] != "has" || w == "right" && i+1 < len(words) && words[i+1] != "in" {
+			want := map[string]Side{"left": Left, "right": Right}[w]
+			if s.Where != want {
+				bad("it isn't %s", w)
+			}
+		}
+		if slices.Contains([]string{"distance", "far"}, w) && !s.Groups[0].Far {
+			bad("it isn't far")
+		}
+	}
+	if len(order) != 2 {
+		return
+	}
+	// What stands between the two names, or behind the second, relates them.
+	first := order[0] == s.Groups[0].Kind
+	between := " " + strings.Join(words, " ") + " "
+	has := func(list ...string) bool {
+		return slices.ContainsFunc(list, func(w string) bool { return strings.Contains(between, " "+w+" ") })
+	}
+	switch s.Relation {
+	case InFrontOf:
+		if !first && !has("behind", "in back of") {
+			bad("the order is wrong")
+		}
+	case Above:
+		if first && has("below", "beneath", "under", "underneath") && !has("under a cloudy sky", "under a full moon", "under the night sky", "under heavy clouds") {
+			bad("it is above")
+		}
+	case Under:
+		if first && has("above", "over") {
+			bad("it is under")
+		}
+	case On:
+		if !first && has("on top of a", "on top of an") {
+			bad("the order is wrong")
+		}
+	}
+}
+
+func TestCaptionsAreTrue(t *testing.T) {
+	shape := regexp.MustCompile(`^[A-Za-z]+(,? [a-z]+)+\.?$`)
+	openings := map[string]bool{}
+	distinct := map[string]bool{}
+	total, stops, capitals := 0, 0, 0
+	vocabulary := map[string]bool{}
+	for _, s := range append(samples(Val, 1500), samples(Train, 1500)...) {
+		rng := source(s.Seed)
+		captions := s.Captions(rng, 5)
+		if again := s.Captions(source(s.Seed), 5); !slices.Equal(captions, again) {
+			t.Fatalf("the same source gave %q and %q", captions, again)
+		}
+		if len(captions) != 5 {
+			t.Fatalf("%d captions", len(captions))
+		}
+		same := map[string]bool{}
+		for _, text := range captions {
+			total++
+			if !shape.MatchString(text) {
+				t.Errorf("not a sentence: %q", text)
+			}
+			if strings.HasSuffix(text, ".") {
+				stops++
+			}
+			if text[0] >= 'A' && text[0] <= 'Z' {
+				capitals++
+			}
+			low := strings.ToLower(strings.TrimSuffix(text, "."))
+			if same[low] {
+				t.Errorf("twice: %q", text)
+			}
+			same[low], distinct[low] = true, true
+			words := strings.Fields(strings.ReplaceAll(low, ",", ""))
+			if n := len(words); n < 6 || n > 20 {
+				t.Errorf("%d words: %q", n, text)
+			}
+			openings[words[0]] = true
+			for i, w := range words {
+				vocabulary[w] = true
+				if i+1 < len(words) {
+					if w == words[i+1] {
+						t.Errorf("a word twice: %q", text)
+					}
+					if vowel := strings.ContainsRune("aeiou", rune(words[i+1][0])); w == "a" && vowel || w == "an" && !vowel {
+						t.Errorf("%s %s: %q", w, words[i+1], text)
+					}
+				}
+			}
+			claims(t, s, text)
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	if len(distinct) < total*9/10 {
+		t.Errorf("%d of %d captions are distinct", len(distinct), total)
+	}
+	if stops < total*8/10 || stops == total || capitals < total*8/10 || capitals == total {
+		t.Errorf("of %d captions %d end in a full stop and %d begin with a capital", total, stops, capitals)
+	}
+	if len(vocabulary) < 200 || len(openings) < 10 {
+		t.Errorf("%d words, %d of them at the start", len(vocabulary), len(openings))
+	}
+}
+
+// Many captions of one scene can be had, all distinct.
+func TestManyCaptions(t *testing.T) {
+	for _, s := range samples(Train, 100) {
+		seen := map[string]bool{}
+		for _, c := range s.Captions(source(1), 20) {
+			seen[strings.ToLower(strings.TrimSuffix(c, "."))] = true
+		}
+		if len(seen) != 20 {
+			t.Errorf("%d distinct captions of 20", len(seen))
+		}
+	}
+}
