@@ -148,6 +148,9 @@ CT_API ct_error ct_generator_set_state(ct_generator g, ct_tensor state);
 
 /* ---- collectives over processes ----------------------------------------- */
 
+/* Whether this shim was built with c10d and Gloo; without them the functions
+ * below fail. */
+CT_API int ct_group_available(void);
 /* Joins a group of size processes over Gloo, which meet at host:port, and
  * waits for them up to the timeout. listener is a listening socket (taken
  * over) in the process that serves the meeting point, -1 in the others. All

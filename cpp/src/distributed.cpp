@@ -39,11 +39,10 @@ class Store {
 }  // namespace gloo
 
 #define USE_C10D_GLOO
+#include <sstream>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
-
-#include <sstream>
 
 struct ct_group_s {
   c10::intrusive_ptr<c10d::Store> store;  // rank 0's serves the others
@@ -95,6 +94,8 @@ ct_error talk(F &&f) noexcept {
 
 extern "C" {
 
+int ct_group_available(void) { return 1; }
+
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
                       int size, int64_t timeout_ms, ct_group *group) {
   return talk([&] {
@@ -103,6 +104,7 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     tcp.port = static_cast<uint16_t>(port);
     tcp.isServer = listener >= 0;
     if (listener >= 0) tcp.masterListenFd = listener;
+    tcp.useLibUV = false;  // 2.6's libuv server takes no listener
     tcp.numWorkers = size;
     tcp.timeout = timeout;
     auto g = std::make_unique<ct_group_s>();
@@ -114,8 +116,8 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
       store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     add_devices(*options);
-    g->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size,
-                                                          options);
+    g->gloo =
+        c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
     *group = g.release();
   });
 }
@@ -145,7 +147,8 @@ ct_error ct_group_all_gather(ct_group g, ct_tensor h, const ct_tensor *out) {
   return talk([&] {
     std::vector<at::Tensor> in{plain(h)};
     std::vector<std::vector<at::Tensor>> all(1);
-    for (int i = 0; i < g->gloo->getSize(); i++) all[0].push_back(plain(out[i]));
+    for (int i = 0; i < g->gloo->getSize(); i++)
+      all[0].push_back(plain(out[i]));
     g->gloo->allgather(all, in)->wait();
   });
 }
@@ -162,14 +165,16 @@ namespace {
 ct_error missing() {
   return ct::guard([] {
     TORCH_CHECK_NOT_IMPLEMENTED(
-        false, "the libtorch that this program was built with has no c10d "
-               "with Gloo");
+        false,
+        "the libtorch that this program was built with has no c10d "
+        "with Gloo");
   });
 }
 }  // namespace
 
 extern "C" {
 
+int ct_group_available(void) { return 0; }
 ct_error ct_group_new(const char *, int, int, int, int, int64_t, ct_group *) {
   return missing();
 }

@@ -76,7 +76,7 @@ func take(ctx context.Context, port int) (map[string][][]float64, error) {
 	got := map[string][][]float64{}
 	err = torch.Scope(func() error {
 		put := func(name string, t torch.Tensor) { got[name] = append(got[name], torch.ToSlice[float64](t)) }
-		sum := torch.Arange(1000, torch.WithDType(torch.Float32)).DivScalar(7)
+		sum := torch.Arange(0, 1000, torch.WithDType(torch.Float32)).DivScalar(7)
 		if err := g.AllReduce(sum, distributed.Sum); err != nil {
 			return err
 		}

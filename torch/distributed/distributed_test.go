@@ -81,6 +81,9 @@ func freePort(t testing.TB) int {
 // second one shall die or hang it is killed once the first one has ended.
 func spawn(t *testing.T, name string) [2]string {
 	t.Helper()
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	port := freePort(t)
@@ -214,6 +217,7 @@ func refused(g *distributed.Group, out *json.Encoder) error {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	for _, line := range spawn(t, "refused") {
 		got := decode[[]string](t, line)
 		want := []string{
@@ -309,6 +313,7 @@ func gradients(g *distributed.Group, out *json.Encoder) error {
 
 // The average over two halves of a batch is the gradient of the whole.
 func TestAverageGradients(t *testing.T) {
+	t.Parallel()
 	lines := spawn(t, "gradients")
 	var whole, half map[string][]float64
 	if err := torch.Scope(func() error {
@@ -373,6 +378,7 @@ func likeDDP(g *distributed.Group, out *json.Encoder) error {
 // (testdata/make_fixtures.py), bit for bit: float32 goes through JSON
 // unchanged.
 func TestDistributedDataParallel(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("testdata/ddp.json")
 	if err != nil {
 		t.Fatal(err)
@@ -392,6 +398,7 @@ func strangers(g *distributed.Group, out *json.Encoder) error {
 }
 
 func TestDifferentNets(t *testing.T) {
+	t.Parallel()
 	for rank, line := range spawn(t, "strangers") {
 		want := fmt.Sprintf("rank %d has 1 with %d elements, rank %d has 1 with %d", rank, 3+rank, 1-rank, 4-rank)
 		if got := decode[string](t, line); !strings.Contains(got, want) {
@@ -429,6 +436,7 @@ func dies(g *distributed.Group, out *json.Encoder) error {
 }
 
 func TestPeerDies(t *testing.T) {
+	t.Parallel()
 	out := spawn(t, "dies")
 	got := decode[string](t, out[0])
 	t.Log(got)
@@ -518,6 +526,13 @@ func join(ctx context.Context, rank, size int, addr string, port int) error {
 }
 
 func TestInitErrors(t *testing.T) {
+	if !distributed.IsAvailable() {
+		err := join(t.Context(), 0, 1, "127.0.0.1", freePort(t))
+		if err == nil || !strings.Contains(err.Error(), "has no c10d with Gloo") {
+			t.Errorf("got %v", err)
+		}
+		return
+	}
 	used, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -560,6 +575,10 @@ func TestInitErrors(t *testing.T) {
 
 // A group of one, real or nil, changes nothing.
 func TestAlone(t *testing.T) {
+	t.Parallel()
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
 	real, err := distributed.InitProcessGroup(t.Context(), distributed.Options{WorldSize: 1, MasterAddr: "localhost", MasterPort: freePort(t), Timeout: 10 * time.Second})
 	if err != nil {
 		t.Fatal(err)

@@ -21,9 +21,10 @@ const BucketBytes = 25 << 20
 // process has it.
 //
 // The parameters go in buckets of one dtype and device, last ones first, with
-// each gradient divided by the number of processes before the sum. So the
-// results do not depend on the parameters' sizes, and with two processes have
-// DistributedDataParallel's bits.
+// each gradient divided by the number of processes before the sum. With two
+// processes the results have DistributedDataParallel's bits; with more, the
+// order of a sum depends on its place in the message, and the last bit may
+// differ.
 func AverageGradients(g *Group, params []torch.Tensor) error {
 	if g.Size() == 1 {
 		return nil

@@ -38,6 +38,9 @@ const (
 	Avg          // floating point only
 )
 
+// IsAvailable tells whether the libtorch in use has c10d with Gloo.
+func IsAvailable() bool { return shim.HasGroups() }
+
 // InitProcessGroup joins the group and waits until all its processes have: up
 // to the timeout, or until ctx ends. Rank 0 serves the meeting point at
 // MasterPort, on the loopback interface alone where MasterAddr is one of its
@@ -45,6 +48,9 @@ const (
 func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	if err := o.check(); err != nil {
 		return nil, err
+	}
+	if !IsAvailable() {
+		return nil, errors.New("distributed: the libtorch that this program was built with has no c10d with Gloo, or no headers of it; `make build` without LIBTORCH takes one that has both")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Minute

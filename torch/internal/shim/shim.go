@@ -299,6 +299,9 @@ func SetGeneratorState(g, state uintptr) error {
 // is torch's, which panics with its own error where op can't use the tensor.
 var HandleOf func(op string, tensor any) uintptr
 
+// HasGroups tells whether the shim was built with c10d and Gloo.
+func HasGroups() bool { return C.ct_group_available() != 0 }
+
 // NewGroup joins a group of processes over c10d and Gloo; listener is a
 // listening socket, which it takes over, or -1. See ct_group_new.
 func NewGroup(host string, port, listener, rank, size int, timeout time.Duration) (uintptr, error) {
