@@ -16,7 +16,9 @@ type progress struct {
 	bar         *progressbar.ProgressBar
 	out         io.Writer
 	what        string
+	note        string // how it goes
 	done, total int
+	first       int // done before, by work that this goes on with
 	begin, last time.Time
 }
 
@@ -48,17 +50,26 @@ func newProgress(out io.Writer, what string, total int) *progress {
 }
 
 // add says that n more are done.
-func (p *progress) add(n int) {
-	p.done += n
+func (p *progress) add(n int) { p.Set(p.done+n, p.note) }
+
+// Set says how much is done in all and how it goes.
+func (p *progress) Set(done int, note string) {
+	p.done, p.note = done, note
 	if p.bar != nil {
-		p.bar.Add(n)
+		if note != "" {
+			p.bar.Describe(p.what + " (" + note + ")")
+		}
+		p.bar.Set(done)
 		return
 	}
-	if now := time.Now(); now.Sub(p.last) > lineEvery {
+	if now := time.Now(); now.Sub(p.last) > lineEvery && done > p.first {
 		p.last = now
-		rate := float64(p.done) / now.Sub(p.begin).Seconds()
+		rate := float64(p.done-p.first) / now.Sub(p.begin).Seconds()
 		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
-		fmt.Fprintf(p.out, "%s: %d of %d, %.1f a second, %v left\n", p.what, p.done, p.total, rate, left.Round(time.Second))
+		if note != "" {
+			note = ", " + note
+		}
+		fmt.Fprintf(p.out, "%s: %d of %d, %.1f a second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
 	}
 }
 
@@ -74,6 +85,9 @@ func (p *progress) line(format string, args ...any) {
 	p.hide()
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
+
+// Finish is finish for packages that show their progress here.
+func (p *progress) Finish() { p.finish() }
 
 // finish takes the bar away for good.
 func (p *progress) finish() {

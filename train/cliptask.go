@@ -121,11 +121,6 @@ func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
 }
 
-func (t *CLIPTask) Eval(step int) Losses {
-	a, b := t.loss(step)
-	return Losses{{"loss", item(a)}, {"acc", item(b)}}
-}
-
 // Mean and deviation of CLIP's photos, by channel (OpenAI's clip.py).
 var (
 	clipMean = [3]float32{0.48145466, 0.4578275, 0.40821073}

@@ -72,6 +72,16 @@ func (t *Texts) Len() int { return max(0, len(t.start)-1) }
 // Get gives a text's ids.
 func (t *Texts) Get(i int) []int32 { return t.ids[t.start[i]:t.start[i+1]] }
 
+// Select gives the texts that are listed, in that order.
+func (t *Texts) Select(items []int32) *Texts {
+	out := &Texts{start: make([]int, 1, len(items)+1)}
+	for _, i := range items {
+		out.ids = append(out.ids, t.Get(int(i))...)
+		out.start = append(out.start, len(out.ids))
+	}
+	return out
+}
+
 // batch gives texts as int64 [n, longest], cut at limit and padded behind with
 // pad.
 func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch.Tensor {

@@ -119,23 +119,19 @@ type Train struct {
 // TrainCLIP has the sizes and the training of a small CLIP; it is used where
 // clip.weights is empty.
 type TrainCLIP struct {
-	// Width of the image encoder. Heads are 64 wide, as in every CLIP: weight
-	// files don't say how many there are.
-	Width int `toml:"width" default:"128" range:"[1,16384]"`
+	// Width of the image encoder, a multiple of 64: heads are that wide in every
+	// CLIP.
+	Width int `toml:"width" default:"192" range:"[64,16384]"`
 	// Layers of the image encoder.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Heads of the image encoder.
-	Heads int `toml:"heads" default:"2" range:"[1,1024]"`
 	// Patch is a patch's side in pixels.
 	Patch int `toml:"patch" default:"16" range:"[1,1024]"`
 	// Image is the side, in pixels, of the photos as CLIP sees them.
 	Image int `toml:"image" default:"128" range:"[1,4096]"`
-	// TextWidth is the width of the text encoder.
-	TextWidth int `toml:"text_width" default:"128" range:"[1,16384]"`
+	// TextWidth is the width of the text encoder, a multiple of 64.
+	TextWidth int `toml:"text_width" default:"128" range:"[64,16384]"`
 	// TextLayers is the number of layers of the text encoder.
 	TextLayers int `toml:"text_layers" default:"4" range:"[1,1000]"`
-	// TextHeads is the number of heads of the text encoder.
-	TextHeads int `toml:"text_heads" default:"2" range:"[1,1024]"`
 	// EmbedDim is the width of the features.
 	EmbedDim int `toml:"embed_dim" default:"512" range:"[1,16384]" source:"Table 2"`
 	// Epochs, passes over the photos.
@@ -148,18 +144,23 @@ type TrainCLIP struct {
 	WeightDecay float64 `toml:"weight_decay" default:"0.2" range:"[0,10]" source:"CLIP"`
 	// WarmupSteps, over which the rate rises from 0.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
+	// Dtype, f32 or bf16 (autocast; the weights stay f32).
+	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
+	// CheckpointEvery, steps between checkpoints.
+	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
 
 // TrainGPT2 has the sizes and the training of a small GPT-2; it is used where
 // gpt2.weights is empty.
 type TrainGPT2 struct {
-	// Width of the embeddings. Heads are 64 wide, as in every GPT-2: weight files
-	// don't say how many there are.
-	Width int `toml:"width" default:"192" range:"[1,16384]"`
+	// Vocab is the size of the vocabulary: GPT-2's first so many tokens, by which
+	// words come in more pieces than by all 50257.
+	Vocab int `toml:"vocab" default:"2048" range:"[256,50257]"`
+	// Width of the embeddings, a multiple of 64: heads are that wide in every
+	// GPT-2.
+	Width int `toml:"width" default:"192" range:"[64,16384]"`
 	// Layers, transformer blocks.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Heads of a layer.
-	Heads int `toml:"heads" default:"3" range:"[1,1024]"`
 	// Positions, prefix and tokens that fit into it.
 	Positions int `toml:"positions" default:"128" range:"[2,65536]"`
 	// Epochs, passes over the captions.
@@ -170,6 +171,10 @@ type TrainGPT2 struct {
 	LR float64 `toml:"lr" default:"1e-3" range:"(0,10]"`
 	// WarmupSteps, over which the rate rises from 0.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
+	// Dtype, f32 or bf16 (autocast; the weights stay f32).
+	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
+	// CheckpointEvery, steps between checkpoints.
+	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
 
 // TrainDecoder has the settings of the text decoder: the paper's Table 1 and,
@@ -184,8 +189,6 @@ type TrainDecoder struct {
 	ClipLength int `toml:"clip_length" default:"40" range:"[1,1024]" source:"Table 1"`
 	// Layers of the transformer mapper.
 	Layers int `toml:"layers" default:"8" range:"[1,1000]" source:"Table 1"`
-	// Heads of the transformer mapper.
-	Heads int `toml:"heads" default:"8" range:"[1,1024]" source:"ClipCap"`
 	// Epochs, passes over the captions.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 1"`
 	// Batch, captions of a step.
@@ -232,14 +235,11 @@ type TrainCycleGAN struct {
 	Pool int `toml:"pool" default:"50" range:"[0,1e6]" source:"Zhu et al."`
 	// DiscHalved halves the discriminators' losses.
 	DiscHalved bool `toml:"disc_halved" default:"true" source:"Zhu et al."`
-	// Layers, dense layers of a generator. Table 2's 8 counts both generators.
-	Layers int `toml:"layers" default:"4" range:"[1,1000]" source:"Table 2"`
-	// Hidden is the width of a generator's inner layers.
-	Hidden int `toml:"hidden" default:"512" range:"[1,65536]" source:"Table 2"`
-	// Normalize says what the nets are given: features as CLIP gives them (none),
-	// at length 1 (l2), or with mean 0 and deviation 1 in each dimension
-	// (standard).
-	Normalize string `toml:"normalize" default:"none" choices:"none,l2,standard"`
+	// Normalize says what the nets are given: features as the decoder gets them
+	// (none; at length 1 with train.decoder.normalize_prefix), or with mean 0 and
+	// deviation 1 in each dimension (standard), which is folded into the
+	// generators when they are saved.
+	Normalize string `toml:"normalize" default:"none" choices:"none,standard"`
 	// CheckpointEvery, steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"5000" range:"[1,1e9]"`
 }

@@ -139,16 +139,10 @@ weights = "g"
 			`x.toml:3: data.train_images: data.photos and data.captions replace the training set: leave out one or the other`}, "\n")},
 		{"pairs of unpaired sets", world + "[data]\nphotos = \"p\"\ncaptions = \"c\"\n[bridges]\nuse = [\"direct\", \"clipcap\"]\n", nil,
 			`x.toml:6: bridges.use: clipcap learns from pairs, and data.photos and data.captions have none`},
-		{"heads", world + "[train.clip]\nheads = 3\n", nil,
-			`x.toml:3: train.clip.heads: train.clip.heads = 3 does not divide train.clip.width = 128`},
-		{"heads by width", world + "[train.gpt2]\nwidth = 200\n", nil,
-			`x.toml:3: train.gpt2.width: train.gpt2.heads = 3 does not divide train.gpt2.width = 200`},
-		{"width of heads", world + "[train.clip]\ntext_heads = 4\n", nil,
-			`x.toml:3: train.clip.text_heads: train.clip.text_heads = 4 makes heads of 32 out of train.clip.text_width = 128, and they must be 64 wide: weight files don't say how many there are`},
+		{"width of heads", world + "[train.gpt2]\nwidth = 200\n", nil,
+			`x.toml:3: train.gpt2.width: 200 is no multiple of 64, the width of a head`},
 		{"patches", world + "[train.clip]\npatch = 30\n", nil,
 			`x.toml:3: train.clip.patch: train.clip.patch = 30 does not divide train.clip.image = 128`},
-		{"mapper's heads", world + "[train.decoder]\nheads = 7\n", nil,
-			`x.toml:3: train.decoder.heads: train.decoder.heads = 7 does not divide train.gpt2.width = 192`},
 		{"positions", world + "[caption]\nmax_tokens = 90\n", nil,
 			`x.toml:3: caption.max_tokens: train.decoder.prefix_length = 40 and caption.max_tokens = 90 need 129 positions, and train.gpt2.positions is 128`},
 		{"decay", world + "[train.cyclegan]\ndecay_from = 21\n", nil,
@@ -192,10 +186,10 @@ weights = "g"
 			`--set train.cyclegan.decay_from=9: train.cyclegan.decay_from = 9 is more than train.cyclegan.epochs = 5`},
 
 		// Several, in the order of the lines: file, missing, --set.
-		{"several", "[train.cyclegan]\nlr = -1\nepoch = 3\n[train.clip]\nheads = 5\n[data]\n", []string{"seed=-1"}, strings.Join([]string{"10 problems:",
+		{"several", "[train.cyclegan]\nlr = -1\nepoch = 3\n[train.clip]\nwidth = 65\n[data]\n", []string{"seed=-1"}, strings.Join([]string{"10 problems:",
 			`x.toml:2: train.cyclegan.lr: -1 is out of range: want a number above 0 and at most 10`,
 			`x.toml:3: train.cyclegan.epoch: there is no such key; did you mean train.cyclegan.epochs?`,
-			`x.toml:5: train.clip.heads: train.clip.heads = 5 does not divide train.clip.width = 128`,
+			`x.toml:5: train.clip.width: 65 is no multiple of 64, the width of a head`,
 			`x.toml:6: data.train_annotations: missing: want the COCO captions file of the training set, or [world], which renders a data set`,
 			`x.toml:6: data.train_images: missing: want the folder of the training photos, or [world], which renders a data set`,
 			`x.toml:6: data.val_annotations: missing: want the COCO captions file of the validation set, or [world], which renders a data set`,
@@ -204,8 +198,8 @@ weights = "g"
 			`x.toml: gpt2.weights: missing: want the file or folder of a GPT-2; one is trained only where there is [world]`,
 			`--set seed=-1: -1 is out of range: want a whole number from 0 to 1e15`}, "\n")},
 		// A key with a wrong value is not compared with others as well.
-		{"no second problem", world + "[train.clip]\nheads = 0\nwidth = 100\n", nil,
-			`x.toml:3: train.clip.heads: 0 is out of range: want a whole number from 1 to 1024`},
+		{"no second problem", world + "[train.clip]\npatch = 0\nimage = 100\n", nil,
+			`x.toml:3: train.clip.patch: 0 is out of range: want a whole number from 1 to 1024`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			have, err := parse("x.toml", []byte(c.toml), c.sets)

@@ -51,13 +51,13 @@ func TestPaper(t *testing.T) {
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
-	wantDecoder := TrainDecoder{Mapper: "transformer", PrefixLength: 40, ClipLength: 40, Layers: 8, Heads: 8, Epochs: 20, Batch: 64,
+	wantDecoder := TrainDecoder{Mapper: "transformer", PrefixLength: 40, ClipLength: 40, Layers: 8, Epochs: 20, Batch: 64,
 		LR: 2e-5, WarmupSteps: 5000, FreezeGPT2: true, Dtype: "f32", CheckpointEvery: 1000}
 	if diff := cmp.Diff(wantDecoder, c.Train.Decoder); diff != "" {
 		t.Error(diff)
 	}
 	wantGAN := TrainCycleGAN{Epochs: 20, Batch: 64, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, DecayFrom: 10, Adversarial: "least-squares",
-		CycleWeight: 10, IdentityWeight: 0.5, Pool: 50, DiscHalved: true, Layers: 4, Hidden: 512, Normalize: "none", CheckpointEvery: 5000}
+		CycleWeight: 10, IdentityWeight: 0.5, Pool: 50, DiscHalved: true, Normalize: "none", CheckpointEvery: 5000}
 	if diff := cmp.Diff(wantGAN, c.Train.CycleGAN); diff != "" {
 		t.Error(diff)
 	}
@@ -72,8 +72,8 @@ func TestDemo(t *testing.T) {
 		t.Error(cmp.Diff(want, c.World))
 	}
 	want := Data{
-		TrainAnnotations: "/tmp/x/world/annotations/captions_train.json", TrainImages: "/tmp/x/world/train",
-		ValAnnotations: "/tmp/x/world/annotations/captions_val.json", ValImages: "/tmp/x/world/val",
+		TrainAnnotations: "/tmp/x/world/annotations/captions_train2014.json", TrainImages: "/tmp/x/world/train2014",
+		ValAnnotations: "/tmp/x/world/annotations/captions_val2014.json", ValImages: "/tmp/x/world/val2014",
 		Pairing: "paper", MaxBad: 0.01,
 	}
 	if diff := cmp.Diff(want, c.Data); diff != "" {

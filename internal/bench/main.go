@@ -67,6 +67,9 @@ func run() error {
 		for _, w := range workloads {
 			fmt.Println(w.name)
 		}
+		for _, w := range trainings {
+			fmt.Println(w.name)
+		}
 		fmt.Println(startName)
 		return nil
 	}
@@ -101,6 +104,11 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	trained, err := compareTrainings(s)
+	if err != nil {
+		return err
+	}
+	results = append(results, trained...)
 	if s.only.MatchString(startName) {
 		start, err := compareStart(s)
 		if err != nil {

@@ -156,23 +156,12 @@ func compare(s settings) ([]result, error) {
 	if len(chosen) == 0 {
 		return nil, nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	ours, err := startPeer(self, "-worker", "-dir", s.dir, "-threads", fmt.Sprint(s.threads))
+	ours, python, err := startPeers(s)
 	if err != nil {
 		return nil, err
 	}
 	defer ours.stop()
-	python, err := startPeer(s.python, append([]string{s.script, "worker", "--threads", fmt.Sprint(s.threads), s.dir}, s.photos...)...)
-	if err != nil {
-		return nil, err
-	}
 	defer python.stop()
-	if ours.hello.Threads != python.hello.Threads {
-		return nil, fmt.Errorf("%d threads here, %d in Python", ours.hello.Threads, python.hello.Threads)
-	}
 
 	var results []result
 	for _, w := range chosen {
@@ -207,6 +196,27 @@ func compare(s settings) ([]result, error) {
 		results = append(results, lines...)
 	}
 	return results, nil
+}
+
+// startPeers starts the two sides.
+func startPeers(s settings) (ours, python *peer, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	if ours, err = startPeer(self, "-worker", "-dir", s.dir, "-threads", fmt.Sprint(s.threads)); err != nil {
+		return nil, nil, err
+	}
+	python, err = startPeer(s.python, append([]string{s.script, "worker", "--threads", fmt.Sprint(s.threads), s.dir}, s.photos...)...)
+	if err == nil && ours.hello.Threads != python.hello.Threads {
+		python.stop()
+		err = fmt.Errorf("%d threads here, %d in Python", ours.hello.Threads, python.hello.Threads)
+	}
+	if err != nil {
+		ours.stop()
+		return nil, nil, err
+	}
+	return ours, python, nil
 }
 
 type turn struct {

@@ -78,10 +78,12 @@ func (p *peer) ask(workload string) (answer, error) {
 	return p.read()
 }
 
-// stop ends the process by the end of its input.
+// stop ends the process by the end of its input. A second call does nothing.
 func (p *peer) stop() {
-	p.in.Close()
-	p.cmd.Wait()
+	if p.cmd.ProcessState == nil {
+		p.in.Close()
+		p.cmd.Wait()
+	}
 }
 
 // progress overwrites one line of a terminal.

@@ -34,6 +34,7 @@ type side struct {
 	decoders map[kind]*clipcap.Model
 	features torch.Tensor
 	texts    torch.Tensor
+	training *training
 }
 
 // kind says how a decoder computes.
@@ -74,6 +75,10 @@ func serve(s settings) error {
 		}
 		begin := time.Now()
 		err := torch.Scope(func() (err error) {
+			if w.training != nil {
+				result, err = w.training.run(stepsOf[name])
+				return err
+			}
 			torch.InferenceMode(func() { result, err = w.run(name) })
 			return err
 		})
@@ -96,6 +101,12 @@ func serve(s settings) error {
 }
 
 func (w *side) load(name string) (err error) {
+	if _, ok := stepsOf[name]; ok {
+		if w.training == nil {
+			w.training, err = loadTraining(w.s.dir, name)
+		}
+		return err
+	}
 	k, name := kindOf(name)
 	what, _, _ := strings.Cut(name, "-")
 	switch what {

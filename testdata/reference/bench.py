@@ -76,6 +76,7 @@ def make(folder):
     """Random weights of the real sizes, and features to caption."""
     from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel
 
+    make_training(folder)
     done = folder / "done"
     if done.exists():
         return
@@ -106,6 +107,67 @@ def make(folder):
         row[1 : n + 1] = torch.randint(1, 49000, (n,))
     save_file({"ids": ids}, folder / "texts.safetensors")
     done.touch()
+
+
+def make_training(folder):
+    """Features and captions to train on."""
+    from safetensors.torch import save_file
+
+    path = folder / "training.safetensors"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    tokens = torch.zeros(16, 20, dtype=torch.int64)
+    for i, row in enumerate(tokens):
+        n = 8 + i * 12 // 15  # 8 to 20
+        row[:n] = torch.randint(1, 50257, (n,))
+    save_file({"images": torch.randn(64, 512), "texts": torch.randn(64, 512), "tokens": tokens}, path)
+
+
+class MapperTraining:
+    """ClipCap's training step. Its train.py hands only the mapper to the
+    optimizer, but GPT-2's weights still get gradients; frozen, they don't."""
+
+    def __init__(self, worker, frozen=False, dtype=None):
+        self.mapper, self.gpt = worker.load_mapper(), worker.load_gpt2()
+        self.mapper.train()
+        for p in self.mapper.parameters():
+            p.data = p.data.clone()
+            p.requires_grad_(True)
+        self.gpt.requires_grad_(not frozen)
+        data = worker.load_training()
+        self.features, self.tokens = data["images"][:16], data["tokens"]
+        self.optimizer = models.TransformersAdamW(self.mapper.parameters(), lr=2e-5)
+        self.dtype, self.step, self.total = dtype, 0, 1000
+
+    def run(self):
+        self.mapper.zero_grad()
+        self.gpt.zero_grad()
+        with torch.autocast("cpu", dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            loss = models.decoder_loss(self.mapper, self.gpt, self.features, self.tokens)
+        loss.backward()
+        # The schedule without warm-up.
+        self.optimizer.param_groups[0]["lr"] = 2e-5 * (self.total - self.step) / self.total
+        self.optimizer.step()
+        self.step += 1
+        return torch.tensor([[loss.item()]])
+
+
+class CycleGANTraining:
+    def __init__(self, worker):
+        data = worker.load_training()
+        torch.manual_seed(0)
+        nets = [models.generator(512), models.generator(512), models.discriminator(512), models.discriminator(512)]
+        self.trainer = models.CycleGAN(nets)
+        self.images, self.texts = data["images"], data["texts"]
+
+    def run(self):
+        losses = []
+        for _ in range(50):
+            step = self.trainer.step(self.images, self.texts)
+            losses.append([sum(step[:6]), *step[6:]])
+        return torch.tensor(losses)
 
 
 def preprocess():
@@ -169,6 +231,23 @@ class Worker:
         from safetensors.torch import load_file
 
         return load_file(self.folder / "features.safetensors")["features"]
+
+    def load_training(self):
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "training.safetensors")
+
+    def load_train_mapper(self):
+        return MapperTraining(self)
+
+    def load_train_mapper_frozen(self):
+        return MapperTraining(self, frozen=True)
+
+    def load_train_mapper_bf16(self):
+        return MapperTraining(self, dtype=torch.bfloat16)
+
+    def load_train_cyclegan(self):
+        return CycleGANTraining(self)
 
     def load_texts(self):
         from safetensors.torch import load_file
@@ -241,9 +320,12 @@ class Worker:
         reply({"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()})
         for line in sys.stdin:
             name = line.removeprefix("run ").strip()
-            with torch.inference_mode():
+            training = name.startswith("train-")
+            if training:
+                self.part(name.replace("-", "_"))  # loading is not part of a workload
+            with torch.inference_mode(not training):
                 begin = time.perf_counter()
-                result = self.WORKLOADS[name](self)
+                result = self.part(name.replace("-", "_")).run() if training else self.WORKLOADS[name](self)
                 seconds = time.perf_counter() - begin
             if isinstance(result, torch.Tensor):
                 path = self.folder / "python.f32"

@@ -220,46 +220,54 @@ class Pool:
         return torch.stack(out)
 
 
-def train_cyclegan(nets, batches, lr=2e-4, cycle=10.0, identity=0.5):
-    """nets: image-to-text, text-to-image, text and image discriminator."""
-    to_text, to_image, text_disc, image_disc = nets
-    gens = [*to_text.parameters(), *to_image.parameters()]
-    discs = [*text_disc.parameters(), *image_disc.parameters()]
-    opt_g = torch.optim.Adam(gens, lr=lr, betas=(0.5, 0.999))
-    opt_d = torch.optim.Adam(discs, lr=lr, betas=(0.5, 0.999))
-    text_pool, image_pool = Pool(), Pool()
+class CycleGAN:
+    """The CycleGAN authors' training step over features. nets: image-to-text,
+    text-to-image, text and image discriminator."""
 
+    def __init__(self, nets, lr=2e-4, cycle=10.0, identity=0.5):
+        self.nets, self.cycle, self.identity = nets, cycle, identity
+        to_text, to_image, text_disc, image_disc = nets
+        self.discs = [*text_disc.parameters(), *image_disc.parameters()]
+        self.opt_g = torch.optim.Adam([*to_text.parameters(), *to_image.parameters()], lr=lr, betas=(0.5, 0.999))
+        self.opt_d = torch.optim.Adam(self.discs, lr=lr, betas=(0.5, 0.999))
+        self.text_pool, self.image_pool = Pool(), Pool()
+
+    @staticmethod
     def lsgan(scores, target):
         return F.mse_loss(scores, torch.full_like(scores, target))
 
-    def discriminate(net, real, fake):
-        loss = (lsgan(net(real), 1.0) + lsgan(net(fake.detach()), 0.0)) * 0.5
+    def discriminate(self, net, real, fake):
+        loss = (self.lsgan(net(real), 1.0) + self.lsgan(net(fake.detach()), 0.0)) * 0.5
         loss.backward()
         return loss
 
-    losses = []
-    for images, texts in batches:
+    def step(self, images, texts):
+        to_text, to_image, text_disc, image_disc = self.nets
         fake_text = to_text(images)
         back_image = to_image(fake_text)
         fake_image = to_image(texts)
         back_text = to_text(fake_image)
-        for p in discs:
+        for p in self.discs:
             p.requires_grad = False
-        opt_g.zero_grad()
-        id_text = F.l1_loss(to_text(texts), texts) * cycle * identity
-        id_image = F.l1_loss(to_image(images), images) * cycle * identity
-        gan_text = lsgan(text_disc(fake_text), 1.0)
-        gan_image = lsgan(image_disc(fake_image), 1.0)
-        cycle_image = F.l1_loss(back_image, images) * cycle
-        cycle_text = F.l1_loss(back_text, texts) * cycle
+        self.opt_g.zero_grad()
+        id_text = F.l1_loss(to_text(texts), texts) * self.cycle * self.identity
+        id_image = F.l1_loss(to_image(images), images) * self.cycle * self.identity
+        gan_text = self.lsgan(text_disc(fake_text), 1.0)
+        gan_image = self.lsgan(image_disc(fake_image), 1.0)
+        cycle_image = F.l1_loss(back_image, images) * self.cycle
+        cycle_text = F.l1_loss(back_text, texts) * self.cycle
         (gan_text + gan_image + cycle_image + cycle_text + id_text + id_image).backward()
-        opt_g.step()
-        for p in discs:
+        self.opt_g.step()
+        for p in self.discs:
             p.requires_grad = True
-        opt_d.zero_grad()
-        disc_text = discriminate(text_disc, texts, text_pool.query(fake_text))
-        disc_image = discriminate(image_disc, images, image_pool.query(fake_image))
-        opt_d.step()
-        step = (gan_text, gan_image, cycle_image, cycle_text, id_text, id_image, disc_text, disc_image)
-        losses.append([x.item() for x in step])
-    return losses
+        self.opt_d.zero_grad()
+        disc_text = self.discriminate(text_disc, texts, self.text_pool.query(fake_text))
+        disc_image = self.discriminate(image_disc, images, self.image_pool.query(fake_image))
+        self.opt_d.step()
+        losses = (gan_text, gan_image, cycle_image, cycle_text, id_text, id_image, disc_text, disc_image)
+        return [x.item() for x in losses]
+
+
+def train_cyclegan(nets, batches, **settings):
+    trainer = CycleGAN(nets, **settings)
+    return [trainer.step(images, texts) for images, texts in batches]

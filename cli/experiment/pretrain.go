@@ -1,0 +1,212 @@
+package experiment
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+
+	"cyclecap/cli/config"
+	"cyclecap/data/coco"
+	"cyclecap/data/photo"
+	"cyclecap/data/tokenizer"
+	"cyclecap/data/world"
+	"cyclecap/nets/clip"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch/nn"
+	"cyclecap/train"
+	"cyclecap/weights"
+)
+
+// world is the stage that renders the demo's data set; nil where the data is
+// given.
+func (x *Experiment) world() *stage {
+	w := x.Config.World
+	if w == nil {
+		return nil
+	}
+	return &stage{name: "world", dir: "world", inputs: []any{w}, keeps: true, do: func(ctx context.Context, dir string) error {
+		bar := x.UI.Bar("photos", 0, w.Pretrain+w.Train+w.Val)
+		defer bar.Finish()
+		return world.Write(ctx, dir, worldConfig(w), func(done, total int) { bar.Set(done, "") })
+	}}
+}
+
+func worldConfig(w *config.World) world.Config {
+	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val}
+}
+
+// train runs a loop with a progress bar and frees nothing. An interruption
+// waits for its checkpoint.
+func (x *Experiment) train(ctx context.Context, l *train.Loop, t train.Task) error {
+	l.Resume = x.Resume
+	var bar Bar
+	defer func() {
+		if bar != nil {
+			bar.Finish()
+		}
+	}()
+	smooth := math.NaN()
+	l.Progress = func(done int, losses train.Losses) {
+		if losses == nil { // it begins
+			bar = x.UI.Bar(l.Kind+" steps", done, l.Steps)
+			return
+		}
+		if v := losses[0].Value; math.IsNaN(smooth) {
+			smooth = v
+		} else {
+			smooth = 0.98*smooth + 0.02*v
+		}
+		bar.Set(done, fmt.Sprintf("%s %.3f", losses[0].Name, smooth))
+	}
+	return x.UI.Atomic(func() error { return l.Run(ctx, t) })
+}
+
+// pretrained gives the photos and captions that the small CLIP and GPT-2 learn
+// from.
+func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
+	dir := filepath.Join(x.Config.WorldDir(), "pretrain")
+	d, err := coco.Read(filepath.Join(dir, "captions_pretrain.json"))
+	return d, dir, err
+}
+
+// clip is the CLIP that is named, or the stage that trains one.
+func (x *Experiment) clip(worldStage *stage) (*model, error) {
+	if p := x.Config.CLIP.Weights; p != "" {
+		return given(p)
+	}
+	c := x.Config.Train.CLIP
+	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), c, x.Config.Seed}}
+	s.do = func(ctx context.Context, dir string) error {
+		d, images, err := x.pretrained()
+		if err != nil {
+			return err
+		}
+		return scope(x.Config.Seed, func() error {
+			m := clip.New(clip.Config{
+				EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
+				VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
+				Context: clipContext, Vocab: int64(tokenizer.CLIP().VocabSize()),
+				TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
+			})
+			defer closing(m)
+			data, err := x.clipData(ctx, d, images, c.Image)
+			if err != nil {
+				return err
+			}
+			t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR,
+				WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed)}, m, data)
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			l := &train.Loop{Dir: dir, Kind: "clip", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
+			if err := x.train(ctx, l, t); err != nil {
+				return err
+			}
+			return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m))
+		})
+	}
+	return &model{stage: s, path: filepath.Join(x.Dir, "clip", "clip.safetensors"), id: s.key()}, nil
+}
+
+// headWidth is the width of a head of every CLIP and GPT-2.
+const headWidth = 64
+
+// clipContext is the length of a text for the CLIP that is trained here. The
+// world's captions need no more, and OpenAI's 77 would cost twice the time.
+const clipContext = 32
+
+// clipData reads photos as CLIP sees them, before normalisation, and captions.
+func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
+	data := train.CLIPData{Captions: &train.Texts{}}
+	row := map[int64]int{}
+	var paths []string
+	for _, m := range d.Images {
+		row[m.ID] = len(paths)
+		paths = append(paths, filepath.Join(images, m.FileName))
+	}
+	data.Of = make([][]int32, len(paths))
+	for _, a := range d.Annotations {
+		ids, err := tokenizer.CLIP().Context(a.Caption, clipContext, true)
+		if err != nil {
+			return data, err
+		}
+		i := row[a.ImageID]
+		data.Of[i] = append(data.Of[i], int32(data.Captions.Len()))
+		data.Captions.Add(ids)
+	}
+	// As bytes: a quarter of the memory.
+	plain := photo.Preprocess{Size: size, Std: [3]float32{1. / 255, 1. / 255, 1. / 255}}
+	bar := x.UI.Bar("photos", 0, len(paths))
+	defer bar.Finish()
+	data.Pixels = make([]uint8, 0, len(paths)*3*size*size)
+	for b, err := range photo.Load(ctx, paths, plain, decoders(), 64) {
+		if err != nil {
+			return data, err
+		}
+		if len(b.Failed) > 0 {
+			return data, b.Failed[0].Err
+		}
+		for _, v := range b.Pixels {
+			data.Pixels = append(data.Pixels, uint8(v+0.5))
+		}
+		bar.Set(len(data.Pixels)/(3*size*size), "")
+	}
+	return data, nil
+}
+
+// gpt2 is the GPT-2 that is named, or the stage that trains one.
+func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
+	if p := x.Config.GPT2.Weights; p != "" {
+		return given(p)
+	}
+	c := x.Config.Train.GPT2
+	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), c, x.Config.Seed}}
+	s.do = func(ctx context.Context, dir string) error {
+		d, _, err := x.pretrained()
+		if err != nil {
+			return err
+		}
+		tok, err := tokenizer.GPT2First(c.Vocab)
+		if err != nil {
+			return err
+		}
+		return scope(x.Config.Seed, func() error {
+			m := gpt2.New(gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
+				NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5})
+			defer closing(m)
+			t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
+				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed)}, m, runningText(d, tok, x.Config.Seed))
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			l := &train.Loop{Dir: dir, Kind: "gpt2", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
+			if err := x.train(ctx, l, t); err != nil {
+				return err
+			}
+			return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m))
+		})
+	}
+	return &model{stage: s, path: filepath.Join(x.Dir, "gpt2", "gpt2.safetensors"), id: s.key()}, nil
+}
+
+// runningText joins captions to one text: those of a photo stand together, so
+// that the language model learns to heed what was said before, as one that has
+// read the web does.
+func runningText(d *coco.Dataset, tok *tokenizer.GPT2Tokenizer, seed int) []int32 {
+	rng := rand.New(rand.NewPCG(uint64(seed), 0))
+	captions := d.Captions()
+	var text []int32
+	for _, i := range rng.Perm(len(d.Images)) {
+		of := captions[d.Images[i].ID]
+		for _, k := range rng.Perm(len(of)) {
+			for _, id := range tok.Encode(of[k] + "\n") {
+				text = append(text, int32(id))
+			}
+		}
+	}
+	return text
+}

@@ -1,0 +1,167 @@
+package experiment
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A stage is a part of the experiment with a folder of its own.
+type stage struct {
+	name string // as in `--only`: "decoder"
+	dir  string // under the experiment's folder
+	// inputs is all that its outcome depends on: settings, and the keys of
+	// the stages that it reads.
+	inputs []any
+	// keeps says that do itself goes on with what an interrupted run left.
+	keeps bool
+	do    func(ctx context.Context, dir string) error
+}
+
+// stageFile is what a stage that is done leaves in its folder.
+const stageFile = "stage.json"
+
+// stageRecord says what a stage was made of.
+type stageRecord struct {
+	Stage    string    `json:"stage"`
+	Key      string    `json:"key"`
+	Finished time.Time `json:"finished"`
+	Seconds  float64   `json:"seconds"` // of the run that finished it
+}
+
+// key identifies a stage's inputs.
+func (s *stage) key() string {
+	b, err := json.Marshal(append([]any{s.name}, s.inputs...))
+	if err != nil {
+		panic(err) // settings and strings always have a JSON form
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:12])
+}
+
+func readRecord(dir string) (r stageRecord, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, stageFile))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s: %w; remove it to do the stage again", filepath.Join(dir, stageFile), err)
+	}
+	return r, nil
+}
+
+// run does a stage unless it is done with the same inputs.
+func (x *Experiment) run(ctx context.Context, s *stage) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	dir := filepath.Join(x.Dir, s.dir)
+	key := s.key()
+	switch r, err := readRecord(dir); {
+	case err == nil && r.Key == key:
+		x.UI.Say("%s: nothing has changed", s.title())
+		x.took[s.title()] = r.Seconds
+		return nil
+	case err == nil:
+		// Done with other inputs: what is there is put aside, not lost.
+		aside := dir + ".previous"
+		if err := os.RemoveAll(aside); err != nil {
+			return err
+		}
+		if err := os.Rename(dir, aside); err != nil {
+			return err
+		}
+		x.UI.Say("%s: settings or inputs have changed; what was there is in %s", s.title(), aside)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case !s.keeps:
+		if err := os.RemoveAll(dir); err != nil { // half of an interrupted run
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	begin := time.Now()
+	x.UI.Say("%s", s.title())
+	if err := s.do(ctx, dir); err != nil {
+		return fmt.Errorf("%s: %w", s.title(), err)
+	}
+	r := stageRecord{Stage: s.name, Key: key, Finished: time.Now().UTC().Truncate(time.Second), Seconds: time.Since(begin).Seconds()}
+	x.took[s.title()] = r.Seconds
+	return writeJSON(filepath.Join(dir, stageFile), r)
+}
+
+// title names a stage for people: "decoder (texts, seed 0)".
+func (s *stage) title() string {
+	parts := strings.Split(s.dir, string(filepath.Separator))
+	if len(parts) == 1 {
+		return s.name
+	}
+	return s.name + " (" + strings.Join(parts, ", ") + ")"
+}
+
+// writeJSON writes a file atomically.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(b, '\n'))
+}
+
+// writeFile writes a file that takes its name once it is whole and on disk.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(0o666 &^ umask)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// umask is what this process' new files may not be.
+var umask = func() os.FileMode {
+	m := syscall.Umask(0)
+	syscall.Umask(m)
+	return os.FileMode(m)
+}()
+
+// lock keeps a second run out of the folder for as long as this process lives.
+func lock(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, ".lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: another run is at work in this folder; wait for it or choose another folder (--output)", dir)
+	}
+	return func() { f.Close() }, nil
+}

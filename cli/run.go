@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"cyclecap/cli/config"
+	"cyclecap/cli/experiment"
+	"cyclecap/torch"
+
+	"github.com/urfave/cli/v2"
+)
+
+func runFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` that replaces one of CONFIG: train.cyclegan.epochs=5", KeepSpace: true},
+		&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FOLDER` to write to, in place of the config's"},
+		&cli.BoolFlag{Name: "resume", Usage: "go on with training that was interrupted", DisableDefaultText: true},
+		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "`N` runs of the trainings, with the config's seed and those after it"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "print the plan: sizes, steps, memory, and the time as a short measurement estimates it", DisableDefaultText: true},
+	}
+}
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run an experiment: train, caption by every bridge, score, report",
+		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--until STAGE]",
+		Flags: append(runFlags(),
+			&cli.StringFlag{Name: "until", Usage: "`STAGE` to stop behind: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"}),
+		Description: `The stages are done in that order. One whose settings and inputs are those of
+the last run is skipped. OUTPUT gets the resolved config, checkpoints, losses
+(metrics.jsonl and TensorBoard event files), captions in COCO's results format,
+table.json, table.md and report.html. Ctrl-C writes a checkpoint; --resume goes
+on from there and ends with the same bits.
+
+EXAMPLES:
+   cyclecap run configs/demo.toml
+   cyclecap run configs/demo.toml --set train.cyclegan.epochs=5 --seeds 3
+   cyclecap run configs/paper.toml --dry-run
+   cyclecap run configs/paper.toml --until features`,
+		Action: func(c *cli.Context) error { return runExperiment(c, c.String("until")) },
+	}
+}
+
+func trainCommand() *cli.Command {
+	part := func(stage, usage string) *cli.Command {
+		return &cli.Command{
+			Name:               stage,
+			Usage:              usage,
+			UsageText:          "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N]",
+			Flags:              runFlags(),
+			Description:        "What it needs of former stages is done first, where it isn't there yet.\n\nEXAMPLES:\n   cyclecap train " + stage + " configs/demo.toml --resume",
+			Action:             func(c *cli.Context) error { return runExperiment(c, stage) },
+			CustomHelpTemplate: commandHelp,
+			HideHelpCommand:    true,
+			OnUsageError: func(c *cli.Context, err error, _ bool) error {
+				return usagef("%s; `cyclecap train %s --help` explains", flagError(err, c.Command.Flags), stage)
+			},
+		}
+	}
+	return &cli.Command{
+		Name:      "train",
+		Usage:     "run an experiment up to one of its trainings",
+		UsageText: "clip|gpt2|decoder|cyclegan CONFIG.toml",
+		Subcommands: []*cli.Command{
+			part("clip", "train the small CLIP of a rendered world"),
+			part("gpt2", "train the small GPT-2 of a rendered world"),
+			part("decoder", "train the text decoders that the bridges read"),
+			part("cyclegan", "train the latent CycleGAN"),
+		},
+		Description: `EXAMPLES:
+   cyclecap train decoder configs/paper.toml
+   cyclecap train cyclegan configs/demo.toml --set train.cyclegan.cycle_weight=5`,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("there is no training %q; there are clip, gpt2, decoder and cyclegan", c.Args().First())
+			}
+			return usagef("which training: clip, gpt2, decoder or cyclegan? `cyclecap train --help` explains")
+		},
+	}
+}
+
+func runExperiment(c *cli.Context, last string) error {
+	if c.NArg() != 1 {
+		return usagef("one CONFIG.toml is needed, not %d; `cyclecap %s --help` explains", c.NArg(), c.Command.HelpName)
+	}
+	if n := c.Int("seeds"); n < 1 || n > 1000 {
+		return usagef("--seeds %d: 1 to 1000 are possible", n)
+	}
+	if last != "" && !has(experiment.Stages, last) {
+		return usagef("--until %s: there is no such stage%s", last, meant(last, experiment.Stages))
+	}
+	sets := c.StringSlice("set")
+	if dir := c.Path("output"); dir != "" {
+		sets = append(sets, "output="+strconv.Quote(dir))
+	}
+	conf, err := config.Load(c.Args().First(), sets)
+	if err != nil {
+		return err
+	}
+	if _, err := torch.BuildInfo(); err != nil {
+		return err
+	}
+	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
+	if c.Bool("dry-run") {
+		return x.Plan(c.Context, c.App.Writer)
+	}
+	done, err := x.Open()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return x.Execute(c.Context, last)
+}
+
+func has(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// ui shows an experiment's progress on standard error.
+type ui struct{ out io.Writer }
+
+func (u ui) Say(format string, args ...any) {
+	fmt.Fprintf(u.out, "cyclecap: "+format+"\n", args...)
+}
+
+func (u ui) Bar(what string, from, total int) experiment.Bar {
+	p := newProgress(u.out, what, total)
+	p.first = from
+	p.Set(from, "")
+	return p
+}
+
+func (u ui) Atomic(f func() error) error { return write(f) }

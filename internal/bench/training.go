@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/train"
+)
+
+// trainings are workloads that are timed in processes of their own, for the
+// sake of their peak memory. Each run does stepsOf steps and goes on where the
+// last one ended, on both sides, and its result is the losses.
+var trainings = []workload{
+	{"train-mapper", []rival{{"train-mapper", "ClipCap's step", 1.3}, {"train-mapper-frozen", "the same, GPT-2 frozen", 0}}, closeFeatures},
+	{"train-mapper-bf16", []rival{{"train-mapper", "ClipCap's step, f32", 2.5}, {"train-mapper-bf16", "ClipCap's step, bf16 autocast", 0}}, nearLosses},
+	{"train-cyclegan", []rival{{"train-cyclegan", "CycleGAN's step", 1.3}}, closeFeatures},
+}
+
+// stepsOf is how many steps a run does.
+var stepsOf = map[string]int{"train-mapper": 1, "train-mapper-bf16": 1, "train-cyclegan": 50}
+
+const trainingMemory = 1 / 0.7 // the target of Python's peak memory over ours
+
+func compareTrainings(s settings) ([]result, error) {
+	var results []result
+	for _, w := range trainings {
+		if !s.only.MatchString(w.name) {
+			continue
+		}
+		for _, r := range w.rival {
+			lines, err := compareTraining(s, w, r)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, lines...)
+		}
+	}
+	return results, nil
+}
+
+func compareTraining(s settings, w workload, r rival) ([]result, error) {
+	ours, python, err := startPeers(s)
+	if err != nil {
+		return nil, err
+	}
+	defer ours.stop()
+	defer python.stop()
+	steps := float64(stepsOf[w.name])
+	line := result{Name: w.name, Against: r.label, Unit: "s a step", Target: r.target}
+	for round := 0; round <= s.rounds; round++ {
+		turns := []turn{{ours, w.name}, {python, r.python}}
+		if round%2 == 1 {
+			turns[0], turns[1] = turns[1], turns[0]
+		}
+		answers := map[*peer]answer{}
+		for _, t := range turns {
+			if answers[t.peer], err = t.peer.ask(t.workload); err != nil {
+				return nil, fmt.Errorf("%s: %w", t.workload, err)
+			}
+		}
+		a, b := answers[ours], answers[python]
+		if round > 0 {
+			line.add(a.Seconds/steps, b.Seconds/steps)
+			progress("%s, %d of %d: %.3f s, %s %.3f s", w.name, round, s.rounds, a.Seconds/steps, r.label, b.Seconds/steps)
+		}
+		text, wrong := w.check(a.Result, b.Result)
+		line.Output = "losses: " + text
+		if wrong != "" {
+			line.Wrong = wrong
+		}
+	}
+	memory := result{Name: "its peak memory", Against: r.label, Unit: "GiB"}
+	if r.target > 0 {
+		memory.Target = trainingMemory
+	}
+	ours.stop()
+	python.stop()
+	memory.add(ours.peak(), python.peak())
+	return []result{line, memory}, nil
+}
+
+// peak is the most memory that a process held which has ended, in GiB.
+func (p *peer) peak() float64 {
+	if usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		return float64(usage.Maxrss) / (1 << 20) // ru_maxrss counts KiB on Linux
+	}
+	return 0
+}
+
+// nearLosses is for lower precision.
+func nearLosses(ours, python output) (text, wrong string) {
+	text, wrong = closeFeatures(ours, python)
+	return text, map[bool]string{true: wrong}[text == ""]
+}
+
+// training is the Go side of a training.
+type training struct {
+	step func(step int) ([]float32, error)
+	done int
+}
+
+func loadTraining(dir, name string) (*training, error) {
+	sd, err := tensors(filepath.Join(dir, "training.safetensors"))
+	if err != nil {
+		return nil, err
+	}
+	get := func(n string) torch.Tensor { t, _ := sd.Get(n); return t }
+	if name == "train-cyclegan" {
+		torch.ManualSeed(0)
+		g := train.NewCycleGAN(train.DefaultCycleGAN())
+		images, texts := get("images"), get("texts")
+		return &training{step: func(int) ([]float32, error) {
+			l, err := g.Step(images, texts)
+			return []float32{float32(l.Generators()), float32(l.DiscText), float32(l.DiscImage)}, err
+		}}, nil
+	}
+	m, err := loadDecoder(dir, kind{dtype: torch.Float32})
+	if err != nil {
+		return nil, err
+	}
+	// The file's own weights must stay as they are.
+	for _, p := range nn.NamedParameters(m.Mapper) {
+		*p.Tensor = p.Tensor.Clone().Keep().SetRequiresGrad(true)
+	}
+	features := train.Matrix{Data: torch.ToSlice[float32](get("images").Narrow(0, 0, 16)), Cols: 512}
+	captions := &train.Texts{}
+	tokens := get("tokens") // [16, 20], padded behind with 0
+	for i := range tokens.Size(0) {
+		var ids []int
+		for _, id := range torch.ToSlice[int64](tokens.Select(0, i)) {
+			if id != 0 {
+				ids = append(ids, int(id))
+			}
+		}
+		captions.Add(ids)
+	}
+	data := train.DecoderData{Captions: captions, Features: features}
+	// One batch is all there is, so that its order is the only one.
+	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 1000, Batch: 16, LR: 2e-5, BF16: name == "train-mapper-bf16"},
+		m, data, train.DecoderData{Captions: &train.Texts{}})
+	if err != nil {
+		return nil, err
+	}
+	return &training{step: func(step int) ([]float32, error) {
+		l, err := t.Step(step)
+		return []float32{float32(l.Get("loss"))}, err
+	}}, nil
+}
+
+func (t *training) run(steps int) (any, error) {
+	f := features{}
+	for range steps {
+		err := torch.Scope(func() error {
+			losses, err := t.step(t.done)
+			f.values, f.width = append(f.values, losses...), len(losses)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		t.done++
+	}
+	return f, nil
+}
