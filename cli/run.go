@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"cyclecap/cli/config"
 	"cyclecap/cli/experiment"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 
 	"github.com/urfave/cli/v2"
 )
@@ -106,6 +109,23 @@ func runExperiment(c *cli.Context, last string) error {
 	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
+	}
+	// Started by torchrun or the like, several processes train together.
+	switch o, err := distributed.FromEnv(); {
+	case errors.Is(err, distributed.ErrNotLaunched):
+	case err != nil:
+		return err
+	default:
+		// Rank 0 alone computes the features, while the others wait. A process
+		// that dies is noticed at once all the same.
+		o.Timeout = 48 * time.Hour
+		if x.Group, err = distributed.InitProcessGroup(c.Context, o); err != nil {
+			return err
+		}
+		defer x.Group.Close()
+		if x.Group.Rank() != 0 {
+			x.UI = ui{io.Discard}
+		}
 	}
 	done, err := x.Open()
 	if err != nil {

@@ -164,7 +164,10 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	}
 	for at < l.Steps {
 		if err := l.stopped(ctx); err != nil {
-			return errors.Join(err, save())
+			if failed := save(); failed != nil {
+				return fmt.Errorf("interrupted at step %d, and no checkpoint could be written: %w", at, failed)
+			}
+			return err
 		}
 		begin := time.Now()
 		var losses Losses

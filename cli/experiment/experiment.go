@@ -16,6 +16,7 @@ import (
 
 	"cyclecap/cli/config"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/train/bridge"
 )
@@ -27,6 +28,9 @@ type Experiment struct {
 	Seeds  int    // how many, from Config.Seed on
 	Resume bool   // goes on with training that was interrupted
 	UI     UI
+	// Group is the processes that train together; nil: this one alone. Only
+	// rank 0 writes files, and does what isn't training.
+	Group *distributed.Group
 
 	device  torch.Device
 	bridges []bridge.Bridge
@@ -59,6 +63,9 @@ var Stages = []string{"world", "clip", "gpt2", "features", "decoder", "cyclegan"
 
 // Open makes the folder, keeps the configuration in it and locks it.
 func (x *Experiment) Open() (done func(), err error) {
+	if x.Group.Rank() != 0 {
+		return func() {}, nil
+	}
 	if err := os.MkdirAll(x.Dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -161,7 +168,7 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 		}
 		captions = append(captions, s)
 	}
-	if until("decoder") || until("cyclegan") || until("caption") {
+	if until("decoder") || until("cyclegan") || until("caption") || x.Group.Rank() != 0 {
 		return nil
 	}
 	scores, err := x.evaluate(ctx, captions)

@@ -48,7 +48,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets, gpt *model) *stage {
 	c := x.Config.Train.Decoder
 	s := &stage{
-		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+string(kind)), keeps: true,
+		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+string(kind)), keeps: true, shared: true,
 		inputs: []any{f.key, gpt.id, c, kind, seed},
 	}
 	var noise float64
@@ -68,13 +68,13 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 				return err
 			}
 			t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WarmupSteps: c.WarmupSteps,
-				TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", NoiseVariance: noise, Seed: uint64(seed), Device: x.device}, m, data, held)
+				TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", NoiseVariance: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
 			if err != nil {
 				return err
 			}
 			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "decoder", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
-			if err := x.train(ctx, l, t); err != nil {
+			l := &train.Loop{Dir: dir, Kind: "decoder", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key(), Group: x.Group}
+			if err := x.train(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 				return err
 			}
 			sd := nn.NewStateDict()
@@ -99,15 +99,19 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 const mapperHeads = 8
 
 // newDecoder makes a mapper with initial weights and loads its GPT-2, on the
-// device.
+// device; without a model it makes one of the configured size, for a plan.
 func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
-	sd, err := weights.LoadGPT2(gpt.path)
-	if err != nil {
-		return nil, err
-	}
-	g, err := gpt2.Load(sd)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", gpt.path, err)
+	var g *gpt2.Model
+	if gpt == nil {
+		g = gpt2.New(x.gpt2Config())
+	} else {
+		sd, err := weights.LoadGPT2(gpt.path)
+		if err != nil {
+			return nil, err
+		}
+		if g, err = gpt2.Load(sd); err != nil {
+			return nil, fmt.Errorf("%s: %w", gpt.path, err)
+		}
 	}
 	c := x.Config.Train.Decoder
 	d := g.Config.NEmbd
@@ -184,21 +188,19 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 		return nil, nil
 	}
 	c := x.Config.Train.CycleGAN
-	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true,
+	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
 		inputs: []any{f.key, c, x.Config.Data.Pairing, seed}}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error {
 			images, texts := f.unpaired()
-			config := train.CycleGANConfig{Width: int64(f.width), LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
-				IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved}
-			t, err := train.NewCycleGANTask(config, train.CycleGANSchedule{Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom,
-				Standardize: c.Normalize == "standard", Seed: uint64(seed), Device: x.device}, images, texts)
+			t, err := train.NewCycleGANTask(x.cycleGANConfig(f.width), train.CycleGANSchedule{Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom,
+				Standardize: c.Normalize == "standard", Seed: uint64(seed), Device: x.device, Group: x.Group}, images, texts)
 			if err != nil {
 				return err
 			}
 			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "cyclegan", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
-			if err := x.train(ctx, l, t); err != nil {
+			l := &train.Loop{Dir: dir, Kind: "cyclegan", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key(), Group: x.Group}
+			if err := x.train(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 				return err
 			}
 			toText, toImage := t.Generators()
@@ -213,6 +215,12 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	}
 	dir := filepath.Join(x.Dir, s.dir)
 	return &learned{path: filepath.Join(dir, "image2text.pt"), key: s.key(), log: dir}, nil
+}
+
+func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
+	c := x.Config.Train.CycleGAN
+	return train.CycleGANConfig{Width: int64(width), LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
+		IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved}
 }
 
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }

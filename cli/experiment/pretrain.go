@@ -84,12 +84,7 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 			return err
 		}
 		return scope(x.Config.Seed, func() error {
-			m := clip.New(clip.Config{
-				EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
-				VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
-				Context: clipContext, Vocab: int64(tokenizer.CLIP().VocabSize()),
-				TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
-			})
+			m := clip.New(x.clipConfig())
 			defer closing(m)
 			data, err := x.clipData(ctx, d, images, c.Image)
 			if err != nil {
@@ -117,6 +112,22 @@ const headWidth = 64
 // clipContext is the length of a text for the CLIP that is trained here. The
 // world's captions need no more, and OpenAI's 77 would cost twice the time.
 const clipContext = 32
+
+func (x *Experiment) clipConfig() clip.Config {
+	c := x.Config.Train.CLIP
+	return clip.Config{
+		EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
+		VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
+		Context: clipContext, Vocab: int64(tokenizer.CLIP().VocabSize()),
+		TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
+	}
+}
+
+func (x *Experiment) gpt2Config() gpt2.Config {
+	c := x.Config.Train.GPT2
+	return gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
+		NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5}
+}
 
 // clipData reads photos as CLIP sees them, before normalisation, and captions.
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
@@ -174,8 +185,7 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 			return err
 		}
 		return scope(x.Config.Seed, func() error {
-			m := gpt2.New(gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
-				NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5})
+			m := gpt2.New(x.gpt2Config())
 			defer closing(m)
 			t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
 				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed)}, m, runningText(d, tok, x.Config.Seed))

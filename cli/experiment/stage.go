@@ -10,9 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"cyclecap/torch"
 )
 
 // A stage is a part of the experiment with a folder of its own.
@@ -24,7 +25,10 @@ type stage struct {
 	inputs []any
 	// keeps says that do itself goes on with what an interrupted run left.
 	keeps bool
-	do    func(ctx context.Context, dir string) error
+	// shared says that all processes of a group do it together; the others are
+	// done by rank 0.
+	shared bool
+	do     func(ctx context.Context, dir string) error
 }
 
 // stageFile is what a stage that is done leaves in its folder.
@@ -59,56 +63,101 @@ func readRecord(dir string) (r stageRecord, err error) {
 	return r, nil
 }
 
-// run does a stage unless it is done with the same inputs.
+// run does a stage unless it is done with the same inputs. All processes of a
+// group call it.
 func (x *Experiment) run(ctx context.Context, s *stage) error {
-	if err := ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil && x.Group.Size() == 1 {
+		return err
+	}
+	first := x.Group.Rank() == 0
+	done, err := false, error(nil)
+	if first {
+		done, err = x.begin(s)
+	}
+	if done, err = x.agree(done, err); done || err != nil {
 		return err
 	}
 	dir := filepath.Join(x.Dir, s.dir)
-	key := s.key()
+	began := time.Now()
+	if first || s.shared {
+		err = s.do(ctx, dir)
+	}
+	if first && err == nil {
+		r := stageRecord{Stage: s.name, Key: s.key(), Finished: time.Now().UTC().Truncate(time.Second), Seconds: time.Since(began).Seconds()}
+		x.took[s.title()] = r.Seconds
+		err = writeJSON(filepath.Join(dir, stageFile), r)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.title(), err)
+	}
+	_, err = x.agree(false, err)
+	return err
+}
+
+// begin makes a stage's folder ready, or says that the stage is done.
+func (x *Experiment) begin(s *stage) (done bool, err error) {
+	dir := filepath.Join(x.Dir, s.dir)
 	switch r, err := readRecord(dir); {
-	case err == nil && r.Key == key:
+	case err == nil && r.Key == s.key():
 		x.UI.Say("%s: nothing has changed", s.title())
 		x.took[s.title()] = r.Seconds
-		return nil
+		return true, nil
 	case err == nil:
 		// Done with other inputs: what is there is put aside, not lost.
 		aside := dir + ".previous"
 		if err := os.RemoveAll(aside); err != nil {
-			return err
+			return false, err
 		}
 		if err := os.Rename(dir, aside); err != nil {
-			return err
+			return false, err
 		}
 		x.UI.Say("%s: settings or inputs have changed; what was there is in %s", s.title(), aside)
 	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		return false, err
 	case !s.keeps:
 		if err := os.RemoveAll(dir); err != nil { // half of an interrupted run
-			return err
+			return false, err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	begin := time.Now()
 	x.UI.Say("%s", s.title())
-	if err := s.do(ctx, dir); err != nil {
-		return fmt.Errorf("%s: %w", s.title(), err)
-	}
-	r := stageRecord{Stage: s.name, Key: key, Finished: time.Now().UTC().Truncate(time.Second), Seconds: time.Since(begin).Seconds()}
-	x.took[s.title()] = r.Seconds
-	return writeJSON(filepath.Join(dir, stageFile), r)
+	return false, os.MkdirAll(dir, 0o777)
 }
 
-// title names a stage for people: "decoder (texts, seed 0)".
-func (s *stage) title() string {
-	parts := strings.Split(s.dir, string(filepath.Separator))
-	if len(parts) == 1 {
-		return s.name
+// agree tells all processes of a group what rank 0 found.
+func (x *Experiment) agree(done bool, err error) (bool, error) {
+	if x.Group.Size() == 1 || (x.Group.Rank() != 0 && err != nil) {
+		return done, err // a process that failed leaves the group, and the others see it
 	}
-	return s.name + " (" + strings.Join(parts, ", ") + ")"
+	failed := false
+	e := torch.Scope(func() error {
+		word := torch.FromSlice([]float32{number(done), number(err != nil)})
+		if err := x.Group.Broadcast(word, 0); err != nil {
+			return err
+		}
+		v := torch.ToSlice[float32](word)
+		done, failed = v[0] != 0, v[1] != 0
+		return nil
+	})
+	switch {
+	case err != nil:
+		return done, err
+	case e != nil:
+		return done, e
+	case failed:
+		return done, errors.New("rank 0 has failed, and says why")
+	}
+	return done, nil
 }
+
+func number(b bool) float32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// title names a stage for people: "seed-0/decoder-texts".
+func (s *stage) title() string { return filepath.ToSlash(s.dir) }
 
 // writeJSON writes a file atomically.
 func writeJSON(path string, v any) error {

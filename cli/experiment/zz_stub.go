@@ -2,11 +2,9 @@ package experiment
 
 import (
 	"context"
-	"io"
 )
 
 func (x *Experiment) evaluate(ctx context.Context, c []*seedCaptions) (any, error) { return nil, nil }
 func (x *Experiment) report(ctx context.Context, f *featureSets, c []*seedCaptions, s any) error {
 	return nil
 }
-func (x *Experiment) Plan(ctx context.Context, w io.Writer) error { return nil }
