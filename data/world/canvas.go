@@ -84,14 +84,15 @@ type canvas struct {
 
 func newCanvas(size int) *canvas {
 	box := image.Rect(0, 0, size, size)
-	img := image.NewRGBA(box)
-	for i := 3; i < len(img.Pix); i += 4 {
-		img.Pix[i] = 255
-	}
 	return &canvas{
-		img: img, size: float32(size), m: matrix{a: float32(size), d: float32(size)},
+		img: image.NewRGBA(box), size: float32(size), m: matrix{a: float32(size), d: float32(size)},
 		ras: vector.NewRasterizer(size, size), mask: image.NewAlpha(box),
 	}
+}
+
+// clear makes all of the picture black and opaque.
+func (c *canvas) clear() {
+	c.bands(0, 1, rgb{}, rgb{})
 }
 
 // with draws with another matrix, in units of the picture's side.

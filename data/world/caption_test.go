@@ -126,29 +126,58 @@ func claims(t *testing.T, s Scene, text string) {
 	if len(order) != 2 {
 		return
 	}
-	// What stands between the two names, or behind the second, relates them.
-	first := order[0] == s.Groups[0].Kind
-	between := " " + strings.Join(words, " ") + " "
-	has := func(list ...string) bool {
-		return slices.ContainsFunc(list, func(w string) bool { return strings.Contains(between, " "+w+" ") })
+	checkRelation(t, s, text, words, order[0] == s.Groups[0].Kind)
+}
+
+// checkRelation checks the words between two names, and those behind the
+// second: forward is whether the first group is named first.
+func checkRelation(t *testing.T, s Scene, text string, words []string, forward bool) {
+	t.Helper()
+	low := " " + strings.Join(words, " ") + " "
+	phrases := slices.Concat(placeWords[s.Background].on, placeWords[s.Background].over, lightWords[s.Light])
+	slices.SortFunc(phrases, func(a, b string) int { return len(b) - len(a) }) // some are parts of others
+	for _, phrase := range phrases {
+		low = strings.ReplaceAll(low, " "+phrase+" ", " ")
 	}
-	switch s.Relation {
-	case InFrontOf:
-		if !first && !has("behind", "in back of") {
-			bad("the order is wrong")
+	var names []int // the words that are nouns
+	words = strings.Fields(low)
+	for i, w := range words {
+		if _, ok := kindOf[w]; ok {
+			names = append(names, i)
 		}
-	case Above:
-		if first && has("below", "beneath", "under", "underneath") && !has("under a cloudy sky", "under a full moon", "under the night sky", "under heavy clouds") {
-			bad("it is above")
+	}
+	between := " " + strings.Join(words[names[0]+1:names[1]], " ") + " "
+	behind := " " + strings.Join(words[names[1]+1:], " ") + " "
+	has := func(text string, list ...string) bool {
+		return slices.ContainsFunc(list, func(w string) bool { return strings.Contains(text, " "+w+" ") })
+	}
+	said := map[Relation]bool{ // of the one named first to the other
+		InFrontOf: has(between, "in front of") || has(behind, "behind it", "in the background", "in back"),
+		Above:     has(between, "above", "over"),
+		On:        has(between, "on", "on top of", "up on"),
+		Under:     has(between, "under", "underneath", "beneath", "below"),
+	}
+	inverse := map[Relation]bool{
+		InFrontOf: has(between, "behind", "in back of"),
+		Above:     said[Under],
+		On:        has(behind, "on it", "on top", "on top of it") || has(between, "holding", "supporting", "under"),
+		Under:     said[Above] || has(behind, "under it", "beneath it", "underneath"),
+	}
+	ok := true
+	for r := InFrontOf; r < relationCount; r++ {
+		switch {
+		case s.Relation == NextTo:
+			// "on the left of" is beside.
+			ok = ok && (r == On || !said[r] && !inverse[r])
+		case r == s.Relation:
+			ok = ok && !(said[r] && !forward) && !(inverse[r] && forward)
+		case said[r]:
+			// The same thing in other words: to be below is to have the other above.
+			ok = ok && inverse[s.Relation] && !forward
 		}
-	case Under:
-		if first && has("above", "over") {
-			bad("it is under")
-		}
-	case On:
-		if !first && has("on top of a", "on top of an") {
-			bad("the order is wrong")
-		}
+	}
+	if !ok {
+		t.Errorf("%q: it is %s %s %s", text, s.Groups[0].Kind, s.Relation, s.Groups[1].Kind)
 	}
 }
 

@@ -8,13 +8,19 @@ import (
 // Render draws a scene: the same picture whenever it is asked.
 func Render(s Scene) *image.RGBA {
 	c := newCanvas(s.Pixels)
+	s.render(c)
+	return c.img
+}
+
+// render draws a scene over whatever is on a canvas of its size.
+func (s Scene) render(c *canvas) {
+	c.clear()
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	backgrounds[s.Background].draw(c, &s, rng)
 	for _, it := range s.Items {
 		s.draw(c, it, rng)
 	}
 	s.photograph(c.img, rng)
-	return c.img
 }
 
 // draw draws one object with its shadow.

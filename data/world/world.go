@@ -195,7 +195,7 @@ func Write(ctx context.Context, dir string, c Config, progress func(done, total 
 	if err := os.Rename(filepath.Join(dir, unfinished), filepath.Join(dir, manifestName)); err != nil {
 		return fmt.Errorf("world: %w", err)
 	}
-	return nil
+	return nil // a rename that a power cut undoes is made up for by the next run
 }
 
 // claim takes a folder for a config, until unlock. It is finished if there is
@@ -277,6 +277,7 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			var buf bytes.Buffer
+			canvas := newCanvas(c.Size)
 			for ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
 				if i >= total {
@@ -287,7 +288,7 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 					i -= parts[k].n
 					k++
 				}
-				if err := c.photo(filepath.Join(dir, parts[k].photos, parts[k].name(i)), parts[k], i, &buf); err != nil {
+				if err := c.photo(filepath.Join(dir, parts[k].photos, parts[k].name(i)), parts[k], i, canvas, &buf); err != nil {
 					cancel(err)
 					return
 				}
@@ -306,13 +307,14 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 }
 
 // photo writes one photo, unless it is there from a run that was interrupted.
-func (c Config) photo(path string, p part, i int, buf *bytes.Buffer) error {
+func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buffer) error {
 	if whole(path) {
 		return nil
 	}
 	s := c.scene(p, i)
+	s.render(canvas)
 	buf.Reset()
-	if err := jpeg.Encode(buf, Render(s), &jpeg.Options{Quality: s.Camera.Quality}); err != nil {
+	if err := jpeg.Encode(buf, canvas.img, &jpeg.Options{Quality: s.Camera.Quality}); err != nil {
 		return fmt.Errorf("world: %s: %w", path, err)
 	}
 	// The name is the same each time, so that nothing is left of a process
