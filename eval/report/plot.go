@@ -85,7 +85,7 @@ func newPlot(x, y string) *plot.Plot {
 type ticks struct{}
 
 func (ticks) Ticks(low, high float64) []plot.Tick {
-	step := math.Pow(10, math.Floor(math.Log10((high-low)/2)))
+	step := math.Pow(10, math.Floor(math.Log10((high-low)/5)))
 	for _, by := range []float64{1, 2, 5, 10} {
 		if (high-low)/(step*by) <= 5.5 {
 			step *= by
@@ -99,20 +99,21 @@ func (ticks) Ticks(low, high float64) []plot.Tick {
 		if v > high+step*1e-9 {
 			break
 		}
-		out = append(out, plot.Tick{Value: v, Label: short(v, step)})
+		out = append(out, plot.Tick{Value: v, Label: short(v, step, max(math.Abs(low), math.Abs(high)))})
 	}
 	return out
 }
 
-// short is v, a multiple of step, with no digit that doesn't count.
-func short(v, step float64) string {
+// short is v, a multiple of step, with no digit that doesn't count, in the unit
+// that suits the largest.
+func short(v, step, largest float64) string {
 	unit := ""
-	switch a := max(math.Abs(v), step); {
-	case a >= 1e6:
+	switch {
+	case largest >= 1e6:
 		v, step, unit = v/1e6, step/1e6, "M"
-	case a >= 1e4:
+	case largest >= 1e4:
 		v, step, unit = v/1e3, step/1e3, "k"
-	case a < 1e-3:
+	case largest < 1e-3:
 		return strconv.FormatFloat(v, 'g', 3, 64)
 	}
 	s := strconv.FormatFloat(v, 'f', max(0, -int(math.Floor(math.Log10(step)+1e-9))), 64)
@@ -177,7 +178,7 @@ func curves(c Chart) (f figure, ok bool, err error) {
 		if len(points) > 100 {
 			smoothed = true
 			lines = append([]plot.Plotter{line(extremes(points, each), faint(colour(i), 0.28), 0.8)}, lines...)
-			shown = sample(smooth(points), each)
+			shown = spread(smooth(points), each)
 		}
 		if len(shown) == 1 {
 			lines = append(lines, dots{shown, colour(i), 6})
@@ -254,8 +255,8 @@ func smooth(xy plotter.XYs) plotter.XYs {
 	return out
 }
 
-// sample keeps at most n points, evenly spread, the first and last among them.
-func sample(xy plotter.XYs, n int) plotter.XYs {
+// spread keeps at most n points, evenly spread, the first and last among them.
+func spread(xy plotter.XYs, n int) plotter.XYs {
 	if len(xy) <= n {
 		return xy
 	}

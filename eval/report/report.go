@@ -493,7 +493,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if len(t.Rows) > 0 {
 		b.WriteString("\n| bridge |")
 		for _, m := range Metrics {
-			b.WriteString(" " + markdown(m) + " |")
+			b.WriteString(" " + m + " |")
 		}
 		b.WriteString("\n| --- |" + strings.Repeat(" ---: |", len(Metrics)) + "\n")
 		for _, r := range t.Rows {
