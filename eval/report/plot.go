@@ -48,7 +48,8 @@ const (
 )
 
 // Colours of a drawing are marks that svg puts the page's own in the place of,
-// which differ by light and dark.
+// which differ by light and dark: 0xA0, what shows through in percent, and
+// which. Alpha itself would change a mark by rounding.
 var (
 	ink  = color.RGBA{0xA0, 0, 0xF0, 255}
 	grid = color.RGBA{0xA0, 0, 0xF1, 255}
@@ -56,9 +57,8 @@ var (
 
 func colour(i int) color.RGBA { return color.RGBA{0xA0, 0, uint8(i), 255} }
 
-func faint(c color.RGBA, alpha float64) color.NRGBA {
-	return color.NRGBA{c.R, c.G, c.B, uint8(alpha * 255)}
-}
+// faint is the i-th colour, through which percent shows.
+func faint(i int, percent uint8) color.RGBA { return color.RGBA{0xA0, percent, uint8(i), 255} }
 
 func newPlot(x, y string) *plot.Plot {
 	p := plot.New()
@@ -126,7 +126,7 @@ func short(v, step, largest float64) string {
 var (
 	svgStart = regexp.MustCompile(`(?s)^.*?<svg [^>]*>`)
 	svgFont  = regexp.MustCompile(`font-family:[^;"]*;font-variant:[^;"]*;font-weight:[^;"]*;font-style:[^;"]*;`)
-	svgMark  = regexp.MustCompile(`#A000([0-9A-F]{2})`)
+	svgMark  = regexp.MustCompile(`#A0[0-9A-F]{4}`)
 )
 
 // svg draws p to stand in HTML: no prologue, no namespaces, no ids, the page's
@@ -147,8 +147,12 @@ func svg(p *plot.Plot) (template.HTML, error) {
 		case "F1":
 			return "var(--grid)"
 		}
-		i, _ := strconv.ParseUint(m[5:], 16, 8)
-		return fmt.Sprintf("var(--c%d)", i)
+		v, _ := strconv.ParseUint(m[1:], 16, 32)
+		c := fmt.Sprintf("var(--c%d)", v&0xFF)
+		if through := v >> 8 & 0xFF; through > 0 {
+			c += fmt.Sprintf(";stroke-opacity:.%02d", 100-through)
+		}
+		return c
 	})
 	return template.HTML(s), nil
 }
@@ -177,7 +181,7 @@ func curves(c Chart) (f figure, ok bool, err error) {
 		shown := points
 		if len(points) > 100 {
 			smoothed = true
-			lines = append([]plot.Plotter{line(extremes(points, each), faint(colour(i), 0.28), 0.8)}, lines...)
+			lines = append([]plot.Plotter{line(extremes(points, each), faint(i, 72), 0.8)}, lines...)
 			shown = spread(smooth(points), each)
 		}
 		if len(shown) == 1 {
@@ -239,8 +243,8 @@ func extremes(xy plotter.XYs, n int) plotter.XYs {
 	return out
 }
 
-// smooth is the mean over a window of 5 % of the points, smaller at both ends
-// so that it stays centred.
+// smooth is the mean over a window of 5 % of the points, of which a half is
+// missing at either end.
 func smooth(xy plotter.XYs) plotter.XYs {
 	sums := make([]float64, len(xy)+1)
 	for i, p := range xy {
@@ -249,8 +253,8 @@ func smooth(xy plotter.XYs) plotter.XYs {
 	out := make(plotter.XYs, len(xy))
 	half := max(len(xy)/40, 2)
 	for i := range xy {
-		h := min(half, i, len(xy)-1-i)
-		out[i] = plotter.XY{X: xy[i].X, Y: (sums[i+h+1] - sums[i-h]) / float64(2*h+1)}
+		from, to := max(i-half, 0), min(i+half+1, len(xy))
+		out[i] = plotter.XY{X: xy[i].X, Y: (sums[to] - sums[from]) / float64(to-from)}
 	}
 	return out
 }
@@ -291,7 +295,7 @@ func round(l vg.Length) vg.Length { return vg.Length(math.Round(float64(l)*10) /
 
 func (d dots) DataRange() (xmin, xmax, ymin, ymax float64) { return plotter.XYRange(d.XYs) }
 
-// planes draws images, texts and one bridge's features in the plane.
+// plane draws images, texts and one bridge's features in the plane.
 func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 	percent := func(i int) string { return fmt.Sprintf("axis %d (%.0f %% of variance)", i+1, 100*g.Explained[i]) }
 	p := newPlot(percent(0), percent(1))
@@ -318,7 +322,7 @@ func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 		if len(xy) == 0 {
 			continue
 		}
-		p.Add(dots{xy, faint(colour(i), 0.6), 3})
+		p.Add(dots{xy, faint(i, 40), 3})
 		n := float64(len(xy))
 		f.Alt += fmt.Sprintf(" %s: centred on (%.2f, %.2f).", s.name, mx/n, my/n)
 		f.Legend = append(f.Legend, key{Colour: i, Name: s.name})

@@ -211,6 +211,10 @@ func TestPageStandsAlone(t *testing.T) {
 		t.Errorf("%d drawings", len(svgs))
 	}
 	for i, s := range svgs {
+		// Every colour is one of the page's, which suit light and dark.
+		if c := regexp.MustCompile(`#[0-9A-Fa-f]{3,8}\b`).FindString(s); c != "" {
+			t.Errorf("drawing %d has the colour %s", i, c)
+		}
 		if len(s) > 100_000 {
 			t.Errorf("drawing %d has %d bytes", i, len(s))
 		}
