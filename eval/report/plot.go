@@ -138,7 +138,7 @@ func svg(p *plot.Plot) (template.HTML, error) {
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", fmt.Errorf("report: cannot draw: %w", err)
 	}
-	s := svgStart.ReplaceAllString(b.String(), fmt.Sprintf(`<svg viewBox="0 0 %d %d" aria-hidden="true" focusable="false">`, figureWidth, figureHeight))
+	s := svgStart.ReplaceAllString(b.String(), fmt.Sprintf(`<svg viewBox="0 0 %d %d" aria-hidden="true">`, figureWidth, figureHeight))
 	s = svgFont.ReplaceAllString(s, "")
 	s = svgMark.ReplaceAllStringFunc(s, func(m string) string {
 		switch m[5:] {
