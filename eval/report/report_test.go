@@ -333,7 +333,7 @@ func TestErrors(t *testing.T) {
 func TestWrite(t *testing.T) {
 	dir, e := t.TempDir(), sample(t)
 	e.Examples = e.Examples[:1] // for speed
-	for range 2 { // the second takes the place of the first
+	for range 2 {               // the second takes the place of the first
 		if err := Write(dir, e); err != nil {
 			t.Fatal(err)
 		}
