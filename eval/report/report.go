@@ -195,10 +195,9 @@ func paperScores(id string) []float64 {
 	return nil
 }
 
-// published are scores on COCO from the papers of the other bridges; their
-// test sets are not all the paper's.
-const published = "Published elsewhere on COCO (Karpathy's test split; BLEU-4 / METEOR / CIDEr): CapDec .264 / .251 / .918, " +
-	"DeCap .247 / .250 / .912, ClipCap (supervised) .335 / .275 / 1.131. They decode by their own rules, so set them beside these with care."
+// published are scores on COCO from the papers of the other bridges.
+const published = "Published elsewhere on COCO (BLEU-4 / METEOR / CIDEr): CapDec .264 / .251 / .918, " +
+	"DeCap .247 / .250 / .912, ClipCap (supervised) .335 / .275 / 1.131. Their images and decoding are not all the paper's: set them beside these with care."
 
 // check returns what is wrong with e, all of it.
 func (e *Experiment) check() error {
