@@ -104,13 +104,14 @@ func (s *scanner) reset(caption string) {
 type form uint8
 
 const (
-	plain   form = iota
-	soft         // without soft hyphens
-	quotes       // quotation marks as ` and '
-	blanks       // spaces as U+00A0, brackets as -lrb- and -rrb-
-	amp          // &amp; as &
-	fixed        // what fixedText says
-	nothing      // no token, or one of the list that is removed
+	plain    form = iota
+	soft          // without soft hyphens
+	quotes        // quotation marks as ` and '
+	spaced        // spaces as U+00A0
+	brackets      // the same, and brackets as -lrb- and -rrb-
+	amp           // &amp; as &
+	fixed         // what fixedText says
+	nothing       // no token, or one of the list that is removed
 )
 
 // try takes a rule that reaches to reach, with a token up to stop, if it is
@@ -127,7 +128,7 @@ func (s *scanner) next() {
 	c := t[i]
 	k := class(c)
 	if c == ' ' {
-		s.at++
+		s.at = s.spaces(i)
 		return
 	}
 	if k&ascii != 0 {
@@ -149,6 +150,15 @@ func (s *scanner) next() {
 		}
 	}
 	s.reach, s.stop, s.how = i, i+1, nothing
+	if isSpace(c) {
+		s.try(s.spaces(i), s.spaces(i), nothing)
+	}
+	if s.hasHost && k&label != 0 {
+		s.hostName(i)
+	}
+	if s.hasAt && (k&ascii != 0 || isASCIIDigit(c) || c == '<' || c == '&') {
+		s.email(i)
+	}
 	if k&(letter|mark) != 0 || c == '&' {
 		s.words(i)
 	}
@@ -157,12 +167,6 @@ func (s *scanner) next() {
 	} else if k&(ascii|digit) != 0 {
 		s.compounds(i)
 		s.codes(i)
-	}
-	if s.hasHost && k&label != 0 {
-		s.hostName(i)
-	}
-	if s.hasAt && (k&ascii != 0 || isASCIIDigit(c) || c == '<' || c == '&') {
-		s.email(i)
 	}
 	if k&digit != 0 || strings.ContainsRune("+-.,:(\u00AD\u066B\u066C", c) {
 		s.numbers(i)
@@ -177,6 +181,14 @@ func (s *scanner) next() {
 	}
 	s.emit(i, s.stop, s.how)
 	s.at = s.stop
+}
+
+// spaces gives the end of the spaces at a place.
+func (s *scanner) spaces(i int) int {
+	for isSpace(s.text[i]) {
+		i++
+	}
+	return i
 }
 
 // is tells whether a lower-case ASCII word is at a place, in any case.
@@ -381,6 +393,7 @@ func (s *scanner) words(i int) {
 		}
 	}
 	s.abbreviation(i)
+	s.fileName(i)
 	if t[word] == '.' && isInner(t[word+1]) {
 		s.try(word+2, word+1, soft)
 	}
