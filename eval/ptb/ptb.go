@@ -153,14 +153,17 @@ func (s *scanner) next() {
 	if isSpace(c) {
 		s.try(s.spaces(i), s.spaces(i), nothing)
 	}
+	if k&(letter|mark) != 0 || c == '&' {
+		s.words(i)
+	}
 	if s.hasHost && k&label != 0 {
 		s.hostName(i)
 	}
 	if s.hasAt && (k&ascii != 0 || isASCIIDigit(c) || c == '<' || c == '&') {
 		s.email(i)
 	}
-	if k&(letter|mark) != 0 || c == '&' {
-		s.words(i)
+	if k&ascii != 0 {
+		s.abbreviation(i)
 	}
 	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
 		s.compounds(i)
@@ -392,7 +395,6 @@ func (s *scanner) words(i int) {
 			s.try(e+1, e+1, plain)
 		}
 	}
-	s.abbreviation(i)
 	s.fileName(i)
 	if t[word] == '.' && isInner(t[word+1]) {
 		s.try(word+2, word+1, soft)
@@ -474,7 +476,8 @@ func (s *scanner) abbreviation(i int) {
 	}
 	if t[e] == '.' && e-i <= 8 {
 		flags := abbreviations[lowerASCII(t[i:e])]
-		if flags&capital != 0 && class(t[i])&upper == 0 {
+		if flags&capital != 0 && class(t[i])&upper == 0 || flags&small1 != 0 && class(t[i+1])&upper != 0 ||
+			flags&small2 != 0 && class(t[i+2])&upper != 0 || flags&small3 != 0 && class(t[i+3])&upper != 0 {
 			flags = 0
 		}
 		if flags&beforeNumber != 0 {
@@ -534,7 +537,14 @@ func (s *scanner) opener(i int) bool {
 	for isSpace(t[j]) {
 		j++
 	}
-	if j == i || class(t[j])&upper == 0 {
+	if j == i {
+		return false
+	}
+	if t[j] == '<' {
+		e := s.tag(j)
+		return e > 0 && (isSpace(t[e]) || t[e] == '\n')
+	}
+	if class(t[j])&upper == 0 {
 		return false
 	}
 	e := j

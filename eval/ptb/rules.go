@@ -989,13 +989,15 @@ func (s *scanner) lower(token []rune, k int) {
 		s.out = append(s.out, "i\u0307"...)
 		return
 	case r == '\u03A3': // capital sigma at the end of a word
-		// Java looks at the rest of the word, which goes on over one mark.
+		// Java looks at the rest of the word, which goes on over one mark between letters.
 		cased := func(r rune) bool { return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) }
 		part := func(j int) bool {
-			return j >= 0 && j < len(token) && (unicode.IsLetter(token[j]) || unicode.IsDigit(token[j]) || unicode.IsMark(token[j]))
+			return j >= 0 && j < len(token) && !unicode.In(token[j], unicode.Han, unicode.Hiragana, unicode.Katakana) &&
+				(unicode.IsLetter(token[j]) || unicode.IsMark(token[j]))
 		}
 		in := func(j int) bool {
-			return part(j) || j > 0 && j < len(token)-1 && strings.ContainsRune("-'.\u2019\u00AD", token[j]) && part(j-1) && part(j+1)
+			return part(j) || j >= 0 && j < len(token) && (unicode.IsDigit(token[j]) || token[j] == '_' ||
+				strings.ContainsRune("-'.\u2019\u00AD", token[j]) && part(j-1) && part(j+1))
 		}
 		before, after := false, false
 		for j := k - 1; in(j) && !before; j-- {
