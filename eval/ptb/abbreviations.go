@@ -50,7 +50,7 @@ var openers = map[string]bool{}
 
 func init() {
 	for word := range strings.FieldsSeq("about according additionally after an a as at but earlier he her here however if in it last many " +
-		"more mr. ms. now once one other our she since so some such that the then there these they this we when while what yet you") {
+		"more mr. ms. now once one other our she since so some such that the their then there these they this we when while what yet you") {
 		openers[word] = true
 	}
 }

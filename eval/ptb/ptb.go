@@ -15,7 +15,6 @@ package ptb
 import (
 	"strings"
 	"sync"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -30,8 +29,21 @@ func Tokenize(caption string) string {
 	for s.at < s.end {
 		s.next()
 	}
-	// The reference strips the line.
-	return strings.TrimRightFunc(string(s.out), unicode.IsSpace)
+	if s.strip {
+		return strings.TrimRightFunc(string(s.out), IsSpace)
+	}
+	return string(s.out)
+}
+
+// IsSpace tells whether Python's str.split and str.strip take a character for a
+// space. Of the tokens' characters U+00A0 is one.
+func IsSpace(r rune) bool {
+	switch {
+	case '\t' <= r && r <= '\r', 0x1c <= r && r <= ' ', r == 0x85, r == 0xa0, r == 0x1680,
+		0x2000 <= r && r <= 0x200a, r == 0x2028, r == 0x2029, r == 0x202f, r == 0x205f, r == 0x3000:
+		return true
+	}
+	return false
 }
 
 var pool = sync.Pool{New: func() any { return new(scanner) }}
@@ -42,6 +54,9 @@ type scanner struct {
 	end  int    // length of the caption
 	at   int    // where the next token begins
 	out  []byte // the tokens so far
+	// strip says that the last token is kept: the reference strips spaces off
+	// the end of the line before it removes tokens.
+	strip bool
 
 	hasAt, hasHost bool // an @, a .com or the like is in the caption
 
@@ -96,7 +111,7 @@ func (s *scanner) reset(caption string) {
 	if cap(text) > 1<<16 && len(text) < cap(text)/8 {
 		text = append([]rune(nil), text...) // not one huge buffer for ever
 	}
-	s.text, s.at, s.out = text, 0, s.out[:0]
+	s.text, s.at, s.out, s.strip = text, 0, s.out[:0], false
 	s.address.until, s.host.until, s.list.until, s.bracket.until = 0, 0, 0, 0
 }
 
@@ -164,6 +179,9 @@ func (s *scanner) next() {
 	}
 	if k&ascii != 0 {
 		s.abbreviation(i)
+	}
+	if k&(letter|mark|digit) != 0 {
+		s.fileName(i)
 	}
 	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
 		s.compounds(i)
@@ -395,7 +413,6 @@ func (s *scanner) words(i int) {
 			s.try(e+1, e+1, plain)
 		}
 	}
-	s.fileName(i)
 	if t[word] == '.' && isInner(t[word+1]) {
 		s.try(word+2, word+1, soft)
 	}

@@ -21,7 +21,6 @@ func (s *scanner) compounds(i int) {
 		s.try(e+2, e+1, plain)
 	}
 	s.try(e, e, plain)
-	s.fileName(i)
 }
 
 // part gives the end of letters and digits, which d', o' or l' may precede.
@@ -533,7 +532,7 @@ func (s *scanner) symbols(i int) {
 		}
 		s.try(i+1, i+1, quotes)
 	case c == '\u0085', c == '\u2026', c == '\u0096', c == '\u0097', c == '\u2013', c == '\u2014', c == '\u2015':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case written[c] != "":
 		s.try(i+1, i+1, fixed)
 	default:
@@ -612,18 +611,18 @@ func (s *scanner) quote(i int) {
 		s.try(e+3, e+2, plain)
 	}
 	if t[i] == '\'' && class(t[e])&ascii != 0 && t[e+1] != ' ' && t[e+1] != '\t' && t[e+1] != '\n' && t[e+1] != '\u00A0' {
-		s.try(e+2, e, nothing)
+		s.try(e+2, e, removed)
 	}
 	if m > 0 {
 		s.try(i+m, i+m, quotes)
 	}
 	if t[i] == '\'' && t[e] == '\'' {
-		s.try(e+1, e+1, nothing)
+		s.try(e+1, e+1, removed)
 	}
 	if isQuote(t[i]) && isQuote(t[e]) {
 		s.try(e+1, e+1, quotes)
 	}
-	s.try(e, e, nothing)
+	s.try(e, e, removed)
 }
 
 // punctuation are the rules of what begins with an ASCII mark.
@@ -645,23 +644,23 @@ func (s *scanner) punctuation(i int) {
 		if isQuote(t[i+1]) {
 			s.try(i+2, i+2, quotes)
 		}
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '"', ',', ';':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case ':':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '.':
 		// "..." and ". . ." are removed like "."; what matters is where they end
 		if run >= i+3 {
-			s.try(min(run, i+5), min(run, i+5), nothing)
+			s.try(min(run, i+5), min(run, i+5), removed)
 		}
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 		e, n := i, 0
 		for n < 4 && t[e] == '.' && (t[e+1] == ' ' || t[e+1] == '\u00A0') {
 			e += 2
 			n++
 			if n >= 2 && t[e] == '.' {
-				s.try(e+1, e+1, nothing)
+				s.try(e+1, e+1, removed)
 			}
 		}
 	case '?', '!':
@@ -672,7 +671,7 @@ func (s *scanner) punctuation(i int) {
 		if e > i+1 {
 			s.try(e, e, plain)
 		}
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '-':
 		for _, name := range [...]string{"-rrb-", "-lrb-", "-rcb-", "-lcb-", "-rsb-", "-lsb-"} {
 			if s.is(i, name) {
@@ -682,7 +681,7 @@ func (s *scanner) punctuation(i int) {
 		if run-i > 4 {
 			s.try(run, run, plain)
 		}
-		s.try(run, run, nothing)
+		s.try(run, run, removed)
 	case '(', ')', '[', ']', '{', '}':
 		s.try(i+1, i+1, fixed)
 	case '<':
@@ -868,9 +867,12 @@ func (s *scanner) tag(i int) int {
 
 // entity are the entities that are tokens, and the space that is none.
 func (s *scanner) entity(i int) {
-	for _, name := range [...]string{"&md;", "&mdash;", "&ndash;", "&quot;", "&nbsp;"} {
+	if s.is(i, "&nbsp;") {
+		s.try(i+6, i+6, nothing)
+	}
+	for _, name := range [...]string{"&md;", "&mdash;", "&ndash;", "&quot;"} {
 		if s.is(i, name) {
-			s.try(i+len(name), i+len(name), nothing)
+			s.try(i+len(name), i+len(name), removed)
 		}
 	}
 	if s.is(i, "&amp;") {
@@ -903,6 +905,10 @@ func (s *scanner) entity(i int) {
 // emit writes a token.
 func (s *scanner) emit(from, to int, how form) {
 	if how == nothing {
+		return
+	}
+	s.strip = false
+	if how == removed {
 		return
 	}
 	begin := len(s.out)
@@ -962,6 +968,8 @@ func (s *scanner) emit(from, to int, how form) {
 	switch string(s.out[start:]) {
 	case "", "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";":
 		s.out = s.out[:begin]
+	default:
+		s.strip = true
 	}
 }
 
@@ -1003,7 +1011,7 @@ func (s *scanner) lower(token []rune, k int) {
 		for j := k - 1; in(j) && !before; j-- {
 			before = cased(token[j])
 		}
-		for j := k + 1; in(j) && !after; j++ {
+		for j := k + 1; in(j) && token[j] != '_' && !after; j++ {
 			after = cased(token[j])
 		}
 		if before && !after {
