@@ -126,7 +126,8 @@ const (
 	brackets      // the same, and brackets as -lrb- and -rrb-
 	amp           // &amp; as &
 	fixed         // what fixedText says
-	nothing       // no token, or one of the list that is removed
+	nothing       // no token
+	removed       // a token of the list that is removed
 )
 
 // try takes a rule that reaches to reach, with a token up to stop, if it is

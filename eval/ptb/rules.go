@@ -1003,9 +1003,19 @@ func (s *scanner) lower(token []rune, k int) {
 			return j >= 0 && j < len(token) && !unicode.In(token[j], unicode.Han, unicode.Hiragana, unicode.Katakana) &&
 				(unicode.IsLetter(token[j]) || unicode.IsMark(token[j]))
 		}
+		number := func(j int) bool { return j >= 0 && j < len(token) && unicode.IsNumber(token[j]) }
 		in := func(j int) bool {
-			return part(j) || j >= 0 && j < len(token) && (unicode.IsDigit(token[j]) || token[j] == '_' ||
-				strings.ContainsRune("-'.\u2019\u00AD", token[j]) && part(j-1) && part(j+1))
+			switch {
+			case part(j), number(j):
+				return true
+			case j < 0 || j >= len(token):
+				return false
+			case unicode.Is(unicode.Pd, token[j]), token[j] == '\'', token[j] == '.' && !number(j-1):
+				return part(j-1) && part(j+1)
+			case token[j] == '.', token[j] == ',':
+				return number(j-1) && number(j+1)
+			}
+			return token[j] == '_' || unicode.Is(unicode.Cf, token[j])
 		}
 		before, after := false, false
 		for j := k - 1; in(j) && !before; j-- {
