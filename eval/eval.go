@@ -185,16 +185,18 @@ func tokenize(ctx context.Context, items []Item) ([]Tokenized, error) {
 	return images, err
 }
 
-// each calls f for 0 to n-1, spread over the cores in small blocks, until the
+// each calls f for every image, spread over the cores.
+func each(ctx context.Context, n int, f func(i int)) error { return inBlocks(ctx, n, 64, f) }
+
+// inBlocks calls f for 0 to n-1, spread over the cores in blocks, until the
 // context ends.
-func each(ctx context.Context, n int, f func(i int)) error {
-	const block = 64
+func inBlocks(ctx context.Context, n, block int, f func(i int)) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), (n+block-1)/block) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				end := int(next.Add(block))
+				end := int(next.Add(int64(block)))
 				if end-block >= n {
 					return
 				}

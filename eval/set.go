@@ -3,16 +3,17 @@ package eval
 import (
 	"strings"
 	"sync"
+
+	"cyclecap/eval/ptb"
 )
 
 // A Set is a tokenized set of images, with what the metrics share.
 type Set struct {
 	Images []Tokenized
 
-	once    sync.Once
-	words   [][]caption // words[i][0] is image i's candidate, the others its references
-	grams   int         // number of different n-grams
-	phrases int         // number of different words of wholes
+	once  sync.Once
+	words [][]caption // words[i][0] is image i's candidate, the others its references
+	grams int         // number of different n-grams
 }
 
 // NewSet makes a set of images that are tokenized already.
@@ -46,7 +47,7 @@ func (c *caption) of(n int) []gram { return c.grams[c.at[n-1]:c.at[n]] }
 // captions gives the numbered captions of all images.
 func (s *Set) captions() [][]caption {
 	s.once.Do(func() {
-		w := &numberer{words: make(map[string]uint32), wholes: make(map[string]uint32)}
+		w := &numberer{words: make(map[string]uint32)}
 		total := 0
 		for i := range s.Images {
 			total += 1 + len(s.Images[i].References)
@@ -70,35 +71,23 @@ func (s *Set) captions() [][]caption {
 // pair of the n-gram of its first n-1 words and its last word, so that one
 // table of pairs holds all lengths.
 type numberer struct {
-	words  map[string]uint32 // word to its number, which is that of the 1-gram too
-	wholes map[string]uint32 // tokens of ROUGE_L
-	pairs  pairTable
-	next   uint32 // the next n-gram's number
-	ids    []uint32
-	last   []uint32   // ids of the n-grams of the length before, by position
-	seen   []struct { // by n-gram: the caption that had it last, and where
+	words map[string]uint32 // word to its number, which is that of the 1-gram too
+	pairs pairTable
+	next  uint32 // the next n-gram's number
+	ids   []uint32
+	last  []uint32   // ids of the n-grams of the length before, by position
+	seen  []struct { // by n-gram: the caption that had it last, and where
 		caption uint32
 		at      uint32
 	}
 	caption uint32 // number of captions so far
 }
 
-// pythonSpace are the characters at which Python's split() splits, of which a
-// token may have U+00A0: it is between a whole number and its fraction, and in
-// phone numbers.
-func pythonSpace(r rune) bool {
-	switch {
-	case '\t' <= r && r <= '\r', 0x1c <= r && r <= ' ', r == 0x85, r == 0xa0, r == 0x1680,
-		0x2000 <= r && r <= 0x200a, r == 0x2028, r == 0x2029, r == 0x202f, r == 0x205f, r == 0x3000:
-		return true
-	}
-	return false
-}
-
 func (w *numberer) number(text string, c *caption) {
 	w.caption++
-	// Words and tokens are the same but for those with a space that is not ' '.
-	same := strings.IndexFunc(text, func(r rune) bool { return r != ' ' && pythonSpace(r) }) < 0 && text != ""
+	// Python's split() splits at U+00A0 too, which a token may have: words and
+	// tokens are the same but for those.
+	same := strings.IndexFunc(text, func(r rune) bool { return r != ' ' && ptb.IsSpace(r) }) < 0 && text != ""
 	w.ids = w.ids[:0]
 	if same {
 		for word := range strings.SplitSeq(text, " ") {
@@ -109,7 +98,7 @@ func (w *numberer) number(text string, c *caption) {
 		for token := range strings.SplitSeq(text, " ") {
 			c.whole = append(c.whole, w.word(token))
 		}
-		for word := range strings.FieldsFuncSeq(text, pythonSpace) {
+		for word := range strings.FieldsFuncSeq(text, ptb.IsSpace) {
 			w.ids = append(w.ids, w.word(word))
 		}
 	}

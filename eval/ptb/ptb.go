@@ -15,7 +15,6 @@ package ptb
 import (
 	"strings"
 	"sync"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -30,8 +29,21 @@ func Tokenize(caption string) string {
 	for s.at < s.end {
 		s.next()
 	}
-	// The reference strips the line.
-	return strings.TrimRightFunc(string(s.out), unicode.IsSpace)
+	if s.strip {
+		return strings.TrimRightFunc(string(s.out), IsSpace)
+	}
+	return string(s.out)
+}
+
+// IsSpace tells whether Python's str.split and str.strip take a character for a
+// space. Of the tokens' characters U+00A0 is one.
+func IsSpace(r rune) bool {
+	switch {
+	case '\t' <= r && r <= '\r', 0x1c <= r && r <= ' ', r == 0x85, r == 0xa0, r == 0x1680,
+		0x2000 <= r && r <= 0x200a, r == 0x2028, r == 0x2029, r == 0x202f, r == 0x205f, r == 0x3000:
+		return true
+	}
+	return false
 }
 
 var pool = sync.Pool{New: func() any { return new(scanner) }}
@@ -42,6 +54,9 @@ type scanner struct {
 	end  int    // length of the caption
 	at   int    // where the next token begins
 	out  []byte // the tokens so far
+	// strip says that the last token is kept: the reference strips spaces off
+	// the end of the line before it removes tokens.
+	strip bool
 
 	hasAt, hasHost bool // an @, a .com or the like is in the caption
 
@@ -96,7 +111,7 @@ func (s *scanner) reset(caption string) {
 	if cap(text) > 1<<16 && len(text) < cap(text)/8 {
 		text = append([]rune(nil), text...) // not one huge buffer for ever
 	}
-	s.text, s.at, s.out = text, 0, s.out[:0]
+	s.text, s.at, s.out, s.strip = text, 0, s.out[:0], false
 	s.address.until, s.host.until, s.list.until, s.bracket.until = 0, 0, 0, 0
 }
 
@@ -104,13 +119,15 @@ func (s *scanner) reset(caption string) {
 type form uint8
 
 const (
-	plain   form = iota
-	soft         // without soft hyphens
-	quotes       // quotation marks as ` and '
-	blanks       // spaces as U+00A0, brackets as -lrb- and -rrb-
-	amp          // &amp; as &
-	fixed        // what fixedText says
-	nothing      // no token, or one of the list that is removed
+	plain    form = iota
+	soft          // without soft hyphens
+	quotes        // quotation marks as ` and '
+	spaced        // spaces as U+00A0
+	brackets      // the same, and brackets as -lrb- and -rrb-
+	amp           // &amp; as &
+	fixed         // what fixedText says
+	nothing       // no token
+	removed       // a token of the list that is removed
 )
 
 // try takes a rule that reaches to reach, with a token up to stop, if it is
@@ -127,7 +144,7 @@ func (s *scanner) next() {
 	c := t[i]
 	k := class(c)
 	if c == ' ' {
-		s.at++
+		s.at = s.spaces(i)
 		return
 	}
 	if k&ascii != 0 {
@@ -149,20 +166,29 @@ func (s *scanner) next() {
 		}
 	}
 	s.reach, s.stop, s.how = i, i+1, nothing
+	if isSpace(c) {
+		s.try(s.spaces(i), s.spaces(i), nothing)
+	}
 	if k&(letter|mark) != 0 || c == '&' {
 		s.words(i)
-	}
-	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
-		s.compounds(i)
-	} else if k&(ascii|digit) != 0 {
-		s.compounds(i)
-		s.codes(i)
 	}
 	if s.hasHost && k&label != 0 {
 		s.hostName(i)
 	}
 	if s.hasAt && (k&ascii != 0 || isASCIIDigit(c) || c == '<' || c == '&') {
 		s.email(i)
+	}
+	if k&ascii != 0 {
+		s.abbreviation(i)
+	}
+	if k&(letter|mark|digit) != 0 {
+		s.fileName(i)
+	}
+	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
+		s.compounds(i)
+	} else if k&(ascii|digit) != 0 {
+		s.compounds(i)
+		s.codes(i)
 	}
 	if k&digit != 0 || strings.ContainsRune("+-.,:(\u00AD\u066B\u066C", c) {
 		s.numbers(i)
@@ -177,6 +203,14 @@ func (s *scanner) next() {
 	}
 	s.emit(i, s.stop, s.how)
 	s.at = s.stop
+}
+
+// spaces gives the end of the spaces at a place.
+func (s *scanner) spaces(i int) int {
+	for isSpace(s.text[i]) {
+		i++
+	}
+	return i
 }
 
 // is tells whether a lower-case ASCII word is at a place, in any case.
@@ -380,7 +414,6 @@ func (s *scanner) words(i int) {
 			s.try(e+1, e+1, plain)
 		}
 	}
-	s.abbreviation(i)
 	if t[word] == '.' && isInner(t[word+1]) {
 		s.try(word+2, word+1, soft)
 	}
@@ -461,7 +494,8 @@ func (s *scanner) abbreviation(i int) {
 	}
 	if t[e] == '.' && e-i <= 8 {
 		flags := abbreviations[lowerASCII(t[i:e])]
-		if flags&capital != 0 && class(t[i])&upper == 0 {
+		if flags&capital != 0 && class(t[i])&upper == 0 || flags&small1 != 0 && class(t[i+1])&upper != 0 ||
+			flags&small2 != 0 && class(t[i+2])&upper != 0 || flags&small3 != 0 && class(t[i+3])&upper != 0 {
 			flags = 0
 		}
 		if flags&beforeNumber != 0 {
@@ -521,7 +555,14 @@ func (s *scanner) opener(i int) bool {
 	for isSpace(t[j]) {
 		j++
 	}
-	if j == i || class(t[j])&upper == 0 {
+	if j == i {
+		return false
+	}
+	if t[j] == '<' {
+		e := s.tag(j)
+		return e > 0 && (isSpace(t[e]) || t[e] == '\n')
+	}
+	if class(t[j])&upper == 0 {
 		return false
 	}
 	e := j

@@ -21,7 +21,6 @@ func (s *scanner) compounds(i int) {
 		s.try(e+2, e+1, plain)
 	}
 	s.try(e, e, plain)
-	s.fileName(i)
 }
 
 // part gives the end of letters and digits, which d', o' or l' may precede.
@@ -66,7 +65,7 @@ func (s *scanner) fileName(i int) {
 		if next == e+1 {
 			return
 		}
-		if r := t[next]; next-e <= 6 && (isSpace(r) || strings.ContainsRune("\n.?!,\"'<", r)) && extensions[lowerASCII(t[e+1:next])] {
+		if r := t[next]; next-e <= 6 && (isSpace(r) || strings.ContainsRune("\n.?!,", r)) && extensions[lowerASCII(t[e+1:next])] {
 			s.try(next+1, next, plain)
 		}
 		e = next
@@ -143,9 +142,9 @@ func (s *scanner) codes(i int) {
 			if acronym := e + 1; class(t[acronym])&ascii != 0 {
 				for t[acronym+1] == '.' && class(t[acronym+2])&ascii != 0 {
 					acronym += 2
-				}
-				if acronym > e+1 && t[acronym+1] == '.' {
-					next = acronym + 2
+					if t[acronym+1] == '.' {
+						next = acronym + 2
+					}
 				}
 			}
 			if next == e+1 {
@@ -206,11 +205,11 @@ func (s *scanner) numbers(i int) {
 			s.try(end, end, plain)
 		}
 		if end := s.fraction(i); end > 0 {
-			s.try(end, end, blanks)
+			s.try(end, end, spaced)
 		}
 	}
 	if end := s.phone(i); end > 0 {
-		s.try(end, end, blanks)
+		s.try(end, end, brackets)
 	}
 }
 
@@ -371,7 +370,7 @@ func (s *scanner) urls(i int) {
 	t := s.text
 	for _, scheme := range [...]string{"http://", "https://"} {
 		if s.is(i, scheme) {
-			if end := s.path(i + len(scheme)); end > 0 {
+			if end := s.path(i+len(scheme), true); end > 0 {
 				s.try(end, end, plain)
 			}
 		}
@@ -401,7 +400,7 @@ func (s *scanner) urls(i int) {
 		best = max(best, e+min(n, 4))
 		if n <= 4 && t[e+n] == '/' {
 			if tail < 0 {
-				tail = s.path(e + n + 1) // the same for every later one
+				tail = s.path(e+n+1, false) // the same for every later one
 			}
 			best = max(best, tail)
 		}
@@ -409,11 +408,11 @@ func (s *scanner) urls(i int) {
 	s.try(best, best, plain)
 }
 
-// path gives the end of the rest of a URL of two characters or more; 0 if there
-// is none.
-func (s *scanner) path(i int) int {
+// path gives the end of the rest of a URL of two characters or more, 0 if there
+// is none. Behind a scheme it has no braces.
+func (s *scanner) path(i int, scheme bool) int {
 	e := i
-	for class(s.text[e])&inURL != 0 {
+	for class(s.text[e])&inURL != 0 && !(scheme && (s.text[e] == '{' || s.text[e] == '}')) {
 		e++
 	}
 	for e > i+1 {
@@ -451,7 +450,7 @@ func (s *scanner) hostName(i int) {
 		return
 	}
 	if t[end] == '/' {
-		end = max(end, s.path(end+1))
+		end = max(end, s.path(end+1, false))
 	}
 	s.try(end, end, plain)
 }
@@ -494,28 +493,14 @@ func (s *scanner) emailAt(i, b int) {
 	if at <= b {
 		return
 	}
-	// parts with periods between them; the last may not have some marks
-	best := 0
-	e := at + 1
-	for {
-		p := e
-		for host(t[e]) {
-			e++
+	best := at + 1 // parts with periods between them
+	for host(t[best]) {
+		for host(t[best]) {
+			best++
 		}
-		last := p
-		for last < e && !strings.ContainsRune("[],;:", t[last]) {
-			last++
+		if t[best] == '.' && host(t[best+1]) {
+			best++
 		}
-		if last > p {
-			best = last
-		}
-		if e == p || t[e] != '.' {
-			break
-		}
-		e++
-	}
-	if best == 0 {
-		return
 	}
 	if t[best] == '>' {
 		best++
@@ -547,7 +532,7 @@ func (s *scanner) symbols(i int) {
 		}
 		s.try(i+1, i+1, quotes)
 	case c == '\u0085', c == '\u2026', c == '\u0096', c == '\u0097', c == '\u2013', c == '\u2014', c == '\u2015':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case written[c] != "":
 		s.try(i+1, i+1, fixed)
 	default:
@@ -626,18 +611,18 @@ func (s *scanner) quote(i int) {
 		s.try(e+3, e+2, plain)
 	}
 	if t[i] == '\'' && class(t[e])&ascii != 0 && t[e+1] != ' ' && t[e+1] != '\t' && t[e+1] != '\n' && t[e+1] != '\u00A0' {
-		s.try(e+2, e, nothing)
+		s.try(e+2, e, removed)
 	}
 	if m > 0 {
 		s.try(i+m, i+m, quotes)
 	}
 	if t[i] == '\'' && t[e] == '\'' {
-		s.try(e+1, e+1, nothing)
+		s.try(e+1, e+1, removed)
 	}
 	if isQuote(t[i]) && isQuote(t[e]) {
 		s.try(e+1, e+1, quotes)
 	}
-	s.try(e, e, nothing)
+	s.try(e, e, removed)
 }
 
 // punctuation are the rules of what begins with an ASCII mark.
@@ -649,7 +634,7 @@ func (s *scanner) punctuation(i int) {
 		run++
 	}
 	if e := s.smiley(i); e > 0 && !s.isPlainAlnum(e) {
-		s.try(e+1, e, blanks)
+		s.try(e+1, e, brackets)
 	}
 	s.asianSmiley(i)
 	switch c {
@@ -659,20 +644,23 @@ func (s *scanner) punctuation(i int) {
 		if isQuote(t[i+1]) {
 			s.try(i+2, i+2, quotes)
 		}
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '"', ',', ';':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case ':':
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '.':
 		// "..." and ". . ." are removed like "."; what matters is where they end
-		s.try(min(run, i+5), min(run, i+5), nothing)
+		if run >= i+3 {
+			s.try(min(run, i+5), min(run, i+5), removed)
+		}
+		s.try(i+1, i+1, removed)
 		e, n := i, 0
 		for n < 4 && t[e] == '.' && (t[e+1] == ' ' || t[e+1] == '\u00A0') {
 			e += 2
 			n++
 			if n >= 2 && t[e] == '.' {
-				s.try(e+1, e+1, nothing)
+				s.try(e+1, e+1, removed)
 			}
 		}
 	case '?', '!':
@@ -683,7 +671,7 @@ func (s *scanner) punctuation(i int) {
 		if e > i+1 {
 			s.try(e, e, plain)
 		}
-		s.try(i+1, i+1, nothing)
+		s.try(i+1, i+1, removed)
 	case '-':
 		for _, name := range [...]string{"-rrb-", "-lrb-", "-rcb-", "-lcb-", "-rsb-", "-lsb-"} {
 			if s.is(i, name) {
@@ -693,12 +681,12 @@ func (s *scanner) punctuation(i int) {
 		if run-i > 4 {
 			s.try(run, run, plain)
 		}
-		s.try(run, run, nothing)
+		s.try(run, run, removed)
 	case '(', ')', '[', ']', '{', '}':
 		s.try(i+1, i+1, fixed)
 	case '<':
 		if e := s.tag(i); e > 0 {
-			s.try(e, e, blanks)
+			s.try(e, e, spaced)
 		}
 		if run > i+1 {
 			s.try(i+2, i+2, plain)
@@ -775,10 +763,10 @@ func (s *scanner) asianSmiley(i int) {
 	eye := func(r rune) bool { return r == '^' || r == 'x' || r == '=' || r == '~' || r == '<' || r == '>' }
 	more := func(r rune) bool { return eye(r) || r == '-' || r == '\'' }
 	if eye(t[i]) && s.is(i+1, ".[^x=~<>]") {
-		s.try(i+10, i+10, blanks)
+		s.try(i+10, i+10, brackets)
 	}
 	if more(t[i]) && t[i+1] == '_' && more(t[i+2]) {
-		s.try(i+3, i+3, blanks)
+		s.try(i+3, i+3, brackets)
 	}
 	if t[i] != '(' {
 		return
@@ -786,14 +774,14 @@ func (s *scanner) asianSmiley(i int) {
 	if more(t[i+1]) {
 		e := i + 2
 		if (t[e] == '_' || t[e] == '.') && more(t[e+1]) && t[e+2] == ')' {
-			s.try(e+3, e+3, blanks)
+			s.try(e+3, e+3, brackets)
 		}
 		if more(t[e]) && t[e+1] == ')' {
-			s.try(e+2, e+2, blanks)
+			s.try(e+2, e+2, brackets)
 		}
 	}
-	if eye(t[i+1]) && t[i+2] == '-' && (eye(t[i+3]) || t[i+3] == '\'' || t[i+3] == '`') && t[i+4] == ')' {
-		s.try(i+5, i+5, blanks)
+	if (eye(t[i+1]) || t[i+1] == '\'') && t[i+2] == '-' && (eye(t[i+3]) || t[i+3] == '\'' || t[i+3] == '`') && t[i+4] == ')' {
+		s.try(i+5, i+5, brackets)
 	}
 }
 
@@ -879,9 +867,12 @@ func (s *scanner) tag(i int) int {
 
 // entity are the entities that are tokens, and the space that is none.
 func (s *scanner) entity(i int) {
-	for _, name := range [...]string{"&md;", "&mdash;", "&ndash;", "&quot;", "&nbsp;"} {
+	if s.is(i, "&nbsp;") {
+		s.try(i+6, i+6, nothing)
+	}
+	for _, name := range [...]string{"&md;", "&mdash;", "&ndash;", "&quot;"} {
 		if s.is(i, name) {
-			s.try(i+len(name), i+len(name), nothing)
+			s.try(i+len(name), i+len(name), removed)
 		}
 	}
 	if s.is(i, "&amp;") {
@@ -914,6 +905,10 @@ func (s *scanner) entity(i int) {
 // emit writes a token.
 func (s *scanner) emit(from, to int, how form) {
 	if how == nothing {
+		return
+	}
+	s.strip = false
+	if how == removed {
 		return
 	}
 	begin := len(s.out)
@@ -954,11 +949,11 @@ func (s *scanner) emit(from, to int, how form) {
 		for k, r := range token {
 			switch {
 			case how == soft && r == softHyphen:
-			case how == blanks && (r == ' '):
+			case (how == brackets || how == spaced) && r == ' ':
 				s.out = append(s.out, "\u00A0"...)
-			case how == blanks && to-from < 40 && r == '(':
+			case how == brackets && r == '(':
 				s.out = append(s.out, "-lrb-"...)
-			case how == blanks && to-from < 40 && r == ')':
+			case how == brackets && r == ')':
 				s.out = append(s.out, "-rrb-"...)
 			case how == amp && r == '&':
 				s.out = append(s.out, '&')
@@ -973,6 +968,8 @@ func (s *scanner) emit(from, to int, how form) {
 	switch string(s.out[start:]) {
 	case "", "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";":
 		s.out = s.out[:begin]
+	default:
+		s.strip = true
 	}
 }
 
@@ -1000,25 +997,32 @@ func (s *scanner) lower(token []rune, k int) {
 		s.out = append(s.out, "i\u0307"...)
 		return
 	case r == '\u03A3': // capital sigma at the end of a word
+		// Java looks at the rest of the word, which goes on over one mark between letters.
 		cased := func(r rune) bool { return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) }
-		before, after := false, false
-		for j := k - 1; j >= 0; j-- {
-			if cased(token[j]) {
-				before = true
-				break
-			}
-			if !unicode.Is(unicode.Mn, token[j]) && token[j] != softHyphen && token[j] != '\'' && token[j] != '.' {
-				break
-			}
+		part := func(j int) bool {
+			return j >= 0 && j < len(token) && !unicode.In(token[j], unicode.Han, unicode.Hiragana, unicode.Katakana) &&
+				(unicode.IsLetter(token[j]) || unicode.IsMark(token[j]))
 		}
-		for j := k + 1; j < len(token); j++ {
-			if cased(token[j]) {
-				after = true
-				break
+		number := func(j int) bool { return j >= 0 && j < len(token) && unicode.IsNumber(token[j]) }
+		in := func(j int) bool {
+			switch {
+			case part(j), number(j):
+				return true
+			case j < 0 || j >= len(token):
+				return false
+			case unicode.Is(unicode.Pd, token[j]), token[j] == '\'', token[j] == '.' && !number(j-1):
+				return part(j-1) && part(j+1)
+			case token[j] == '.', token[j] == ',':
+				return number(j-1) && number(j+1)
 			}
-			if !unicode.Is(unicode.Mn, token[j]) && token[j] != softHyphen && token[j] != '\'' && token[j] != '.' {
-				break
-			}
+			return token[j] == '_' || unicode.Is(unicode.Cf, token[j])
+		}
+		before, after := false, false
+		for j := k - 1; in(j) && !before; j-- {
+			before = cased(token[j])
+		}
+		for j := k + 1; in(j) && token[j] != '_' && !after; j++ {
+			after = cased(token[j])
 		}
 		if before && !after {
 			r = '\u03C2'
