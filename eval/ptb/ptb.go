@@ -216,16 +216,28 @@ func (s *scanner) spaces(i int) int {
 // is tells whether a lower-case ASCII word is at a place, in any case.
 func (s *scanner) is(i int, word string) bool {
 	for k := range len(word) {
-		r := s.text[i]
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		if r != rune(word[k]) {
+		if small(s.text[i]) != rune(word[k]) {
 			return false
 		}
 		i++
 	}
 	return true
+}
+
+// small gives the small letter of an ASCII letter, also of the few characters
+// whose small or capital letter is one.
+func small(r rune) rune {
+	switch {
+	case 'A' <= r && r <= 'Z':
+		return r + 'a' - 'A'
+	case r == '\u0130', r == '\u0131':
+		return 'i'
+	case r == '\u017F':
+		return 's'
+	case r == '\u212A':
+		return 'k'
+	}
+	return r
 }
 
 // apostrophe gives the length of an apostrophe at a place, 0 for none.
@@ -296,11 +308,9 @@ func lowerASCII(word []rune) string {
 		return ""
 	}
 	for i, r := range word {
+		r = small(r)
 		if r >= utf8.RuneSelf {
 			return ""
-		}
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
 		}
 		b[i] = byte(r)
 	}

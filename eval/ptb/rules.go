@@ -1010,18 +1010,18 @@ func (s *scanner) lower(token []rune, k int) {
 				return true
 			case j < 0 || j >= len(token):
 				return false
-			case unicode.Is(unicode.Pd, token[j]), token[j] == '\'', token[j] == '.' && !number(j-1):
+			case unicode.Is(unicode.Pd, token[j]), token[j] == '_', token[j] == '\'', token[j] == '.' && !number(j-1):
 				return part(j-1) && part(j+1)
 			case token[j] == '.', token[j] == ',':
 				return number(j-1) && number(j+1)
 			}
-			return token[j] == '_' || unicode.Is(unicode.Cf, token[j])
+			return unicode.Is(unicode.Cf, token[j])
 		}
 		before, after := false, false
 		for j := k - 1; in(j) && !before; j-- {
 			before = cased(token[j])
 		}
-		for j := k + 1; in(j) && token[j] != '_' && !after; j++ {
+		for j := k + 1; in(j) && !after; j++ {
 			after = cased(token[j])
 		}
 		if before && !after {
