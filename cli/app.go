@@ -168,7 +168,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	app.Commands = []*cli.Command{
-		captionCommand(), featuresCommand(), tokenizeCommand(), inspectCommand(), convertCommand(),
+		captionCommand(), featuresCommand(), evalCommand(), tokenizeCommand(), inspectCommand(), convertCommand(),
 		doctorCommand(), randomWeightsCommand(), completionCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {
