@@ -194,5 +194,5 @@ func evalTable(c *cli.Context, r *eval.Result, differences []eval.Difference) er
 	return nil
 }
 
-func four(v float64) string  { return fmt.Sprintf("%.4f", v) }
+func four(v float64) string   { return fmt.Sprintf("%.4f", v) }
 func signed(v float64) string { return fmt.Sprintf("%+.4f", v) }

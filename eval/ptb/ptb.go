@@ -181,7 +181,7 @@ func (s *scanner) next() {
 	if k&ascii != 0 {
 		s.abbreviation(i)
 	}
-	if k&(letter|mark|digit) != 0 {
+	if k&(letter|mark|digit) != 0 || c == '&' {
 		s.fileName(i)
 	}
 	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
