@@ -70,6 +70,7 @@ type scanner struct {
 	address struct{ until, at int }   // e-mail: end of the stretch, its last @ that may be one
 	host    struct{ until, stop int } // host name: end of the stretch, end of its last .com
 	list    struct{ until int }       // end of a stretch of ASCII letters, digits, '.' and ','
+	www     struct{ until, stop int } // host name with www: end of the stretch, and no address behind stop in it
 	bracket struct{ until int }       // the next '>'
 }
 
@@ -112,7 +113,7 @@ func (s *scanner) reset(caption string) {
 		text = append([]rune(nil), text...) // not one huge buffer for ever
 	}
 	s.text, s.at, s.out, s.strip = text, 0, s.out[:0], false
-	s.address.until, s.host.until, s.list.until, s.bracket.until = 0, 0, 0, 0
+	s.address.until, s.host.until, s.list.until, s.www.until, s.bracket.until = 0, 0, 0, 0, 0
 }
 
 // form is how a token is written.
