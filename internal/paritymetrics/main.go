@@ -218,10 +218,11 @@ func (s *settings) ours(perImage bool) (*scores, time.Duration, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w: %s", s.cyclecap, err, stderr.String())
 	}
-	var a scores
-	if err := json.Unmarshal(out, &a); err != nil {
+	var corpus struct{ Corpus map[string]float64 } // its "images" is their number
+	if err := json.Unmarshal(out, &corpus); err != nil {
 		return nil, 0, err
 	}
+	a := scores{Corpus: corpus.Corpus}
 	if perImage {
 		if err := readJSON(s.path("ours.json"), &a.Images); err != nil {
 			return nil, 0, err
