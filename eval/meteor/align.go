@@ -361,8 +361,12 @@ func (p *path) take(m match, k int32) {
 		p.chunks++
 	}
 	p.last = m.candidateStart + m.candidateLength
-	w := matcherWeight[m.matcher]
-	p.total += int32(w*float64(m.length)) + int32(w*float64(m.candidateLength))
+	// The search has weights of its own: 1 for exact matches, 1/2 for others.
+	if m.matcher == exact {
+		p.total += m.length + m.candidateLength
+	} else {
+		p.total += m.length/2 + m.candidateLength/2
+	}
 	p.next = m.start + m.length
 	p.choices = &choice{k, p.choices}
 }
