@@ -53,7 +53,7 @@ parity: build references ## compare with Python at real sizes, fresh seeds; PARI
 bench: build references ## time ours beside Python's; BENCH="-rounds 5 -only NAME"
 	go run ./internal/bench $(BENCH)
 
-demo: build ## caption sample photos (random weights of the real sizes)
+demo: build ## the whole experiment on a small rendered world (about 10 minutes)
 	@scripts/demo.sh
 
 lint: shim ## gofmt, go vet, staticcheck, clang-format

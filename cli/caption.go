@@ -16,6 +16,7 @@ import (
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/train"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -31,6 +32,7 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "decoder", Usage: "`FILE` of a ClipCap decoder: the mapper alone, or with its GPT-2"},
 			&cli.PathFlag{Name: "gpt2", Usage: "`FILE` of the GPT-2, where the decoder's file has none"},
 			&cli.PathFlag{Name: "generator", Usage: "`FILE` of a CycleGAN generator from image to text features: both pipelines are captioned, direct and textualised"},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder that was trained so (ClipCap's normalize_prefix)", DisableDefaultText: true},
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "`HOW` to choose tokens: greedy, top-p (ClipCap's rule), sample or beam"},
 			&cli.IntFlag{Name: "beam", Value: 5, Usage: "`N` beams of --decode beam"},
 			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "`N` tokens of a caption at most"},
@@ -137,12 +139,13 @@ type pipeline struct {
 	clip      *clip.Model
 	decoder   *clipcap.Model
 	generator *cyclegan.Generator // or nil
+	normalize bool                // what the generator and the decoder are given
 	on        compute
 }
 
 func loadPipeline(c *cli.Context, on compute) (*pipeline, error) {
 	clipPath, decoderPath, gptPath, generatorPath := c.Path("clip"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator")
-	p := &pipeline{on: on}
+	p := &pipeline{on: on, normalize: c.Bool("normalize")}
 	var err error
 	if p.clip, err = loadCLIP(clipPath, on, true); err != nil {
 		return nil, err
@@ -282,7 +285,7 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Options, last bool) ([]captionLine, error) {
 	n := len(b.Index)
 	pixels := torch.FromSlice(b.Pixels, int64(n), 3, int64(size), int64(size)).To(p.on.options()...)
-	features := p.clip.EncodeImage(pixels)
+	features := p.scaled(p.clip.EncodeImage(pixels))
 	if last {
 		nn.Close(p.clip)
 		torch.ReleaseMemory()
@@ -291,7 +294,7 @@ func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Opt
 	all := [][][]clipcap.Caption{p.decoder.Generate(features, o)}
 	if p.generator != nil {
 		names = append(names, "textualised")
-		all = append(all, p.decoder.Generate(p.generator.Forward(features), o))
+		all = append(all, p.decoder.Generate(p.scaled(p.generator.Forward(features)), o))
 	}
 	var lines []captionLine
 	for i, index := range b.Index {
@@ -312,6 +315,13 @@ func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Opt
 		}
 	}
 	return lines, nil
+}
+
+func (p *pipeline) scaled(features torch.Tensor) torch.Tensor {
+	if p.normalize {
+		return train.Normalize(features)
+	}
+	return features
 }
 
 func (l captionLine) print(c *cli.Context) error {

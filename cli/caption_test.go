@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
+	"cyclecap/train"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,7 +26,7 @@ func caption(args ...string) []string {
 }
 
 // library captions photos by the packages, in one batch, without the command.
-func library(t *testing.T, paths []string, o clipcap.Options) []captionLine {
+func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []captionLine {
 	t.Helper()
 	var lines []captionLine
 	err := torch.Scope(func() error {
@@ -63,8 +65,14 @@ func library(t *testing.T, paths []string, o clipcap.Options) []captionLine {
 		}
 		torch.InferenceMode(func() {
 			d := clipcap.Model{Mapper: m, GPT2: g}
-			features := c.EncodeImage(torch.FromSlice(pixels, int64(len(paths)), 3, 32, 32))
-			direct, translated := d.Generate(features, o), d.Generate(gen.Forward(features), o)
+			scale := func(x torch.Tensor) torch.Tensor {
+				if normalize {
+					return train.Normalize(x)
+				}
+				return x
+			}
+			features := scale(c.EncodeImage(torch.FromSlice(pixels, int64(len(paths)), 3, 32, 32)))
+			direct, translated := d.Generate(features, o), d.Generate(scale(gen.Forward(features)), o)
 			for i, p := range paths {
 				for k, caption := range []clipcap.Caption{direct[i][0], translated[i][0]} {
 					var ids []int
@@ -108,6 +116,7 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 		o    clipcap.Options
 	}{
 		{nil, clipcap.Options{Method: clipcap.Greedy}},
+		{[]string{"--normalize"}, clipcap.Options{Method: clipcap.Greedy}},
 		{[]string{"--decode", "top-p"}, clipcap.Options{Method: clipcap.TopP}},
 		{[]string{"--decode", "beam", "--beam", "3"}, clipcap.Options{Method: clipcap.Beam, Beam: 3}},
 		{[]string{"--decode", "sample", "--seed", "7", "--top-k", "20", "--top-p", "0.9", "--temperature", "1.5"},
@@ -117,7 +126,7 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 			c.o.MaxTokens, c.o.Stop = 6, 13
 			args := append(caption("--generator", genF, "--json"), c.args...)
 			got := captionLines(t, ok(t, append(args, photos[:3]...)...))
-			if diff := cmp.Diff(library(t, photos[:3], c.o), got); diff != "" {
+			if diff := cmp.Diff(library(t, photos[:3], c.o, slices.Contains(c.args, "--normalize")), got); diff != "" {
 				t.Errorf("caption differs from the packages (-packages +command):\n%s", diff)
 			}
 		})

@@ -15,6 +15,7 @@ import (
 	"cyclecap/nets/clip"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/train"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -201,7 +202,7 @@ func (f *featureJob) add(encode func() torch.Tensor) error {
 		torch.InferenceMode(func() {
 			x := encode().To(torch.WithDType(torch.Float32))
 			if f.c.Bool("normalize") {
-				x = x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
+				x = train.Normalize(x)
 			}
 			f.values = append(f.values, torch.ToSlice[float32](x)...)
 		})

@@ -35,7 +35,10 @@ type Experiment struct {
 	device  torch.Device
 	bridges []bridge.Bridge
 	data    *data
-	took    map[string]float64 // seconds, by stage
+	// What the report says of the stages.
+	order   []string
+	took    map[string]float64 // seconds
+	skipped map[string]bool
 }
 
 // UI is what a run tells people.
@@ -96,7 +99,7 @@ func (x *Experiment) prepare() (err error) {
 	if x.bridges, err = bridge.Get(c.Bridges.Use); err != nil {
 		return fmt.Errorf("bridges.use: %w", err)
 	}
-	x.took = map[string]float64{}
+	x.took, x.skipped = map[string]float64{}, map[string]bool{}
 	for _, p := range []struct{ key, path string }{{"clip.weights", c.CLIP.Weights}, {"gpt2.weights", c.GPT2.Weights}} {
 		if p.path == "" {
 			continue

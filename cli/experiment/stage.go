@@ -84,7 +84,7 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	}
 	if first && err == nil {
 		r := stageRecord{Stage: s.name, Key: s.key(), Finished: time.Now().UTC().Truncate(time.Second), Seconds: time.Since(began).Seconds()}
-		x.took[s.title()] = r.Seconds
+		x.note(s, r.Seconds, false)
 		err = writeJSON(filepath.Join(dir, stageFile), r)
 	}
 	if err != nil {
@@ -94,13 +94,19 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	return err
 }
 
+// note remembers how long a stage took, for the report.
+func (x *Experiment) note(s *stage, seconds float64, skipped bool) {
+	x.order = append(x.order, s.title())
+	x.took[s.title()], x.skipped[s.title()] = seconds, skipped
+}
+
 // begin makes a stage's folder ready, or says that the stage is done.
 func (x *Experiment) begin(s *stage) (done bool, err error) {
 	dir := filepath.Join(x.Dir, s.dir)
 	switch r, err := readRecord(dir); {
 	case err == nil && r.Key == s.key():
 		x.UI.Say("%s: nothing has changed", s.title())
-		x.took[s.title()] = r.Seconds
+		x.note(s, r.Seconds, true)
 		return true, nil
 	case err == nil:
 		// Done with other inputs: what is there is put aside, not lost.

@@ -55,7 +55,11 @@ func run() error {
 	markdown := flag.Bool("markdown", false, "print the table as Markdown")
 	list := flag.Bool("list", false, "name the workloads and stop")
 	worker := flag.Bool("worker", false, "be the Go side: answer `run NAME` lines (for the driver)")
+	scaleDir := flag.String("scale", "", "train on this folder's features (for the driver)")
 	flag.Parse()
+	if *scaleDir != "" {
+		return scale(*scaleDir, *threads)
+	}
 	if *rounds < 1 || *threads < 1 {
 		return fmt.Errorf("-rounds and -threads must be at least 1")
 	}
@@ -70,6 +74,7 @@ func run() error {
 		for _, w := range trainings {
 			fmt.Println(w.name)
 		}
+		fmt.Println(scaleName)
 		fmt.Println(startName)
 		return nil
 	}
@@ -125,7 +130,14 @@ func run() error {
 			return err
 		}
 	}
-	show(results, s, *markdown)
+	if len(results) > 0 {
+		show(results, s, *markdown)
+	}
+	if s.only.MatchString(scaleName) {
+		if err := compareScales(s); err != nil {
+			return err
+		}
+	}
 	for _, r := range results {
 		if r.Wrong != "" {
 			return fmt.Errorf("%s: the two sides disagree, so its times mean nothing: %s", r.Name, r.Wrong)

@@ -5,7 +5,7 @@ import "cyclecap/torch"
 // clipcap is supervised ClipCap (Mokady et al. 2021): the decoder learned from
 // the features of the captions' own photos. It needs pairs and is the ceiling.
 var _ = register(Bridge{
-	Name: "clipcap", Title: "supervised ClipCap", Decoder: OfImages,
+	Name: "clipcap", Title: "ClipCap", Decoder: OfImages,
 	Fit: func(Env) (Transform, error) {
 		return func(x torch.Tensor) torch.Tensor { return x }, nil
 	},

@@ -1,0 +1,135 @@
+package experiment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cyclecap/data/coco"
+	"cyclecap/eval"
+	"cyclecap/eval/report"
+)
+
+// table is what the evaluate stage finds, and leaves as scores.json.
+type scoreTable struct {
+	// Bridges has the scores of each bridge by metric.
+	Bridges map[string]map[string]report.Score `json:"bridges"`
+	// Differences are of each bridge and the direct one.
+	Differences []report.Difference `json:"differences"`
+	Images      int                 `json:"images"`
+
+	key string
+}
+
+// evaluate scores all captions: over seeds, with intervals over photos.
+func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
+	scorer, missing := x.meteor()
+	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Eval.Bootstrap, x.Config.Seed, missing}}
+	for _, c := range captions {
+		s.inputs = append(s.inputs, c.seed, c.key)
+	}
+	path := filepath.Join(x.Dir, s.dir, "scores.json")
+	s.do = func(ctx context.Context, dir string) error {
+		t, err := x.score(ctx, captions, scorer, missing)
+		if err != nil {
+			return err
+		}
+		return writeJSON(path, t)
+	}
+	if err := x.run(ctx, s); err != nil {
+		return nil, err
+	}
+	var t scoreTable
+	if err := readJSON(path, &t); err != nil {
+		return nil, err
+	}
+	t.key = s.key()
+	return &t, nil
+}
+
+// meteor gives METEOR, or says why it is not computed.
+func (x *Experiment) meteor() (eval.Metric, string) {
+	if !slices.Contains(x.Config.Eval.Metrics, "meteor") {
+		return nil, "not asked for"
+	}
+	return nil, "its data is not there: make meteor-data gets it"
+}
+
+// metrics are those that are asked for.
+func (x *Experiment) metrics(scorer eval.Metric) []eval.Metric {
+	var list []eval.Metric
+	for _, name := range x.Config.Eval.Metrics {
+		switch name {
+		case "bleu":
+			list = append(list, eval.BLEU{})
+		case "rouge":
+			list = append(list, eval.ROUGE{})
+		case "cider":
+			list = append(list, eval.CIDEr{})
+		case "meteor":
+			if scorer != nil {
+				list = append(list, scorer)
+			}
+		}
+	}
+	return list
+}
+
+func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer eval.Metric, missing string) (*scoreTable, error) {
+	refs := x.data.val.references()
+	t := &scoreTable{Bridges: map[string]map[string]report.Score{}}
+	options := eval.Options{Metrics: x.metrics(scorer)}
+	results := map[string][]*eval.Result{}
+	bar := x.UI.Bar("scored", 0, len(x.bridges)*len(captions))
+	defer bar.Finish()
+	done := 0
+	for _, b := range x.bridges {
+		for _, c := range captions {
+			items, err := itemsOf(c.results[b.Name], refs)
+			if err != nil {
+				return nil, fmt.Errorf("%s, seed %d: %w", b.Name, c.seed, err)
+			}
+			r, err := eval.Evaluate(ctx, items, options)
+			if err != nil {
+				return nil, fmt.Errorf("%s, seed %d: %w", b.Name, c.seed, err)
+			}
+			t.Images = len(items)
+			results[b.Name] = append(results[b.Name], r)
+			done++
+			bar.Set(done, "")
+		}
+		of := map[string]report.Score{}
+		for _, name := range results[b.Name][0].Names {
+			var score report.Score
+			for _, r := range results[b.Name] {
+				score.Seeds = append(score.Seeds, r.Corpus[name])
+			}
+			of[name] = score
+		}
+		if missing != "" {
+			of["METEOR"] = report.Score{Missing: missing}
+		}
+		t.Bridges[b.Name] = of
+	}
+	return t, nil
+}
+
+// itemsOf pairs captions with what people wrote.
+func itemsOf(results []coco.Result, refs map[int64][]string) ([]eval.Item, error) {
+	var items []eval.Item
+	var without []string
+	for _, r := range results {
+		if len(refs[r.ImageID]) == 0 {
+			without = append(without, fmt.Sprint(r.ImageID))
+			continue
+		}
+		items = append(items, eval.Item{ImageID: r.ImageID, Candidate: r.Caption, References: refs[r.ImageID]})
+	}
+	if len(items) == 0 {
+		return nil, errors.New("no photo has captions to score against: " + strings.Join(without[:min(5, len(without))], ", "))
+	}
+	return items, nil
+}

@@ -1,0 +1,226 @@
+package experiment
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cyclecap/cli/config"
+)
+
+// quiet is a UI that remembers what it was told.
+type quiet struct{ said []string }
+
+func (q *quiet) Say(format string, args ...any) {
+	q.said = append(q.said, fmt.Sprintf(format, args...))
+}
+func (q *quiet) Bar(string, int, int) Bar      { return noBar{} }
+func (q *quiet) Atomic(f func() error) error   { return f() }
+func (q *quiet) has(t *testing.T, want string) { t.Helper(); has(t, strings.Join(q.said, "\n"), want) }
+func has(t *testing.T, text, want string) {
+	t.Helper()
+	if !strings.Contains(text, want) {
+		t.Errorf("%q is not in:\n%s", want, text)
+	}
+}
+func wants(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error; want %s", want)
+	} else {
+		has(t, err.Error(), want)
+	}
+}
+
+type noBar struct{}
+
+func (noBar) Set(int, string) {}
+func (noBar) Finish()         {}
+
+func experiment(t *testing.T, c *config.Config) (*Experiment, *quiet) {
+	t.Helper()
+	q := &quiet{}
+	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, took: map[string]float64{}, skipped: map[string]bool{}}, q
+}
+
+func write(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A stage is done once for its inputs; other inputs put the former outcome
+// aside; half of an interrupted one is cleared, unless the stage goes on
+// with it.
+func TestStages(t *testing.T) {
+	x, q := experiment(t, config.Default())
+	runs := 0
+	var fail error
+	do := func(_ context.Context, dir string) error {
+		runs++
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("run", runs)), nil, 0o666); err != nil {
+			return err
+		}
+		return fail
+	}
+	stageOf := func(inputs ...any) *stage { return &stage{name: "s", dir: "a/s", inputs: inputs, do: do} }
+	ctx := context.Background()
+	run := func(s *stage, want int) {
+		t.Helper()
+		if err := x.run(ctx, s); !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+		if runs != want {
+			t.Fatalf("it ran %d times instead of %d", runs, want)
+		}
+	}
+	there := func(path string, want bool) {
+		t.Helper()
+		if _, err := os.Stat(filepath.Join(x.Dir, path)); (err == nil) != want {
+			t.Errorf("%s is there: %v", path, !want)
+		}
+	}
+	run(stageOf(1, "a"), 1)
+	run(stageOf(1, "a"), 1)
+	q.has(t, "a/s: nothing has changed")
+	run(stageOf(1, "b"), 2)
+	q.has(t, "settings or inputs have changed")
+	there("a/s.previous/run1", true)
+	there("a/s/run1", false)
+	fail = errors.New("broken")
+	run(stageOf(2), 3)
+	there("a/s/stage.json", false)
+	run(stageOf(2), 4)
+	there("a/s/run3", false)
+	keeps := stageOf(2)
+	keeps.keeps = true
+	run(keeps, 5)
+	there("a/s/run4", true)
+	fail = nil
+	run(keeps, 6)
+	there("a/s/stage.json", true)
+	write(t, filepath.Join(x.Dir, "a/s/stage.json"), "{")
+	wants(t, x.run(ctx, keeps), "stage.json")
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := x.run(over, stageOf(3)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestTwoRunsInOneFolder(t *testing.T) {
+	x, _ := experiment(t, config.Default())
+	done, err := x.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = x.Open()
+	wants(t, err, "another run is at work in this folder")
+	done()
+	if done, err = x.Open(); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if b, err := os.ReadFile(filepath.Join(x.Dir, "config.toml")); err != nil || !strings.Contains(string(b), "[train.cyclegan]") {
+		t.Errorf("the resolved config is %q (%v)", b, err)
+	}
+}
+
+func cocoFile(images, captions int) string {
+	type object = map[string]any
+	var list, texts []object
+	for i := range images {
+		list = append(list, object{"id": i + 1, "file_name": fmt.Sprintf("%d.jpg", i+1)})
+	}
+	for i := range captions {
+		texts = append(texts, object{"id": i, "image_id": i%images + 1, "caption": fmt.Sprintf("A caption %d.", i)})
+	}
+	b, _ := json.Marshal(object{"images": list, "annotations": texts})
+	return string(b)
+}
+
+func TestData(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	train := write(t, at("train.json"), cocoFile(4, 10))
+	val := write(t, at("val.json"), cocoFile(6, 12))
+	karpathy := write(t, at("karpathy.json"), `{"dataset": "coco", "images": [
+		{"filepath": "train2014", "filename": "a.jpg", "split": "train", "cocoid": 1, "sentences": [{"raw": "One."}, {"raw": " "}]},
+		{"filepath": "val2014", "filename": "b.jpg", "split": "restval", "cocoid": 2, "sentences": [{"raw": "Two."}]},
+		{"filepath": "val2014", "filename": "c.jpg", "split": "val", "cocoid": 3, "sentences": [{"raw": "Three."}]},
+		{"filepath": "val2014", "filename": "d.jpg", "split": "test", "cocoid": 4, "sentences": [{"raw": "Four."}, {"raw": "Five."}]}]}`)
+	write(t, at("photos/b.PNG"), "")
+	write(t, at("photos/a.jpg"), "")
+	write(t, at("photos/notes.txt"), "")
+	lines := write(t, at("captions.txt"), "A dog.\n\n  A cat. \n")
+	base := func() config.Data {
+		return config.Data{TrainAnnotations: train, TrainImages: "t", ValAnnotations: val, ValImages: "v"}
+	}
+	load := func(change func(*config.Data)) (*data, error) {
+		c := config.Default()
+		c.Data = base()
+		change(&c.Data)
+		x, _ := experiment(t, c)
+		return x.loadData()
+	}
+
+	d, err := load(func(*config.Data) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.train.photos) != 4 || len(d.train.texts) != 10 || !d.paired() || d.train.photos[1].path != "t/2.jpg" || d.train.textImage[5] != 2 {
+		t.Errorf("%+v", d.train)
+	}
+	if refs := d.val.references(); len(refs[1]) != 2 || refs[1][1] != "A caption 6." {
+		t.Errorf("%v", refs)
+	}
+
+	d, err = load(func(c *config.Data) { c.ValLimit = 2 })
+	if err != nil || len(d.val.photos) != 2 || len(d.val.texts) != 4 || d.val.photos[0].id >= d.val.photos[1].id {
+		t.Errorf("%+v, %v", d.val, err)
+	}
+
+	d, err = load(func(c *config.Data) { c.Karpathy = karpathy })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.train.photos) != 2 || d.train.photos[1].path != "v/b.jpg" || len(d.train.texts) != 2 || len(d.val.texts) != 2 || d.val.photos[0].id != 4 {
+		t.Errorf("%+v", d)
+	}
+
+	d, err = load(func(c *config.Data) { c.Photos, c.Captions = at("photos"), lines })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.train.photos) != 2 || d.train.photos[1].path != at("photos/b.PNG") || d.train.texts[1] != "A cat." || d.paired() {
+		t.Errorf("%+v", d.train)
+	}
+
+	bad := func(name, text string) string { return write(t, at(name), text) }
+	for _, c := range []struct {
+		change func(*config.Data)
+		want   string
+	}{
+		{func(c *config.Data) { c.TrainAnnotations = bad("cut.json", cocoFile(4, 10)[:100]) }, "cut.json"},
+		{func(c *config.Data) {
+			c.TrainAnnotations = bad("unknown.json", strings.Replace(cocoFile(4, 10), `"image_id":3`, `"image_id":99`, 1))
+		}, "99"},
+		{func(c *config.Data) { c.ValAnnotations = at("missing.json") }, "missing.json"},
+		{func(c *config.Data) { c.Karpathy = bad("cut2.json", `{"images": [{"split": "train"`) }, "the file ends too early"},
+		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, "is it Karpathy's dataset_coco.json?"},
+		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "training set has 2 photos and 0 captions"},
+	} {
+		_, err := load(c.change)
+		wants(t, err, c.want)
+	}
+}

@@ -1,0 +1,272 @@
+package experiment
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cyclecap/eval/geometry"
+	"cyclecap/eval/report"
+	"cyclecap/torch"
+	"cyclecap/train"
+	"cyclecap/train/bridge"
+)
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// report writes report.html, table.md and table.json into the experiment's
+// folder.
+func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*seedCaptions, scores *scoreTable) error {
+	s := &stage{name: "report", dir: "report", inputs: []any{scores.key, f.key, x.Config.Eval.Examples, x.Config.Name}}
+	s.do = func(ctx context.Context, dir string) error {
+		resolved, err := x.Config.Encode()
+		if err != nil {
+			return err
+		}
+		e := &report.Experiment{
+			Name: x.Config.Name, Data: x.dataName(), Val2014: x.data.isCOCO, Images: scores.Images,
+			Differences: scores.Differences, Config: string(resolved), Notes: x.reportNotes(),
+			ExamplesNote: fmt.Sprintf("Uncurated: drawn from all validation photos by seed %d.", x.Config.Seed),
+		}
+		for _, b := range x.bridges {
+			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Decoder == bridge.OfImages, Scores: scores.Bridges[b.Name]}
+			switch b.Name {
+			case "direct":
+				r.Paper = "direct"
+			case "cyclegan":
+				r.Paper = "textualised"
+			}
+			e.Bridges = append(e.Bridges, r)
+		}
+		e.Examples = x.examples(captions[0])
+		if e.Charts, err = x.charts(captions[0]); err != nil {
+			return err
+		}
+		if e.Geometry, err = x.geometry(captions[0], f); err != nil {
+			return err
+		}
+		x.facts(e, f)
+		return report.Write(x.Dir, e)
+	}
+	if err := x.run(ctx, s); err != nil {
+		return err
+	}
+	x.UI.Say("%s", filepath.Join(x.Dir, "report.html"))
+	return nil
+}
+
+func (x *Experiment) dataName() string {
+	switch {
+	case x.data.isCOCO:
+		return "COCO val2014"
+	case x.Config.Data.Karpathy != "":
+		return "COCO, Karpathy's test split"
+	case x.Config.World != nil:
+		return fmt.Sprintf("a rendered world of seed %d, %d photos for validation", x.Config.World.Seed, x.Config.World.Val)
+	}
+	return x.Config.Data.ValAnnotations
+}
+
+func (x *Experiment) reportNotes() []string {
+	if x.Config.World == nil {
+		return nil
+	}
+	return []string{"Everything here was trained from nothing on rendered photos: a small CLIP and a small GPT-2 stand in for OpenAI's. " +
+		"The scores say how the bridges compare on this world, and nothing about photos."}
+}
+
+// examples draws photos and what each bridge says of them.
+func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
+	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 3))
+	refs := x.data.val.references()
+	paths := map[int64]string{}
+	for _, p := range x.data.val.photos {
+		paths[p.id] = p.path
+	}
+	first := c.results[x.bridges[0].Name]
+	for _, i := range rng.Perm(len(first))[:min(len(first), x.Config.Eval.Examples)] {
+		id := first[i].ImageID
+		e := report.Example{ID: id, Truths: refs[id]}
+		e.Photo, _ = os.ReadFile(paths[id]) // the page says so where there is none
+		for _, b := range x.bridges {
+			e.Captions = append(e.Captions, report.Caption{Bridge: b.Name, Text: c.results[b.Name][i].Caption})
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// charts are the losses of all trainings.
+func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
+	add := func(title, dir string, names map[string]string) {
+		if err != nil {
+			return
+		}
+		var series []report.Series
+		if series, err = losses(filepath.Join(dir, train.MetricsFile), names); err == nil && len(series) > 0 {
+			list = append(list, report.Chart{Title: title, Series: series})
+		}
+	}
+	if x.Config.CLIP.Weights == "" {
+		add("CLIP, trained here", filepath.Join(x.Dir, "clip"), map[string]string{"loss": "contrastive loss"})
+	}
+	if x.Config.GPT2.Weights == "" {
+		add("GPT-2, trained here", filepath.Join(x.Dir, "gpt2"), map[string]string{"loss": "loss of a token"})
+	}
+	for _, k := range []bridge.Decoder{bridge.OfTexts, bridge.OfNoisyTexts, bridge.OfImages} {
+		if d, ok := c.decoders[k]; ok {
+			add("Decoder from "+strings.ReplaceAll(string(k), "-", " "), d.log, map[string]string{"loss": "training", "validation": "validation"})
+		}
+	}
+	if c.gan != nil {
+		add("CycleGAN: generators", c.gan.log, map[string]string{"gan_text": "adversarial, text", "gan_image": "adversarial, image",
+			"cycle_text": "cycle, text", "cycle_image": "cycle, image", "identity_text": "identity, text", "identity_image": "identity, image"})
+		add("CycleGAN: discriminators", c.gan.log, map[string]string{"disc_text": "text", "disc_image": "image"})
+	}
+	return list, err
+}
+
+// losses reads a training's log.
+func losses(path string, names map[string]string) ([]report.Series, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	points := map[string][]report.Point{}
+	in := bufio.NewScanner(f)
+	for in.Scan() {
+		var line map[string]*float64
+		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		for key := range names {
+			if v := line[key]; v != nil && line["step"] != nil {
+				points[key] = append(points[key], report.Point{Step: *line["step"], Value: *v})
+			}
+		}
+	}
+	var list []report.Series
+	for _, key := range slices.Sorted(mapKeys(names)) {
+		if p := points[key]; len(p) > 1 {
+			list = append(list, report.Series{Name: names[key], Points: p})
+		}
+	}
+	return list, in.Err()
+}
+
+func mapKeys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// most is how many pairs the geometry is measured over: recall compares all of
+// them with all.
+const most = 5000
+
+// geometry measures the gap between the validation photos and their captions,
+// and what the bridges make of it.
+func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geometry, err error) {
+	// Each photo with its first caption.
+	caption := map[int64]int{}
+	for i, id := range x.data.val.textImage {
+		if _, ok := caption[id]; !ok {
+			caption[id] = i
+		}
+	}
+	var photos, texts []int32
+	for row, id := range f.valImageIDs {
+		if t, ok := caption[id]; ok && len(photos) < most {
+			photos, texts = append(photos, int32(row)), append(texts, int32(t))
+		}
+	}
+	if len(photos) < 2 {
+		return nil, nil
+	}
+	err = scope(c.seed, func() error {
+		image, err := tensorOf(f.valImages, photos, x.device)
+		if err != nil {
+			return err
+		}
+		text, err := tensorOf(f.valTexts, texts, x.device)
+		if err != nil {
+			return err
+		}
+		var sets []geometry.Set
+		for _, b := range x.bridges {
+			if b.Decoder != bridge.OfTexts || b.Name == "direct" {
+				continue // the image feature goes in as it is
+			}
+			e, err := x.env(b, c.seed, f, c.gan)
+			if err != nil {
+				return err
+			}
+			transform, err := b.Fit(e)
+			if err != nil {
+				return err
+			}
+			torch.InferenceMode(func() { sets = append(sets, geometry.Set{Name: b.Title, Features: rows(transform(image))}) })
+		}
+		g, err = geometry.Measure(rows(image), rows(text), sets, 400)
+		return err
+	})
+	return g, err
+}
+
+func rows(t torch.Tensor) [][]float32 {
+	flat, w := torch.ToSlice[float32](t), int(t.Size(1))
+	out := make([][]float32, len(flat)/w)
+	for i := range out {
+		out[i] = flat[i*w : (i+1)*w]
+	}
+	return out
+}
+
+// facts are versions, counts and durations.
+func (x *Experiment) facts(e *report.Experiment, f *featureSets) {
+	if b, err := torch.BuildInfo(); err == nil {
+		e.Versions = append(e.Versions, report.Fact{Name: "libtorch", Value: b.Version})
+	}
+	e.Versions = append(e.Versions, report.Fact{Name: "Go", Value: strings.TrimPrefix(runtime.Version(), "go")},
+		report.Fact{Name: "threads", Value: strconv.Itoa(torch.NumThreads())})
+	counted := func(name string, n int) {
+		e.Counts = append(e.Counts, report.Fact{Name: name, Value: strconv.Itoa(n)})
+	}
+	images, texts := f.unpaired()
+	counted("photos to train on", f.trainImages.Len())
+	counted("captions to train on", f.trainTexts.Len())
+	if x.Config.Data.Pairing == "disjoint" {
+		counted("of them, photos that the bridges see", images.Len())
+		counted("of them, captions that bridges and text decoders see", texts.Len())
+	}
+	counted("photos to validate on", f.valImages.Len())
+	counted("photos that could not be read", len(f.skipped))
+	for _, n := range x.data.notes {
+		e.Counts = append(e.Counts, report.Fact{Name: "left out", Value: n})
+	}
+	for _, name := range x.order {
+		e.Stages = append(e.Stages, report.Stage{Name: name, Seconds: x.took[name], Skipped: x.skipped[name]})
+	}
+}

@@ -1,0 +1,384 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"image/color"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"cyclecap/eval/geometry"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// A figure is a drawing with its legend, which is HTML: it wraps on a phone,
+// and a screen reader reads it.
+type figure struct {
+	Title  string
+	Alt    string
+	SVG    template.HTML
+	Legend []key
+}
+
+type key struct {
+	Colour int
+	Name   string
+	Note   string
+}
+
+// colours is how many the page's style has: --c0 to --c7.
+const colours = 8
+
+// A figure is drawn as wide as a phone shows it, in points, so that its text
+// is never scaled below what can be read.
+const (
+	figureWidth  = 330
+	figureHeight = 235
+	// maxPoints is how many points a figure has at the most.
+	maxPoints = 2000
+)
+
+// Colours of a drawing are marks that svg puts the page's own in the place of,
+// which differ by light and dark: 0xA0, what shows through in percent, and
+// which. Alpha itself would change a mark by rounding.
+var (
+	ink  = color.RGBA{0xA0, 0, 0xF0, 255}
+	grid = color.RGBA{0xA0, 0, 0xF1, 255}
+)
+
+func colour(i int) color.RGBA { return color.RGBA{0xA0, 0, uint8(i), 255} }
+
+// faint is the i-th colour, through which percent shows.
+func faint(i int, percent uint8) color.RGBA { return color.RGBA{0xA0, percent, uint8(i), 255} }
+
+func newPlot(x, y string) *plot.Plot {
+	p := plot.New()
+	p.BackgroundColor = nil
+	f := font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, 11)
+	for _, a := range []*plot.Axis{&p.X, &p.Y} {
+		a.Label.TextStyle.Font, a.Label.TextStyle.Color = f, ink
+		a.Tick.Label.Font, a.Tick.Label.Color = f, ink
+		a.LineStyle.Color, a.LineStyle.Width = grid, 1
+		a.Tick.LineStyle.Color, a.Tick.LineStyle.Width = grid, 1
+		a.Tick.Length = 3
+		a.Padding = 4
+		a.Tick.Marker = ticks{}
+	}
+	p.X.Label.Text, p.Y.Label.Text = x, y
+	g := plotter.NewGrid()
+	g.Vertical.Color = nil
+	g.Horizontal.Color, g.Horizontal.Width = grid, 0.6
+	p.Add(g)
+	return p
+}
+
+// ticks are few enough for a phone, and short: 20k for 20000.
+type ticks struct{}
+
+func (ticks) Ticks(low, high float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10((high-low)/5)))
+	for _, by := range []float64{1, 2, 5, 10} {
+		if (high-low)/(step*by) <= 5.5 {
+			step *= by
+			break
+		}
+	}
+	var out []plot.Tick
+	first := math.Ceil(low / step)
+	for i := range 12 {
+		v := (first + float64(i)) * step
+		if v > high+step*1e-9 {
+			break
+		}
+		out = append(out, plot.Tick{Value: v, Label: short(v, step, max(math.Abs(low), math.Abs(high)))})
+	}
+	return out
+}
+
+// short is v, a multiple of step, with no digit that doesn't count, in the unit
+// that suits the largest.
+func short(v, step, largest float64) string {
+	unit := ""
+	switch {
+	case largest >= 1e6:
+		v, step, unit = v/1e6, step/1e6, "M"
+	case largest >= 1e4:
+		v, step, unit = v/1e3, step/1e3, "k"
+	case largest < 1e-3:
+		return strconv.FormatFloat(v, 'g', 3, 64)
+	}
+	s := strconv.FormatFloat(v, 'f', max(0, -int(math.Floor(math.Log10(step)+1e-9))), 64)
+	if v == 0 {
+		return "0"
+	}
+	return s + unit
+}
+
+var (
+	svgStart = regexp.MustCompile(`(?s)^.*?<svg [^>]*>`)
+	svgFont  = regexp.MustCompile(`font-family:[^;"]*;font-variant:[^;"]*;font-weight:[^;"]*;font-style:[^;"]*;`)
+	svgMark  = regexp.MustCompile(`#A0[0-9A-F]{4}`)
+)
+
+// svg draws p to stand in HTML: no prologue, no namespaces, no ids, the page's
+// font and its colours, of which a browser takes care in the dark and in print.
+func svg(p *plot.Plot) (template.HTML, error) {
+	c := vgsvg.New(figureWidth, figureHeight)
+	p.Draw(draw.Crop(draw.New(c), 1, -8, 1, -5))
+	var b bytes.Buffer
+	if _, err := c.WriteTo(&b); err != nil {
+		return "", fmt.Errorf("report: cannot draw: %w", err)
+	}
+	s := svgStart.ReplaceAllString(b.String(), fmt.Sprintf(`<svg viewBox="0 0 %d %d" aria-hidden="true">`, figureWidth, figureHeight))
+	s = svgFont.ReplaceAllString(s, "")
+	s = svgMark.ReplaceAllStringFunc(s, func(m string) string {
+		switch m[5:] {
+		case "F0":
+			return "var(--soft)"
+		case "F1":
+			return "var(--grid)"
+		}
+		v, _ := strconv.ParseUint(m[1:], 16, 32)
+		c := fmt.Sprintf("var(--c%d)", v&0xFF)
+		if through := v >> 8 & 0xFF; through > 0 {
+			c += fmt.Sprintf(";stroke-opacity:.%02d", 100-through)
+		}
+		return c
+	})
+	return template.HTML(s), nil
+}
+
+// curves draws a chart; ok is false if it has nothing to show.
+func curves(c Chart) (f figure, ok bool, err error) {
+	y := c.Y
+	if y == "" {
+		y = "loss"
+	}
+	p := newPlot("step", y)
+	f.Title = c.Title
+	each := maxPoints / 2 / max(len(c.Series), 1)
+	f.Alt = fmt.Sprintf("Line chart of %s by step.", y)
+	smoothed := false
+	var lines []plot.Plotter
+	for i, s := range c.Series {
+		points := finitePoints(s.Points)
+		k := key{Colour: i, Name: s.Name}
+		if len(points) == 0 {
+			k.Note = "no values"
+			f.Legend = append(f.Legend, k)
+			continue
+		}
+		ok = true
+		shown := points
+		if len(points) > 100 {
+			smoothed = true
+			lines = append([]plot.Plotter{line(extremes(points, each), faint(i, 72), 0.8)}, lines...)
+			shown = spread(smooth(points), each)
+		}
+		if len(shown) == 1 {
+			lines = append(lines, dots{shown, colour(i), 6})
+		} else {
+			lines = append(lines, line(shown, colour(i), 1.8))
+		}
+		last := shown[len(shown)-1].Y
+		k.Note = fmt.Sprintf("%.3g → %.3g", shown[0].Y, last)
+		f.Alt += fmt.Sprintf(" %s goes from %.3g to %.3g.", s.Name, shown[0].Y, last)
+		f.Legend = append(f.Legend, k)
+	}
+	if !ok {
+		return f, false, nil
+	}
+	p.Add(lines...)
+	if smoothed {
+		f.Alt += " Smoothed; the faint lines are the values themselves."
+	}
+	f.SVG, err = svg(p)
+	return f, true, err
+}
+
+func line(xy plotter.XYs, c color.Color, width vg.Length) *plotter.Line {
+	return &plotter.Line{XYs: xy, LineStyle: draw.LineStyle{Color: c, Width: width}}
+}
+
+func finitePoints(points []Point) plotter.XYs {
+	var xy plotter.XYs
+	for _, p := range points {
+		if !math.IsNaN(p.Step+p.Value) && !math.IsInf(p.Step+p.Value, 0) {
+			xy = append(xy, plotter.XY{X: p.Step, Y: p.Value})
+		}
+	}
+	return xy
+}
+
+// extremes keeps at most n points: the least and the greatest of each stretch,
+// so that a spike stays.
+func extremes(xy plotter.XYs, n int) plotter.XYs {
+	if len(xy) <= n {
+		return xy
+	}
+	var out plotter.XYs
+	parts := n / 2
+	for i := range parts {
+		part := xy[i*len(xy)/parts : (i+1)*len(xy)/parts]
+		low, high := 0, 0
+		for j := range part {
+			if part[j].Y < part[low].Y {
+				low = j
+			}
+			if part[j].Y > part[high].Y {
+				high = j
+			}
+		}
+		out = append(out, part[min(low, high)], part[max(low, high)])
+	}
+	return out
+}
+
+// smooth is the mean over a window of 5 % of the points, of which a half is
+// missing at either end.
+func smooth(xy plotter.XYs) plotter.XYs {
+	sums := make([]float64, len(xy)+1)
+	for i, p := range xy {
+		sums[i+1] = sums[i] + p.Y
+	}
+	out := make(plotter.XYs, len(xy))
+	half := max(len(xy)/40, 2)
+	for i := range xy {
+		from, to := max(i-half, 0), min(i+half+1, len(xy))
+		out[i] = plotter.XY{X: xy[i].X, Y: (sums[to] - sums[from]) / float64(to-from)}
+	}
+	return out
+}
+
+// spread keeps at most n points, evenly spread, the first and last among them.
+func spread(xy plotter.XYs, n int) plotter.XYs {
+	if len(xy) <= n {
+		return xy
+	}
+	out := make(plotter.XYs, n)
+	for i := range out {
+		out[i] = xy[i*(len(xy)-1)/(n-1)]
+	}
+	return out
+}
+
+// dots draws all points as one path: a stroke of no length with round ends,
+// which takes a tenth of the bytes of a circle each.
+type dots struct {
+	plotter.XYs
+	colour color.Color
+	width  vg.Length
+}
+
+func (d dots) Plot(c draw.Canvas, p *plot.Plot) {
+	x, y := p.Transforms(&c)
+	var path vg.Path
+	for _, at := range d.XYs {
+		pt := vg.Point{X: round(x(at.X)), Y: round(y(at.Y))}
+		path.Move(pt)
+		path.Line(pt)
+	}
+	c.SetLineStyle(draw.LineStyle{Color: d.colour, Width: d.width})
+	c.Stroke(path)
+}
+
+func round(l vg.Length) vg.Length { return vg.Length(math.Round(float64(l)*10) / 10) }
+
+func (d dots) DataRange() (xmin, xmax, ymin, ymax float64) { return plotter.XYRange(d.XYs) }
+
+// plane draws images, texts and one bridge's features in the plane.
+func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
+	percent := func(i int) string { return fmt.Sprintf("axis %d (%.0f %% of variance)", i+1, 100*g.Explained[i]) }
+	p := newPlot(percent(0), percent(1))
+	f := figure{Title: "Features"}
+	sides := []struct {
+		name   string
+		points [][2]float64
+	}{{"image", g.Sides[0].Points}, {"text", g.Texts}}
+	if bridge != nil {
+		f.Title += ", with " + bridge.Name
+		sides = append(sides, struct {
+			name   string
+			points [][2]float64
+		}{bridge.Name, bridge.Points})
+	}
+	f.Alt = "Scatter of features in the plane of the two main directions of images and texts."
+	for i, s := range sides {
+		xy := make(plotter.XYs, 0, len(s.points))
+		var mx, my float64
+		for _, at := range s.points[:min(len(s.points), maxPoints/len(sides))] {
+			xy = append(xy, plotter.XY{X: at[0], Y: at[1]})
+			mx, my = mx+at[0], my+at[1]
+		}
+		if len(xy) == 0 {
+			continue
+		}
+		p.Add(dots{xy, faint(i, 40), 3})
+		n := float64(len(xy))
+		f.Alt += fmt.Sprintf(" %s: centred on (%.2f, %.2f).", s.name, mx/n, my/n)
+		f.Legend = append(f.Legend, key{Colour: i, Name: s.name})
+	}
+	var err error
+	f.SVG, err = svg(p)
+	return f, err
+}
+
+// cosines draws how near features are to their own texts, and to others'.
+func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
+	p := newPlot("cosine with a text", "share of pairs")
+	f := figure{Title: "Cosines", Alt: "Histograms of cosines."}
+	add := func(i int, name string, h geometry.Histogram, dashed bool) {
+		l := line(steps(h), colour(i), 1.6)
+		if dashed {
+			l.Dashes = []vg.Length{3, 2}
+			name += " (dashed)"
+		}
+		p.Add(l)
+		f.Alt += fmt.Sprintf(" %s: mean %.3f.", name, h.Mean)
+		f.Legend = append(f.Legend, key{Colour: i, Name: name, Note: fmt.Sprintf("mean %.3f", h.Mean)})
+	}
+	add(0, "image and its text", g.Sides[0].Paired, false)
+	add(0, "image and another text", g.Sides[0].Unpaired, true)
+	if bridge != nil {
+		f.Title += ", with " + bridge.Name
+		add(2, bridge.Name+" and its text", bridge.Paired, false)
+		add(2, bridge.Name+" and another text", bridge.Unpaired, true)
+	}
+	p.Y.Min = 0
+	var err error
+	f.SVG, err = svg(p)
+	return f, err
+}
+
+// steps outlines a histogram, from the first bin with anything in it to the last.
+func steps(h geometry.Histogram) plotter.XYs {
+	total := 0
+	for _, c := range h.Counts {
+		total += c
+	}
+	first := slices.IndexFunc(h.Counts, func(c int) bool { return c > 0 })
+	if first < 0 {
+		return plotter.XYs{{X: h.Low}, {X: h.High}}
+	}
+	last := len(h.Counts) - 1
+	for h.Counts[last] == 0 {
+		last--
+	}
+	width := (h.High - h.Low) / float64(len(h.Counts))
+	at := func(i int) float64 { return h.Low + float64(i)*width }
+	xy := plotter.XYs{{X: at(first)}}
+	for i := first; i <= last; i++ {
+		share := float64(h.Counts[i]) / float64(total)
+		xy = append(xy, plotter.XY{X: at(i), Y: share}, plotter.XY{X: at(i + 1), Y: share})
+	}
+	return append(xy, plotter.XY{X: at(last + 1)})
+}
