@@ -58,6 +58,13 @@ func (s *Set) caption(c Caption, where func() string) {
 // check ends the reading of captions.
 func (s *Set) check() error { return s.Bad.Check(len(s.Captions) + s.Bad.Count) }
 
+func checked(s *Set) (*Set, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 func plain(err error) error {
 	if err == nil {
 		return nil
@@ -128,7 +135,7 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 			s.caption(c, where)
 		}
 	}
-	return s, s.check()
+	return checked(s)
 }
 
 func repeated(captions []Caption) (int64, bool) {
@@ -147,11 +154,13 @@ func repeated(captions []Caption) (int64, bool) {
 
 // Karpathy reads Karpathy's split of COCO, dataset_coco.json: the set of each
 // split, which are train, restval, val and test. folder gives the folder of the
-// photos of a "filepath" such as val2014. The ids of captions are their "sentid",
-// those of photos their "cocoid" ("imgid" in his files of Flickr8k and 30k).
+// photos of a "filepath" such as val2014. The ids of captions are their "sentid"
+// (where one has none: its place in the file), those of photos their "cocoid"
+// ("imgid" in his files of Flickr8k and 30k).
 func Karpathy(path string, folder func(filepath string) string, maxBad float64) (map[string]*Set, error) {
 	splits := map[string]*Set{}
 	images := map[int64]bool{}
+	sentences := int64(0)
 	err := coco.Scan(path, map[string]func(int, func(any) error) error{
 		"images": func(i int, decode func(any) error) error {
 			var m struct {
@@ -188,16 +197,24 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			}
 			s.Photos = append(s.Photos, Photo{*id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
 			for k, c := range m.Sentences {
-				if c.ID == nil || c.Raw == nil {
-					return fmt.Errorf("%s: images[%d] (id %d): sentence %d lacks \"sentid\" or \"raw\"", path, i, *id, k)
+				if c.Raw == nil {
+					return fmt.Errorf("%s: images[%d] (id %d): sentences[%d] has no \"raw\": is it Karpathy's file?", path, i, *id, k)
 				}
-				s.caption(Caption{*c.ID, *id, *c.Raw}, func() string { return fmt.Sprintf("caption %d (image %d)", *c.ID, *id) })
+				own := sentences
+				if c.ID != nil {
+					own = *c.ID
+				}
+				sentences++
+				s.caption(Caption{own, *id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %d", k, *id) })
 			}
 			return nil
 		},
 	})
 	if err != nil {
 		return nil, plain(err)
+	}
+	if len(splits) == 0 {
+		return nil, fmt.Errorf("%s: \"images\" is empty", path)
 	}
 	for _, s := range splits {
 		if err := s.check(); err != nil {
@@ -238,8 +255,9 @@ func Folder(path string) ([]Photo, error) {
 // maxLine bounds a caption in a text file, in bytes.
 const maxLine = 1 << 16
 
-// Lines reads a text file with a caption a line, in UTF-8; ids are line numbers,
-// from 1. Lines without text count as bad.
+// Lines reads a text file with a caption a line, in UTF-8, without the white space
+// around it; ids are line numbers, from 1. Blank lines are passed over: in a text
+// they part paragraphs.
 func Lines(path string, maxBad float64) (*Set, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -263,12 +281,14 @@ func Lines(path string, maxBad float64) (*Set, error) {
 		if n == 1 {
 			text = strings.TrimPrefix(text, "\uFEFF")
 		}
-		s.caption(Caption{ID: n, Text: strings.TrimRight(text, "\r\n")}, func() string { return fmt.Sprintf("line %d", n) })
+		if text = strings.TrimSpace(text); text != "" {
+			s.caption(Caption{ID: n, Text: text}, func() string { return fmt.Sprintf("line %d", n) })
+		}
 	}
-	if len(s.Captions) == 0 {
+	if len(s.Captions)+s.Bad.Count == 0 {
 		return nil, fmt.Errorf("%s: it has no captions", path)
 	}
-	return s, s.check()
+	return checked(s)
 }
 
 // ClipCap gives the captions of ClipCap's features.
@@ -277,5 +297,5 @@ func ClipCap(f *weights.ClipCapFeatures, maxBad float64) (*Set, error) {
 	for i, c := range f.Captions {
 		s.caption(Caption{c.ID, c.ImageID, c.Caption}, func() string { return fmt.Sprintf("captions[%d] (id %d)", i, c.ID) })
 	}
-	return s, s.check()
+	return checked(s)
 }

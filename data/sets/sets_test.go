@@ -94,7 +94,7 @@ func TestKarpathy(t *testing.T) {
 	path := write(t, `{"images": [
 		{"filepath": "train2014", "filename": "a.jpg", "imgid": 0, "split": "train", "cocoid": 57, "sentids": [1, 2],
 		 "sentences": [{"tokens": ["a"], "raw": "A.", "imgid": 0, "sentid": 1}, {"raw": " ", "sentid": 2}]},
-		{"filepath": "val2014", "filename": "b.jpg", "imgid": 1, "split": "restval", "cocoid": 58, "sentences": [{"raw": "B.", "sentid": 3}]},
+		{"filepath": "val2014", "filename": "b.jpg", "imgid": 1, "split": "restval", "cocoid": 58, "sentences": [{"raw": "B."}]},
 		{"filename": "c.jpg", "imgid": 7, "split": "test", "sentences": []}], "dataset": "coco"}`)
 	folder := func(p string) string { return filepath.Join("root", p) }
 	got, err := Karpathy(path, folder, 0.5)
@@ -105,21 +105,21 @@ func TestKarpathy(t *testing.T) {
 		return Bad{Of: fmt.Sprintf("captions of the split %q of %s", split, path), Max: 0.5}
 	}
 	train := bad("train")
-	train.Add("caption 2 (image 57) is empty")
+	train.Add("sentences[1] of image 57 is empty")
 	want := map[string]*Set{
 		"train":   {Photos: []Photo{{57, "root/train2014/a.jpg"}}, Captions: []Caption{{1, 57, "A."}}, Paired: true, Bad: train},
-		"restval": {Photos: []Photo{{58, "root/val2014/b.jpg"}}, Captions: []Caption{{3, 58, "B."}}, Paired: true, Bad: bad("restval")},
+		"restval": {Photos: []Photo{{58, "root/val2014/b.jpg"}}, Captions: []Caption{{2, 58, "B."}}, Paired: true, Bad: bad("restval")},
 		"test":    {Photos: []Photo{{7, "root/c.jpg"}}, Paired: true, Bad: bad("test")},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	_, err = Karpathy(path, folder, 0.4)
-	checkError(t, err, []string{"1 of 2 captions of the split \"train\"", path, "caption 2"})
+	checkError(t, err, []string{"1 of 2 captions of the split \"train\"", path, "sentences[1] of image 57"})
 	for text, what := range map[string]string{
 		`{"images": [{"filename": "a", "split": "train"}]}`:                                           `neither "cocoid" nor "imgid"`,
 		`{"images": [{"filename": "a", "cocoid": 1}]}`:                                                `lacks "filename" or "split"`,
-		`{"images": [{"filename": "a", "cocoid": 1, "split": "test", "sentences": [{"sentid": 1}]}]}`: `sentence 0 lacks`,
+		`{"images": [{"filename": "a", "cocoid": 1, "split": "test", "sentences": [{"sentid": 1}]}]}`: `sentences[0] has no "raw"`,
 		`{"annotations": []}`:                   `no "images"`,
 		"{\"images\": [{\"filename\": \"a\",\n": ":2:1: broken JSON",
 		`{"images": [{"filename": "a", "cocoid": 1, "split": "x"}, {"filename": "a", "cocoid": 1, "split": "x"}]}`: "id 1",
@@ -157,14 +157,14 @@ func TestLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Set{Captions: []Caption{{ID: 1, Text: "A dog."}, {ID: 3, Text: "  a cat "}, {ID: 5, Text: "last"}},
-		Bad: Bad{Of: "lines of " + path, Max: 0.4, Count: 2, First: []string{"line 2 is empty", "line 4 is not valid UTF-8"}}}
+	want := &Set{Captions: []Caption{{ID: 1, Text: "A dog."}, {ID: 3, Text: "a cat"}, {ID: 5, Text: "last"}},
+		Bad: Bad{Of: "lines of " + path, Max: 0.4, Count: 1, First: []string{"line 4 is not valid UTF-8"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	_, err = Lines(path, 0.3)
+	_, err = Lines(path, 0.2)
 	var bad *BadError
-	if checkError(t, err, []string{"2 of 5 lines of", "30 %", "line 2 is empty; line 4"}); !errors.As(err, &bad) || bad.Total != 5 {
+	if checkError(t, err, []string{"1 of 4 lines of", "20 %", "line 4"}); !errors.As(err, &bad) || bad.Total != 4 {
 		t.Errorf("%#v", err)
 	}
 	_, err = Lines(write(t, "ok\n"+strings.Repeat("x", maxLine+1)), 1)
