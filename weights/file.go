@@ -165,24 +165,37 @@ func open(path string) (*File, error) {
 
 // openFile reads the directory of one file.
 func openFile(path string) (f *File, err error) {
-	info, err := os.Stat(path)
+	err = mapped(path, func(in []byte) error {
+		f, err = parse(path, in)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	f.Path = path
+	return f, nil
+}
+
+// mapped gives the bytes of a file, mapped, to f, which must not keep them.
+func mapped(path string, f func(in []byte) error) (err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file")
+		return fmt.Errorf("not a regular file")
 	}
 	if info.Size() == 0 {
-		return nil, fmt.Errorf("the file is empty")
+		return fmt.Errorf("the file is empty")
 	}
 	h, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer h.Close()
 	in, err := mmap.Map(h, mmap.RDONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("it can't be mapped: %w", err)
+		return fmt.Errorf("it can't be mapped: %w", err)
 	}
 	defer in.Unmap()
 	// A page of the map that can't be read (the file was cut meanwhile, the
@@ -197,15 +210,10 @@ func openFile(path string) (f *File, err error) {
 			if !ok {
 				panic(p)
 			}
-			f, err = nil, fmt.Errorf("the file changed or its disk failed while it was read (%w)", fault)
+			err = fmt.Errorf("the file changed or its disk failed while it was read (%w)", fault)
 		}
 	}()
-	f, err = parse(path, in)
-	if err != nil {
-		return nil, err
-	}
-	f.Path = path
-	return f, nil
+	return f(in)
 }
 
 // parse tells the format by the first bytes.

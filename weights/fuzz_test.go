@@ -81,3 +81,17 @@ func FuzzPickle(f *testing.F) {
 		}
 	})
 }
+
+func FuzzClipCapFeatures(f *testing.F) {
+	seeds(f, "clipcap.pkl", "clipcap-conceptual.pkl", "clipcap-system.pkl", "clipcap-nested.pkl")
+	f.Fuzz(func(t *testing.T, in []byte) {
+		c := &ClipCapFeatures{}
+		if c.parse(in) != nil {
+			return
+		}
+		size := int64(c.Rows) * int64(c.Width) * c.DType.Size()
+		if c.at < 0 || size < 0 || c.at+size > int64(len(in)) {
+			t.Fatalf("%d rows of %d %v lie at %d in a file of %d", c.Rows, c.Width, c.DType, c.at, len(in))
+		}
+	})
+}

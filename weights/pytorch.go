@@ -138,15 +138,18 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 		if len(args) == 1 {
 			if l, ok := args[0].(*pickle.List); ok {
 				for _, item := range l.Items {
-					switch kv := item.(type) {
+					var kv []any
+					switch v := item.(type) {
 					case pickle.Tuple:
-						if len(kv) == 2 {
-							d.Keys, d.Values = append(d.Keys, kv[0]), append(d.Values, kv[1])
-						}
+						kv = v
 					case *pickle.List:
-						if len(kv.Items) == 2 {
-							d.Keys, d.Values = append(d.Keys, kv.Items[0]), append(d.Values, kv.Items[1])
-						}
+						kv = v.Items
+					}
+					if len(kv) != 2 {
+						continue
+					}
+					if err := d.Set(kv[0], kv[1]); err != nil {
+						return nil, err
 					}
 				}
 			}
@@ -612,6 +615,17 @@ var legacyMagic, _ = new(big.Int).SetString("1950a86a20f9469cfc6c", 16)
 // protocol, system, object), a pickle of the storages' keys, and behind it
 // each storage as a count and its elements.
 func parseLegacy(path string, in []byte) (*File, error) {
+	object, err := legacyObject(in)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Format: Legacy}
+	return f, flatten(f, path, object)
+}
+
+// legacyObject gives what a file of that form holds; its storages know their
+// places in it.
+func legacyObject(in []byte) (any, error) {
 	u := &unpickler{storages: map[string]*storage{}}
 	pos := 0
 	next := func(what string) (any, error) {
@@ -680,6 +694,5 @@ func parseLegacy(path string, in []byte) (*File, error) {
 			return nil, fmt.Errorf("storage %s is not in the file", key)
 		}
 	}
-	f := &File{Format: Legacy}
-	return f, flatten(f, path, object)
+	return object, nil
 }

@@ -1,11 +1,7 @@
 package experiment
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,8 +9,8 @@ import (
 	"strings"
 
 	"cyclecap/cli/config"
-	"cyclecap/data/coco"
 	"cyclecap/data/features"
+	"cyclecap/data/sets"
 )
 
 // data is the photos and captions of an experiment. Photos and captions are
@@ -59,14 +55,14 @@ func (x *Experiment) loadData() (*data, error) {
 	case c.Karpathy != "":
 		err = d.readKarpathy(c)
 	default:
-		if d.val, err = d.readCOCO(c.ValAnnotations, c.ValImages); err != nil {
+		if d.val, err = d.readCOCO(c.ValAnnotations, c.ValImages, c.MaxBad); err != nil {
 			return nil, err
 		}
 		d.isCOCO = x.Config.World == nil && filepath.Base(c.ValAnnotations) == "captions_val2014.json" && len(d.val.photos) == 40504
 		if c.Photos != "" {
-			err = d.readPlain(c.Photos, c.Captions)
+			err = d.readPlain(c.Photos, c.Captions, c.MaxBad)
 		} else {
-			d.train, err = d.readCOCO(c.TrainAnnotations, c.TrainImages)
+			d.train, err = d.readCOCO(c.TrainAnnotations, c.TrainImages, c.MaxBad)
 		}
 	}
 	if err != nil {
@@ -104,141 +100,70 @@ func (d *data) limit(n, seed int) {
 	d.val = p
 }
 
-func (d *data) readCOCO(annotations, images string) (p part, err error) {
-	set, err := coco.Read(annotations)
+func (d *data) readCOCO(annotations, images string, maxBad float64) (p part, err error) {
+	set, err := sets.COCO(annotations, images, maxBad)
 	if err != nil {
-		return p, errors.New(strings.TrimPrefix(err.Error(), "coco: "))
+		return p, err
 	}
-	for _, m := range set.Images {
-		p.photos = append(p.photos, photoFile{m.ID, filepath.Join(images, filepath.FromSlash(m.FileName))})
-	}
-	p.textImage = []int64{}
-	empty := 0
-	for _, a := range set.Annotations {
-		if strings.TrimSpace(a.Caption) == "" {
-			empty++
-			continue
-		}
-		p.texts = append(p.texts, a.Caption)
-		p.textImage = append(p.textImage, a.ImageID)
-	}
-	if empty > 0 {
-		d.notes = append(d.notes, fmt.Sprintf("%s: %d empty captions are left out", annotations, empty))
-	}
+	d.add(&p, set)
 	return p, nil
 }
 
-// readKarpathy reads Karpathy's split of COCO (dataset_coco.json), image by
-// image: "train" and "restval" train, "test" validates.
+// add puts a set at the end of a part.
+func (d *data) add(p *part, set *sets.Set) {
+	for _, m := range set.Photos {
+		p.photos = append(p.photos, photoFile{m.ID, m.Path})
+	}
+	if set.Paired && p.textImage == nil {
+		p.textImage = []int64{}
+	}
+	for _, c := range set.Captions {
+		p.texts = append(p.texts, c.Text)
+		if set.Paired {
+			p.textImage = append(p.textImage, c.Image)
+		}
+	}
+	if b := set.Bad; b.Count > 0 {
+		d.notes = append(d.notes, fmt.Sprintf("%d %s are left out: %s", b.Count, b.Of, strings.Join(b.First, "; ")))
+	}
+}
+
+// readKarpathy reads Karpathy's split of COCO: "train" and "restval" train,
+// "test" validates.
 func (d *data) readKarpathy(c config.Data) error {
-	f, err := os.Open(c.Karpathy)
+	splits, err := sets.Karpathy(c.Karpathy, func(path string) string {
+		if strings.HasPrefix(path, "val") {
+			return c.ValImages
+		}
+		return c.TrainImages
+	}, c.MaxBad)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	in := json.NewDecoder(bufio.NewReaderSize(f, 1<<20))
-	fail := func(err error) error {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("the file ends too early")
+	for _, s := range []struct {
+		name string
+		to   *part
+	}{{"train", &d.train}, {"restval", &d.train}, {"test", &d.val}} {
+		if set := splits[s.name]; set != nil {
+			d.add(s.to, set)
 		}
-		return fmt.Errorf("%s, byte %d: %w", c.Karpathy, in.InputOffset(), err)
-	}
-	d.train.textImage, d.val.textImage = []int64{}, []int64{}
-	found := false
-	if t, err := in.Token(); err != nil || t != json.Delim('{') {
-		return fail(errors.Join(err, errors.New("a JSON object is needed")))
-	}
-	for in.More() {
-		key, err := in.Token()
-		if err != nil {
-			return fail(err)
-		}
-		if key != "images" {
-			var skip json.RawMessage
-			if err := in.Decode(&skip); err != nil {
-				return fail(err)
-			}
-			continue
-		}
-		found = true
-		if t, err := in.Token(); err != nil || t != json.Delim('[') {
-			return fail(errors.Join(err, errors.New(`"images" must be a list`)))
-		}
-		for in.More() {
-			var m struct {
-				FilePath  string `json:"filepath"`
-				FileName  string `json:"filename"`
-				Split     string `json:"split"`
-				CocoID    int64  `json:"cocoid"`
-				Sentences []struct {
-					Raw string `json:"raw"`
-				} `json:"sentences"`
-			}
-			if err := in.Decode(&m); err != nil {
-				return fail(err)
-			}
-			folder := c.TrainImages
-			if strings.HasPrefix(m.FilePath, "val") {
-				folder = c.ValImages
-			}
-			var p *part
-			switch m.Split {
-			case "train", "restval":
-				p = &d.train
-			case "test":
-				p = &d.val
-			default:
-				continue
-			}
-			p.photos = append(p.photos, photoFile{m.CocoID, filepath.Join(folder, m.FileName)})
-			for _, s := range m.Sentences {
-				if strings.TrimSpace(s.Raw) != "" {
-					p.texts = append(p.texts, s.Raw)
-					p.textImage = append(p.textImage, m.CocoID)
-				}
-			}
-		}
-		if _, err := in.Token(); err != nil {
-			return fail(err)
-		}
-	}
-	if _, err := in.Token(); err != nil {
-		return fail(err)
-	}
-	if !found {
-		return fmt.Errorf(`%s: it has no "images": is it Karpathy's dataset_coco.json?`, c.Karpathy)
 	}
 	return nil
 }
 
 // readPlain reads a folder of photos and a text file with a caption a line,
-// which have nothing to do with each other. Ids count from 0.
-func (d *data) readPlain(photos, captions string) error {
-	list, err := os.ReadDir(photos)
+// which have nothing to do with each other.
+func (d *data) readPlain(photos, captions string, maxBad float64) error {
+	list, err := sets.Folder(photos)
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		switch strings.ToLower(filepath.Ext(e.Name())) {
-		case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
-			d.train.photos = append(d.train.photos, photoFile{int64(len(d.train.photos)), filepath.Join(photos, e.Name())})
-		}
-	}
-	f, err := os.Open(captions)
+	set, err := sets.Lines(captions, maxBad)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if s := strings.TrimSpace(lines.Text()); s != "" {
-			d.train.texts = append(d.train.texts, s)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%s: %w", captions, err)
-	}
+	set.Photos = list
+	d.add(&d.train, set)
 	return nil
 }
 

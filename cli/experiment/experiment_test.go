@@ -164,7 +164,7 @@ func TestData(t *testing.T) {
 	write(t, at("photos/notes.txt"), "")
 	lines := write(t, at("captions.txt"), "A dog.\n\n  A cat. \n")
 	base := func() config.Data {
-		return config.Data{TrainAnnotations: train, TrainImages: "t", ValAnnotations: val, ValImages: "v"}
+		return config.Data{TrainAnnotations: train, TrainImages: "t", ValAnnotations: val, ValImages: "v", MaxBad: 0.5}
 	}
 	load := func(change func(*config.Data)) (*data, error) {
 		c := config.Default()
@@ -213,12 +213,13 @@ func TestData(t *testing.T) {
 	}{
 		{func(c *config.Data) { c.TrainAnnotations = bad("cut.json", cocoFile(4, 10)[:100]) }, "cut.json"},
 		{func(c *config.Data) {
+			c.MaxBad = 0.05
 			c.TrainAnnotations = bad("unknown.json", strings.Replace(cocoFile(4, 10), `"image_id":3`, `"image_id":99`, 1))
-		}, "99"},
+		}, "1 of 10 captions"},
 		{func(c *config.Data) { c.ValAnnotations = at("missing.json") }, "missing.json"},
-		{func(c *config.Data) { c.Karpathy = bad("cut2.json", `{"images": [{"split": "train"`) }, "the file ends too early"},
-		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, "is it Karpathy's dataset_coco.json?"},
-		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "training set has 2 photos and 0 captions"},
+		{func(c *config.Data) { c.Karpathy = bad("cut2.json", `{"images": [{"split": "train"`) }, "cut2.json:1:30: broken JSON: unexpected end"},
+		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, `no.json: it has no "images"`},
+		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "empty.txt: it has no captions"},
 	} {
 		_, err := load(c.change)
 		wants(t, err, c.want)

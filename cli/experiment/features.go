@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"cyclecap/data/features"
@@ -191,6 +192,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	if err != nil {
 		return err
 	}
+	defer w.Keep() // what is computed when it is interrupted
 	done := w.Done()
 	rest := photos[done:]
 	paths := make([]string, len(rest))
@@ -199,7 +201,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	}
 	bar := e.x.UI.Bar("photos", done, len(photos))
 	defer bar.Finish()
-	var bad []features.Skip
+	bad := slices.Clone(w.Skipped())
 	for b, err := range photo.Load(ctx, paths, photo.CLIP(int(size)), decoders(), batch) {
 		if err != nil {
 			return err
@@ -261,6 +263,7 @@ func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs 
 	if err != nil {
 		return err
 	}
+	defer w.Keep()
 	tok := tokenizer.CLIP()
 	bar := e.x.UI.Bar("captions", w.Done(), len(texts))
 	defer bar.Finish()

@@ -1,6 +1,6 @@
 // Package features keeps CLIP features that were computed once: a folder with a
 // manifest, which says what they are of and what made them, and shards in
-// safetensors form, which are mapped and not read into memory.
+// safetensors form, of which only the rows that are asked for are read.
 //
 //	features/train-images/
 //	    manifest.json
@@ -8,7 +8,14 @@
 //	    …
 //
 // Writing survives interruption: a shard counts once the manifest names it, and
-// a second Writer goes on behind the last one.
+// a second Writer goes on behind the last one. Shards end where an Add ends, so
+// that batches of a run that was interrupted hold what they would have held, and
+// its features equal those of one that wasn't, bit for bit.
+//
+// Rows are read from the files at each call, not from a map of them: memory
+// stays as it is however many rows have been seen, and a disk that fails is an
+// error and not the end of the process. 64 random rows of 512 take 0.05 to
+// 0.1 ms from the system's cache, in sets of 10,000 and of 414,000 rows.
 package features
 
 import (
@@ -18,11 +25,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
+	"syscall"
+	"time"
+	"unsafe"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -80,6 +92,7 @@ type Skip struct {
 // manifest is manifest.json.
 type manifest struct {
 	Version int     `json:"version"`
+	DType   string  `json:"dtype"`
 	Spec    Spec    `json:"spec"`
 	Done    int     `json:"done"` // inputs that are dealt with
 	Shards  []shard `json:"shards"`
@@ -95,6 +108,8 @@ type shard struct {
 const (
 	version      = 1
 	manifestFile = "manifest.json"
+	lockFile     = ".lock"
+	dtype        = "float32"
 )
 
 func readManifest(dir string) (m manifest, err error) {
@@ -104,13 +119,39 @@ func readManifest(dir string) (m manifest, err error) {
 		return m, err
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("%s: %w", path, err)
+		return m, fmt.Errorf("%s: damaged: %w; remove its folder to compute the features anew", path, err)
 	}
 	if m.Version != version {
 		return m, fmt.Errorf("%s: version %d, and this program reads %d", path, m.Version, version)
 	}
+	if err := m.check(); err != nil {
+		return m, fmt.Errorf("%s: damaged: %w; remove its folder to compute the features anew", path, err)
+	}
 	return m, nil
 }
+
+// check reports a manifest that contradicts itself.
+func (m *manifest) check() error {
+	if m.DType != dtype {
+		return fmt.Errorf("features of dtype %q, not %q", m.DType, dtype)
+	}
+	if m.Spec.Width < 1 || m.Spec.Width > 1<<20 {
+		return fmt.Errorf("width %d", m.Spec.Width)
+	}
+	rows := 0
+	for i, s := range m.Shards {
+		if s.File != shardFile(i) || s.Count < 1 || s.Count > m.Done {
+			return fmt.Errorf("shard %d is %q with %d rows", i+1, s.File, s.Count)
+		}
+		rows += s.Count
+	}
+	if rows+len(m.Skipped) != m.Done || m.Done > m.Spec.Count {
+		return fmt.Errorf("%d rows and %d skipped are not %d of %d inputs", rows, len(m.Skipped), m.Done, m.Spec.Count)
+	}
+	return nil
+}
+
+func shardFile(i int) string { return fmt.Sprintf("features-%05d.safetensors", i+1) }
 
 // ChangedError is a folder with features of another Spec.
 type ChangedError struct {
@@ -122,56 +163,107 @@ func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%s holds other features (%s): remove the folder to compute them anew", e.Dir, e.Changes)
 }
 
-// shardRows is how many rows a shard has at least but the last: 128 MiB at a
-// width of 512.
-const shardRows = 1 << 16
+// A shard ends after so many inputs (16 MiB at a width of 512), or once so much
+// time has gone into it: that is what a crash can cost.
+const (
+	shardInputs = 1 << 13
+	shardTime   = time.Minute
+)
 
-// A Writer writes features in the order of their inputs.
+// A Writer writes features in the order of their inputs. No other process can
+// write to its folder until it is closed.
 type Writer struct {
 	dir    string
+	lock   *os.File
 	m      manifest
 	rows   []float32
 	ids    []int64
 	skips  []Skip
-	inputs int // in rows and skips
+	inputs int       // in rows and skips
+	since  time.Time // of the last shard
 }
 
 // Create begins to write features into a folder, or goes on where a former
 // Writer of the same Spec was interrupted. A folder with features of another
-// Spec is a *ChangedError.
-func Create(dir string, s Spec) (*Writer, error) {
+// Spec is a *ChangedError; one that another process writes to is an error.
+func Create(dir string, s Spec) (_ *Writer, err error) {
+	if s.Width < 1 || s.Count < 0 {
+		return nil, fmt.Errorf("features: %d inputs of width %d", s.Count, s.Width)
+	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	w := &Writer{dir: dir, m: manifest{Version: version, Spec: s}}
-	m, err := readManifest(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return w, nil
-	} else if err != nil {
+	w := &Writer{dir: dir, m: manifest{Version: version, DType: dtype, Spec: s}, since: time.Now()}
+	if w.lock, err = os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return nil, err
 	}
-	if m.Spec != s {
-		return nil, &ChangedError{dir, s.differences(m.Spec)}
+	defer func() {
+		if err != nil {
+			w.unlock()
+		}
+	}()
+	// The lock ends with the process, however that ends.
+	if err := syscall.Flock(int(w.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s: another run is computing features here: wait for it, or use another folder", dir)
+		}
+		return nil, fmt.Errorf("%s can't be locked: %w", w.lock.Name(), err)
 	}
-	w.m = m
+	m, err := readManifest(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case m.Spec != s:
+		return nil, &ChangedError{dir, s.differences(m.Spec)}
+	default:
+		w.m = m
+	}
+	// What a process that was killed left of a file.
+	left, err := filepath.Glob(filepath.Join(globbed(dir), ".*.tmp"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range left {
+		os.Remove(path)
+	}
 	return w, nil
+}
+
+// globbed quotes a path for filepath.Glob.
+func globbed(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
+func (w *Writer) unlock() {
+	w.lock.Close()
+	w.lock = nil
 }
 
 // Done counts the inputs that need not be computed again: those of whole
 // shards.
 func (w *Writer) Done() int { return w.m.Done }
 
+// Skipped lists the inputs among those that have no features.
+func (w *Writer) Skipped() []Skip { return w.m.Skipped }
+
 // Add writes the features of the next inputs: rows [len(ids), width], and the
 // inputs without one.
 func (w *Writer) Add(ctx context.Context, ids []int64, rows []float32, skips []Skip) error {
+	if w.lock == nil {
+		return fmt.Errorf("features: the writer of %s is closed", w.dir)
+	}
 	if len(rows) != len(ids)*w.m.Spec.Width {
 		return fmt.Errorf("features: %d numbers for %d rows of %d", len(rows), len(ids), w.m.Spec.Width)
+	}
+	if n := len(ids) + len(skips); w.m.Done+w.inputs+n > w.m.Spec.Count {
+		return fmt.Errorf("features: %d inputs more, where %d of %d are there already", n, w.m.Done+w.inputs, w.m.Spec.Count)
 	}
 	w.ids = append(w.ids, ids...)
 	w.rows = append(w.rows, rows...)
 	w.skips = append(w.skips, skips...)
 	w.inputs += len(ids) + len(skips)
-	if w.inputs >= shardRows {
+	if w.inputs >= shardInputs || time.Since(w.since) >= shardTime {
 		return w.flush(ctx)
 	}
 	return nil
@@ -182,7 +274,7 @@ func (w *Writer) flush(ctx context.Context) error {
 	m.Done += w.inputs
 	m.Skipped = append(m.Skipped[:len(m.Skipped):len(m.Skipped)], w.skips...)
 	if len(w.ids) > 0 {
-		s := shard{File: fmt.Sprintf("features-%05d.safetensors", len(m.Shards)+1), Count: len(w.ids)}
+		s := shard{File: shardFile(len(m.Shards)), Count: len(w.ids)}
 		path := filepath.Join(w.dir, s.File)
 		err := torch.Scope(func() error {
 			sd := nn.NewStateDict()
@@ -204,13 +296,17 @@ func (w *Writer) flush(ctx context.Context) error {
 		return err
 	}
 	w.m = m
-	w.ids, w.rows, w.skips, w.inputs = w.ids[:0], w.rows[:0], nil, 0
+	w.ids, w.rows, w.skips, w.inputs, w.since = w.ids[:0], w.rows[:0], nil, 0, time.Now()
 	return nil
 }
 
-// Close writes the last shard. Without it what was added since the last whole
-// shard is lost, and nothing else.
+// Close writes the last shard. Features of fewer inputs than the Spec counts
+// are an error, and are kept for the next Writer.
 func (w *Writer) Close(ctx context.Context) error {
+	if w.lock == nil {
+		return fmt.Errorf("features: the writer of %s is closed", w.dir)
+	}
+	defer w.unlock()
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
@@ -218,6 +314,19 @@ func (w *Writer) Close(ctx context.Context) error {
 		return fmt.Errorf("features: %s has %d of %d inputs", w.dir, w.m.Done, w.m.Spec.Count)
 	}
 	return nil
+}
+
+// Keep ends a writer whose work was cut short: what was added is kept for the
+// next one. After Close it does nothing, so that it can be deferred.
+func (w *Writer) Keep() error {
+	if w.lock == nil {
+		return nil
+	}
+	defer w.unlock()
+	if w.inputs == 0 {
+		return nil
+	}
+	return w.flush(context.Background())
 }
 
 func writeManifest(dir string, m manifest) error {
@@ -244,6 +353,11 @@ func writeManifest(dir string, m manifest) error {
 		os.Remove(f.Name())
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	// The new name is on disk when its folder is; some file systems can't do that.
+	if d, err := os.Open(dir); err == nil {
+		d.Sync()
+		d.Close()
+	}
 	return nil
 }
 
@@ -258,13 +372,14 @@ type Set struct {
 	total   int
 }
 
+// part is an open shard.
 type part struct {
 	first int // row
-	data  []float32
-	owner *nn.StateDict
+	file  *os.File
+	at    int64 // of its first row in the file
 }
 
-// Open maps the features of a folder. Close frees them.
+// Open opens the features of a folder. Close closes their files.
 func Open(dir string) (_ *Set, err error) {
 	m, err := readManifest(dir)
 	if err != nil {
@@ -283,41 +398,63 @@ func Open(dir string) (_ *Set, err error) {
 		}
 	}()
 	for _, sh := range m.Shards {
-		if filepath.Base(sh.File) != sh.File {
-			return nil, fmt.Errorf("%s: the manifest names %q, which is no file of the folder", dir, sh.File)
-		}
-		path := filepath.Join(dir, sh.File)
-		if info, err := os.Stat(path); err != nil {
-			return nil, err
-		} else if info.Size() != sh.Bytes {
-			return nil, fmt.Errorf("%s has %d bytes instead of %d: it is damaged; remove its folder to compute the features anew", path, info.Size(), sh.Bytes)
-		}
-		f, err := weights.Open(path)
-		if err != nil {
+		if err := s.open(filepath.Join(dir, sh.File), sh); err != nil {
 			return nil, err
 		}
-		sd, err := f.Load()
-		if err != nil {
-			return nil, err
-		}
-		s.parts = append(s.parts, part{first: s.total, owner: sd})
-		x, ok := sd.Get("features")
-		ids, ok2 := sd.Get("ids")
-		if !ok || !ok2 || x.DType() != torch.Float32 || ids.DType() != torch.Int64 || x.Dim() != 2 || ids.Dim() != 1 ||
-			x.Size(0) != int64(sh.Count) || x.Size(1) != int64(m.Spec.Width) || ids.Size(0) != int64(sh.Count) {
-			return nil, fmt.Errorf("%s: features f32 [%d, %d] and ids int64 [%d] are not both there", path, sh.Count, m.Spec.Width, sh.Count)
-		}
-		s.parts[len(s.parts)-1].data = torch.Data[float32](x)
-		s.ids = append(s.ids, torch.Data[int64](ids)...)
-		s.total += sh.Count
 	}
 	return s, nil
 }
 
-// Close unmaps the features.
+func (s *Set) open(path string, sh shard) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	p := part{first: s.total, file: f}
+	s.parts = append(s.parts, p)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != sh.Bytes {
+		return fmt.Errorf("%s has %d bytes instead of %d: it is damaged; remove its folder to compute the features anew", path, info.Size(), sh.Bytes)
+	}
+	w, err := weights.Open(path)
+	if err != nil {
+		return err
+	}
+	x, ok := w.Get("features")
+	ids, ok2 := w.Get("ids")
+	n, width := int64(sh.Count), int64(s.Spec.Width)
+	if !ok || !ok2 || x.DType != torch.Float32 || ids.DType != torch.Int64 || !slices.Equal(x.Shape, []int64{n, width}) || !slices.Equal(ids.Shape, []int64{n}) {
+		return fmt.Errorf("%s: features f32 [%d, %d] and ids int64 [%d] are not both there", path, n, width, n)
+	}
+	s.parts[len(s.parts)-1].at = x.Offset
+	s.ids = append(s.ids, make([]int64, n)...)
+	if err := readAt(f, s.ids[s.total:], ids.Offset); err != nil {
+		return err
+	}
+	s.total += sh.Count
+	return nil
+}
+
+// readAt reads numbers as they are in memory, on the little-endian machines
+// that libtorch knows.
+func readAt[T int64 | float32](f *os.File, dst []T, at int64) error {
+	if len(dst) == 0 {
+		return nil
+	}
+	_, err := f.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&dst[0])), len(dst)*int(unsafe.Sizeof(dst[0]))), at)
+	if err == io.EOF {
+		err = fmt.Errorf("%s has become shorter while it was in use", f.Name())
+	}
+	return err
+}
+
+// Close closes the files; rows can't be read any more.
 func (s *Set) Close() {
 	for _, p := range s.parts {
-		p.owner.Close()
+		p.file.Close()
 	}
 	s.parts = nil
 }
@@ -342,8 +479,13 @@ func (s *Set) Read(rows []int32, dst []float32) error {
 			return fmt.Errorf("features: row %d of %d", r, s.total)
 		}
 		k := sort.Search(len(s.parts), func(k int) bool { return s.parts[k].first > int(r) }) - 1
+		if k < 0 {
+			return fmt.Errorf("features: the set is closed")
+		}
 		p := s.parts[k]
-		copy(dst[i*w:(i+1)*w], p.data[(int(r)-p.first)*w:])
+		if err := readAt(p.file, dst[i*w:(i+1)*w], p.at+int64(int(r)-p.first)*int64(w)*4); err != nil {
+			return err
+		}
 	}
 	return nil
 }

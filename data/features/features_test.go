@@ -3,11 +3,19 @@ package features
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"cyclecap/weights"
 )
 
 func spec(n int) Spec {
@@ -41,20 +49,21 @@ func add(t testing.TB, w *Writer, from, to int) {
 // An interrupted writer loses what came behind the last whole shard; the next
 // one goes on there, and the whole reads as if nothing had been.
 func TestWriteInterruptResumeRead(t *testing.T) {
-	const n = 150_000
+	const n = 40_000
 	dir := t.TempDir()
 	w, err := Create(dir, spec(n))
 	if err != nil {
 		t.Fatal(err)
 	}
-	add(t, w, 0, 100_000) // and no Close
+	add(t, w, 0, 25_000)
+	w.unlock() // as the end of a process does
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("half of the features open with %v", err)
 	}
 	if w, err = Create(dir, spec(n)); err != nil {
 		t.Fatal(err)
 	}
-	if d := w.Done(); d == 0 || d%1000 != 0 || d > 100_000 {
+	if d := w.Done(); d != 18_000 { // shards end where a batch ends
 		t.Fatalf("%d inputs are done", d)
 	}
 	add(t, w, w.Done(), n)
@@ -132,26 +141,268 @@ func TestChangesAndDamage(t *testing.T) {
 	}
 }
 
-func BenchmarkRead(b *testing.B) {
-	dir := b.TempDir()
-	w, err := Create(dir, spec(200_000))
+// Keep saves what was added, as for Ctrl-C; a writer that is gone on with then
+// gives the same features.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	w, err := Create(dir, spec(10_000))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	add(b, w, 0, 200_000)
+	add(t, w, 0, 3000)
+	if err := w.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Keep(); err != nil {
+		t.Errorf("a second Keep: %v", err)
+	}
+	if err := w.Add(context.Background(), nil, nil, []Skip{{}}); err == nil {
+		t.Error("something can be added after Keep")
+	}
+	if w, err = Create(dir, spec(10_000)); err != nil {
+		t.Fatal(err)
+	}
+	if w.Done() != 3000 || len(w.Skipped()) != 3 {
+		t.Fatalf("%d inputs are done and %d skipped", w.Done(), len(w.Skipped()))
+	}
+	add(t, w, 3000, 10_000)
+	if err := w.Add(context.Background(), []int64{1}, row(1), nil); err == nil || !strings.Contains(err.Error(), "10000 of 10000") {
+		t.Errorf("one input too many: %v", err)
+	}
 	if err := w.Close(context.Background()); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
+	}
+	if err := w.Keep(); err != nil {
+		t.Errorf("Keep after Close: %v", err)
+	}
+	checkAll(t, dir, 10_000)
+}
+
+// checkAll reads all rows of inputs 0 to n.
+func checkAll(t *testing.T, dir string, n int) {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at := 0
+	dst := make([]float32, 3)
+	for i := range n {
+		if i%1000 == 7 {
+			continue
+		}
+		if err := s.Read([]int32{int32(at)}, dst); err != nil {
+			t.Fatal(err)
+		}
+		if s.IDs()[at] != int64(10*i) || !slices.Equal(dst, row(i)) {
+			t.Fatalf("row %d is %v of id %d, not %v of %d", at, dst, s.IDs()[at], row(i), 10*i)
+		}
+		at++
+	}
+	if s.Len() != at {
+		t.Errorf("%d rows instead of %d", s.Len(), at)
+	}
+}
+
+// A process is killed with SIGKILL while it writes, again and again at other
+// moments; what the next one finds is whole, and in the end all is there.
+func TestKill(t *testing.T) {
+	const n = 200_000
+	if dir := os.Getenv("CYCLECAP_TEST_FEATURES"); dir != "" {
+		w, err := Create(dir, spec(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("begun\n")
+		add(t, w, w.Done(), n)
+		if err := w.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	killed, least := 0, 0
+	for try := range 20 {
+		c := exec.Command(os.Args[0], "-test.run=^TestKill$")
+		c.Env = append(os.Environ(), "CYCLECAP_TEST_FEATURES="+dir)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 64)); err != nil { // begun
+			t.Fatal(err)
+		}
+		stop := time.AfterFunc(time.Duration(1+7*try)*time.Millisecond, func() { c.Process.Kill() })
+		io.Copy(io.Discard, out)
+		err = c.Wait()
+		stop.Stop()
+		if err == nil {
+			break
+		}
+		killed++
+		m, err := readManifest(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if m.Done < least {
+			t.Fatalf("%d inputs were done, and now %d are", least, m.Done)
+		}
+		least = m.Done
+		for _, sh := range m.Shards {
+			if info, err := os.Stat(filepath.Join(dir, sh.File)); err != nil || info.Size() != sh.Bytes {
+				t.Fatalf("%s is not whole: %v", sh.File, err)
+			}
+		}
+	}
+	if killed == 0 {
+		t.Fatal("no process was killed")
+	}
+	w, err := Create(dir, spec(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, w, w.Done(), n)
+	if err := w.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	checkAll(t, dir, n)
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*.tmp")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestTwoWriters(t *testing.T) {
+	dir := t.TempDir()
+	w, err := Create(dir, spec(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(dir, spec(10)); err == nil || !strings.Contains(err.Error(), "another run") {
+		t.Errorf("two writers in one folder: %v", err)
+	}
+	if err := w.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = Create(dir, spec(10)); err != nil {
+		t.Fatal(err)
+	}
+	w.Keep()
+}
+
+// A manifest that contradicts itself is refused.
+func TestManifest(t *testing.T) {
+	for _, test := range []struct{ from, to, want string }{
+		{`"width": 3`, `"width": -3`, "width -3"},
+		{`"width": 3`, `"width": 4`, "[9, 4]"},
+		{`"float32"`, `"float16"`, "float16"},
+		{`features-00001`, `../features-00001`, "shard 1"},
+		{`"count": 9`, `"count": 8`, "8 rows"},
+		{`"done": 10`, `"done": 11`, "11 of 10"},
+		{`"version": 1`, `"version": 2`, "version 2"},
+		{`"done": 10`, `"done": "x"`, "damaged"},
+	} {
+		dir := t.TempDir()
+		w, err := Create(dir, spec(10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(t, w, 0, 10)
+		if err := w.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, manifestFile)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.Replace(string(text), test.from, test.to, 1)
+		if changed == string(text) {
+			t.Fatalf("no %s in %s", test.from, text)
+		}
+		if err := os.WriteFile(path, []byte(changed), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.to, err)
+		}
+	}
+}
+
+// BenchmarkRead reads batches of 64 random rows: their time must not depend on
+// how many there are.
+func BenchmarkRead(b *testing.B) {
+	for _, n := range []int{10_000, 100_000, 414_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := Spec{Kind: "texts", Model: "m", Width: 512, Count: n}
+			dir := b.TempDir()
+			w, err := Create(dir, s)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows, ids := make([]float32, 1000*512), make([]int64, 1000)
+			for range n / 1000 {
+				if err := w.Add(context.Background(), ids, rows, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := w.Close(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+			set, err := Open(dir)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer set.Close()
+			batch, dst := make([]int32, 64), make([]float32, 64*512)
+			for b.Loop() {
+				for k := range batch {
+					batch[k] = rand.Int32N(int32(n))
+				}
+				if err := set.Read(batch, dst); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A file of ClipCap's becomes a store with a row for each photo.
+func TestImportClipCap(t *testing.T) {
+	f, err := weights.OpenClipCapFeatures("../../weights/testdata/clipcap.pkl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := ImportClipCap(context.Background(), dir, f, "ViT-B/32"); err != nil {
+		t.Fatal(err)
 	}
 	s, err := Open(dir)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	rows := make([]int32, 64)
-	dst := make([]float32, 64*3)
-	for b.Loop() {
-		for k := range rows {
-			rows[k] = rand.Int32N(int32(s.Len()))
-		}
-		s.Read(rows, dst)
+	defer s.Close()
+	// Three captions, of which the first and the last are of one photo.
+	if !slices.Equal(s.IDs(), []int64{318556, 116100}) || s.Width() != 6 {
+		t.Fatalf("ids %v, width %d", s.IDs(), s.Width())
+	}
+	got, want := make([]float32, 12), make([]float32, 12)
+	if err := s.Read([]int32{0, 1}, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Read(0, want); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v instead of %v", got, want)
+	}
+	if err := s.Check("ViT-L/14", 768); err == nil || !strings.Contains(err.Error(), "ViT-B/32") || !strings.Contains(err.Error(), "ViT-L/14") ||
+		!strings.Contains(err.Error(), "width 6") || !strings.Contains(err.Error(), "768") {
+		t.Errorf("features of another model: %v", err)
 	}
 }

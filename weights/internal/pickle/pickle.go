@@ -4,10 +4,12 @@
 package pickle
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -39,10 +41,24 @@ func (g Global) String() string { return g.Module + "." + g.Name }
 
 // Get looks a string key up.
 func (d *Dict) Get(key string) (any, bool) {
-	if i, ok := d.at[key]; ok {
+	if i := d.find(key); i >= 0 {
 		return d.Values[i], true
 	}
 	return nil, false
+}
+
+// few keys are compared one by one: an index of them would take more memory
+// than the whole dict, and a list of captions has a small dict for each.
+const few = 8
+
+func (d *Dict) find(key any) int {
+	if d.at != nil {
+		if i, ok := d.at[key]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.Index(d.Keys, key)
 }
 
 // Set puts an item at the end, or in the place of its key's former one. Keys
@@ -54,14 +70,19 @@ func (d *Dict) Set(key, value any) error {
 	default:
 		return fmt.Errorf("a dict has a key that is no plain value (%T)", key)
 	}
-	if i, ok := d.at[key]; ok {
+	if i := d.find(key); i >= 0 {
 		d.Values[i] = value
 		return nil
 	}
-	if d.at == nil {
-		d.at = map[any]int{}
+	if d.at == nil && len(d.Keys) == few {
+		d.at = make(map[any]int, 2*few)
+		for i, k := range d.Keys {
+			d.at[k] = i
+		}
 	}
-	d.at[key] = len(d.Keys)
+	if d.at != nil {
+		d.at[key] = len(d.Keys)
+	}
 	d.Keys, d.Values = append(d.Keys, key), append(d.Values, value)
 	return nil
 }
@@ -70,8 +91,9 @@ func (d *Dict) Set(key, value any) error {
 // gives it.
 type Builder interface{ Build(state any) error }
 
-// Bounds of one pickle. A checkpoint of the largest models stays far below;
-// they keep the memory of a hostile one at some hundred megabytes.
+// Bounds of one pickle, where a Machine says none. A checkpoint of the largest
+// models stays far below; they keep the memory of a hostile one at some hundred
+// megabytes.
 const (
 	maxSteps = 4 << 20  // opcodes
 	maxBytes = 64 << 20 // in strings
@@ -86,6 +108,12 @@ type Machine struct {
 	New  func(class Global, args Tuple) (any, error)
 	// Persistent is asked for a persistent id, a storage in PyTorch's files.
 	Persistent func(id any) (any, error)
+	// Bytes makes a value of a bytes object, which begins at byte at of the
+	// pickle; nil: a copy, as []byte.
+	Bytes func(b []byte, at int) (any, error)
+	// MaxSteps and MaxBytes bound opcodes and the bytes in strings; 0: a
+	// checkpoint's bounds.
+	MaxSteps, MaxBytes int
 }
 
 type mark struct{}
@@ -95,15 +123,16 @@ type state struct {
 	in    []byte
 	pos   int
 	stack []any
-	memo  map[int64]any
-	spent int // bytes of the strings so far
+	memo  []any         // 0, 1, 2, …, as Python numbers them
+	far   map[int64]any // memos with other numbers
+	spent int           // bytes of the strings so far
 }
 
 // Load reads one pickle at the start of in and tells how many bytes it takes.
 // It stops with an error at a pickle beyond its bounds; values share nothing
 // with in.
 func (m *Machine) Load(in []byte) (value any, n int, err error) {
-	s := &state{m: m, in: in, memo: map[int64]any{}}
+	s := &state{m: m, in: in}
 	value, err = s.run()
 	if err != nil {
 		return nil, s.pos, fmt.Errorf("pickle, byte %d: %w", s.pos, err)
@@ -205,8 +234,8 @@ func (s *state) counted(size int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.spent += len(b); s.spent > maxBytes {
-		return nil, fmt.Errorf("its strings take more than %d bytes: no file of weights does", maxBytes)
+	if s.spent += len(b); s.spent > cmp.Or(s.m.MaxBytes, maxBytes) {
+		return nil, fmt.Errorf("its strings take more than %d bytes: no file of this kind does", cmp.Or(s.m.MaxBytes, maxBytes))
 	}
 	return b, nil
 }
@@ -220,6 +249,22 @@ func (s *state) text(size int) error {
 }
 
 func (s *state) raw(size int) error {
+	if s.m.Bytes != nil {
+		n, err := s.uint(size)
+		if err != nil {
+			return err
+		}
+		at := s.pos
+		b, err := s.bytes(n)
+		if err != nil {
+			return err
+		}
+		v, err := s.m.Bytes(b, at)
+		if err == nil {
+			s.push(v)
+		}
+		return err
+	}
 	b, err := s.counted(size)
 	if err == nil {
 		s.push(append([]byte{}, b...))
@@ -316,14 +361,30 @@ func (s *state) appendItems(items []any) error {
 
 func (s *state) put(i int64) error {
 	v, err := s.top()
-	if err == nil {
-		s.memo[i] = v
+	if err != nil {
+		return err
 	}
-	return err
+	switch n := int64(len(s.memo)); {
+	case i >= 0 && i < n:
+		s.memo[i] = v
+	case i == n:
+		s.memo = append(s.memo, v)
+		delete(s.far, i)
+	default:
+		if s.far == nil {
+			s.far = map[int64]any{}
+		}
+		s.far[i] = v
+	}
+	return nil
 }
 
 func (s *state) get(i int64) error {
-	v, ok := s.memo[i]
+	if i >= 0 && i < int64(len(s.memo)) {
+		s.push(s.memo[i])
+		return nil
+	}
+	v, ok := s.far[i]
 	if !ok {
 		return fmt.Errorf("it refers to memo %d, which is empty", i)
 	}
@@ -353,8 +414,8 @@ func (s *state) build() error {
 
 func (s *state) run() (any, error) {
 	for steps := 0; ; steps++ {
-		if steps > maxSteps {
-			return nil, fmt.Errorf("it has more than %d steps: no file of weights does", maxSteps)
+		if steps > cmp.Or(s.m.MaxSteps, maxSteps) {
+			return nil, fmt.Errorf("it has more than %d steps: no file of this kind does", cmp.Or(s.m.MaxSteps, maxSteps))
 		}
 		op, err := s.uint(1)
 		if err != nil {
@@ -545,7 +606,7 @@ func (s *state) step(op byte) error {
 		}
 		return s.put(int64(i))
 	case 0x94: // MEMOIZE
-		return s.put(int64(len(s.memo)))
+		return s.put(int64(len(s.memo) + len(s.far)))
 	case 'h', 'j': // BINGET, LONG_BINGET
 		i, err := s.uint(sizeIf(op == 'h', 1, 4))
 		if err != nil {

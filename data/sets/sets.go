@@ -1,0 +1,301 @@
+// Package sets reads photos and captions to learn from, in the forms that they
+// come in: COCO's files, Karpathy's split of them, a folder and a text file, and
+// ClipCap's pickles.
+//
+// A few entries that can't be used (a caption without text, or of a photo that
+// the file doesn't have) are counted and left out, up to a share of all; more of
+// them are a *BadError. What isn't of its form at all (broken JSON, a file of
+// another kind) is an error at once. Photos are not looked at.
+package sets
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"cyclecap/data/coco"
+	"cyclecap/weights"
+)
+
+// Photo is a photo's file.
+type Photo struct {
+	ID   int64
+	Path string
+}
+
+// Caption is a text, and the photo that it is of where the set is paired.
+type Caption struct {
+	ID, Image int64
+	Text      string
+}
+
+// Set is photos and captions, in the order of their files.
+type Set struct {
+	Photos   []Photo
+	Captions []Caption
+	Paired   bool // captions say their photos
+	Bad      Bad  // captions that were left out
+}
+
+// caption adds a caption, or counts it as bad.
+func (s *Set) caption(c Caption, where func() string) {
+	switch {
+	case strings.TrimSpace(c.Text) == "":
+		s.Bad.Add(where() + " is empty")
+	case !utf8.ValidString(c.Text):
+		s.Bad.Add(where() + " is not valid UTF-8")
+	default:
+		s.Captions = append(s.Captions, c)
+	}
+}
+
+// check ends the reading of captions.
+func (s *Set) check() error { return s.Bad.Check(len(s.Captions) + s.Bad.Count) }
+
+func checked(s *Set) (*Set, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func plain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "coco: "))
+}
+
+// COCO reads a captions file of the format of COCO, whose photos are in a
+// folder. maxBad is the share of captions that may be bad.
+func COCO(path, folder string, maxBad float64) (*Set, error) {
+	s := &Set{Paired: true, Bad: Bad{Of: "captions of " + path, Max: maxBad}}
+	var all []Caption
+	images := map[int64]bool{}
+	err := coco.Scan(path, map[string]func(int, func(any) error) error{
+		"images": func(i int, decode func(any) error) error {
+			var m struct {
+				ID       *int64 `json:"id"`
+				FileName string `json:"file_name"`
+			}
+			if err := decode(&m); err != nil {
+				return err
+			}
+			switch {
+			case m.ID == nil:
+				return fmt.Errorf("%s: images[%d] has no \"id\"", path, i)
+			case images[*m.ID]:
+				return fmt.Errorf("%s: images[%d] has the id %d, as one before it", path, i, *m.ID)
+			case m.FileName == "":
+				return fmt.Errorf("%s: images[%d] (id %d) has no \"file_name\"", path, i, *m.ID)
+			}
+			images[*m.ID] = true
+			s.Photos = append(s.Photos, Photo{*m.ID, filepath.Join(folder, filepath.FromSlash(m.FileName))})
+			return nil
+		},
+		"annotations": func(i int, decode func(any) error) error {
+			var a struct {
+				ID      *int64  `json:"id"`
+				ImageID *int64  `json:"image_id"`
+				Caption *string `json:"caption"`
+			}
+			if err := decode(&a); err != nil {
+				return err
+			}
+			switch {
+			case a.ID == nil:
+				return fmt.Errorf("%s: annotations[%d] has no \"id\"", path, i)
+			case a.ImageID == nil:
+				return fmt.Errorf("%s: annotations[%d] (id %d) has no \"image_id\"", path, i, *a.ID)
+			case a.Caption == nil:
+				return fmt.Errorf("%s: annotations[%d] (id %d) has no \"caption\": is this a captions file?", path, i, *a.ID)
+			}
+			all = append(all, Caption{*a.ID, *a.ImageID, *a.Caption})
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, plain(err)
+	}
+	if id, twice := repeated(all); twice {
+		return nil, fmt.Errorf("%s: two annotations have the id %d", path, id)
+	}
+	s.Captions = all[:0] // filtered in place
+	for i, c := range all {
+		where := func() string { return fmt.Sprintf("annotations[%d] (id %d)", i, c.ID) }
+		if !images[c.Image] {
+			s.Bad.Add(fmt.Sprintf("%s is of image %d, which the file doesn't have", where(), c.Image))
+		} else {
+			s.caption(c, where)
+		}
+	}
+	return checked(s)
+}
+
+func repeated(captions []Caption) (int64, bool) {
+	ids := make([]int64, len(captions))
+	for i, c := range captions {
+		ids[i] = c.ID
+	}
+	slices.Sort(ids)
+	for i := 1; i < len(ids); i++ {
+		if ids[i] == ids[i-1] {
+			return ids[i], true
+		}
+	}
+	return 0, false
+}
+
+// Karpathy reads Karpathy's split of COCO, dataset_coco.json: the set of each
+// split, which are train, restval, val and test. folder gives the folder of the
+// photos of a "filepath" such as val2014. The ids of captions are their "sentid"
+// (where one has none: its place in the file), those of photos their "cocoid"
+// ("imgid" in his files of Flickr8k and 30k).
+func Karpathy(path string, folder func(filepath string) string, maxBad float64) (map[string]*Set, error) {
+	splits := map[string]*Set{}
+	images := map[int64]bool{}
+	sentences := int64(0)
+	err := coco.Scan(path, map[string]func(int, func(any) error) error{
+		"images": func(i int, decode func(any) error) error {
+			var m struct {
+				FilePath  string `json:"filepath"`
+				FileName  string `json:"filename"`
+				Split     string `json:"split"`
+				CocoID    *int64 `json:"cocoid"`
+				ImgID     *int64 `json:"imgid"`
+				Sentences []struct {
+					ID  *int64  `json:"sentid"`
+					Raw *string `json:"raw"`
+				} `json:"sentences"`
+			}
+			if err := decode(&m); err != nil {
+				return err
+			}
+			id := m.CocoID
+			if id == nil {
+				id = m.ImgID
+			}
+			switch {
+			case id == nil:
+				return fmt.Errorf("%s: images[%d] has neither \"cocoid\" nor \"imgid\": is it Karpathy's file?", path, i)
+			case images[*id]:
+				return fmt.Errorf("%s: images[%d] has the id %d, as one before it", path, i, *id)
+			case m.FileName == "" || m.Split == "":
+				return fmt.Errorf("%s: images[%d] (id %d) lacks \"filename\" or \"split\": is it Karpathy's file?", path, i, *id)
+			}
+			images[*id] = true
+			s := splits[m.Split]
+			if s == nil {
+				s = &Set{Paired: true, Bad: Bad{Of: fmt.Sprintf("captions of the split %q of %s", m.Split, path), Max: maxBad}}
+				splits[m.Split] = s
+			}
+			s.Photos = append(s.Photos, Photo{*id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
+			for k, c := range m.Sentences {
+				if c.Raw == nil {
+					return fmt.Errorf("%s: images[%d] (id %d): sentences[%d] has no \"raw\": is it Karpathy's file?", path, i, *id, k)
+				}
+				own := sentences
+				if c.ID != nil {
+					own = *c.ID
+				}
+				sentences++
+				s.caption(Caption{own, *id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %d", k, *id) })
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, plain(err)
+	}
+	if len(splits) == 0 {
+		return nil, fmt.Errorf("%s: \"images\" is empty", path)
+	}
+	for _, s := range splits {
+		if err := s.check(); err != nil {
+			return nil, err
+		}
+	}
+	return splits, nil
+}
+
+// IsPhoto tells a photo by the ending of its name.
+func IsPhoto(name string) bool {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
+		return true
+	}
+	return false
+}
+
+// Folder lists the photos of a folder, sorted by name; ids are places in that
+// order, from 0.
+func Folder(path string) ([]Photo, error) {
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var photos []Photo
+	for _, e := range list {
+		if IsPhoto(e.Name()) && !e.IsDir() {
+			photos = append(photos, Photo{int64(len(photos)), filepath.Join(path, e.Name())})
+		}
+	}
+	if len(photos) == 0 {
+		return nil, fmt.Errorf("%s: there are no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", path)
+	}
+	return photos, nil
+}
+
+// maxLine bounds a caption in a text file, in bytes.
+const maxLine = 1 << 16
+
+// Lines reads a text file with a caption a line, in UTF-8, without the white space
+// around it; ids are line numbers, from 1. Blank lines are passed over: in a text
+// they part paragraphs.
+func Lines(path string, maxBad float64) (*Set, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s := &Set{Bad: Bad{Of: "lines of " + path, Max: maxBad}}
+	in := bufio.NewReaderSize(f, maxLine)
+	for n := int64(1); ; n++ {
+		line, err := in.ReadSlice('\n')
+		if err == bufio.ErrBufferFull {
+			return nil, fmt.Errorf("%s:%d: a line of more than %d bytes: a caption a line is needed", path, n, maxLine)
+		}
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
+		}
+		if err == io.EOF && len(line) == 0 {
+			break
+		}
+		text := string(line)
+		if n == 1 {
+			text = strings.TrimPrefix(text, "\uFEFF")
+		}
+		if text = strings.TrimSpace(text); text != "" {
+			s.caption(Caption{ID: n, Text: text}, func() string { return fmt.Sprintf("line %d", n) })
+		}
+	}
+	if len(s.Captions)+s.Bad.Count == 0 {
+		return nil, fmt.Errorf("%s: it has no captions", path)
+	}
+	return checked(s)
+}
+
+// ClipCap gives the captions of ClipCap's features.
+func ClipCap(f *weights.ClipCapFeatures, maxBad float64) (*Set, error) {
+	s := &Set{Paired: true, Bad: Bad{Of: "captions of " + f.Path, Max: maxBad}}
+	for i, c := range f.Captions {
+		s.caption(Caption{c.ID, c.ImageID, c.Caption}, func() string { return fmt.Sprintf("captions[%d] (id %d)", i, c.ID) })
+	}
+	return checked(s)
+}

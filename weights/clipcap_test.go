@@ -1,0 +1,139 @@
+package weights_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestClipCapFeatures holds the reader to files that Python wrote.
+func TestClipCapFeatures(t *testing.T) {
+	text, err := os.ReadFile("testdata/clipcap.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var expected struct {
+		Files map[string]struct {
+			Rows     [][]float32
+			Captions []struct {
+				ID       *int64 `json:"id"`
+				ImageID  any    `json:"image_id"`
+				Caption  string `json:"caption"`
+				Row      int    `json:"clip_embedding"`
+				FileName string `json:"filename"`
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &expected); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]int64{"318556": 318556, "116100": 116100}
+	dtypes := map[string]torch.DType{"clipcap.pkl": torch.Float16, "clipcap-conceptual.pkl": torch.Float32}
+	if len(expected.Files) != len(dtypes) {
+		t.Fatalf("%d files are described", len(expected.Files))
+	}
+	for name, want := range expected.Files {
+		t.Run(name, func(t *testing.T) {
+			f, err := weights.OpenClipCapFeatures(filepath.Join("testdata", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Rows != len(want.Rows) || f.Width != 6 || f.DType != dtypes[name] {
+				t.Errorf("%d rows of %d %v", f.Rows, f.Width, f.DType)
+			}
+			var captions []weights.ClipCapCaption
+			for i, c := range want.Captions {
+				w := weights.ClipCapCaption{ID: int64(i), Caption: c.Caption, Row: c.Row, FileName: c.FileName}
+				if c.ID != nil {
+					w.ID = *c.ID
+				}
+				switch v := c.ImageID.(type) {
+				case string:
+					w.ImageID = ids[v]
+				case float64:
+					w.ImageID = int64(v)
+				}
+				captions = append(captions, w)
+			}
+			if diff := cmp.Diff(captions, f.Captions); diff != "" {
+				t.Error(diff)
+			}
+			for first := range want.Rows {
+				dst := make([]float32, 6*(len(want.Rows)-first))
+				if err := f.Read(first, dst); err != nil {
+					t.Fatal(err)
+				}
+				var rows []float32
+				for _, r := range want.Rows[first:] {
+					rows = append(rows, r...)
+				}
+				if diff := cmp.Diff(rows, dst); diff != "" {
+					t.Error(diff)
+				}
+			}
+			if err := f.Read(1, make([]float32, 6*len(want.Rows))); err == nil {
+				t.Error("rows behind the last are read")
+			}
+		})
+	}
+}
+
+func TestClipCapFeaturesRefused(t *testing.T) {
+	good, err := os.ReadFile("testdata/clipcap.pkl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(from, to string) []byte {
+		out := bytes.Replace(good, []byte(from), []byte(to), 1)
+		if bytes.Equal(out, good) {
+			t.Fatalf("no %q in the file", from)
+		}
+		return out
+	}
+	file := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, test := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"runs a command":             {file("clipcap-system.pkl"), "posix.system"},
+		"runs one in its storage":    {file("clipcap-nested.pkl"), "posix.system"},
+		"a torch.save file":          {file("zip.pt"), "zip file"},
+		"a legacy file":              {file("legacy.pt"), "not a dict"},
+		"text":                       {[]byte("hello"), "a text file"},
+		"empty":                      {nil, "empty"},
+		"cut":                        {good[:len(good)-20], "ends early"},
+		"cut in the features":        {good[:300], "ends early"},
+		"no captions":                {change("captions", "kaptions"), `no list "captions"`},
+		"no features":                {change("clip_embedding", "klip_embedding"), `no "clip_embedding"`},
+		"image id that is no number": {change("318556", "31855x"), `captions[0]: "image_id" is "31855x"`},
+		"row behind the last":        {bytes.Replace(good, []byte("K\x02u"), []byte("K\x03u"), 1), "captions[2] is of row 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x.pkl")
+			if err := os.WriteFile(path, test.data, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			_, err := weights.OpenClipCapFeatures(path)
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("want %q: %v", test.want, err)
+			}
+		})
+	}
+	if _, err := os.Stat("/tmp/cyclecap-was-here"); err == nil {
+		t.Error("a pickle was run")
+	}
+}
