@@ -8,6 +8,7 @@ import (
 
 	"cyclecap/data/coco"
 	"cyclecap/eval"
+	"cyclecap/eval/meteor"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
@@ -28,7 +29,7 @@ func evalCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true},
 			&cli.PathFlag{Name: "per-image", Usage: "`OUT.json` to write with every image's scores and tokens"},
 			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "`NAMES` of the metrics, with commas between them"},
-			&cli.PathFlag{Name: "meteor-data", Value: "work/meteor", Usage: "`DIR` of METEOR's data; `make meteor-data` gets it"},
+			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "`DIR` of METEOR's data; `make meteor-data` gets it"},
 			&cli.PathFlag{Name: "compare", Usage: "`OTHER.json`: results to test against these, by a paired bootstrap over the images"},
 			&cli.BoolFlag{Name: "partial", Usage: "score the images that have a result; it is an error otherwise if some have none", DisableDefaultText: true},
 		},
@@ -86,7 +87,11 @@ func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string
 
 // openMETEOR opens METEOR's data.
 func openMETEOR(dir string) (eval.Metric, error) {
-	return nil, fmt.Errorf("its data is not in %s: `make meteor-data` gets it", dir)
+	s, err := meteor.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return s.Metric(), nil
 }
 
 func evaluate(c *cli.Context) error {

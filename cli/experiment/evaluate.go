@@ -10,6 +10,7 @@ import (
 
 	"cyclecap/data/coco"
 	"cyclecap/eval"
+	"cyclecap/eval/meteor"
 	"cyclecap/eval/report"
 )
 
@@ -55,7 +56,15 @@ func (x *Experiment) meteor() (eval.Metric, string) {
 	if !slices.Contains(x.Config.Eval.Metrics, "meteor") {
 		return nil, "not asked for"
 	}
-	return nil, "its data is not there: make meteor-data gets it"
+	dir := x.Config.Eval.MeteorData
+	if dir == "" {
+		dir = meteor.DefaultDir()
+	}
+	s, err := meteor.Open(dir)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return s.Metric(), ""
 }
 
 // metrics are those that are asked for.

@@ -11,6 +11,7 @@
 package main
 
 import (
+	"cyclecap/eval/meteor"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -52,7 +53,7 @@ func run() error {
 	flag.StringVar(&s.python, "python", ".venv/bin/python", "Python with pycocoevalcap")
 	flag.StringVar(&s.cyclecap, "cyclecap", "bin/cyclecap", "the binary to compare")
 	flag.StringVar(&s.dir, "dir", "work/paritymetrics", "folder of the files of both")
-	flag.StringVar(&s.meteorData, "meteor-data", "work/meteor", "METEOR's data, if it is there")
+	flag.StringVar(&s.meteorData, "meteor-data", meteor.DefaultDir(), "METEOR's data, if it is there")
 	flag.Parse()
 	s.script = "testdata/reference/metrics.py"
 	if *pairs < 1 || *rounds < 1 || *images < 1 || flag.NArg() > 0 {
