@@ -2,8 +2,10 @@
 // the PTBTokenizer of Stanford CoreNLP 3.4.1 for every caption as a line,
 // lower-cases, and removes a list of punctuation marks.
 //
-// The rules were written down from the tokenizer's documented behaviour and
-// measured against it; eval/ptb/testdata holds strings with its output. At every
+// The rules and the lists of abbreviations were learnt from the tokenizer's
+// lexer specification (PTBLexer.flex, GPL; versions before and after 3.4.1),
+// are written here as a scanner by hand, and were corrected by running 3.4.1
+// itself; eval/ptb/testdata holds strings with its output. At every
 // place the rule that reaches furthest wins, counting what it wants to see
 // behind the token; of two, the one that comes first in (*scanner).next.
 //
