@@ -122,7 +122,7 @@ type builder struct {
 	words     map[string]uint32
 	names     []string
 	flags     []uint32
-	own       map[uint32][]uint32
+	own       map[string][]uint32 // synonym sets
 	bases     map[uint32][]string
 	phrases   map[string]uint32 // by the bytes of their words
 	phraseOf  [][]uint32
@@ -188,7 +188,7 @@ func lines(name string, r io.Reader, n int, do func(line int, texts []string) er
 
 func compile(s sources) (*builder, error) {
 	b := &builder{
-		words: map[string]uint32{}, own: map[uint32][]uint32{}, bases: map[uint32][]string{}, phrases: map[string]uint32{},
+		words: map[string]uint32{}, own: map[string][]uint32{}, bases: map[uint32][]string{}, phrases: map[string]uint32{},
 	}
 	err := errors.Join(
 		lines("function/english.words", s.functionWords, 1, func(_ int, t []string) error {
@@ -211,18 +211,18 @@ func compile(s sources) (*builder, error) {
 			return nil
 		}),
 		// A word, and the numbers of its sets. The words of a compound are
-		// joined by _, which no token has.
+		// joined by _, which no token has, but one may be the base of a word.
 		lines("synonym/english.synsets", s.synsets, 2, func(_ int, t []string) error {
-			if strings.Contains(t[0], "_") {
-				return nil
+			name := strings.Clone(t[0])
+			if !strings.Contains(name, "_") {
+				b.word(name)
 			}
-			id := b.word(t[0])
 			for _, field := range strings.Fields(t[1]) {
 				set, err := strconv.ParseUint(field, 10, 32)
 				if err != nil {
 					return err
 				}
-				b.own[id] = append(b.own[id], uint32(set))
+				b.own[name] = append(b.own[name], uint32(set))
 			}
 			return nil
 		}),
@@ -254,11 +254,11 @@ func (b *builder) arrays() [numArrays][]uint32 {
 	a[wordFlags] = b.flags
 	a[wordSlots] = table(len(b.names), func(i int) uint32 { return hashString(b.names[i]) })
 	var text []byte
-	for i, name := range b.names {
+	for _, name := range b.names {
 		a[wordAt] = append(a[wordAt], uint32(len(text)))
 		text = append(text, name...)
 		a[ownAt] = append(a[ownAt], uint32(len(a[sets])))
-		a[sets] = append(a[sets], unique(b.own[uint32(i)])...)
+		a[sets] = append(a[sets], unique(b.own[name])...)
 	}
 	a[wordAt] = append(a[wordAt], uint32(len(text)))
 	a[ownAt] = append(a[ownAt], uint32(len(a[sets])))
@@ -266,9 +266,7 @@ func (b *builder) arrays() [numArrays][]uint32 {
 		a[inflectAt] = append(a[inflectAt], uint32(len(a[sets])))
 		var all []uint32
 		for _, base := range b.bases[uint32(i)] {
-			if id, ok := b.words[base]; ok {
-				all = append(all, b.own[id]...)
-			}
+			all = append(all, b.own[base]...)
 		}
 		a[sets] = append(a[sets], unique(all)...)
 	}

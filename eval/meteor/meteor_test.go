@@ -34,8 +34,8 @@ func tinySources() sources {
 	return sources{
 		functionWords: strings.NewReader("a\nthe\non\n"),
 		prefixes:      strings.NewReader("# titles\nMr\nv\n\nNo #NUMERIC_ONLY#\n"),
-		synsets:       strings.NewReader("sofa\n00000001\ncouch\n00000001 00000002\nmouse\n00000003\nrodent\n00000003\nsea_horse\n00000009\n"),
-		exceptions:    strings.NewReader("mouse\nmice\n"),
+		synsets:       strings.NewReader("sofa\n00000001\ncouch\n00000001 00000002\nmouse\n00000003\nrodent\n00000003\nsea_horse\n00000009\nseaman\n00000009\n"),
+		exceptions:    strings.NewReader("mouse\nmice\nsea_horse\nhippos\n"),
 		paraphrases:   strings.NewReader("0.5\nin front of\nbefore\n0.4\nbefore\nin front of\n0.1\nthe big\nlarge\n"),
 	}
 }
@@ -129,6 +129,7 @@ func TestMatchers(t *testing.T) {
 		{"two orders", "dog the", "the dog", "2 2 1 1  1 1 1 1  0 0 0 0  0 0 0 0  0 0 0 0  2 2 2"},
 		{"synonym", "a couch", "a sofa", "2 2 1 1  0 0 1 1  0 0 0 0  1 1 0 0  0 0 0 0  1 2 2"},
 		{"synonym of an irregular plural", "a rodent", "a mice", "2 2 1 1  0 0 1 1  0 0 0 0  1 1 0 0  0 0 0 0  1 2 2"},
+		{"inflection of a compound", "a hippos", "a seaman", "2 2 1 1  0 0 1 1  0 0 0 0  1 1 0 0  0 0 0 0  1 2 2"},
 		{"phrases both ways", "large dog", "the big dog", "2 3 0 1  1 1 0 0  0 0 0 0  0 0 0 0  1 1 0 1  1 2 3"},
 		{"nothing", "cat", "sky", "1 1 0 0  0 0 0 0  0 0 0 0  0 0 0 0  0 0 0 0  0 0 0"},
 		{"empty", "", "", "0 0 0 0  0 0 0 0  0 0 0 0  0 0 0 0  0 0 0 0  0 0 0"},
