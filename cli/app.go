@@ -168,8 +168,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	app.Commands = []*cli.Command{
-		captionCommand(), featuresCommand(), tokenizeCommand(), inspectCommand(), convertCommand(),
-		worldCommand(), runCommand(), trainCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), helpCommand(),
+		worldCommand(), runCommand(), trainCommand(), captionCommand(), featuresCommand(), evalCommand(),
+		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {

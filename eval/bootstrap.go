@@ -54,16 +54,8 @@ type Difference struct {
 // same scores, against each other: a paired bootstrap (Koehn 2004), in which
 // both are resampled with the same draws. See Intervals.
 func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, error) {
-	if len(a.Images) != len(b.Images) {
-		return nil, fmt.Errorf("eval: cannot compare results of %d and of %d images", len(a.Images), len(b.Images))
-	}
-	for i := range a.Images {
-		if a.Images[i].ImageID != b.Images[i].ImageID {
-			return nil, fmt.Errorf("eval: cannot compare: image %d of one result is %d, of the other %d", i, a.Images[i].ImageID, b.Images[i].ImageID)
-		}
-	}
-	if !slices.Equal(a.Names, b.Names) {
-		return nil, fmt.Errorf("eval: cannot compare the scores %v with %v", a.Names, b.Names)
+	if err := alike(a, b); err != nil {
+		return nil, err
 	}
 	samples, err := sample(ctx, len(a.Images), seed, slices.Concat(a.scores, b.scores))
 	if err != nil {
@@ -91,6 +83,22 @@ func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, erro
 	return list, nil
 }
 
+// alike reports results that are not of the same images and scores.
+func alike(a, b *Result) error {
+	if len(a.Images) != len(b.Images) {
+		return fmt.Errorf("eval: cannot compare results of %d and of %d images", len(a.Images), len(b.Images))
+	}
+	for i := range a.Images {
+		if a.Images[i].ImageID != b.Images[i].ImageID {
+			return fmt.Errorf("eval: cannot compare: image %d of one result is %d, of the other %d", i, a.Images[i].ImageID, b.Images[i].ImageID)
+		}
+	}
+	if !slices.Equal(a.Names, b.Names) {
+		return fmt.Errorf("eval: cannot compare the scores %v with %v", a.Names, b.Names)
+	}
+	return nil
+}
+
 // sample gives the values of all scores in every resampled set.
 func sample(ctx context.Context, n int, seed uint64, scores []*Scores) ([][]float64, error) {
 	values := make([][]float64, resamples)
@@ -113,4 +121,43 @@ func interval(values []float64) Interval {
 	slices.Sort(values)
 	const out = resamples / 40
 	return Interval{values[out], values[len(values)-1-out]}
+}
+
+// Mean gives the result of several runs over the same images: each corpus score
+// is the mean of the runs', and is resampled for all of them with the same
+// draws. Images has no scores.
+func Mean(runs []*Result) (*Result, error) {
+	if len(runs) == 0 {
+		return nil, fmt.Errorf("eval: the mean of no results")
+	}
+	first := runs[0]
+	mean := &Result{Names: first.Names, Corpus: map[string]float64{}}
+	for i := range first.Images {
+		mean.Images = append(mean.Images, ImageScores{Tokenized: Tokenized{ImageID: first.Images[i].ImageID}})
+	}
+	scores := &Scores{Corpus: make([]float64, len(first.Names))}
+	for _, r := range runs {
+		if err := alike(first, r); err != nil {
+			return nil, err
+		}
+		for k, name := range first.Names {
+			mean.Corpus[name] += r.Corpus[name] / float64(len(runs))
+			scores.Corpus[k] = mean.Corpus[name]
+		}
+	}
+	scores.Resample = func(count []int32, total int) []float64 {
+		sums := make([]float64, len(first.Names))
+		for _, r := range runs {
+			k := 0
+			for _, s := range r.scores {
+				for _, v := range s.resample(count, total) {
+					sums[k] += v / float64(len(runs))
+					k++
+				}
+			}
+		}
+		return sums
+	}
+	mean.scores = []*Scores{scores}
+	return mean, nil
 }

@@ -276,9 +276,6 @@ type Caption struct {
 type Eval struct {
 	// Metrics lists what captions are scored by. METEOR needs meteor_data.
 	Metrics []string `toml:"metrics" default:"bleu,rouge,cider,meteor" choices:"bleu,rouge,cider,meteor" source:"Table 3"`
-	// Bootstrap is the number of samples of the photos that 95 % intervals come
-	// from; 0: no intervals.
-	Bootstrap int `toml:"bootstrap" default:"1000" range:"[0,1e6]"`
 	// Examples is the number of photos that the report shows, chosen by the seed.
 	Examples int `toml:"examples" default:"12" range:"[0,1000]" source:"Appendix A"`
 	// MeteorData is the folder of METEOR's data, as `make meteor-data` makes it.

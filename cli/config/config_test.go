@@ -55,7 +55,7 @@ weights = "g"
 		{"table in the wrong place", world + "[cyclegan]\nepochs = 1\nbatch = 2\n", nil,
 			`x.toml:2: cyclegan: there is no such table; did you mean train.cyclegan?`},
 		{"quoted key", world + "[eval]\n\"a.b\" = 1\n", nil,
-			`x.toml:3: eval."a.b": there is no such key; [eval] has metrics, bootstrap, examples, meteor_data`},
+			`x.toml:3: eval."a.b": there is no such key; [eval] has metrics, examples, meteor_data`},
 		{"empty key", world + "[gpt2]\n\"\" = 1\n", nil,
 			`x.toml:3: gpt2."": there is no such key; [gpt2] has weights`},
 

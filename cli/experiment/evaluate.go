@@ -27,7 +27,7 @@ type scoreTable struct {
 // evaluate scores all captions: over seeds, with intervals over photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Eval.Bootstrap, x.Config.Seed, missing}}
+	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing}}
 	for _, c := range captions {
 		s.inputs = append(s.inputs, c.seed, c.key)
 	}
@@ -82,7 +82,8 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 	refs := x.data.val.references()
 	t := &scoreTable{Bridges: map[string]map[string]report.Score{}}
 	options := eval.Options{Metrics: x.metrics(scorer)}
-	results := map[string][]*eval.Result{}
+	seed := uint64(x.Config.Seed)
+	results, mean := map[string][]*eval.Result{}, map[string]*eval.Result{}
 	bar := x.UI.Bar("scored", 0, len(x.bridges)*len(captions))
 	defer bar.Finish()
 	done := 0
@@ -109,10 +110,43 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 			}
 			of[name] = score
 		}
+		var err error
+		if mean[b.Name], err = eval.Mean(results[b.Name]); err != nil {
+			return nil, err
+		}
+		intervals, err := mean[b.Name].Intervals(ctx, seed)
+		if err != nil {
+			return nil, err
+		}
+		for name, i := range intervals {
+			score := of[name]
+			score.Interval = &report.Interval{Low: i.Low, High: i.High}
+			of[name] = score
+		}
 		if missing != "" {
 			of["METEOR"] = report.Score{Missing: missing}
 		}
 		t.Bridges[b.Name] = of
+	}
+	direct := mean["direct"]
+	if direct == nil {
+		return t, nil
+	}
+	for _, b := range x.bridges {
+		if b.Name == "direct" {
+			continue
+		}
+		differences, err := eval.Compare(ctx, mean[b.Name], direct, seed)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range differences {
+			if b.Name != "cyclegan" && d.Score != "CIDEr" {
+				continue // the paper's claim in full, the others in one line
+			}
+			t.Differences = append(t.Differences, report.Difference{A: b.Name, B: "direct", Metric: d.Score, Value: d.Difference,
+				Interval: &report.Interval{Low: d.Low, High: d.High}})
+		}
 	}
 	return t, nil
 }

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"unicode/utf8"
 )
 
 // A Dataset is a captions file, in the order of the file.
@@ -212,6 +213,10 @@ func readJSON(path string, v any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return fmt.Errorf("coco: %s is empty", path)
 	}
+	// Unmarshal would put U+FFFD for them.
+	if at := invalid(data); at >= 0 {
+		return fmt.Errorf("coco: %s: not UTF-8: byte 0x%02x", position(path, data, int64(at)), data[at])
+	}
 	// Unmarshal refuses anything after the value.
 	err = json.Unmarshal(data, v)
 	var syntax *json.SyntaxError
@@ -231,6 +236,21 @@ func readJSON(path string, v any) error {
 		return fmt.Errorf("coco: %s: %w", path, err)
 	}
 	return nil
+}
+
+// invalid gives the place of the first byte that is no UTF-8, -1 if there is none.
+func invalid(data []byte) int {
+	if utf8.Valid(data) {
+		return -1
+	}
+	at := 0
+	for {
+		r, size := utf8.DecodeRune(data[at:])
+		if r == utf8.RuneError && size == 1 {
+			return at
+		}
+		at += size
+	}
 }
 
 // position writes file:line:column, both from 1, for byte at of the file's data;

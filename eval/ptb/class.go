@@ -81,9 +81,7 @@ func init() {
 
 const softHyphen = '\u00AD'
 
-func isASCIIAlnum(c uint16) bool { return c&ascii != 0 || c&digit != 0 }
-
-// hyphen joins the parts of a compound.
+// isHyphen are the characters between the parts of a compound.
 func isHyphen(r rune) bool {
 	return r == '-' || r == '_' || r == '\u058A' || r == '\u2010' || r == '\u2011'
 }

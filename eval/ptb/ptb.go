@@ -70,6 +70,7 @@ type scanner struct {
 	address struct{ until, at int }   // e-mail: end of the stretch, its last @ that may be one
 	host    struct{ until, stop int } // host name: end of the stretch, end of its last .com
 	list    struct{ until int }       // end of a stretch of ASCII letters, digits, '.' and ','
+	www     struct{ until, stop int } // host name with www: end of the stretch, and no address behind stop in it
 	bracket struct{ until int }       // the next '>'
 }
 
@@ -112,7 +113,7 @@ func (s *scanner) reset(caption string) {
 		text = append([]rune(nil), text...) // not one huge buffer for ever
 	}
 	s.text, s.at, s.out, s.strip = text, 0, s.out[:0], false
-	s.address.until, s.host.until, s.list.until, s.bracket.until = 0, 0, 0, 0
+	s.address.until, s.host.until, s.list.until, s.www.until, s.bracket.until = 0, 0, 0, 0, 0
 }
 
 // form is how a token is written.
@@ -181,7 +182,7 @@ func (s *scanner) next() {
 	if k&ascii != 0 {
 		s.abbreviation(i)
 	}
-	if k&(letter|mark|digit) != 0 {
+	if k&(letter|mark|digit) != 0 || c == '&' {
 		s.fileName(i)
 	}
 	if k&(letter|digit) != 0 && k&(ascii|digit) == 0 {
@@ -216,16 +217,28 @@ func (s *scanner) spaces(i int) int {
 // is tells whether a lower-case ASCII word is at a place, in any case.
 func (s *scanner) is(i int, word string) bool {
 	for k := range len(word) {
-		r := s.text[i]
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		if r != rune(word[k]) {
+		if small(s.text[i]) != rune(word[k]) {
 			return false
 		}
 		i++
 	}
 	return true
+}
+
+// small gives the small letter of an ASCII letter, also of the few characters
+// whose small or capital letter is one.
+func small(r rune) rune {
+	switch {
+	case 'A' <= r && r <= 'Z':
+		return r + 'a' - 'A'
+	case r == '\u0130', r == '\u0131':
+		return 'i'
+	case r == '\u017F':
+		return 's'
+	case r == '\u212A':
+		return 'k'
+	}
+	return r
 }
 
 // apostrophe gives the length of an apostrophe at a place, 0 for none.
@@ -296,11 +309,9 @@ func lowerASCII(word []rune) string {
 		return ""
 	}
 	for i, r := range word {
+		r = small(r)
 		if r >= utf8.RuneSelf {
 			return ""
-		}
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
 		}
 		b[i] = byte(r)
 	}

@@ -375,7 +375,7 @@ func (s *scanner) urls(i int) {
 			}
 		}
 	}
-	if !s.is(i, "www.") {
+	if !s.is(i, "www.") || s.www.stop <= i && i < s.www.until {
 		return
 	}
 	in := func(r rune) bool { return class(r)&endURL != 0 || r == '-' }
@@ -405,6 +405,7 @@ func (s *scanner) urls(i int) {
 			best = max(best, tail)
 		}
 	}
+	s.www.until, s.www.stop = e, best
 	s.try(best, best, plain)
 }
 
@@ -629,8 +630,8 @@ func (s *scanner) quote(i int) {
 func (s *scanner) punctuation(i int) {
 	t := s.text
 	c := t[i]
-	run := i + 1
-	for t[run] == c {
+	run := i + 1 // the end of a run of the same mark, for those that make one token
+	for t[run] == c && (run < i+5 || strings.ContainsRune("-@#_*", c)) {
 		run++
 	}
 	if e := s.smiley(i); e > 0 && !s.isPlainAlnum(e) {
@@ -652,7 +653,7 @@ func (s *scanner) punctuation(i int) {
 	case '.':
 		// "..." and ". . ." are removed like "."; what matters is where they end
 		if run >= i+3 {
-			s.try(min(run, i+5), min(run, i+5), removed)
+			s.try(run, run, removed)
 		}
 		s.try(i+1, i+1, removed)
 		e, n := i, 0
@@ -1010,18 +1011,18 @@ func (s *scanner) lower(token []rune, k int) {
 				return true
 			case j < 0 || j >= len(token):
 				return false
-			case unicode.Is(unicode.Pd, token[j]), token[j] == '\'', token[j] == '.' && !number(j-1):
+			case unicode.Is(unicode.Pd, token[j]), token[j] == '_', token[j] == '\'', token[j] == '.' && !number(j-1):
 				return part(j-1) && part(j+1)
 			case token[j] == '.', token[j] == ',':
 				return number(j-1) && number(j+1)
 			}
-			return token[j] == '_' || unicode.Is(unicode.Cf, token[j])
+			return unicode.Is(unicode.Cf, token[j])
 		}
 		before, after := false, false
 		for j := k - 1; in(j) && !before; j-- {
 			before = cased(token[j])
 		}
-		for j := k + 1; in(j) && token[j] != '_' && !after; j++ {
+		for j := k + 1; in(j) && !after; j++ {
 			after = cased(token[j])
 		}
 		if before && !after {

@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"cyclecap/data/coco"
+	"cyclecap/eval"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/urfave/cli/v2"
+)
+
+// evalSeed draws the images of the bootstrap: the same files give the same
+// intervals.
+const evalSeed = 1
+
+func evalCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "eval",
+		Usage:     "score captions: BLEU, METEOR, ROUGE_L and CIDEr, with pycocoevalcap's numbers",
+		UsageText: "--annotations captions_val2014.json --results results.json [--compare OTHER.json]",
+		Flags: []cli.Flag{
+			&cli.PathFlag{Name: "annotations", Usage: "`COCO.json`: the captions to score against"},
+			&cli.PathFlag{Name: "results", Usage: "`RESULTS.json`: a list of image_id and caption"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true},
+			&cli.PathFlag{Name: "per-image", Usage: "`OUT.json` to write with every image's scores and tokens"},
+			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "`NAMES` of the metrics, with commas between them"},
+			&cli.PathFlag{Name: "meteor-data", Value: "work/meteor", Usage: "`DIR` of METEOR's data; `make meteor-data` gets it"},
+			&cli.PathFlag{Name: "compare", Usage: "`OTHER.json`: results to test against these, by a paired bootstrap over the images"},
+			&cli.BoolFlag{Name: "partial", Usage: "score the images that have a result; it is an error otherwise if some have none", DisableDefaultText: true},
+		},
+		Description: `The table has each score's 95 % interval: the images are drawn anew 1,000 times.
+CIDEr depends on the set that is scored, and its interval keeps the document
+frequency of the whole set. METEOR needs data that does not come with cyclecap;
+without it the other metrics are computed.
+
+--json prints {"corpus": {"BLEU-1": 0.5, …}, "images": n}, and "not_computed"
+with the reason where a metric could not be; --compare adds "compare", a list of
+score, a, b, difference (a - b), low, high and p. --per-image writes
+[{"image_id": 1, "scores": {…}, "tokens": {"candidate": "…", "references": ["…"]}}].
+
+Line ends inside of a caption are spaces here; they make pycocoevalcap lose step.
+
+EXAMPLES:
+   cyclecap eval --annotations captions_val2014.json --results results.json
+   cyclecap eval --annotations captions_val2014.json --results textualised.json --compare direct.json
+   cyclecap eval --annotations captions_val2014.json --results results.json --json | jq .corpus.CIDEr`,
+		Action: evaluate,
+	}
+}
+
+// metricsOf reads --metrics. A metric that cannot be computed is in the map,
+// with the reason.
+func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string, err error) {
+	missing = map[string]string{}
+	seen := map[string]bool{}
+	for name := range strings.SplitSeq(c.String("metrics"), ",") {
+		name = strings.ToUpper(strings.TrimSpace(name))
+		if seen[name] {
+			return nil, nil, usagef("--metrics names %s twice", name)
+		}
+		seen[name] = true
+		switch name {
+		case "BLEU":
+			metrics = append(metrics, eval.BLEU{})
+		case "ROUGE_L":
+			metrics = append(metrics, eval.ROUGE{})
+		case "CIDER":
+			metrics = append(metrics, eval.CIDEr{})
+		case "METEOR":
+			m, err := openMETEOR(c.Path("meteor-data"))
+			if err != nil {
+				missing["METEOR"] = err.Error()
+				continue
+			}
+			metrics = append(metrics, m)
+		default:
+			return nil, nil, usagef("--metrics: there is no %q; BLEU, METEOR, ROUGE_L and CIDEr are possible", name)
+		}
+	}
+	return metrics, missing, nil
+}
+
+// openMETEOR opens METEOR's data.
+func openMETEOR(dir string) (eval.Metric, error) {
+	return nil, fmt.Errorf("its data is not in %s: `make meteor-data` gets it", dir)
+}
+
+func evaluate(c *cli.Context) error {
+	switch {
+	case c.Args().Present():
+		return usagef("eval takes no arguments, not %q", c.Args().First())
+	case c.Path("annotations") == "" || c.Path("results") == "":
+		return usagef("eval needs --annotations and --results")
+	}
+	metrics, missing, err := metricsOf(c)
+	if err != nil {
+		return err
+	}
+	for name, why := range missing {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s is not computed: %s\n", name, why)
+	}
+	if len(metrics) == 0 {
+		return errReported // why was said for each
+	}
+	set, err := coco.Read(c.Path("annotations"))
+	if err != nil {
+		return err
+	}
+	result, err := evaluateFile(c, set, c.Path("results"), metrics)
+	if err != nil {
+		return err
+	}
+	var differences []eval.Difference
+	if other := c.Path("compare"); other != "" {
+		against, err := evaluateFile(c, set, other, metrics)
+		if err != nil {
+			return err
+		}
+		if differences, err = eval.Compare(c.Context, result, against, evalSeed); err != nil {
+			return err
+		}
+	}
+	if path := c.Path("per-image"); path != "" {
+		if err := write(func() error { return result.WriteImages(path) }); err != nil {
+			return err
+		}
+	}
+	if c.Bool("json") {
+		return evalJSON(c, result, missing, differences)
+	}
+	return evalTable(c, result, differences)
+}
+
+// evaluateFile scores a results file, by ascending image so that files whose
+// lists are in another order can be compared.
+func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric) (*eval.Result, error) {
+	results, err := coco.ReadResults(path)
+	if err != nil {
+		return nil, err
+	}
+	items, err := eval.Pair(set, results, c.Bool("partial"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if c.Path("compare") != "" {
+		slices.SortFunc(items, func(a, b eval.Item) int {
+			if a.ImageID < b.ImageID {
+				return -1
+			}
+			return 1 // ids are unique
+		})
+	}
+	return eval.Evaluate(c.Context, items, eval.Options{Metrics: metrics})
+}
+
+func evalJSON(c *cli.Context, r *eval.Result, missing map[string]string, differences []eval.Difference) error {
+	out := struct {
+		Corpus      map[string]float64 `json:"corpus"`
+		Images      int                `json:"images"`
+		NotComputed map[string]string  `json:"not_computed,omitempty"`
+		Compare     []eval.Difference  `json:"compare,omitempty"`
+	}{r.Corpus, len(r.Images), missing, differences}
+	enc := json.NewEncoder(c.App.Writer)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(out)
+}
+
+func evalTable(c *cli.Context, r *eval.Result, differences []eval.Difference) error {
+	t := table.NewWriter()
+	t.SetOutputMirror(c.App.Writer)
+	t.SetStyle(table.StyleLight)
+	t.SetTitle(fmt.Sprintf("%d images", len(r.Images)))
+	if differences != nil {
+		t.AppendHeader(table.Row{"score", "results", "compare", "difference", "95 % interval", "p"})
+		for _, d := range differences {
+			t.AppendRow(table.Row{d.Score, four(d.A), four(d.B), signed(d.Difference), signed(d.Low) + " … " + signed(d.High), fmt.Sprintf("%.3f", d.P)})
+		}
+		t.Render()
+		return nil
+	}
+	intervals, err := r.Intervals(c.Context, evalSeed)
+	if err != nil {
+		return err
+	}
+	t.AppendHeader(table.Row{"score", "value", "95 % interval"})
+	for _, name := range r.Names {
+		t.AppendRow(table.Row{name, four(r.Corpus[name]), four(intervals[name].Low) + " … " + four(intervals[name].High)})
+	}
+	t.Render()
+	return nil
+}
+
+func four(v float64) string   { return fmt.Sprintf("%.4f", v) }
+func signed(v float64) string { return fmt.Sprintf("%+.4f", v) }

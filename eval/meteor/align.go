@@ -1,0 +1,511 @@
+package meteor
+
+import (
+	"slices"
+
+	"github.com/blevesearch/snowballstem"
+	"github.com/blevesearch/snowballstem/english"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
+)
+
+// beam is how many partial alignments METEOR keeps.
+const beam = 40
+
+// lower is Java's toLowerCase: unlike strings.ToLower it knows the final sigma.
+func lower(line string) string {
+	for i := range len(line) {
+		if line[i] >= 0x80 {
+			return cases.Lower(language.Und).String(line)
+		}
+		if 'A' <= line[i] && line[i] <= 'Z' {
+			return cases.Lower(language.Und).String(line)
+		}
+	}
+	return line
+}
+
+// A word as the matchers see it.
+type word struct {
+	root     int32
+	place    uint32 // in the index, or none
+	sets     []uint32
+	function bool
+}
+
+// A line is a caption or a reference in an alignment.
+type line struct {
+	words   []int32    // places in aligner.known
+	phrases []occurred // by start, then length
+	// The phrases by their place in the index: a hash table of the last
+	// occurrence+1, from which next leads to those before it... kept in order.
+	slots []int32
+	next  []int32
+}
+
+// An occurred phrase is one of the index in a line.
+type occurred struct {
+	phrase        uint32
+	start, length int32
+}
+
+// A match aligns words of the reference from start with words of the candidate
+// from candidateStart.
+type match struct {
+	start, length                   int32
+	candidateStart, candidateLength int32
+	matcher                         int32
+}
+
+// An aligner aligns one pair of lines at a time. It keeps what it learned about
+// words.
+type aligner struct {
+	index                *index
+	ids                  map[string]int32
+	known                []word
+	stems                map[string]int32
+	env                  *snowballstem.Env
+	candidate, reference line
+
+	matches  []match // by start
+	unsorted []match
+	at       []int32 // matches of word i of the reference are matches[at[i]:at[i+1]]
+	count1   []int32 // how many matches cover a word of the candidate,
+	count2   []int32 // and of the reference
+	fixed    []int32 // the match of a word that can't be otherwise, or -1
+}
+
+func newAligner(x *index) *aligner {
+	return &aligner{index: x, ids: map[string]int32{}, stems: map[string]int32{}, env: snowballstem.NewEnv("")}
+}
+
+// reset forgets words when there are many.
+func (a *aligner) reset() {
+	if len(a.known) > 1<<15 {
+		clear(a.ids)
+		clear(a.stems)
+		a.known = a.known[:0]
+	}
+}
+
+func (a *aligner) learn(text string) int32 {
+	if id, ok := a.ids[text]; ok {
+		return id
+	}
+	x := a.index
+	w := word{place: x.word(text)}
+	a.env.SetCurrent(text)
+	english.Stem(a.env)
+	root := a.env.Current()
+	s, ok := a.stems[root]
+	if !ok {
+		s = int32(len(a.stems))
+		a.stems[root] = s
+	}
+	w.root = s
+	irregular := false
+	if w.place != none {
+		flags := x.flags(w.place)
+		w.function = flags&flagFunction != 0
+		irregular = flags&flagIrregular != 0
+		w.sets = part(x.arrays[ownAt], x.arrays[sets], w.place)
+	}
+	var more []uint32
+	if irregular {
+		more = part(x.arrays[inflectAt], x.arrays[sets], w.place)
+	} else {
+		for _, base := range bases(text) {
+			if place := x.word(base); place != none {
+				if more = part(x.arrays[ownAt], x.arrays[sets], place); len(more) > 0 {
+					break
+				}
+			}
+		}
+	}
+	if len(more) > 0 {
+		w.sets = append(slices.Clone(w.sets), more...)
+		slices.Sort(w.sets)
+	}
+	id := int32(len(a.known))
+	a.known = append(a.known, w)
+	a.ids[text] = id
+	return id
+}
+
+// endings are WordNet's rules of regular inflection, in the order in which they
+// are tried.
+var endings = []struct{ from, to string }{
+	{"s", ""}, {"ses", "s"}, {"xes", "x"}, {"zes", "z"}, {"ches", "ch"}, {"shes", "sh"}, {"men", "man"}, {"ies", "y"},
+	{"es", "e"}, {"es", ""}, {"ed", "e"}, {"ed", ""}, {"ing", "e"}, {"ing", ""}, {"er", ""}, {"est", ""}, {"er", "e"}, {"est", "e"},
+}
+
+// bases are the words that a regularly inflected word may come from. A word of
+// two letters isn't inflected, nor is one in -ss.
+func bases(text string) []string {
+	if len(text) <= 2 || text[len(text)-2:] == "ss" {
+		return nil
+	}
+	var out []string
+	for _, rule := range endings {
+		if root, ok := cutSuffix(text, rule.from); ok && root+rule.to != "" {
+			out = append(out, root+rule.to)
+		}
+	}
+	return out
+}
+
+func cutSuffix(s, suffix string) (string, bool) {
+	if len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix {
+		return s[:len(s)-len(suffix)], true
+	}
+	return s, false
+}
+
+func (l *line) set(a *aligner, words []string) {
+	l.words = l.words[:0]
+	for _, text := range words {
+		l.words = append(l.words, a.learn(text))
+	}
+	l.phrases = l.phrases[:0]
+	var places [16]uint32
+	longest := min(a.index.maxPhrase, len(places))
+	for i := range l.words {
+		hash := uint32(0)
+		for n := 0; n < longest && i+n < len(l.words); n++ {
+			place := a.known[l.words[i+n]].place
+			if place == none {
+				break
+			}
+			places[n] = place
+			hash = hashWord(hash, place)
+			if phrase := a.index.phrase(places[:n+1], hash); phrase != none {
+				l.phrases = append(l.phrases, occurred{phrase, int32(i), int32(n + 1)})
+			}
+		}
+	}
+	size := 4
+	for size < 4*len(l.phrases) {
+		size *= 2
+	}
+	l.slots = resize(l.slots, size)
+	l.next = resize(l.next, len(l.phrases))
+	// From the end, so that the chain of a phrase goes from left to right.
+	for i := len(l.phrases) - 1; i >= 0; i-- {
+		at := l.slot(l.phrases[i].phrase)
+		l.next[i] = l.slots[at]
+		l.slots[at] = int32(i) + 1
+	}
+}
+
+func (l *line) slot(phrase uint32) uint32 {
+	mask := uint32(len(l.slots) - 1)
+	at := (phrase * 0x9e3779b9 >> 7) & mask
+	for l.slots[at] != 0 && l.phrases[l.slots[at]-1].phrase != phrase {
+		at = (at + 1) & mask
+	}
+	return at
+}
+
+// resize gives a slice of n zeros.
+func resize[T any](s []T, n int) []T {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
+}
+
+func overlap(a, b []uint32) bool {
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		switch {
+		case a[i] < b[j]:
+			i++
+		case a[i] > b[j]:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// match finds all matches. Those of a word of the reference are in the order of
+// the matchers, and then from left to right; paraphrases of phrases of the
+// reference come before phrases of the candidate that it paraphrases. The order
+// decides between alignments that are otherwise equal.
+func (a *aligner) match() {
+	out := a.unsorted[:0]
+	candidate, reference := a.candidate.words, a.reference.words
+	for matcher := int32(exact); matcher <= synonym; matcher++ {
+		for j, r := range reference {
+			for i, c := range candidate {
+				ok := false
+				switch {
+				case r == c:
+					ok = matcher == exact
+				case matcher == stem:
+					ok = a.known[r].root == a.known[c].root
+				case matcher == synonym:
+					ok = overlap(a.known[r].sets, a.known[c].sets)
+				}
+				if ok {
+					out = append(out, match{int32(j), 1, int32(i), 1, matcher})
+				}
+			}
+		}
+	}
+	x := a.index
+	for _, from := range a.reference.phrases {
+		for _, target := range part(x.arrays[targetAt], x.arrays[targets], from.phrase) {
+			for o := a.candidate.slots[a.candidate.slot(target)]; o != 0; o = a.candidate.next[o-1] {
+				to := a.candidate.phrases[o-1]
+				out = append(out, match{from.start, from.length, to.start, to.length, paraphrase})
+			}
+		}
+	}
+	for _, from := range a.candidate.phrases {
+		for _, target := range part(x.arrays[targetAt], x.arrays[targets], from.phrase) {
+			for o := a.reference.slots[a.reference.slot(target)]; o != 0; o = a.reference.next[o-1] {
+				to := a.reference.phrases[o-1]
+				out = append(out, match{to.start, to.length, from.start, from.length, paraphrase})
+			}
+		}
+	}
+	a.unsorted = out
+
+	a.at = resize(a.at, len(reference)+2)
+	a.count1 = resize(a.count1, len(candidate))
+	a.count2 = resize(a.count2, len(reference))
+	for _, m := range out {
+		a.at[m.start+2]++
+		for i := range m.candidateLength {
+			a.count1[m.candidateStart+i]++
+		}
+		for i := range m.length {
+			a.count2[m.start+i]++
+		}
+	}
+	for i := 2; i < len(a.at); i++ {
+		a.at[i] += a.at[i-1]
+	}
+	a.matches = resize(a.matches, len(out))
+	for _, m := range out {
+		a.matches[a.at[m.start+1]] = m
+		a.at[m.start+1]++
+	}
+	// A match whose words have no other is taken beforehand.
+	a.fixed = resize(a.fixed, len(reference))
+	for j := range a.fixed {
+		a.fixed[j] = -1
+	}
+	for k, m := range a.matches {
+		if a.alone(m) {
+			a.fixed[m.start] = int32(k)
+		}
+	}
+}
+
+func (a *aligner) alone(m match) bool {
+	for i := range m.candidateLength {
+		if a.count1[m.candidateStart+i] != 1 {
+			return false
+		}
+	}
+	for i := range m.length {
+		if a.count2[m.start+i] != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// A path is a partial alignment: what is decided for the words of the reference
+// before next.
+type path struct {
+	next    int32 // the first undecided word
+	last    int32 // the end of the last match in the candidate, -1 behind a gap
+	total   int32 // weighted words, rounded down match by match
+	chunks  int32
+	skew    int32 // how far matches are from their place
+	used    bits  // words of the candidate
+	choices *choice
+}
+
+// A choice is a match on a path, and those before it.
+type choice struct {
+	match  int32
+	before *choice
+}
+
+// bits is a set of words.
+type bits []uint64
+
+func (b bits) has(from, n int32) bool {
+	for i := from; i < from+n; i++ {
+		if b[i>>6]&(1<<(i&63)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (b bits) with(from, n int32) bits {
+	b = slices.Clone(b)
+	for i := from; i < from+n; i++ {
+		b[i>>6] |= 1 << (i & 63)
+	}
+	return b
+}
+
+// take adds a match to a path.
+func (p *path) take(m match, k int32) {
+	if p.last != -1 && p.last != m.candidateStart {
+		p.chunks++
+	}
+	p.last = m.candidateStart + m.candidateLength
+	// The search has weights of its own: 1 for exact matches, 1/2 for others.
+	if m.matcher == exact {
+		p.total += m.length + m.candidateLength
+	} else {
+		p.total += m.length/2 + m.candidateLength/2
+	}
+	p.next = m.start + m.length
+	p.choices = &choice{k, p.choices}
+}
+
+func (p *path) gap() {
+	if p.last != -1 {
+		p.chunks++
+		p.last = -1
+	}
+}
+
+// better orders paths; equal ones keep their order.
+func better(p, q *path) bool {
+	switch {
+	case p.total != q.total:
+		return p.total > q.total
+	case p.chunks != q.chunks:
+		return p.chunks < q.chunks
+	}
+	return p.skew < q.skew
+}
+
+// A queue keeps the best paths in order.
+type queue struct {
+	paths []path
+}
+
+// insert gives the place of p among the best, or -1.
+func (q *queue) insert(p path) int {
+	n := len(q.paths)
+	if n == beam && !better(&p, &q.paths[n-1]) {
+		return -1
+	}
+	at := n
+	for at > 0 && better(&p, &q.paths[at-1]) {
+		at--
+	}
+	if n == beam {
+		n--
+		q.paths = q.paths[:n]
+	}
+	q.paths = slices.Insert(q.paths, at, p)
+	return at
+}
+
+// align finds the best alignment of the two lines by a search from left to
+// right over the reference, and counts it.
+func (a *aligner) align() Stats {
+	a.match()
+	used := make(bits, (len(a.candidate.words)+63)/64)
+	for _, k := range a.fixed {
+		if k >= 0 {
+			m := a.matches[k]
+			used = used.with(m.candidateStart, m.candidateLength)
+		}
+	}
+	now, then := &queue{make([]path, 0, beam+1)}, &queue{make([]path, 0, beam+1)}
+	now.paths = append(now.paths, path{last: -1, used: used})
+	for j := range int32(len(a.reference.words)) {
+		then.paths = then.paths[:0]
+		for _, p := range now.paths {
+			if p.next > j {
+				then.insert(p)
+				continue
+			}
+			if k := a.fixed[j]; k >= 0 {
+				m := a.matches[k]
+				p.take(m, k)
+				p.skew += abs(m.start - m.candidateStart)
+				then.insert(p)
+				continue
+			}
+			for k := a.at[j]; k < a.at[j+1]; k++ {
+				m := a.matches[k]
+				if p.used.has(m.candidateStart, m.candidateLength) {
+					continue
+				}
+				q := p
+				q.take(m, k)
+				if at := then.insert(q); at >= 0 {
+					then.paths[at].used = p.used.with(m.candidateStart, m.candidateLength)
+				}
+				// The reference adds the distance of a match to the paths
+				// that go on without it.
+				p.skew += abs(m.start - m.candidateStart)
+			}
+			p.gap()
+			p.next = j + 1
+			then.insert(p)
+		}
+		now, then = then, now
+	}
+	then.paths = then.paths[:0]
+	for _, p := range now.paths {
+		p.gap()
+		then.insert(p)
+	}
+	return a.stats(then.paths[0])
+}
+
+func abs(v int32) int32 {
+	if v < 0 {
+		return -v
+	}
+	return v
+}
+
+func (a *aligner) stats(p path) Stats {
+	candidate, reference := a.candidate.words, a.reference.words
+	s := Stats{CandidateLength: len(candidate), ReferenceLength: len(reference), Chunks: int(p.chunks)}
+	for _, w := range candidate {
+		if a.known[w].function {
+			s.CandidateFunction++
+		}
+	}
+	for _, w := range reference {
+		if a.known[w].function {
+			s.ReferenceFunction++
+		}
+	}
+	for c := p.choices; c != nil; c = c.before {
+		m := a.matches[c.match]
+		s.CandidateMatches += int(m.candidateLength)
+		s.ReferenceMatches += int(m.length)
+		counts := &s.Matched[m.matcher]
+		for _, w := range candidate[m.candidateStart:][:m.candidateLength] {
+			if a.known[w].function {
+				counts.CandidateFunction++
+			} else {
+				counts.CandidateContent++
+			}
+		}
+		for _, w := range reference[m.start:][:m.length] {
+			if a.known[w].function {
+				counts.ReferenceFunction++
+			} else {
+				counts.ReferenceContent++
+			}
+		}
+	}
+	return s
+}

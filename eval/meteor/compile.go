@@ -1,0 +1,367 @@
+package meteor
+
+import (
+	"archive/zip"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// sources are the files that an index is made of, as pycocoevalcap has them.
+type sources struct {
+	functionWords, prefixes, synsets, exceptions io.Reader
+	paraphrases                                  io.Reader
+}
+
+// Compile makes the index that Open wants, in outDir. src is the folder of the
+// Python package pycocoevalcap 1.2, or its wheel (a .whl file). progress, which
+// may be nil, is told how many of the bytes of the paraphrase table are read.
+// The index appears whole or not at all; an older one stays on failure.
+func Compile(ctx context.Context, src, outDir string, progress func(done, total int64)) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("meteor: compile %s: %w", src, err)
+		}
+	}()
+	var files fs.FS
+	if info, err := os.Stat(src); err != nil {
+		return err
+	} else if info.IsDir() {
+		files = os.DirFS(src)
+	} else {
+		wheel, err := zip.OpenReader(src)
+		if err != nil {
+			return err
+		}
+		defer wheel.Close()
+		files = wheel
+	}
+	if _, err := fs.Stat(files, "meteor"); err != nil {
+		if files, err = fs.Sub(files, "pycocoevalcap"); err != nil {
+			return err
+		}
+	}
+	data, err := fs.ReadFile(files, "meteor/meteor-1.5.jar")
+	if err != nil {
+		return err
+	}
+	jar, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return fmt.Errorf("meteor/meteor-1.5.jar: %w", err)
+	}
+	var s sources
+	for _, entry := range []struct {
+		name string
+		to   *io.Reader
+	}{
+		{"function/english.words", &s.functionWords},
+		{"nonbreaking/english.prefixes", &s.prefixes},
+		{"synonym/english.synsets", &s.synsets},
+		{"synonym/english.exceptions", &s.exceptions},
+	} {
+		data, err := fs.ReadFile(jar, entry.name)
+		if err != nil {
+			return fmt.Errorf("meteor/meteor-1.5.jar: %w", err)
+		}
+		*entry.to = bytes.NewReader(data)
+	}
+	table, err := files.Open("meteor/data/paraphrase-en.gz")
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	info, err := table.Stat()
+	if err != nil {
+		return err
+	}
+	unzipped, err := gzip.NewReader(&watched{table, ctx, progress, 0, info.Size()})
+	if err != nil {
+		return fmt.Errorf("meteor/data/paraphrase-en.gz: %w", err)
+	}
+	s.paraphrases = unzipped
+	x, err := compile(s)
+	if err != nil {
+		return err
+	}
+	return writeIndex(x, outDir)
+}
+
+// watched reports how far a file is read, and stops when it is told to.
+type watched struct {
+	io.Reader
+	ctx         context.Context
+	progress    func(done, total int64)
+	done, total int64
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := w.Reader.Read(b)
+	w.done += int64(n)
+	if w.progress != nil {
+		w.progress(w.done, w.total)
+	}
+	return n, err
+}
+
+// A builder collects words and phrases.
+type builder struct {
+	words     map[string]uint32
+	names     []string
+	flags     []uint32
+	own       map[uint32][]uint32
+	bases     map[uint32][]string
+	phrases   map[string]uint32 // by the bytes of their words
+	phraseOf  [][]uint32
+	targetsOf [][]uint32
+	maxPhrase int
+}
+
+func (b *builder) word(s string) uint32 {
+	if id, ok := b.words[s]; ok {
+		return id
+	}
+	id := uint32(len(b.names))
+	s = strings.Clone(s)
+	b.words[s] = id
+	b.names = append(b.names, s)
+	b.flags = append(b.flags, 0)
+	return id
+}
+
+func (b *builder) phrase(s string) uint32 {
+	fields := strings.Fields(s)
+	ids := make([]uint32, len(fields))
+	key := make([]byte, 0, 4*7)
+	for i, f := range fields {
+		ids[i] = b.word(f)
+		key = binary.LittleEndian.AppendUint32(key, ids[i])
+	}
+	if id, ok := b.phrases[string(key)]; ok {
+		return id
+	}
+	id := uint32(len(b.phraseOf))
+	b.phrases[string(key)] = id
+	b.phraseOf = append(b.phraseOf, ids)
+	b.targetsOf = append(b.targetsOf, nil)
+	b.maxPhrase = max(b.maxPhrase, len(ids))
+	return id
+}
+
+// lines calls do with every n lines of r.
+func lines(name string, r io.Reader, n int, do func(line int, texts []string) error) error {
+	scan := bufio.NewScanner(r)
+	scan.Buffer(make([]byte, 1<<16), 1<<20)
+	texts := make([]string, 0, n)
+	line := 0
+	for scan.Scan() {
+		line++
+		texts = append(texts, scan.Text())
+		if len(texts) == n {
+			if err := do(line-n+1, texts); err != nil {
+				return fmt.Errorf("%s:%d: %w", name, line-n+1, err)
+			}
+			texts = texts[:0]
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return fmt.Errorf("%s:%d: %w", name, line+1, err)
+	}
+	if len(texts) > 0 && strings.Join(texts, "") != "" {
+		return fmt.Errorf("%s: %d lines, which isn't a multiple of %d: it is cut off", name, line, n)
+	}
+	return nil
+}
+
+func compile(s sources) (*builder, error) {
+	b := &builder{
+		words: map[string]uint32{}, own: map[uint32][]uint32{}, bases: map[uint32][]string{}, phrases: map[string]uint32{},
+	}
+	err := errors.Join(
+		lines("function/english.words", s.functionWords, 1, func(_ int, t []string) error {
+			if word := strings.TrimSpace(t[0]); word != "" {
+				b.flags[b.word(word)] |= flagFunction
+			}
+			return nil
+		}),
+		// One abbreviation a line; what begins with # is a comment, and a mark
+		// behind the word says that it counts before numbers only.
+		lines("nonbreaking/english.prefixes", s.prefixes, 1, func(_ int, t []string) error {
+			fields := strings.Fields(t[0])
+			switch {
+			case len(fields) == 0 || strings.HasPrefix(fields[0], "#"):
+			case len(fields) > 1:
+				b.flags[b.word(fields[0])] |= flagNumberPrefix
+			default:
+				b.flags[b.word(fields[0])] |= flagPrefix
+			}
+			return nil
+		}),
+		// A word, and the numbers of its sets. The words of a compound are
+		// joined by _, which no token has.
+		lines("synonym/english.synsets", s.synsets, 2, func(_ int, t []string) error {
+			if strings.Contains(t[0], "_") {
+				return nil
+			}
+			id := b.word(t[0])
+			for _, field := range strings.Fields(t[1]) {
+				set, err := strconv.ParseUint(field, 10, 32)
+				if err != nil {
+					return err
+				}
+				b.own[id] = append(b.own[id], uint32(set))
+			}
+			return nil
+		}),
+		// A word, and its irregular inflections.
+		lines("synonym/english.exceptions", s.exceptions, 2, func(_ int, t []string) error {
+			for _, form := range strings.Fields(t[1]) {
+				id := b.word(form)
+				b.flags[id] |= flagIrregular
+				b.bases[id] = append(b.bases[id], t[0])
+			}
+			return nil
+		}),
+		// A probability, which nothing uses, a phrase and a paraphrase of it.
+		lines("paraphrase-en.gz", s.paraphrases, 3, func(_ int, t []string) error {
+			if _, err := strconv.ParseFloat(t[0], 64); err != nil {
+				return err
+			}
+			from, to := b.phrase(t[1]), b.phrase(t[2])
+			b.targetsOf[from] = append(b.targetsOf[from], to)
+			return nil
+		}),
+	)
+	return b, err
+}
+
+// arrays lays the index out.
+func (b *builder) arrays() [numArrays][]uint32 {
+	var a [numArrays][]uint32
+	a[wordFlags] = b.flags
+	a[wordSlots] = table(len(b.names), func(i int) uint32 { return hashString(b.names[i]) })
+	var text []byte
+	for i, name := range b.names {
+		a[wordAt] = append(a[wordAt], uint32(len(text)))
+		text = append(text, name...)
+		a[ownAt] = append(a[ownAt], uint32(len(a[sets])))
+		a[sets] = append(a[sets], unique(b.own[uint32(i)])...)
+	}
+	a[wordAt] = append(a[wordAt], uint32(len(text)))
+	a[ownAt] = append(a[ownAt], uint32(len(a[sets])))
+	for i := range b.names {
+		a[inflectAt] = append(a[inflectAt], uint32(len(a[sets])))
+		var all []uint32
+		for _, base := range b.bases[uint32(i)] {
+			if id, ok := b.words[base]; ok {
+				all = append(all, b.own[id]...)
+			}
+		}
+		a[sets] = append(a[sets], unique(all)...)
+	}
+	a[inflectAt] = append(a[inflectAt], uint32(len(a[sets])))
+	for len(text)%4 != 0 {
+		text = append(text, 0)
+	}
+	for i := 0; i < len(text); i += 4 {
+		a[letters] = append(a[letters], binary.NativeEndian.Uint32(text[i:]))
+	}
+	a[phraseSlots] = table(len(b.phraseOf), func(i int) uint32 {
+		h := uint32(0)
+		for _, word := range b.phraseOf[i] {
+			h = hashWord(h, word)
+		}
+		return h
+	})
+	for i := range b.phraseOf {
+		a[phraseAt] = append(a[phraseAt], uint32(len(a[phraseWords])))
+		a[phraseWords] = append(a[phraseWords], b.phraseOf[i]...)
+		a[targetAt] = append(a[targetAt], uint32(len(a[targets])))
+		a[targets] = append(a[targets], b.targetsOf[i]...)
+	}
+	a[phraseAt] = append(a[phraseAt], uint32(len(a[phraseWords])))
+	a[targetAt] = append(a[targetAt], uint32(len(a[targets])))
+	return a
+}
+
+// table is a hash table with linear probing, at most half full.
+func table(n int, hash func(i int) uint32) []uint32 {
+	size := 2
+	for size < 2*n {
+		size *= 2
+	}
+	slots := make([]uint32, size)
+	for i := range n {
+		at := hash(i) & uint32(size-1)
+		for slots[at] != 0 {
+			at = (at + 1) & uint32(size-1)
+		}
+		slots[at] = uint32(i) + 1
+	}
+	return slots
+}
+
+func unique(list []uint32) []uint32 {
+	list = append([]uint32(nil), list...)
+	sort.Slice(list, func(i, j int) bool { return list[i] < list[j] })
+	out := list[:0]
+	for i, v := range list {
+		if i == 0 || v != list[i-1] {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// bytes is the whole file.
+func (b *builder) bytes() []byte {
+	arrays := b.arrays()
+	var lengths [numArrays]int
+	for i := range arrays {
+		lengths[i] = len(arrays[i])
+	}
+	out := header(lengths, b.maxPhrase)
+	for _, array := range arrays {
+		for _, v := range array {
+			out = binary.NativeEndian.AppendUint32(out, v)
+		}
+		if len(array)%2 == 1 {
+			out = append(out, 0, 0, 0, 0)
+		}
+	}
+	return out
+}
+
+func writeIndex(b *builder, dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, indexName+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(b.bytes())
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, indexName))
+}

@@ -1,0 +1,229 @@
+package meteor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"unsafe"
+
+	"github.com/edsrzf/mmap-go"
+)
+
+// The index is one file: a header, then arrays of little-endian uint32, each
+// padded to 8 bytes. A word and a phrase are their places in the arrays; a
+// phrase is a list of words. List i of a pair of arrays, starts and list, is
+// list[starts[i]:starts[i+1]].
+const (
+	indexName    = "meteor-en.index"
+	indexMagic   = "cyclecap METEOR\n"
+	indexVersion = 1
+)
+
+// The arrays, in the order of the file.
+const (
+	wordSlots   = iota // hash table of words: place+1, 0 where empty
+	wordAt             // starts of the letters of words
+	letters            // four bytes each
+	wordFlags          // flag...
+	ownAt              // starts of the synonym sets of words,
+	inflectAt          // and of those of their base forms if they are irregular
+	sets               // both lists
+	phraseSlots        // hash table of phrases: place+1, 0 where empty
+	phraseAt           // starts of the words of phrases
+	phraseWords        // their list
+	targetAt           // starts of the paraphrases of phrases
+	targets            // their list, in the order of the table
+	numArrays
+)
+
+const (
+	flagFunction     = 1 << iota // a function word
+	flagIrregular                // has a list in inflectAt, and no rule applies
+	flagPrefix                   // keeps a period
+	flagNumberPrefix             // keeps a period before a number
+)
+
+// headerSize counts the magic, the version, the length of the longest phrase,
+// the lengths of the arrays, and a checksum of all that.
+const headerSize = 16 + 8 + 8*numArrays + 8
+
+var errForeign = errors.New("it isn't an index of this version, or it is damaged")
+
+type index struct {
+	file      mmap.MMap
+	arrays    [numArrays][]uint32
+	letters   []byte
+	maxPhrase int
+}
+
+// header makes the header for arrays of the given lengths.
+func header(lengths [numArrays]int, maxPhrase int) []byte {
+	b := make([]byte, 0, headerSize)
+	b = append(b, indexMagic...)
+	b = binary.LittleEndian.AppendUint32(b, indexVersion)
+	b = binary.LittleEndian.AppendUint32(b, uint32(maxPhrase))
+	for _, n := range lengths {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
+	return binary.LittleEndian.AppendUint64(b, uint64(crc32.ChecksumIEEE(b)))
+}
+
+// padded is the size in bytes of an array.
+func padded(n int) int64 { return (int64(n)*4 + 7) &^ 7 }
+
+// openIndex maps dir's index and checks its header, its size and the sizes of
+// its arrays. What the arrays hold is checked as it is read.
+func openIndex(dir string) (*index, error) {
+	path := filepath.Join(dir, indexName)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("meteor: no METEOR data in %s: get it with `make meteor-data`: %w", dir, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("meteor: %w", err)
+	}
+	defer f.Close()
+	damaged := func(err error) error {
+		return fmt.Errorf("meteor: %s: %w; delete it and get it anew with `make meteor-data`", path, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("meteor: %w", err)
+	}
+	if info.Size() < headerSize {
+		return nil, damaged(fmt.Errorf("%d bytes: %w", info.Size(), errForeign))
+	}
+	m, err := mmap.Map(f, mmap.RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("meteor: map %s: %w", path, err)
+	}
+	x, err := newIndex(m)
+	if err != nil {
+		return nil, errors.Join(damaged(err), m.Unmap())
+	}
+	x.file = m
+	return x, nil
+}
+
+// newIndex reads an index in memory that begins at a multiple of 8.
+func newIndex(m []byte) (*index, error) {
+	x := &index{}
+	if len(m) < headerSize || string(m[:16]) != indexMagic || binary.LittleEndian.Uint32(m[16:]) != indexVersion ||
+		binary.LittleEndian.Uint64(m[headerSize-8:]) != uint64(crc32.ChecksumIEEE(m[:headerSize-8])) {
+		return nil, errForeign
+	}
+	x.maxPhrase = int(binary.LittleEndian.Uint32(m[20:]))
+	at := int64(headerSize)
+	for i := range x.arrays {
+		n := binary.LittleEndian.Uint64(m[24+8*i:])
+		if n > 1<<32 || at+padded(int(n)) > int64(len(m)) {
+			return nil, fmt.Errorf("it is cut off at %d bytes", len(m))
+		}
+		if n > 0 {
+			x.arrays[i] = unsafe.Slice((*uint32)(unsafe.Pointer(&m[at])), n)
+		}
+		at += padded(int(n))
+	}
+	if at != int64(len(m)) {
+		return nil, fmt.Errorf("%d bytes where %d are wanted", len(m), at)
+	}
+	a := &x.arrays
+	words, phrases := len(a[wordFlags]), len(a[phraseAt])-1
+	power := func(n int) bool { return n > 0 && n&(n-1) == 0 }
+	if len(a[wordAt]) != words+1 || len(a[ownAt]) != words+1 || len(a[inflectAt]) != words+1 || phrases < 0 ||
+		len(a[targetAt]) != phrases+1 || !power(len(a[wordSlots])) || !power(len(a[phraseSlots])) ||
+		len(a[wordSlots]) <= words || len(a[phraseSlots]) <= phrases {
+		return nil, errForeign
+	}
+	if n := len(a[letters]); n > 0 {
+		x.letters = unsafe.Slice((*byte)(unsafe.Pointer(&a[letters][0])), 4*n)
+	}
+	return x, nil
+}
+
+func (x *index) close() error {
+	if x.file == nil {
+		return nil
+	}
+	return x.file.Unmap()
+}
+
+// part is list i of a pair of arrays, empty where the file is damaged.
+func part[T any](starts []uint32, list []T, i uint32) []T {
+	if int64(i)+1 >= int64(len(starts)) {
+		return nil
+	}
+	from, to := starts[i], starts[i+1]
+	if from > to || int64(to) > int64(len(list)) {
+		return nil
+	}
+	return list[from:to]
+}
+
+// none is the place of what isn't in the index.
+const none = ^uint32(0)
+
+// word finds a word.
+func (x *index) word(s string) uint32 {
+	slots := x.arrays[wordSlots]
+	mask := uint32(len(slots) - 1)
+	at := hashString(s) & mask
+	for range slots {
+		place := slots[at]
+		if place == 0 {
+			return none
+		}
+		if string(part(x.arrays[wordAt], x.letters, place-1)) == s {
+			return place - 1
+		}
+		at = (at + 1) & mask
+	}
+	return none
+}
+
+// phrase finds a phrase of known words by its words and their hash.
+func (x *index) phrase(words []uint32, hash uint32) uint32 {
+	slots := x.arrays[phraseSlots]
+	mask := uint32(len(slots) - 1)
+	at := hash & mask
+	for range slots {
+		place := slots[at]
+		if place == 0 {
+			return none
+		}
+		if slices.Equal(part(x.arrays[phraseAt], x.arrays[phraseWords], place-1), words) {
+			return place - 1
+		}
+		at = (at + 1) & mask
+	}
+	return none
+}
+
+func (x *index) flags(word uint32) uint32 {
+	if int64(word) >= int64(len(x.arrays[wordFlags])) {
+		return 0
+	}
+	return x.arrays[wordFlags][word]
+}
+
+// hashString is FNV-1a, folded.
+func hashString(s string) uint32 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return uint32(h ^ h>>32)
+}
+
+// hashWord goes on with the hash of a phrase by one word; that of the empty
+// phrase is 0.
+func hashWord(h, word uint32) uint32 {
+	x := (uint64(h)<<32 | uint64(word)) * 0x9e3779b97f4a7c15
+	x ^= x >> 29
+	x *= 0xbf58476d1ce4e5b9
+	return uint32(x >> 32)
+}
