@@ -92,7 +92,6 @@ type Skip struct {
 // manifest is manifest.json.
 type manifest struct {
 	Version int     `json:"version"`
-	DType   string  `json:"dtype"`
 	Spec    Spec    `json:"spec"`
 	Done    int     `json:"done"` // inputs that are dealt with
 	Shards  []shard `json:"shards"`
@@ -109,7 +108,6 @@ const (
 	version      = 1
 	manifestFile = "manifest.json"
 	lockFile     = ".lock"
-	dtype        = "float32"
 )
 
 func readManifest(dir string) (m manifest, err error) {
@@ -132,9 +130,6 @@ func readManifest(dir string) (m manifest, err error) {
 
 // check reports a manifest that contradicts itself.
 func (m *manifest) check() error {
-	if m.DType != dtype {
-		return fmt.Errorf("features of dtype %q, not %q", m.DType, dtype)
-	}
 	if m.Spec.Width < 1 || m.Spec.Width > 1<<20 {
 		return fmt.Errorf("width %d", m.Spec.Width)
 	}
@@ -193,7 +188,7 @@ func Create(dir string, s Spec) (_ *Writer, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	w := &Writer{dir: dir, m: manifest{Version: version, DType: dtype, Spec: s}, since: time.Now()}
+	w := &Writer{dir: dir, m: manifest{Version: version, Spec: s}, since: time.Now()}
 	if w.lock, err = os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return nil, err
 	}

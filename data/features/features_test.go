@@ -300,7 +300,6 @@ func TestManifest(t *testing.T) {
 	for _, test := range []struct{ from, to, want string }{
 		{`"width": 3`, `"width": -3`, "width -3"},
 		{`"width": 3`, `"width": 4`, "[9, 4]"},
-		{`"float32"`, `"float16"`, "float16"},
 		{`features-00001`, `../features-00001`, "shard 1"},
 		{`"count": 9`, `"count": 8`, "8 rows"},
 		{`"done": 10`, `"done": 11`, "11 of 10"},
