@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test parity bench lint fmt demo fuzz references generate clean FORCE
+.PHONY: help setup shim build test parity parity-metrics bench meteor-data lint fmt demo fuzz references generate clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -17,7 +17,7 @@ SETUP = $(if $(filter setup,$(MAKECMDGOALS)),scripts/setup.sh,scripts/setup.sh -
 export OMP_WAIT_POLICY ?= PASSIVE
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: build/libtorch ## get libtorch and the libraries; CUDA=1 adds CUDA's
 
@@ -50,8 +50,15 @@ references: build/libtorch ## get the Python implementations to compare with (5 
 parity: build references ## compare with Python at real sizes, fresh seeds; PARITY="-seed 1"
 	go run ./internal/parity/cmd $(PARITY)
 
-bench: build references ## time ours beside Python's; BENCH="-rounds 5 -only NAME"
+bench: build references meteor-data ## time ours beside Python's; BENCH="-rounds 5 -only NAME" some
 	go run ./internal/bench $(BENCH)
+	$(if $(BENCH),,go run ./internal/paritymetrics -bench)
+
+meteor-data: ## get METEOR's data and compile it (100 MB once)
+	@scripts/meteor-data.sh
+
+parity-metrics: build references meteor-data ## compare scores with pycocoevalcap, live (needs Java); METRICS="-seed 7"
+	go run ./internal/paritymetrics $(METRICS)
 
 demo: build ## the whole experiment on a small rendered world (about 10 minutes)
 	@scripts/demo.sh
@@ -66,8 +73,8 @@ fmt: ## format Go and C++
 	gofmt -w .
 	@scripts/clang-format.sh -i $(C_SOURCES)
 
-generate: shim ## write torch/ops_gen.go from torch/ops.txt
-	go generate ./torch
+generate: shim ## write torch/ops_gen.go and docs/config.md
+	go generate ./torch ./cli/config
 
 FUZZTIME ?= 10m
 fuzz: build ## fuzz every reader of files, FUZZTIME (10m) each
