@@ -42,7 +42,10 @@ EXAMPLES:
    cyclecap run configs/demo.toml
    cyclecap run configs/demo.toml --set train.cyclegan.epochs=5 --seeds 3
    cyclecap run configs/paper.toml --dry-run
-   cyclecap run configs/paper.toml --until features`,
+   cyclecap run configs/paper.toml --until features
+
+KEYS OF CONFIG.toml:
+` + config.Describe(),
 		Action: func(c *cli.Context) error { return runExperiment(c, c.String("until")) },
 	}
 }

@@ -52,7 +52,7 @@ type World struct {
 	// seeds share a world.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Size of a photo's side in pixels.
-	Size int `toml:"size" default:"224" range:"[32,4096]" source:"CLIP ViT-B/32"`
+	Size int `toml:"size" default:"224" range:"[32,1024]" source:"CLIP ViT-B/32"`
 	// Pretrain is the number of photos that CLIP and GPT-2 are trained on.
 	Pretrain int `toml:"pretrain" default:"8000" range:"[1,1e7]"`
 	// Train is the number of photos of the training set.

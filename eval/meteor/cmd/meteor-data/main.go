@@ -13,6 +13,7 @@ import (
 	"cyclecap/eval/meteor"
 
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 )
 
 func main() {
@@ -38,12 +39,18 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	bar := progressbar.DefaultBytes(-1, "compiling")
-	err := meteor.Compile(ctx, flag.Arg(0), *out, func(done, total int64) {
-		bar.ChangeMax64(total)
-		bar.Set64(done)
-	})
-	fmt.Fprintln(os.Stderr)
+	progress := func(done, total int64) {}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		bar := progressbar.DefaultBytes(-1, "compiling")
+		defer bar.Finish()
+		progress = func(done, total int64) {
+			bar.ChangeMax64(total)
+			bar.Set64(done)
+		}
+	} else {
+		fmt.Fprintln(os.Stderr, "meteor-data: compiling (half a minute)")
+	}
+	err := meteor.Compile(ctx, flag.Arg(0), *out, progress)
 	switch {
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "meteor-data: interrupted")
