@@ -190,5 +190,9 @@ func (s *Scorer) Score(candidate string, references []string) Stats {
 }
 
 func (s *Scorer) words(line string) []string {
-	return s.normaliser.words(lower(line))
+	words := s.normaliser.words(line)
+	for i, word := range words {
+		words[i] = lower(word)
+	}
+	return words
 }
