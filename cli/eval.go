@@ -3,12 +3,18 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"cyclecap/data/coco"
 	"cyclecap/eval"
+	"cyclecap/eval/clipscore"
 	"cyclecap/eval/meteor"
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
@@ -30,6 +36,8 @@ func evalCommand() *cli.Command {
 			&cli.PathFlag{Name: "per-image", Usage: "`OUT.json` to write with every image's scores and tokens"},
 			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "`NAMES` of the metrics, with commas between them"},
 			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "`DIR` of METEOR's data; `make meteor-data` gets it"},
+			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: CLIPScore and RefCLIPScore are computed too"},
+			&cli.PathFlag{Name: "images", Usage: "`DIR` of the photos that --clip looks at, by the annotations' file names"},
 			&cli.PathFlag{Name: "compare", Usage: "`OTHER.json`: results to test against these, by a paired bootstrap over the images"},
 			&cli.BoolFlag{Name: "partial", Usage: "score the images that have a result; it is an error otherwise if some have none", DisableDefaultText: true},
 		},
@@ -48,7 +56,8 @@ Line ends inside of a caption are spaces here; they make pycocoevalcap lose step
 EXAMPLES:
    cyclecap eval --annotations captions_val2014.json --results results.json
    cyclecap eval --annotations captions_val2014.json --results textualised.json --compare direct.json
-   cyclecap eval --annotations captions_val2014.json --results results.json --json | jq .corpus.CIDEr`,
+   cyclecap eval --annotations captions_val2014.json --results results.json --json | jq .corpus.CIDEr
+   cyclecap eval --annotations captions_val2014.json --results results.json --clip ViT-B-32.pt --images val2014/`,
 		Action: evaluate,
 	}
 }
@@ -100,6 +109,8 @@ func evaluate(c *cli.Context) error {
 		return usagef("eval takes no arguments, not %q", c.Args().First())
 	case c.Path("annotations") == "" || c.Path("results") == "":
 		return usagef("eval needs --annotations and --results")
+	case (c.Path("clip") == "") != (c.Path("images") == ""):
+		return usagef("CLIPScore needs both --clip and --images")
 	}
 	metrics, missing, err := metricsOf(c)
 	if err != nil {
@@ -108,20 +119,26 @@ func evaluate(c *cli.Context) error {
 	for name, why := range missing {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s is not computed: %s\n", name, why)
 	}
-	if len(metrics) == 0 {
+	var model *clip.Model
+	if path := c.Path("clip"); path != "" {
+		if model, err = wholeCLIP(path); err != nil {
+			return err
+		}
+	}
+	if len(metrics) == 0 && model == nil {
 		return errReported // why was said for each
 	}
 	set, err := coco.Read(c.Path("annotations"))
 	if err != nil {
 		return err
 	}
-	result, err := evaluateFile(c, set, c.Path("results"), metrics)
+	result, err := evaluateFile(c, set, c.Path("results"), metrics, model)
 	if err != nil {
 		return err
 	}
 	var differences []eval.Difference
 	if other := c.Path("compare"); other != "" {
-		against, err := evaluateFile(c, set, other, metrics)
+		against, err := evaluateFile(c, set, other, metrics, model)
 		if err != nil {
 			return err
 		}
@@ -142,7 +159,7 @@ func evaluate(c *cli.Context) error {
 
 // evaluateFile scores a results file, by ascending image so that files whose
 // lists are in another order can be compared.
-func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric) (*eval.Result, error) {
+func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric, model *clip.Model) (*eval.Result, error) {
 	results, err := coco.ReadResults(path)
 	if err != nil {
 		return nil, err
@@ -159,7 +176,40 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 			return 1 // ids are unique
 		})
 	}
+	if model != nil {
+		files := map[int64]string{}
+		for _, m := range set.Images {
+			files[m.ID] = filepath.Join(c.Path("images"), filepath.FromSlash(m.FileName))
+		}
+		inputs := map[int64]clipscore.Input{}
+		for _, i := range items {
+			inputs[i.ImageID] = clipscore.Input{Photo: files[i.ImageID], Candidate: i.Candidate, References: i.References}
+		}
+		bar := newProgress(c.App.ErrWriter, "photos", len(items))
+		defer bar.finish()
+		score := clipscore.Metric(model, inputs, func(done, _ int) { bar.Set(done, "") })
+		metrics = append(slices.Clip(metrics), score)
+	}
 	return eval.Evaluate(c.Context, items, eval.Options{Metrics: metrics})
+}
+
+// wholeCLIP loads both encoders.
+func wholeCLIP(path string) (*clip.Model, error) {
+	if _, err := torch.BuildInfo(); err != nil {
+		return nil, err
+	}
+	sd, quick, err := weights.LoadCLIP(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := clip.Load(sd, !quick)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, torch.Scope(func() error {
+		nn.To(m, torch.WithDType(torch.Float32))
+		return nil
+	})
 }
 
 func evalJSON(c *cli.Context, r *eval.Result, missing map[string]string, differences []eval.Difference) error {
