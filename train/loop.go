@@ -114,6 +114,11 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	writer := l.Group.Rank() == 0
 	var log *metrics
 	if writer {
+		// What a process that was killed had half written.
+		stale, _ := filepath.Glob(filepath.Join(l.Dir, ".*.tmp"))
+		for _, path := range stale {
+			os.Remove(path)
+		}
 		var err error
 		if log, err = openMetrics(l.Dir, at); err != nil {
 			return err
