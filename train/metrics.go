@@ -23,7 +23,6 @@ type metrics struct {
 	file   *os.File
 	lines  *bufio.Writer
 	events *eventFile
-	err    error
 }
 
 // openMetrics goes on behind step at: what was written of later steps, by

@@ -12,7 +12,7 @@ import (
 
 // The checksum is TFRecord's: CRC-32C, rotated by 15 bits and shifted.
 func TestMaskedChecksum(t *testing.T) {
-	const crc = uint32(0xE3069283) // of "123456789", from the standard (RFC 3720)
+	crc := uint32(0xE3069283) // of "123456789", from the standard (RFC 3720)
 	want := crc>>15 | crc<<17
 	want += 0xa282ead8
 	if have := binary.LittleEndian.Uint32(masked([]byte("123456789"))); have != want {
