@@ -25,12 +25,13 @@ func featuresCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "features",
 		Usage:     "compute the CLIP features of photos, texts or captions",
-		UsageText: "--clip F (--images PATH… | --text STRING… | --captions COCO.json) -o OUT.safetensors",
+		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
 			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: OpenAI's archive, transformers' file or folder"},
 			&cli.StringSliceFlag{Name: "images", Usage: "`PATH…` of photos or of folders of photos", KeepSpace: true},
 			&cli.StringSliceFlag{Name: "text", Usage: "one `STRING…` or several", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "`COCO.json`: the captions of a COCO file"},
+			&cli.PathFlag{Name: "clipcap", Usage: "`FILE.pkl` of features that ClipCap's parse_coco.py wrote: they are read, not computed, and nothing in it is run"},
 			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`OUT.safetensors` to write"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context, which are an error otherwise", DisableDefaultText: true},
@@ -39,13 +40,14 @@ func featuresCommand() *cli.Command {
 		Description: `OUT holds "features", f32 [n, width] in the order of the input, and "ids",
 int64 [n]: the annotations' ids of --captions, else the places in the input,
 counted from 0 (photos that can't be read are skipped and make the exit code
-1). With --captions, "image_ids" has the photo of each. The metadata has the
+1). With --captions and --clipcap, "image_ids" has the photo of each. The metadata has the
 inputs themselves, as a JSON array, the model and what was done to them.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
-   cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors`,
+   cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
+   cyclecap features --clipcap oscar_split_ViT-B_32_train.pkl -o train.safetensors`,
 		Action: features,
 	}
 }
@@ -135,6 +137,9 @@ func photosIn(paths []string) ([]string, error) {
 }
 
 func features(c *cli.Context) error {
+	if c.Path("clipcap") != "" {
+		return clipcapFeatures(c)
+	}
 	if err := need(c, "clip", "output"); err != nil {
 		return err
 	}
@@ -182,6 +187,62 @@ func features(c *cli.Context) error {
 			return errReported
 		}
 		return nil
+	})
+}
+
+// clipcapFeatures reads a pickle of ClipCap's: a row for each caption, which is
+// the feature of its photo.
+func clipcapFeatures(c *cli.Context) error {
+	if err := need(c, "output"); err != nil {
+		return err
+	}
+	for _, name := range []string{"clip", "images", "text", "captions"} {
+		if c.IsSet(name) {
+			return usagef("--clipcap reads features that are there: --%s does not go with it", name)
+		}
+	}
+	in, out := c.Path("clipcap"), c.Path("output")
+	if c.Args().Present() {
+		return usagef("--clipcap takes no arguments, not %q", c.Args().First())
+	}
+	if filepath.Ext(out) != ".safetensors" {
+		return usagef("--output %s: features are written as .safetensors", out)
+	}
+	f, err := weights.OpenClipCapFeatures(in)
+	if err != nil {
+		return err
+	}
+	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
+		return err
+	}
+	n := len(f.Captions)
+	values := make([]float32, n*f.Width)
+	ids, images, texts := make([]int64, n), make([]int64, n), make([]string, n)
+	for i, caption := range f.Captions {
+		if err := c.Context.Err(); err != nil {
+			return err
+		}
+		if err := f.Read(caption.Row, values[i*f.Width:(i+1)*f.Width]); err != nil {
+			return err
+		}
+		ids[i], images[i], texts[i] = caption.ID, caption.ImageID, caption.Caption
+	}
+	names, err := json.Marshal(texts)
+	if err != nil {
+		return err
+	}
+	return torch.Scope(func() error {
+		x := torch.FromSlice(values, int64(n), int64(f.Width))
+		if c.Bool("normalize") {
+			x = train.Normalize(x)
+		}
+		sd := nn.NewStateDict()
+		sd.Add("features", x)
+		sd.Add("ids", torch.FromSlice(ids))
+		sd.Add("image_ids", torch.FromSlice(images))
+		meta := map[string]string{"kind": "image", "inputs": string(names), "model": "of " + filepath.Base(in) + ", which does not say", "dtype": f.DType.String(),
+			"normalized": fmt.Sprint(c.Bool("normalize")), "cyclecap": version()}
+		return write(func() error { return weights.SaveSafetensors(c.Context, out, sd, meta) })
 	})
 }
 

@@ -240,3 +240,34 @@ func TestFeaturesReplacesItsFile(t *testing.T) {
 		t.Errorf("%d features", n)
 	}
 }
+
+// Features of ClipCap's pickle are those that its fixture says, a row a caption.
+func TestFeaturesOfClipCap(t *testing.T) {
+	const file = "../weights/testdata/clipcap.pkl"
+	b, err := os.ReadFile("../weights/testdata/clipcap.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		Files map[string]struct{ Rows [][]float32 }
+	}
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	f, err := weights.OpenClipCapFeatures(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	ok(t, "features", "--clipcap", file, "-o", out)
+	got := readFeatures(t, out)
+	rows := want.Files["clipcap.pkl"].Rows
+	if len(rows) == 0 || len(got.values) != len(f.Captions) {
+		t.Fatalf("%d rows for %d captions", len(got.values), len(f.Captions))
+	}
+	for i, c := range f.Captions {
+		if !slices.Equal(rows[c.Row], got.values[i]) {
+			t.Errorf("the feature of caption %d differs", i)
+		}
+	}
+}
