@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"time"
 
@@ -90,7 +91,7 @@ func trainCommand() *cli.Command {
 
 func runExperiment(c *cli.Context, last string) error {
 	if c.NArg() != 1 {
-		return usagef("one CONFIG.toml is needed, not %d; `cyclecap %s --help` explains", c.NArg(), c.Command.HelpName)
+		return usagef("one CONFIG.toml is needed, not %d; `%s --help` explains", c.NArg(), c.Command.HelpName)
 	}
 	if n := c.Int("seeds"); n < 1 || n > 1000 {
 		return usagef("--seeds %d: 1 to 1000 are possible", n)
@@ -103,7 +104,9 @@ func runExperiment(c *cli.Context, last string) error {
 		sets = append(sets, "output="+strconv.Quote(dir))
 	}
 	conf, err := config.Load(c.Args().First(), sets)
-	if err != nil {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", p.Path, p.Err)
+	} else if err != nil {
 		return err
 	}
 	if _, err := torch.BuildInfo(); err != nil {

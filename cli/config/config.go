@@ -86,8 +86,9 @@ type Data struct {
 	// as in the paper, where a photo's captions are there but unknown to
 	// be its; or disjoint, the photos of one half of the set and the captions of the other.
 	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
-	// MaxBad is the share of photos that may be missing or unreadable: they are
-	// listed and skipped. With more, the run stops.
+	// MaxBad is the share of photos that may be missing or unreadable, and of captions
+	// that may be empty or of unknown photos: they are listed and skipped. With
+	// more, the run stops.
 	MaxBad float64 `toml:"max_bad" default:"0.01" range:"[0,1]"`
 	// ValLimit is the number of validation photos to caption, chosen by the seed;
 	// 0: all.
