@@ -94,7 +94,7 @@ weights = "g"
 			`x.toml:3: train.decoder.prefix_length: 0 is out of range: want a whole number from 1 to 1024`},
 		{"above", world + "max = 3\nsize = 5000\n", nil,
 			"2 problems:\nx.toml:2: world.max: there is no such key; [world] has seed, size, pretrain, train, val\n" +
-				`x.toml:3: world.size: 5000 is out of range: want a whole number from 32 to 4096`},
+				`x.toml:3: world.size: 5000 is out of range: want a whole number from 32 to 1024`},
 		{"open end", world + "[train.cyclegan]\nbeta1 = 1\n", nil,
 			`x.toml:3: train.cyclegan.beta1: 1 is out of range: want a number of at least 0 and below 1`},
 		{"open start", world + "[train.cyclegan]\nlr = 0.0\n", nil,
