@@ -54,13 +54,14 @@ bench: build references meteor-data ## time ours beside Python's; BENCH="-rounds
 	go run ./internal/bench $(BENCH)
 	$(if $(BENCH),,go run ./internal/paritymetrics -bench)
 
-meteor-data: ## get METEOR's data and compile it (100 MB once)
+meteor-data: build/libtorch ## get METEOR's data and compile it (100 MB once)
 	@scripts/meteor-data.sh
 
 parity-metrics: build references meteor-data ## compare scores with pycocoevalcap, live (needs Java); METRICS="-seed 7"
 	go run ./internal/paritymetrics $(METRICS)
 
 demo: build ## the whole experiment on a small rendered world (about 10 minutes)
+	@scripts/meteor-data.sh || echo "demo: METEOR will not be computed" >&2
 	@scripts/demo.sh
 
 lint: shim ## gofmt, go vet, staticcheck, clang-format

@@ -25,13 +25,15 @@ elif [ -x .venv/bin/python ]; then
 else
   python=python3
 fi
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-  say "$python has no pip: install python3-pip, or name another Python in PYTHON"
-  exit 1
-fi
-
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+if ! "$python" -m pip --version >/dev/null 2>&1; then
+  if ! "$python" -m venv "$work/venv" >/dev/null 2>&1; then
+    say "$python has no pip: install python3-pip, or name another Python in PYTHON"
+    exit 1
+  fi
+  python=$work/venv/bin/python
+fi
 say "getting pycocoevalcap $VERSION (100 MB)"
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
   --dest "$work" "pycocoevalcap==$VERSION"
