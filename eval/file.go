@@ -1,11 +1,12 @@
 package eval
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
+
+	"cyclecap/internal/atomicfile"
 )
 
 // imageLine is an image in the file of WriteImages.
@@ -23,35 +24,20 @@ type imageLine struct {
 //	[{"image_id": 1, "scores": {"CIDEr": 0.5}, "tokens": {"candidate": "a dog", "references": ["the dog"]}}]
 //
 // The file appears whole or not at all.
-func (r *Result) WriteImages(path string) (err error) {
+func (r *Result) WriteImages(path string) error {
 	lines := make([]imageLine, len(r.Images))
 	for i, image := range r.Images {
 		lines[i].ImageID, lines[i].Scores = image.ImageID, image.Scores
 		lines[i].Tokens.Candidate, lines[i].Tokens.References = image.Candidate, image.References
 	}
-	// A new file in the same folder, as a rename is atomic only within a file
-	// system.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	err := atomicfile.Write(context.Background(), path, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", " ")
+		return enc.Encode(lines)
+	})
 	if err != nil {
-		return fmt.Errorf("eval: cannot write %s: %w", path, err)
+		return fmt.Errorf("eval: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("eval: cannot write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-		}
-	}()
-	enc := json.NewEncoder(f)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", " ")
-	err = enc.Encode(lines)
-	if err == nil {
-		err = f.Chmod(0o644) // CreateTemp makes a private file
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return nil
 }

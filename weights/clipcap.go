@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/weights/internal/pickle"
 )
@@ -55,7 +56,7 @@ type rawBytes struct {
 func OpenClipCapFeatures(path string) (*ClipCapFeatures, error) {
 	f := &ClipCapFeatures{Path: path}
 	if err := mapped(path, f.parse); err != nil {
-		return nil, &Error{path, plain(err)}
+		return nil, &Error{path, atomicfile.Plain(err)}
 	}
 	return f, nil
 }

@@ -40,6 +40,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 
@@ -138,7 +139,7 @@ func Open(path string) (*File, error) {
 		if errors.As(err, &e) {
 			return nil, err
 		}
-		return nil, &Error{path, plain(err)}
+		return nil, &Error{path, atomicfile.Plain(err)}
 	}
 	return f, nil
 }
@@ -297,7 +298,7 @@ func (f *File) Load() (*nn.StateDict, error) {
 	})
 	if err != nil {
 		sd.Close()
-		return nil, &Error{f.Path, plain(err)}
+		return nil, &Error{f.Path, atomicfile.Plain(err)}
 	}
 	return sd, nil
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -249,7 +250,7 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	for h.Len()%8 != 0 {
 		h.WriteByte(' ')
 	}
-	return atomically(ctx, path, func(w io.Writer) error {
+	return atomicfile.Write(ctx, path, func(w io.Writer) error {
 		if err := binary.Write(w, binary.LittleEndian, uint64(h.Len())); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -27,6 +28,15 @@ func Save(ctx context.Context, path string, sd *nn.StateDict) error {
 		return SaveSafetensors(ctx, path, sd, map[string]string{"format": "pt"})
 	}
 	return SavePT(ctx, path, sd)
+}
+
+// CheckSave reports a path that can't be written, before the work for it is
+// done: an ending that names no format, a missing folder, no permission.
+func CheckSave(path string) error {
+	if _, err := formatOf(path); err != nil {
+		return err
+	}
+	return atomicfile.Check(path)
 }
 
 func formatOf(path string) (Format, error) {
@@ -100,7 +110,7 @@ func SavePT(ctx context.Context, path string, sd *nn.StateDict) error {
 	}
 	p.op('u', '.')
 
-	return atomically(ctx, path, func(out io.Writer) error {
+	return atomicfile.Write(ctx, path, func(out io.Writer) error {
 		w := &counter{w: out}
 		z := zip.NewWriter(w)
 		if err := stored(z, w, "archive/data.pkl", p.Bytes()); err != nil {

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"cyclecap/cli/config"
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
@@ -78,7 +79,7 @@ func (x *Experiment) Open() (done func(), err error) {
 	}
 	resolved, err := x.Config.Encode()
 	if err == nil {
-		err = writeFile(filepath.Join(x.Dir, "config.toml"), resolved)
+		err = atomicfile.WriteBytes(filepath.Join(x.Dir, "config.toml"), resolved)
 	}
 	if err != nil {
 		unlock()

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 )
 
@@ -171,41 +172,8 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'))
+	return atomicfile.WriteBytes(path, append(b, '\n'))
 }
-
-// writeFile writes a file that takes its name once it is whole and on disk.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(0o666 &^ umask)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-// umask is what this process' new files may not be.
-var umask = func() os.FileMode {
-	m := syscall.Umask(0)
-	syscall.Umask(m)
-	return os.FileMode(m)
-}()
 
 // lock keeps a second run out of the folder for as long as this process lives.
 func lock(dir string) (unlock func(), err error) {

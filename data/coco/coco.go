@@ -21,8 +21,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"unicode/utf8"
+
+	"cyclecap/internal/atomicfile"
 )
 
 // A Dataset is a captions file, in the order of the file.
@@ -179,28 +180,10 @@ func WriteResults(path string, results []Result) (err error) {
 		return fmt.Errorf("coco: cannot write %s: %w", path, err)
 	}
 
-	// A new file in the same folder, as a rename is atomic only within a file
-	// system.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("coco: cannot write %s: %w", path, err)
+	if err := atomicfile.WriteBytes(path, data.Bytes()); err != nil {
+		return fmt.Errorf("coco: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("coco: cannot write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-		}
-	}()
-	_, err = f.Write(data.Bytes())
-	if err == nil {
-		err = f.Chmod(0o644) // CreateTemp makes a private file
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
 
 // readJSON reads the one JSON value in a file.

@@ -36,6 +36,7 @@ import (
 	"time"
 	"unsafe"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -329,31 +330,7 @@ func writeManifest(dir string, m manifest) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, manifestFile)
-	f, err := os.CreateTemp(dir, ".manifest.*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	// The new name is on disk when its folder is; some file systems can't do that.
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
-	return nil
+	return atomicfile.WriteBytes(filepath.Join(dir, manifestFile), append(b, '\n'))
 }
 
 // A Set is features that are open for reading. Rows are in the order of the

@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"cyclecap/eval/geometry"
+	"cyclecap/internal/atomicfile"
 )
 
 // Metrics are the columns of the table, in order, by the names that scores go by.
@@ -280,34 +280,11 @@ func Write(dir string, e *Experiment) error {
 		}
 	}
 	for i := range files {
-		if err := write(filepath.Join(dir, files[i].name), files[i].data.Bytes()); err != nil {
-			return fmt.Errorf("report: cannot write %s: %w", filepath.Join(dir, files[i].name), err)
+		if err := atomicfile.WriteBytes(filepath.Join(dir, files[i].name), files[i].data.Bytes()); err != nil {
+			return fmt.Errorf("report: %w", err)
 		}
 	}
 	return nil
-}
-
-func write(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(0o644) // CreateTemp makes a private file
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // JSON writes the table for machines: bridge -> metric -> {value, low, high,

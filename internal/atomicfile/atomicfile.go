@@ -1,4 +1,6 @@
-package weights
+// Package atomicfile writes files that appear whole or not at all: a failure, or
+// a context that is done, leaves what was there and nothing else.
+package atomicfile
 
 import (
 	"context"
@@ -10,12 +12,8 @@ import (
 	"path/filepath"
 )
 
-// CheckSave reports a path that can't be written, before the work for it is
-// done: an ending that names no format, a missing folder, no permission.
-func CheckSave(path string) error {
-	if _, err := formatOf(path); err != nil {
-		return err
-	}
+// Check reports a path that can't be written: a missing folder, no permission.
+func Check(path string) error {
 	f, _, err := create(path)
 	if err != nil {
 		return err
@@ -24,8 +22,8 @@ func CheckSave(path string) error {
 	return os.Remove(f.Name())
 }
 
-// plain takes the path of a temporary file out of an error.
-func plain(err error) error {
+// Plain takes the path of a temporary file out of an error.
+func Plain(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
 		return p.Err
@@ -61,7 +59,7 @@ func create(path string) (f *os.File, target string, err error) {
 		}
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("%s can't be written: %w", path, plain(err))
+		return nil, "", fmt.Errorf("%s can't be written: %w", path, Plain(err))
 	}
 	return f, target, nil
 }
@@ -88,10 +86,9 @@ func (u untilDone) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// atomically writes a file through a temporary one beside it, which takes its
-// name only once it is whole and on disk: a failure, or a ctx that is done,
-// leaves what was there and nothing else.
-func atomically(ctx context.Context, path string, write func(io.Writer) error) (err error) {
+// Write writes a file through a temporary one beside it, which takes its name
+// only once it is whole and on disk. Errors name path.
+func Write(ctx context.Context, path string, write func(io.Writer) error) (err error) {
 	f, target, err := create(path)
 	if err != nil {
 		return err
@@ -101,7 +98,7 @@ func atomically(ctx context.Context, path string, write func(io.Writer) error) (
 			f.Close()
 			os.Remove(f.Name())
 			if ctx.Err() == nil {
-				err = fmt.Errorf("%s: %w", path, plain(err))
+				err = fmt.Errorf("%s: %w", path, Plain(err))
 			}
 		}
 	}()
@@ -127,4 +124,12 @@ func atomically(ctx context.Context, path string, write func(io.Writer) error) (
 		d.Close()
 	}
 	return nil
+}
+
+// WriteBytes is Write of b.
+func WriteBytes(path string, b []byte) error {
+	return Write(context.Background(), path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
 }
