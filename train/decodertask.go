@@ -191,8 +191,11 @@ func (t *DecoderTask) counted(captions []int32) (n int) {
 }
 
 func (t *DecoderTask) loss(x, tokens torch.Tensor) (loss torch.Tensor) {
-	autocast(t.config.BF16, t.config.Device, func() { loss = DecoderLoss(t.Model, x, tokens, false) })
-	return loss
+	// What forward has made and backward doesn't need is freed in between.
+	return torch.Tidy(func() torch.Tensor {
+		autocast(t.config.BF16, t.config.Device, func() { loss = DecoderLoss(t.Model, x, tokens, false) })
+		return loss
+	})
 }
 
 // Validate gives the loss on held-out captions.

@@ -67,10 +67,12 @@ func (t *GPT2Task) Step(step int) (Losses, error) {
 	}
 	ids := torch.FromSlice(flat, int64(t.config.Batch), int64(w+1))
 	in, target := ids.Narrow(1, 0, int64(w)), ids.Narrow(1, 1, int64(w))
-	var loss torch.Tensor
-	autocast(t.config.BF16, torch.CPU, func() {
-		logits := t.Model.Logits(t.Model.Forward(t.Model.Embed(in), nil, torch.Tensor{}))
-		loss = logits.Reshape([]int64{-1, logits.Size(2)}).To(torch.WithDType(torch.Float32)).CrossEntropyLoss(target.Reshape([]int64{-1}))
+	loss := torch.Tidy(func() (loss torch.Tensor) {
+		autocast(t.config.BF16, torch.CPU, func() {
+			logits := t.Model.Logits(t.Model.Forward(t.Model.Embed(in), nil, torch.Tensor{}))
+			loss = logits.Reshape([]int64{-1, logits.Size(2)}).To(torch.WithDType(torch.Float32)).CrossEntropyLoss(target.Reshape([]int64{-1}))
+		})
+		return loss
 	})
 	t.opt.ZeroGrad()
 	loss.Backward()

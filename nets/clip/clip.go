@@ -279,8 +279,11 @@ func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
 // before it.
 func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	for _, b := range t.Resblocks {
-		x = x.Add(b.Attn.Forward(b.Ln1.Forward(x), causal))
-		x = x.Add(b.Mlp.Forward(b.Ln2.Forward(x)))
+		// Of a block only its result is kept, and what autograd needs.
+		x = torch.Tidy(func() torch.Tensor {
+			y := x.Add(b.Attn.Forward(b.Ln1.Forward(x), causal))
+			return y.Add(b.Mlp.Forward(b.Ln2.Forward(y)))
+		})
 	}
 	return x
 }

@@ -107,8 +107,11 @@ func (m *TransformerMapper) Forward(features torch.Tensor) torch.Tensor {
 	prefix := m.PrefixConst.Unsqueeze(0).Expand([]int64{n, m.Config.PrefixLength, m.Config.Width})
 	x = torch.Cat([]torch.Tensor{x, prefix}, torch.WithDim(1)) // [n, clip+prefix, d]
 	for _, l := range m.Transformer.Layers {
-		x = x.Add(l.Attn.forward(l.Norm1.Forward(x)))
-		x = x.Add(l.Mlp.forward(l.Norm2.Forward(x)))
+		// Of a layer only its result is kept, and what autograd needs.
+		x = torch.Tidy(func() torch.Tensor {
+			y := x.Add(l.Attn.forward(l.Norm1.Forward(x)))
+			return y.Add(l.Mlp.forward(l.Norm2.Forward(y)))
+		})
 	}
 	return x.Slice(torch.WithDim(1), torch.WithStart(m.Config.ClipLength))
 }

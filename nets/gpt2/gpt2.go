@@ -260,7 +260,8 @@ func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) to
 	position := torch.Arange(past, past+t, torch.WithDType(torch.Int64), torch.WithDevice(embeds.Device())).Unsqueeze(0)
 	x := embeds.Add(m.Wpe.Forward(position))
 	for i, b := range m.H {
-		x = b.forward(x, cache, i, mask)
+		// Of a block only its result is kept, and what autograd needs.
+		x = torch.Tidy(func() torch.Tensor { return b.forward(x, cache, i, mask) })
 	}
 	if cache != nil {
 		cache.Len += t
