@@ -34,9 +34,10 @@ confed philos presby supvrs govts depts secys capts cmdrs colls techn""".split()
 def run(jar, form, words, spell=str):
     """Pairs of word and output, in the order of words, for the form with the word for {}.
     No form ends or begins with anything that the tokenizer joins with its neighbour's."""
+    print("measuring", form, file=sys.stderr)
     words = iter(words)
     while chunk := list(itertools.islice(words, CHUNK)):
-        with tempfile.NamedTemporaryFile("w", encoding="ascii", newline="\n", delete=False) as f:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", delete=False) as f:
             f.writelines(form.replace("{}", spell(w)) + "\n" for w in chunk)
         out = subprocess.run(["java", "-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", f.name],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout.decode().split("\n")
@@ -135,6 +136,34 @@ def openers(jar, vocabulary):
     return found[0]
 
 
+def contractions(jar, vocabulary):
+    """Words with an apostrophe inside that are a token where no rule for all
+    such words makes them one: (only with ', also with ’)."""
+    words = {a + "'" + b for n in (1, 2, 3) for m in range(1, 5 - n) for a in strings(LETTERS, n) for b in strings(LETTERS, m)}
+    for w in vocabulary:
+        if len(w) <= 12:
+            words |= {w[:i] + "'" + w[j:] for i in range(1, len(w)) for j in range(i, len(w))}
+    # The rules for all: d'Or, l'un, o'clock, n'Sync, ma'am.
+    words = sorted(w for w in words if not re.match("[dlon]'|[a-z]+[aeiouy]'[aeiou]", w))
+    found = [w for w, out in run(jar, "q {} q", words) if out == "q %s q" % w]
+    found += [w + "." for w, out in run(jar, "q {}. q", words) if out == "q %s. q" % w and w not in found]
+    other = {w for w, out in run(jar, "q {} q", found, lambda w: w.replace("'", "\u2019")) if out == "q %s q" % w.replace("'", "\u2019")}
+    return [w for w in found if w not in other], [w for w in found if w in other]
+
+
+def acronym_pairs(jar, vocabulary):
+    """Words before -u.s, and acronyms behind u.s.-, with which it is one token."""
+    words = sorted(set(strings(LETTERS, 1, 2, 3, 4)) | set(vocabulary))
+    found = [w + "-u.s" for w, out in run(jar, "q {}-u.s q", words) if out == "q %s-u.s q" % w]
+    acronyms = [".".join(w) for w in strings(LETTERS, 2, 3, 4)]
+    return found + ["u.s.-" + w for w, out in run(jar, "q u.s.-{} q", acronyms) if out == "q u.s.-%s q" % w]
+
+
+def entities(jar):
+    """Names of what is a token as &name;, letters with an accent aside."""
+    return [w for w, out in run(jar, "q &{}; q", strings(LETTERS, 1, 2, 3, 4)) if out == "q &%s; q" % w and not w.endswith("uml")]
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -150,6 +179,9 @@ def main():
     groups, split = abbreviations(jar, vocabulary)
     groups["extension"] = extensions(jar)
     groups["opener"] = openers(jar, vocabulary)
+    groups["apostrophe"], groups["anyApostrophe"] = contractions(jar, vocabulary)
+    groups["acronymPair"] = acronym_pairs(jar, vocabulary)
+    groups["entity"] = entities(jar)
     groups["split"] = sorted("-".join(tokens) for tokens in split.values())
     lines = ["# Words that CoreNLP 3.4.1's PTB tokenizer treats as special, measured by",
              "# testdata/reference/ptb_words.py: behaviour, words."]
