@@ -2,11 +2,14 @@
 // the PTBTokenizer of Stanford CoreNLP 3.4.1 for every caption as a line,
 // lower-cases, and removes a list of punctuation marks.
 //
-// The rules and the lists of abbreviations were learnt from the tokenizer's
-// lexer specification (PTBLexer.flex, GPL; versions before and after 3.4.1),
-// are written here as a scanner by hand, and were corrected by running 3.4.1
-// itself; eval/ptb/testdata holds strings with its output. At every
-// place the rule that reaches furthest wins, counting what it wants to see
+// The lists are measured: testdata/reference/ptb_words.py hands candidates to
+// 3.4.1 and writes what their tokens tell to words.txt (abbreviations, file
+// extensions, words that begin a sentence, contractions), as metrics.py does for
+// the characters in classes.txt. The rules are a scanner of our own, written by
+// hand. What they should do was learnt from the tokenizer's lexer specification
+// (PTBLexer.flex, GPL; versions before and after 3.4.1) and its documentation,
+// and corrected by running 3.4.1 itself; eval/ptb/testdata holds strings with
+// its output. At every place the rule that reaches furthest wins, counting what it wants to see
 // behind the token; of two, the one that comes first in (*scanner).next.
 //
 // One thing is not as in the reference: a caption with \r, \v, \f, U+2028 or

@@ -100,6 +100,8 @@ def abbreviations(jar, vocabulary):
         how = tuple(w in kept[form] for form in kept)
         name = {(True, True, True, True, True, False): "always", (True, True, True, True, True, True): "twoFollow",
                 (False, False, False, True, True, False): "beforeNumber"}.get(how)
+        if name is None or len(w) > 8:
+            sys.exit("%s: a behaviour that there is no name for: %s" % (w, how))
         mine = [p for v, p in holds if v == w]
         for k in range(len(w)):
             if not any(not p[k] for p in mine):
@@ -108,9 +110,8 @@ def abbreviations(jar, vocabulary):
                 name += "+capital"
             if not any(p[k] for p in mine):
                 name += "+small%d" % k
-        free = len(w) - name.count("+") if name else 0
-        if name is None or len(mine) != 1 << free or len(w) > 8:
-            sys.exit("%s: a behaviour that there is no name for: %s, %d spellings" % (w, how, len(mine)))
+        if len(mine) != 1 << len(w) - name.count("+"):
+            sys.exit("%s: capitals matter in a way that there is no name for" % w)
         found.setdefault(name, []).append(w)
     return found, split
 
