@@ -121,7 +121,8 @@ def extensions(jar):
     found = []
     for spell in (str.lower, str.upper):
         words = itertools.chain(strings(LETTERS + "0123456789", 1, 2, 3, 4), strings(LETTERS, 5))
-        found.append([w for w, out in run(jar, "q a-b.{} q", words, spell) if out == "q a-b.%s q" % w])
+        words = (w for w in words if not w.isdigit())  # 2.5 is a number
+        found.append([w for w, out in run(jar, "q 2.{} q", words, spell) if out == "q 2.%s q" % w])
     if found[0] != found[1]:
         sys.exit("extensions: capitals matter")
     return found[0]
@@ -130,6 +131,7 @@ def extensions(jar):
 def openers(jar, vocabulary):
     """Words before which a letter with a period ends a sentence."""
     words = sorted(set(strings(LETTERS, 1, 2, 3, 4)) | set(vocabulary))
+    words += [w + "." for w in words] + [".".join(w) + "." for w in strings(LETTERS, 2, 3)]
     found = [[w for w, out in run(jar, "q b. {} q", words, spell) if out.startswith("q b . ")]
              for spell in (str.capitalize, str.upper, str.lower)]
     if found[0] != found[1] or found[2]:
@@ -187,6 +189,8 @@ def main():
     lines = ["# Words that CoreNLP 3.4.1's PTB tokenizer treats as special, measured by",
              "# testdata/reference/ptb_words.py: behaviour, words."]
     for name, words in groups.items():
+        if not words:
+            sys.exit("no %s found: something is wrong with how it is measured" % name)
         lines.append("")
         line = name
         for w in words:
