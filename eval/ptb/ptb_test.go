@@ -58,6 +58,7 @@ func TestWords(t *testing.T) {
 		"fig. 5":                          "fig. 5",
 		"fig.5":                           "fig. 5",
 		"q b. The q":                      "q b the q",
+		"q b. Mr. q":                      "q b mr. q",
 		"q b. Them q":                     "q b. them q",
 		"q 2.docx q":                      "q 2.docx q",
 		"q 2.docy q":                      "q 2 docy q",
