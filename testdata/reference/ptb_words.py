@@ -7,7 +7,7 @@ Writes eval/ptb/words.txt.
 JAR is stanford-corenlp-3.4.1.jar, or a Python that has pycocoevalcap 1.2, which
 comes with it. VOCABULARY are text files (lists of words, captions, GPT-2's
 vocab.json); every run of ASCII letters in them is a word. It needs Java, and
-takes about six minutes and 2 GB of memory.
+takes about five minutes on one core.
 
 All strings of up to five letters are tried; longer ones only if they are
 words of the vocabulary or abbreviations of one by prefix, prefix and end,
