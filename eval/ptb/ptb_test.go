@@ -41,6 +41,42 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// One word of every behaviour in words.txt, and its neighbours, with what the
+// reference makes of them.
+func TestWords(t *testing.T) {
+	for in, want := range map[string]string{
+		"Messrs. 5":                       "messrs. 5",
+		"messrs. q":                       "messrs. q",
+		"Jan.a q":                         "jan. a q",
+		"Dr.a q":                          "dr.a q",
+		"ark. q":                          "ark q",
+		"Ark. q":                          "ark. q",
+		"q mfg. q":                        "q mfg. q",
+		"q MFG. q":                        "q mfg q",
+		"q Mfg. q":                        "q mfg. q",
+		"fig. q":                          "fig q",
+		"fig. 5":                          "fig. 5",
+		"fig.5":                           "fig. 5",
+		"q b. The q":                      "q b the q",
+		"q b. Mr. q":                      "q b mr. q",
+		"q b. Them q":                     "q b. them q",
+		"q 2.docx q":                      "q 2.docx q",
+		"q 2.docy q":                      "q 2 docy q",
+		"q 2.CLASS, q":                    "q 2.class q",
+		"q can't li'l li’l cap'n cap’n q": "q ca n't li'l li l cap'n cap’n q",
+		"q cont'd. q":                     "q cont'd. q",
+		"q Non-u.s q":                     "q non-u.s q",
+		"q nin-u.s q":                     "q nin-u s q",
+		"q u.s.-u.k q":                    "q u.s.-u.k q",
+		"q &ht; &hx; q":                   "q &ht; & hx q",
+		"Gimme q wanna":                   "gim me q wan na",
+	} {
+		if got := ptb.Tokenize(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestLineEnds(t *testing.T) {
 	for _, end := range []string{"\n", "\r", "\v", "\f", "\r\n", "\u2028", "\u2029"} {
 		if diff := cmp.Diff("a dog runs", ptb.Tokenize("A dog."+end+"runs"+end)); diff != "" {

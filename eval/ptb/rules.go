@@ -879,7 +879,7 @@ func (s *scanner) entity(i int) {
 	if s.is(i, "&amp;") {
 		s.try(i+5, i+5, amp)
 	}
-	for _, name := range [...]string{"&ht;", "&tl;", "&ur;", "&lr;", "&qc;", "&ql;", "&qr;", "&odq;", "&cdq;"} {
+	for _, name := range entities {
 		if s.is(i, name) {
 			s.try(i+len(name), i+len(name), plain)
 		}
