@@ -15,7 +15,8 @@ const metricsF = "../eval/testdata/fakecap/"
 
 func TestEval(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "images.json")
-	r := run("", "eval", "--annotations", metricsF+"captions_val2014.json", "--results", metricsF+"results.json", "--json", "--per-image", out)
+	r := run("", "eval", "--annotations", metricsF+"captions_val2014.json", "--results", metricsF+"results.json", "--json", "--per-image", out,
+		"--meteor-data", t.TempDir())
 	if r.code != 0 {
 		t.Fatal(r.err)
 	}
@@ -129,6 +130,8 @@ func TestEvalBadInput(t *testing.T) {
 	run("", "eval", "--annotations", set).fails(t, 2, "--results")
 	run("", "eval", "--annotations", set, "--results", good, "--metrics", "SPICE").fails(t, 2, "SPICE", "CIDEr")
 	run("", "eval", "--annotations", set, "--results", good, "more").fails(t, 2, "more")
+	run("", "eval", "--annotations", set, "--results", good, "--clip", clipF).fails(t, 2, "--images")
+	run("", "eval", "--annotations", set, "--results", good, "--clip", clipF, "--images", ".").fails(t, 1, "256 tokens")
 
 	// a result is enough with --partial, and escaped control characters are no text
 	one := file("one.json", "[{\"image_id\":1,\"caption\":\"a\\u0000 \\u0007dog\\n\"}]")
