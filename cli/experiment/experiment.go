@@ -126,6 +126,9 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 	}
 	until := func(stage string) bool { return last == stage }
 	world := x.world()
+	if world == nil && until("world") {
+		return errors.New("world: the config has no [world], and names its data")
+	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
 			return err

@@ -104,6 +104,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 			*s.to = normalized{set}
 		}
 	}
+	if x.Config.Train.Decoder.NormalizePrefix {
+		keys = append(keys, "length 1") // which decoders, CycleGAN and bridges see
+	}
 	f.key = strings.Join(keys, " ")
 	f.valImageIDs = f.sets[2].IDs()
 	f.trainImageRow, f.valImageRow = rowsByID(f.sets[0]), rowsByID(f.sets[2])

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -64,6 +66,14 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		}
 		x.facts(e, f)
 		return report.Write(x.Dir, e)
+	}
+	// What it makes lies outside of its folder, where people tidy up.
+	for _, name := range report.Files {
+		if _, err := os.Stat(filepath.Join(x.Dir, name)); errors.Is(err, fs.ErrNotExist) {
+			if err := os.RemoveAll(filepath.Join(x.Dir, s.dir)); err != nil {
+				return err
+			}
+		}
 	}
 	if err := x.run(ctx, s); err != nil {
 		return err

@@ -265,22 +265,20 @@ func (e *Experiment) check() error {
 	return errors.Join(errs...)
 }
 
-// Write writes report.html, table.md and table.json into dir, which is there.
-// All three are made before the first is written, and each takes the place of
-// an older one at once and whole.
+// Files are what Write writes.
+var Files = []string{"table.json", "table.md", "report.html"}
+
+// Write writes Files into dir, which is there. All three are made before the
+// first is written, and each takes the place of an older one at once and whole.
 func Write(dir string, e *Experiment) error {
-	files := []struct {
-		name string
-		make func(io.Writer, *Experiment) error
-		data bytes.Buffer
-	}{{name: "table.json", make: JSON}, {name: "table.md", make: Markdown}, {name: "report.html", make: HTML}}
-	for i := range files {
-		if err := files[i].make(&files[i].data, e); err != nil {
+	data := make([]bytes.Buffer, len(Files))
+	for i, make := range []func(io.Writer, *Experiment) error{JSON, Markdown, HTML} {
+		if err := make(&data[i], e); err != nil {
 			return err
 		}
 	}
-	for i := range files {
-		if err := atomicfile.WriteBytes(filepath.Join(dir, files[i].name), files[i].data.Bytes()); err != nil {
+	for i, name := range Files {
+		if err := atomicfile.WriteBytes(filepath.Join(dir, name), data[i].Bytes()); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
 	}
