@@ -9,12 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 SHIM := build/lib/libcyclecap_torch.so
 CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h)
-C_SOURCES := $(CPP) $(wildcard data/*/*.c data/*/*.h)
+C_SOURCES := $(CPP) $(wildcard data/*/*.c data/*/*.h torch/internal/shim/*.c)
 SETUP = $(if $(filter setup,$(MAKECMDGOALS)),scripts/setup.sh,scripts/setup.sh --quiet)
-
-# Two programs that compute at once must not spin while they wait for their
-# threads: on 2 cores that costs a factor of 10 (docs/design.md).
-export OMP_WAIT_POLICY ?= PASSIVE
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

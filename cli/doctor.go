@@ -91,13 +91,18 @@ func examine() report {
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
+	if r.Libtorch == "" {
+		r.Devices, r.CUDA = []string{}, "no libtorch"
+	}
 	for i := range n {
 		r.Devices = append(r.Devices, torch.CUDA(i).String())
 	}
 	if why != nil {
 		r.CUDA = why.Error()
 	}
-	r.Devices = append(r.Devices, "meta")
+	if r.Libtorch != "" {
+		r.Devices = append(r.Devices, "meta")
+	}
 	for _, name := range []string{"libjpeg", "libwebp"} {
 		if loaded[name] != "" {
 			r.Images[name] = loaded[name]
@@ -108,9 +113,6 @@ func examine() report {
 	}
 	if !r.BF16 {
 		r.Hints = append(r.Hints, "this processor has no bf16 arithmetic: --dtype bf16 saves memory here, not time")
-	}
-	if os.Getenv("OMP_WAIT_POLICY") == "" && r.Threads >= r.Cores {
-		r.Hints = append(r.Hints, "if other programs compute on these cores at the same time, set OMP_WAIT_POLICY=PASSIVE: threads that spin slow each other down")
 	}
 	return r
 }
@@ -170,17 +172,21 @@ func (r report) print(c *cli.Context) {
 	row := func(name, value string) { fmt.Fprintf(w, "%-18s %s\n", name, value) }
 	row("cyclecap", r.Cyclecap)
 	row("Go", r.Go+" "+r.Platform)
-	row("libtorch", fmt.Sprintf("%s (the shim was built for %s)", r.Libtorch, r.BuiltFor))
-	row("", r.LibtorchPath)
-	row("shim", r.ShimPath)
-	row("devices", strings.Join(r.Devices, ", "))
-	row("CUDA", r.CUDA)
-	row("threads", fmt.Sprintf("%d of %d cores", r.Threads, r.Cores))
-	row("instructions", r.Instructions)
+	if r.Libtorch == "" {
+		row("libtorch", "no: captions, features and trainings are not possible; eval, tokenize and world are")
+	} else {
+		row("libtorch", fmt.Sprintf("%s (the shim was built for %s)", r.Libtorch, r.BuiltFor))
+		row("", r.LibtorchPath)
+		row("shim", r.ShimPath)
+		row("devices", strings.Join(r.Devices, ", "))
+		row("CUDA", r.CUDA)
+		row("threads", fmt.Sprintf("%d of %d cores", r.Threads, r.Cores))
+		row("instructions", r.Instructions)
+		row("MKL, oneDNN", yes(r.MKL)+", "+yes(r.OneDNN))
+		row("OpenMP", yes(r.OpenMP))
+		row("Gloo, NCCL", yes(r.Gloo)+", "+yes(r.NCCL))
+	}
 	row("bf16 in hardware", yes(r.BF16))
-	row("MKL, oneDNN", yes(r.MKL)+", "+yes(r.OneDNN))
-	row("OpenMP", yes(r.OpenMP))
-	row("Gloo, NCCL", yes(r.Gloo)+", "+yes(r.NCCL))
 	for _, name := range []string{"libjpeg", "libwebp"} {
 		row(name, r.Images[name])
 	}

@@ -151,7 +151,7 @@ type Build struct {
 func BuildInfo() (Build, error) {
 	text, err := shim.BuildInfo()
 	if err != nil {
-		return Build{}, wrap("build info", err)
+		return Build{}, wrap("", err)
 	}
 	v := map[string]string{}
 	for line := range strings.Lines(text) {

@@ -292,3 +292,30 @@ func TestOptionsAnywhere(t *testing.T) {
 		t.Errorf("options behind the photos change the result (-before +behind):\n%s", diff)
 	}
 }
+
+// TestWithoutLibtorch puts a broken library before the real one: what needs no
+// tensors works, and the rest says what is wrong.
+func TestWithoutLibtorch(t *testing.T) {
+	broken := t.TempDir()
+	if err := os.WriteFile(filepath.Join(broken, "libcyclecap_torch.so"), []byte("not a library"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("LD_LIBRARY_PATH", broken)
+	folder := t.TempDir()
+	for name, text := range map[string]string{
+		"captions.json": `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":"a dog on the grass"}]}`,
+		"results.json":  `[{"image_id":1,"caption":"a dog on the grass"}]`,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scored := cyclecapIn(t, folder, "", "eval", "--annotations", "captions.json", "--results", "results.json", "--metrics", "CIDEr,ROUGE_L", "--json")
+	scored.want(t, 0)
+	if !strings.Contains(scored.stdout, `"ROUGE_L":1`) {
+		t.Errorf("scores: %s", scored.stdout)
+	}
+	cyclecap(t, "\"a dog\"\n", "tokenize", "--tokenizer", "gpt2").want(t, 0)
+	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "libtorch can't be loaded", "libcyclecap_torch.so", "`make`")
+	cyclecap(t, "", "doctor").want(t, 1, "libtorch can't be loaded")
+}
