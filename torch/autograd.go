@@ -79,3 +79,15 @@ func pointers(op string, l []Tensor) []uintptr {
 	}
 	return p
 }
+
+// GeluNew is transformers' NewGELUActivation ("gelu_new"), the tanh
+// approximation of GELU that GPT-2 was trained with: to the bit as its
+// operators one after another, from which libtorch's fused
+// gelu(approximate="tanh") differs. Backward keeps x alone and computes the
+// rest anew.
+func (t Tensor) GeluNew() Tensor {
+	p, err := shim.GeluNew(t.pointer("gelu_new"))
+	runtime.KeepAlive(t.handle)
+	must("gelu_new", err)
+	return adopt("gelu_new", p)
+}

@@ -926,19 +926,6 @@ func (self Tensor) Mul_(other Tensor) Tensor {
 	return self
 }
 
-var opMulScalar_ = &op{name: "aten::mul_", overload: "Scalar"}
-
-// MulScalar_ is
-//
-//	aten::mul_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
-func (self Tensor) MulScalar_(other Scalar) Tensor {
-	c := begin(opMulScalar_, nil)
-	c.tensor(self)
-	c.scalar(other)
-	c.drop()
-	return self
-}
-
 var opDiv = &op{name: "aten::div", overload: "Tensor"}
 
 // Div is

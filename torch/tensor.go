@@ -282,3 +282,19 @@ func ToSlice[T Element](t Tensor) []T {
 	})
 	return out
 }
+
+var opMulScalar_ = &op{name: "aten::mul_", overload: "Tensor"}
+
+// MulScalar_ is t *= other. It goes, as Python does, to
+//
+//	aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
+//
+// with the number as a tensor: mul_.Scalar rounds it to bf16 or half first, and
+// gives other bits.
+func (t Tensor) MulScalar_(other Scalar) Tensor {
+	c := begin(opMulScalar_, nil)
+	c.tensor(t)
+	c.scalar(other)
+	c.drop()
+	return t
+}

@@ -79,6 +79,10 @@ CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
 /* The schema of one operator, or of all (name NULL), a line each. */
 CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
 
+/* transformers' "gelu_new", to the bit as its operators one after another; for
+ * backward only x is kept. */
+CT_API ct_error ct_gelu_new(ct_tensor x, ct_tensor *y);
+
 /* ---- tensors ------------------------------------------------------------ */
 
 CT_API void ct_tensors_free(const ct_tensor *t, int n);

@@ -121,9 +121,11 @@ func loadTraining(dir, name string) (*training, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The file's own weights must stay as they are.
+	// The file's own weights must stay as they are, and leave the memory.
 	for _, p := range nn.NamedParameters(m.Mapper) {
-		*p.Tensor = p.Tensor.Clone().Keep().SetRequiresGrad(true)
+		mapped := *p.Tensor
+		*p.Tensor = mapped.Clone().Keep().SetRequiresGrad(true)
+		mapped.Close()
 	}
 	features := train.Matrix{Data: torch.ToSlice[float32](get("images").Narrow(0, 0, 16)), Cols: 512}
 	captions := &train.Texts{}

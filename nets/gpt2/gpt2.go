@@ -309,17 +309,7 @@ func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.
 
 // Forward maps [n, t, n_embd] to itself through the wide layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
-	return m.CProj.Forward(newGELU(m.CFc.Forward(x)))
-}
-
-// newGELU is GPT-2's tanh approximation of GELU written out operator by
-// operator, as transformers' "gelu_new" is: libtorch's fused
-// gelu(approximate="tanh") differs in the last bits. The order of the lines is
-// part of that: backward sums the gradients of x in the reverse order.
-func newGELU(x torch.Tensor) torch.Tensor {
-	half := x.MulScalar(0.5)
-	inner := x.Add(x.PowScalar(3.0).MulScalar(0.044715)).MulScalar(math.Sqrt(2 / math.Pi))
-	return half.Mul(inner.Tanh().AddScalar(1.0))
+	return m.CProj.Forward(m.CFc.Forward(x).GeluNew())
 }
 
 // Forward is x W + b for x [..., in], as one addmm.

@@ -24,6 +24,7 @@
     (op, args, nwords, nargs, rets, cap, nrets))                             \
   E(ct_schema, (const char *name, const char *overload, char **text),        \
     (name, overload, text))                                                  \
+  E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                       \
   V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                    \
   F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                            \
   F(int64_t, ct_tensors_alive, (void), ())                                   \

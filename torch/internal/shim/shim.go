@@ -129,6 +129,13 @@ func Schema(name, overload string) (string, error) {
 	return text(func(out **C.char) C.ct_error { return C.ct_schema(n, o, out) })
 }
 
+// GeluNew is ct_gelu_new.
+func GeluNew(p uintptr) (uintptr, error) {
+	var y C.ct_tensor
+	err := take(C.ct_gelu_new(tensor(p), &y))
+	return address(y), err
+}
+
 func text(f func(**C.char) C.ct_error) (string, error) {
 	var out *C.char
 	if err := take(f(&out)); err != nil {

@@ -1,0 +1,78 @@
+// GPT-2's activation, with less memory than its operators.
+#include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/ScopeExit.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+
+#include "common.h"
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+const double root = std::sqrt(2.0 / M_PI);
+
+// The order of the operators is part of it: backward sums the gradients of x
+// in the reverse order.
+at::Tensor written_out(const at::Tensor &x) {
+  const auto half = x.mul(0.5);
+  const auto inner = x.add(x.pow(3.0).mul(0.044715)).mul(root);
+  return half.mul(inner.tanh().add(1.0));
+}
+
+// Written out, backward needs four tensors of x's size. Here it is x alone, of
+// which backward computes the others anew, by the same operators.
+struct GeluNew : torch::autograd::Function<GeluNew> {
+  static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x) {
+    ctx->save_for_backward({x});
+    const auto d = x.device().type();
+    if (at::autocast::is_autocast_available(d)) {
+      ctx->saved_data["autocast"] = at::autocast::is_autocast_enabled(d);
+      ctx->saved_data["dtype"] =
+          static_cast<int64_t>(at::autocast::get_autocast_dtype(d));
+    }
+    // In place where the bits are the same as written out; mul_ by a number
+    // would round it to bf16 first.
+    const auto y = x.pow(3.0).mul(0.044715).add_(x).mul(root).tanh_();
+    return y.add_(1.0).mul_(x.mul(0.5));
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const bool again = c10::GradMode::is_enabled();  // create_graph
+    auto x = ctx->get_saved_variables()[0];
+    if (!again) x = x.detach();
+    c10::AutoGradMode on(true);
+    if (!again) x.requires_grad_();
+    const auto y = as_forward(ctx, x);
+    return torch::autograd::grad({y}, {x}, {grads[0]}, std::nullopt, again);
+  }
+
+  static at::Tensor as_forward(AutogradContext *ctx, const at::Tensor &x) {
+    const auto d = x.device().type();
+    if (!at::autocast::is_autocast_available(d)) return written_out(x);
+    const auto set = [d](bool on, at::ScalarType dtype) {
+      at::autocast::set_autocast_enabled(d, on);
+      at::autocast::set_autocast_dtype(d, dtype);
+    };
+    const auto back = c10::make_scope_exit(
+        [set, on = at::autocast::is_autocast_enabled(d),
+         dtype = at::autocast::get_autocast_dtype(d)] { set(on, dtype); });
+    set(ctx->saved_data["autocast"].toBool(),
+        static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
+    return written_out(x);
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+ct_error ct_gelu_new(ct_tensor x, ct_tensor *y) {
+  return ct::guard([&] { *y = ct::own(GeluNew::apply(ct::borrow(x))); });
+}
+
+}  // extern "C"
