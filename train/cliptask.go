@@ -21,6 +21,7 @@ type CLIPConfig struct {
 	WarmupSteps int
 	BF16        bool
 	Seed        uint64
+	Device      torch.Device
 }
 
 // CLIPData is photos and the captions of each.
@@ -108,15 +109,15 @@ func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 		of := t.data.Of[p]
 		captions[i] = of[rng.IntN(len(of))]
 	}
-	pixels, ids := t.pixels(photos), t.data.Captions.batch(captions, int(t.Model.Config.Context), 0, torch.CPU)
+	pixels, ids := t.pixels(photos), t.data.Captions.batch(captions, int(t.Model.Config.Context), 0, t.config.Device)
 	ids = ids.ConstantPadNd([]int64{0, t.Model.Config.Context - ids.Size(1)})
 	var image, text torch.Tensor
-	autocast(t.config.BF16, torch.CPU, func() {
+	autocast(t.config.BF16, t.config.Device, func() {
 		image, text = t.Model.EncodeImage(pixels), t.Model.EncodeText(ids)
 	})
 	image, text = Normalize(image.To(torch.WithDType(torch.Float32))), Normalize(text.To(torch.WithDType(torch.Float32)))
 	logits := image.MM(text.T()).Mul(t.Model.LogitScale.Exp())
-	target := torch.Arange(0, int64(len(photos)), torch.WithDType(torch.Int64))
+	target := torch.Arange(0, int64(len(photos)), torch.WithDType(torch.Int64), torch.WithDevice(t.config.Device))
 	loss = logits.CrossEntropyLoss(target).Add(logits.T().CrossEntropyLoss(target)).MulScalar(0.5)
 	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
 }
@@ -144,7 +145,7 @@ func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
 			}
 		}
 	}
-	return torch.FromSlice(x, int64(len(photos)), 3, size, size)
+	return torch.FromSlice(x, int64(len(photos)), 3, size, size).To(torch.WithDevice(t.config.Device))
 }
 
 // Close frees the optimizers' state.

@@ -18,6 +18,7 @@ type GPT2Config struct {
 	WarmupSteps int
 	BF16        bool
 	Seed        uint64
+	Device      torch.Device
 }
 
 // GPT2Task trains a GPT-2 from scratch on running text, as a small stand-in
@@ -65,10 +66,10 @@ func (t *GPT2Task) Step(step int) (Losses, error) {
 			flat = append(flat, int64(id))
 		}
 	}
-	ids := torch.FromSlice(flat, int64(t.config.Batch), int64(w+1))
+	ids := torch.FromSlice(flat, int64(t.config.Batch), int64(w+1)).To(torch.WithDevice(t.config.Device))
 	in, target := ids.Narrow(1, 0, int64(w)), ids.Narrow(1, 1, int64(w))
 	loss := torch.Tidy(func() (loss torch.Tensor) {
-		autocast(t.config.BF16, torch.CPU, func() {
+		autocast(t.config.BF16, t.config.Device, func() {
 			logits := t.Model.Logits(t.Model.Forward(t.Model.Embed(in), nil, torch.Tensor{}))
 			loss = logits.Reshape([]int64{-1, logits.Size(2)}).To(torch.WithDType(torch.Float32)).CrossEntropyLoss(target.Reshape([]int64{-1}))
 		})

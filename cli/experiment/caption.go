@@ -59,7 +59,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 // env is what a bridge may learn from.
 func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned) (e bridge.Env, err error) {
 	e = bridge.Env{Normalized: x.Config.Train.Decoder.NormalizePrefix, Length: 1,
-		Temperature: x.Config.Bridges.DeCapTemperature, Memory: x.Config.Bridges.DeCapMemory, Seed: uint64(seed)}
+		Temperature: x.Config.Bridges.DeCapTemperature, Memory: x.Config.Bridges.DeCapMemory, Seed: uint64(seed), Device: x.device}
 	e.Images, e.Texts = f.unpaired()
 	if !e.Normalized {
 		if e.Length, err = bridge.MeanLength(e.Texts); err != nil {

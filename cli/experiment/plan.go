@@ -205,12 +205,13 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	err = scope(0, func() error {
 		m := clip.New(x.clipConfig())
 		defer closing(m)
+		nn.To(m, torch.WithDevice(x.device))
 		p.trained = parameters(m)
 		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
 		}
-		t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16"}, m, data)
+		t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, data)
 		if err != nil {
 			return err
 		}
@@ -228,9 +229,10 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 	err = scope(0, func() error {
 		m := gpt2.New(x.gpt2Config())
 		defer closing(m)
+		nn.To(m, torch.WithDevice(x.device))
 		p.trained = parameters(m)
 		text := make([]int32, (c.Batch+2)*window)
-		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16"}, m, text)
+		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, text)
 		if err != nil {
 			return err
 		}

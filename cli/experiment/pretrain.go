@@ -14,6 +14,7 @@ import (
 	"cyclecap/data/world"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
 	"cyclecap/weights"
@@ -86,12 +87,13 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 		return scope(x.Config.Seed, func() error {
 			m := clip.New(x.clipConfig())
 			defer closing(m)
+			nn.To(m, torch.WithDevice(x.device))
 			data, err := x.clipData(ctx, d, images, c.Image)
 			if err != nil {
 				return err
 			}
 			t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR,
-				WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed)}, m, data)
+				WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, data)
 			if err != nil {
 				return err
 			}
@@ -187,8 +189,9 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 		return scope(x.Config.Seed, func() error {
 			m := gpt2.New(x.gpt2Config())
 			defer closing(m)
+			nn.To(m, torch.WithDevice(x.device))
 			t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
-				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed)}, m, runningText(d, tok, x.Config.Seed))
+				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(d, tok, x.Config.Seed))
 			if err != nil {
 				return err
 			}

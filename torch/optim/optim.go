@@ -47,8 +47,9 @@ type Optimizer interface {
 	// StateNames names the tensors of a ParamState as PyTorch's state dict
 	// does: "exp_avg" and "exp_avg_sq" of the Adams, "momentum_buffer" of SGD.
 	StateNames() []string
-	// SetState puts back what State gave and takes the tensors over. Their
-	// shapes must be the parameters'. Nothing changes where it fails.
+	// SetState puts back what State gave and takes the tensors over, to the
+	// parameters' device. Their shapes must be the parameters'. Nothing
+	// changes where it fails. It needs a scope.
 	SetState([]ParamState) error
 	// Close frees the state, not the parameters.
 	Close()
@@ -120,11 +121,16 @@ func (b *base) SetState(s []ParamState) error {
 		if len(p.Tensors) > 0 {
 			b.state[i].Tensors = slices.Clone(p.Tensors)
 		}
-		for _, t := range p.Tensors {
-			t.Keep()
+		for k, t := range p.Tensors {
+			if d := b.params[i].Device(); t.Device() != d {
+				moved := t.To(torch.WithDevice(d))
+				t.Close()
+				t = moved
+			}
+			b.state[i].Tensors[k] = t.Keep()
 		}
 		for _, t := range own {
-			if !slices.Contains(p.Tensors, t) {
+			if !slices.Contains(b.state[i].Tensors, t) {
 				t.Close()
 			}
 		}
@@ -224,7 +230,7 @@ func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
 }
 
 func (a *adam) Step() {
-	if a.o.Fused {
+	if a.o.Fused && a.params[0].Device() != torch.Meta { // which has no such kernel
 		a.fused()
 		return
 	}

@@ -57,6 +57,7 @@ type Env struct {
 	Temperature float64
 	Memory      int // texts in the memory; 0: all
 	Seed        uint64
+	Device      torch.Device // of the decoder
 }
 
 var all = map[string]Bridge{}
@@ -114,7 +115,7 @@ func blocks(f train.Features, n int, do func(x torch.Tensor) error) error {
 }
 
 // mean gives the mean row [width], summed in f64.
-func mean(f train.Features) (torch.Tensor, error) {
+func mean(f train.Features, d torch.Device) (torch.Tensor, error) {
 	sum := torch.Zeros([]int64{int64(f.Width())}, torch.WithDType(torch.Float64))
 	err := blocks(f, f.Len(), func(x torch.Tensor) error {
 		sum.Add_(x.SumDim([]int64{0}, torch.WithDType(torch.Float64)))
@@ -123,7 +124,7 @@ func mean(f train.Features) (torch.Tensor, error) {
 	if err != nil {
 		return sum, err
 	}
-	return sum.DivScalar(f.Len()).To(torch.WithDType(torch.Float32)), nil
+	return sum.DivScalar(f.Len()).To(torch.WithDType(torch.Float32), torch.WithDevice(d)), nil
 }
 
 // MeanLength gives the mean length of rows.

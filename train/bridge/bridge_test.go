@@ -168,3 +168,25 @@ func TestGet(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMeta: with the decoder on another device than the features', every bridge
+// works there.
+func TestMeta(t *testing.T) {
+	e := Env{Images: random(20, 8, 1), Texts: random(30, 8, 2), Length: 1, Temperature: 0.1, Device: torch.Meta}
+	for _, b := range all {
+		err := torch.Scope(func() error {
+			torch.OnDevice(torch.Meta, func() { e.Generator = cyclegan.NewGenerator(8) })
+			transform, err := b.Fit(e)
+			if err != nil {
+				return err
+			}
+			if y := transform(torch.Empty([]int64{5, 8}, torch.WithDevice(torch.Meta))); y.Device() != torch.Meta || y.Size(0) != 5 {
+				t.Errorf("%s gives %v", b.Name, y)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", b.Name, err)
+		}
+	}
+}

@@ -18,21 +18,21 @@ var _ = register(Bridge{
 		if err != nil {
 			return nil, err
 		}
-		memory = train.Normalize(memory).Keep() // [m, width]
+		memory = train.Normalize(memory.To(torch.WithDevice(e.Device))).Keep() // [m, width]
 		return func(x torch.Tensor) torch.Tensor {
 			// The softmax runs over the memory block by block, so that no
 			// table of all photos and all texts is made.
 			x = train.Normalize(x)
 			n, m := x.Size(0), memory.Size(0)
 			const part = 65536
-			top := torch.Full([]int64{n, 1}, math.Inf(-1))
+			top := torch.Full([]int64{n, 1}, math.Inf(-1), torch.WithDevice(e.Device))
 			for at := int64(0); at < m; at += part {
 				top = torch.Tidy(func() torch.Tensor {
 					cos := x.MM(memory.Narrow(0, at, min(part, m-at)).T())
 					return top.Maximum(cos.Amax(torch.WithDim([]int64{1}), torch.WithKeepdim(true)))
 				})
 			}
-			sum := torch.Zeros([]int64{n, memory.Size(1)})
+			sum := torch.Zeros([]int64{n, memory.Size(1)}, torch.WithDevice(e.Device))
 			for at := int64(0); at < m; at += part {
 				sum = torch.Tidy(func() torch.Tensor {
 					rows := memory.Narrow(0, at, min(part, m-at))

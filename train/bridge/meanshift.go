@@ -7,11 +7,11 @@ import "cyclecap/torch"
 var _ = register(Bridge{
 	Name: "meanshift", Title: "mean shift", Decoder: OfTexts,
 	Fit: func(e Env) (Transform, error) {
-		images, err := mean(e.Images)
+		images, err := mean(e.Images, e.Device)
 		if err != nil {
 			return nil, err
 		}
-		texts, err := mean(e.Texts)
+		texts, err := mean(e.Texts, e.Device)
 		if err != nil {
 			return nil, err
 		}
