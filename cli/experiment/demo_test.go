@@ -27,7 +27,7 @@ func TestDemo(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	dir := t.TempDir()
 	c, err := config.Load("../../configs/demo.toml", []string{"output=" + dir, "world.pretrain=3000", "world.train=1000", "world.val=100",
-		"train.clip.epochs=6", "train.gpt2.epochs=2", "train.decoder.epochs=4", "train.decoder.warmup_steps=20", "train.cyclegan.epochs=12",
+		"train.clip.epochs=6", "train.gpt2.epochs=2", "train.decoder.epochs=4", "train.decoder.warmup_steps=20", "train.cyclegan.epochs=8",
 		"train.cyclegan.checkpoint_every=50", `bridges.use=["direct","cyclegan","meanshift"]`, `eval.metrics=["bleu","rouge","cider"]`, "eval.examples=3"})
 	if err != nil {
 		t.Fatal(err)
