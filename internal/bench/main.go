@@ -37,6 +37,8 @@ type settings struct {
 }
 
 func main() {
+	// As the command line does: another thread would get its own OpenMP pool.
+	runtime.LockOSThread()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
