@@ -73,6 +73,7 @@ type aligner struct {
 	count1   []int32 // how many matches cover a word of the candidate,
 	count2   []int32 // and of the reference
 	fixed    []int32 // the match of a word that can't be otherwise, or -1
+	queues   [2]queue
 }
 
 func newAligner(x *index) *aligner {
@@ -234,21 +235,30 @@ func overlap(a, b []uint32) bool {
 func (a *aligner) match() {
 	out := a.unsorted[:0]
 	candidate, reference := a.candidate.words, a.reference.words
-	for matcher := int32(exact); matcher <= synonym; matcher++ {
-		for j, r := range reference {
-			for i, c := range candidate {
-				ok := false
-				switch {
-				case r == c:
-					ok = matcher == exact
-				case matcher == stem:
-					ok = a.known[r].root == a.known[c].root
-				case matcher == synonym:
-					ok = overlap(a.known[r].sets, a.known[c].sets)
-				}
-				if ok {
-					out = append(out, match{int32(j), 1, int32(i), 1, matcher})
-				}
+	add := func(j, i int, matcher int32) { out = append(out, match{int32(j), 1, int32(i), 1, matcher}) }
+	for j, r := range reference {
+		for i, c := range candidate {
+			if c == r {
+				add(j, i, exact)
+			}
+		}
+	}
+	for j, r := range reference {
+		root := a.known[r].root
+		for i, c := range candidate {
+			if c != r && a.known[c].root == root {
+				add(j, i, stem)
+			}
+		}
+	}
+	for j, r := range reference {
+		sets := a.known[r].sets
+		if len(sets) == 0 {
+			continue
+		}
+		for i, c := range candidate {
+			if c != r && overlap(sets, a.known[c].sets) {
+				add(j, i, synonym)
 			}
 		}
 	}
@@ -325,7 +335,7 @@ type path struct {
 	total   int32 // weighted words, rounded down match by match
 	chunks  int32
 	skew    int32 // how far matches are from their place
-	used    bits  // words of the candidate
+	used    covered
 	choices *choice
 }
 
@@ -335,28 +345,50 @@ type choice struct {
 	before *choice
 }
 
-// bits is a set of words.
-type bits []uint64
+// covered is a set of words of the candidate: the first 64, and the others if
+// there are any.
+type covered struct {
+	first uint64
+	rest  []uint64
+}
 
-func (b bits) has(from, n int32) bool {
+func coverOf(words int) covered {
+	if words <= 64 {
+		return covered{}
+	}
+	return covered{rest: make([]uint64, (words-1)/64)}
+}
+
+func (c covered) has(from, n int32) bool {
 	for i := from; i < from+n; i++ {
-		if b[i>>6]&(1<<(i&63)) != 0 {
+		w := c.first
+		if i >= 64 {
+			w = c.rest[i/64-1]
+		}
+		if w&(1<<(i&63)) != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-func (b bits) with(from, n int32) bits {
-	b = slices.Clone(b)
-	for i := from; i < from+n; i++ {
-		b[i>>6] |= 1 << (i & 63)
+func (c covered) with(from, n int32) covered {
+	if c.rest != nil && from+n > 64 {
+		c.rest = slices.Clone(c.rest)
 	}
-	return b
+	for i := from; i < from+n; i++ {
+		if i < 64 {
+			c.first |= 1 << i
+		} else {
+			c.rest[i/64-1] |= 1 << (i & 63)
+		}
+	}
+	return c
 }
 
-// take adds a match to a path.
-func (p *path) take(m match, k int32) {
+// take adds a match to a path, but for choices and used: most paths are dropped
+// at once.
+func (p *path) take(m match) {
 	if p.last != -1 && p.last != m.candidateStart {
 		p.chunks++
 	}
@@ -368,7 +400,6 @@ func (p *path) take(m match, k int32) {
 		p.total += m.length/2 + m.candidateLength/2
 	}
 	p.next = m.start + m.length
-	p.choices = &choice{k, p.choices}
 }
 
 func (p *path) gap() {
@@ -416,15 +447,15 @@ func (q *queue) insert(p path) int {
 // right over the reference, and counts it.
 func (a *aligner) align() Stats {
 	a.match()
-	used := make(bits, (len(a.candidate.words)+63)/64)
+	used := coverOf(len(a.candidate.words))
 	for _, k := range a.fixed {
 		if k >= 0 {
 			m := a.matches[k]
 			used = used.with(m.candidateStart, m.candidateLength)
 		}
 	}
-	now, then := &queue{make([]path, 0, beam+1)}, &queue{make([]path, 0, beam+1)}
-	now.paths = append(now.paths, path{last: -1, used: used})
+	now, then := &a.queues[0], &a.queues[1]
+	now.paths = append(now.paths[:0], path{last: -1, used: used})
 	for j := range int32(len(a.reference.words)) {
 		then.paths = then.paths[:0]
 		for _, p := range now.paths {
@@ -434,9 +465,11 @@ func (a *aligner) align() Stats {
 			}
 			if k := a.fixed[j]; k >= 0 {
 				m := a.matches[k]
-				p.take(m, k)
+				p.take(m)
 				p.skew += abs(m.start - m.candidateStart)
-				then.insert(p)
+				if at := then.insert(p); at >= 0 {
+					then.paths[at].choices = &choice{k, p.choices}
+				}
 				continue
 			}
 			for k := a.at[j]; k < a.at[j+1]; k++ {
@@ -445,9 +478,10 @@ func (a *aligner) align() Stats {
 					continue
 				}
 				q := p
-				q.take(m, k)
+				q.take(m)
 				if at := then.insert(q); at >= 0 {
 					then.paths[at].used = p.used.with(m.candidateStart, m.candidateLength)
+					then.paths[at].choices = &choice{k, p.choices}
 				}
 				// The reference adds the distance of a match to the paths
 				// that go on without it.
