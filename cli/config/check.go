@@ -32,7 +32,7 @@ func (l *loader) resolve() {
 			*to = filepath.Join(append([]string{dir}, path...)...)
 		}
 	}
-	if d.Photos == "" && d.Captions == "" {
+	if d.Photos == "" && d.Captions == "" && d.ClipCap == "" {
 		fill(&d.TrainAnnotations, "annotations", "captions_train2014.json")
 		fill(&d.TrainImages, "train2014")
 	}
@@ -78,10 +78,14 @@ func (l *loader) check() {
 		"data.photos and data.captions replace the training set: leave out one or the other")
 	rule(plain && d.TrainImages != "", on("data.train_images", "data.photos", "data.captions"),
 		"data.photos and data.captions replace the training set: leave out one or the other")
+	for _, other := range []struct{ name, value string }{{"data.train_annotations", d.TrainAnnotations}, {"data.train_images", d.TrainImages},
+		{"data.karpathy", d.Karpathy}, {"data.photos", d.Photos}, {"data.captions", d.Captions}} {
+		rule(d.ClipCap != "" && other.value != "", on(other.name, "data.clipcap"), "data.clipcap replaces the training set: leave out one or the other")
+	}
 	need := func(value, name, what string) {
 		rule(value == "", on(name), "missing: want %s, or [world], which renders a data set", what)
 	}
-	if !plain {
+	if !plain && d.ClipCap == "" {
 		need(d.TrainAnnotations, "data.train_annotations", "the COCO captions file of the training set")
 		need(d.TrainImages, "data.train_images", "the folder of the training photos")
 	}

@@ -82,6 +82,10 @@ type Data struct {
 	// Captions is a text file with a caption a line. With photos, it replaces the
 	// training set.
 	Captions string `toml:"captions" source:"the paper: future work"`
+	// ClipCap is a file of features and captions that ClipCap's parse_coco.py wrote
+	// (oscar_split_ViT-B_32_train.pkl), of the CLIP of clip.weights: it replaces the
+	// training set, and no training photo is needed. Nothing in it is run.
+	ClipCap string `toml:"clipcap" source:"ClipCap: train.py --data"`
 	// Pairing says which photos and captions the CycleGAN sees: those of the whole set,
 	// as in the paper, where a photo's captions are there but unknown to
 	// be its; or disjoint, the photos of one half of the set and the captions of the other.

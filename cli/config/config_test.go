@@ -137,6 +137,9 @@ weights = "g"
 		{"two training sets", coco, []string{"data.photos=p", "data.captions=c"}, strings.Join([]string{"2 problems:",
 			`x.toml:2: data.train_annotations: data.photos and data.captions replace the training set: leave out one or the other`,
 			`x.toml:3: data.train_images: data.photos and data.captions replace the training set: leave out one or the other`}, "\n")},
+		{"ClipCap's file beside a training set", coco, []string{"data.clipcap=f.pkl"}, strings.Join([]string{"2 problems:",
+			`x.toml:2: data.train_annotations: data.clipcap replaces the training set: leave out one or the other`,
+			`x.toml:3: data.train_images: data.clipcap replaces the training set: leave out one or the other`}, "\n")},
 		{"pairs of unpaired sets", world + "[data]\nphotos = \"p\"\ncaptions = \"c\"\n[bridges]\nuse = [\"direct\", \"clipcap\"]\n", nil,
 			`x.toml:6: bridges.use: clipcap learns from pairs, and data.photos and data.captions have none`},
 		{"width of heads", world + "[train.gpt2]\nwidth = 200\n", nil,
@@ -153,7 +156,7 @@ weights = "g"
 			`x.toml:2: world.train: train.cyclegan.batch = 64 is more than the 50 training photos that world.train = 100 gives with data.pairing = "disjoint"`},
 		{"examples", coco + "[eval]\nexamples = 20\n[data.x]\n", []string{"data.val_limit=10"}, strings.Join([]string{"2 problems:",
 			`x.toml:11: eval.examples: eval.examples = 20 is more than data.val_limit = 10 photos`,
-			`x.toml:12: data.x: there is no such table; [data] has train_annotations, train_images, val_annotations, val_images, karpathy, photos, captions, pairing, max_bad, val_limit`}, "\n")},
+			`x.toml:12: data.x: there is no such table; [data] has train_annotations, train_images, val_annotations, val_images, karpathy, photos, captions, clipcap, pairing, max_bad, val_limit`}, "\n")},
 
 		// --set.
 		{"set: unknown key", world, []string{"train.cyclegan.epoch=5"},

@@ -11,6 +11,7 @@ import (
 	"cyclecap/cli/config"
 	"cyclecap/data/features"
 	"cyclecap/data/sets"
+	"cyclecap/weights"
 )
 
 // data is the photos and captions of an experiment. Photos and captions are
@@ -28,6 +29,10 @@ type part struct {
 	texts  []string
 	// textImage is the photo of each text; nil where there are no pairs.
 	textImage []int64
+	// stored has the photos' features, by rows[photo], where they come with the
+	// set; the photos are nowhere then.
+	stored *weights.ClipCapFeatures
+	rows   []int
 }
 
 type photoFile struct {
@@ -59,7 +64,9 @@ func (x *Experiment) loadData() (*data, error) {
 			return nil, err
 		}
 		d.isCOCO = x.Config.World == nil && filepath.Base(c.ValAnnotations) == "captions_val2014.json" && len(d.val.photos) == 40504
-		if c.Photos != "" {
+		if c.ClipCap != "" {
+			err = d.readClipCap(c.ClipCap, c.MaxBad)
+		} else if c.Photos != "" {
 			err = d.readPlain(c.Photos, c.Captions, c.MaxBad)
 		} else {
 			d.train, err = d.readCOCO(c.TrainAnnotations, c.TrainImages, c.MaxBad)
@@ -164,6 +171,36 @@ func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	}
 	set.Photos = list
 	d.add(&d.train, set)
+	return nil
+}
+
+// readClipCap reads ClipCap's features and captions. It has a row for each
+// caption; those of a photo are equal, and the first is taken.
+func (d *data) readClipCap(path string, maxBad float64) error {
+	f, err := weights.OpenClipCapFeatures(path)
+	if err != nil {
+		return err
+	}
+	p := part{stored: f, textImage: []int64{}}
+	seen := map[int64]bool{}
+	bad := 0
+	for _, c := range f.Captions {
+		if strings.TrimSpace(c.Caption) == "" {
+			bad++
+			continue
+		}
+		if !seen[c.ImageID] {
+			seen[c.ImageID] = true
+			p.photos, p.rows = append(p.photos, photoFile{id: c.ImageID}), append(p.rows, c.Row)
+		}
+		p.texts, p.textImage = append(p.texts, c.Caption), append(p.textImage, c.ImageID)
+	}
+	if n := len(f.Captions); float64(bad) > maxBad*float64(n) {
+		return fmt.Errorf("%s: %d of %d captions are empty, which is more than data.max_bad = %g allows", path, bad, n, maxBad)
+	} else if bad > 0 {
+		d.notes = append(d.notes, fmt.Sprintf("%d captions are left out: they are empty", bad))
+	}
+	d.train = p
 	return nil
 }
 

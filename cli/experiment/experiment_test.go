@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"cyclecap/cli/config"
+	"cyclecap/data/features"
+	"cyclecap/weights"
 )
 
 // quiet is a UI that remembers what it was told.
@@ -206,6 +209,39 @@ func TestData(t *testing.T) {
 		t.Errorf("%+v", d.train)
 	}
 
+	const pkl = "../../weights/testdata/clipcap.pkl"
+	d, err = load(func(c *config.Data) { c.ClipCap = pkl })
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := weights.OpenClipCapFeatures(pkl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unique := map[int64]int{}
+	for _, c := range slices.Backward(read.Captions) {
+		unique[c.ImageID] = c.Row
+	}
+	if len(d.train.photos) != len(unique) || len(d.train.texts) != len(read.Captions) || !d.paired() {
+		t.Errorf("%+v", d.train)
+	}
+	if err := copyStored(t.Context(), at("stored"), d.train, "id"); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := features.Open(at("stored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range stored.IDs() {
+		have, want := make([]float32, stored.Width()), make([]float32, read.Width)
+		if err := errors.Join(stored.Read([]int32{int32(i)}, have), read.Read(unique[id], want)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("photo %d: %v instead of %v", id, have, want)
+		}
+	}
+
 	bad := func(name, text string) string { return write(t, at(name), text) }
 	for _, c := range []struct {
 		change func(*config.Data)
@@ -219,6 +255,7 @@ func TestData(t *testing.T) {
 		{func(c *config.Data) { c.ValAnnotations = at("missing.json") }, "missing.json"},
 		{func(c *config.Data) { c.Karpathy = bad("cut2.json", `{"images": [{"split": "train"`) }, "cut2.json:1:30: broken JSON: unexpected end"},
 		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, `no.json: it has no "images"`},
+		{func(c *config.Data) { c.ClipCap = bad("cut.pkl", "\x80\x04") }, "cut.pkl"},
 		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "empty.txt: it has no captions"},
 	} {
 		_, err := load(c.change)

@@ -67,23 +67,31 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		texts  []string
 		to     *train.Features
 	}{
-		{"train-images", x.data.train.photos, nil, &f.trainImages},
-		{"train-texts", nil, x.data.train.texts, &f.trainTexts},
 		{"val-images", x.data.val.photos, nil, &f.valImages},
 		{"val-texts", nil, x.data.val.texts, &f.valTexts},
+		{"train-images", x.data.train.photos, nil, &f.trainImages},
+		{"train-texts", nil, x.data.train.texts, &f.trainTexts},
 	} {
+		stored := s.photos != nil && s.name == "train-images" && x.data.train.stored != nil
 		var inputs string
-		if s.photos != nil {
-			if inputs, err = identity(s.photos); err != nil {
-				return nil, err
-			}
-		} else {
+		switch {
+		case stored:
+			inputs, err = hashOf(x.data.train.stored.Path)
+		case s.photos != nil:
+			inputs, err = identity(s.photos)
+		default:
 			inputs = features.Hash(s.texts...)
+		}
+		if err != nil {
+			return nil, err
 		}
 		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true,
 			inputs: []any{clipModel.id, inputs, x.Config.Data.MaxBad}}
 		st.do = func(ctx context.Context, dir string) error {
-			if s.photos != nil {
+			switch {
+			case stored:
+				return copyStored(ctx, dir, x.data.train, inputs)
+			case s.photos != nil:
 				return enc.images(ctx, dir, s.photos, inputs)
 			}
 			return enc.texts(ctx, dir, s.texts, inputs)
@@ -98,7 +106,11 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		f.sets = append(f.sets, set)
 		f.skipped = append(f.skipped, set.Skipped...)
 		*s.to = set
-		f.width = set.Width()
+		if w := set.Width(); f.width == 0 {
+			f.width = w
+		} else if w != f.width {
+			return nil, fmt.Errorf("%s: its features are of width %d, those of the CLIP %d: they must be of one CLIP", x.data.train.stored.Path, w, f.width)
+		}
 		keys = append(keys, st.key())
 		if x.Config.Train.Decoder.NormalizePrefix {
 			*s.to = normalized{set}
@@ -108,8 +120,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		keys = append(keys, "length 1") // which decoders, CycleGAN and bridges see
 	}
 	f.key = strings.Join(keys, " ")
-	f.valImageIDs = f.sets[2].IDs()
-	f.trainImageRow, f.valImageRow = rowsByID(f.sets[0]), rowsByID(f.sets[2])
+	valImages, trainImages := f.sets[0], f.sets[2]
+	f.valImageIDs = valImages.IDs()
+	f.trainImageRow, f.valImageRow = rowsByID(trainImages), rowsByID(valImages)
 	x.split(f)
 	return f, nil
 }
@@ -134,7 +147,7 @@ func (x *Experiment) split(f *featureSets) {
 	for _, i := range rng.Perm(len(photos))[:len(photos)/2] {
 		ofImages[photos[i].id] = true
 	}
-	for i, id := range f.sets[0].IDs() {
+	for i, id := range f.sets[2].IDs() {
 		if ofImages[id] {
 			f.imageRows = append(f.imageRows, int32(i))
 		}
@@ -144,6 +157,30 @@ func (x *Experiment) split(f *featureSets) {
 			f.textRows = append(f.textRows, int32(i))
 		}
 	}
+}
+
+// copyStored keeps features that came with the photos as if they had been
+// computed here.
+func copyStored(ctx context.Context, dir string, p part, inputs string) error {
+	f := p.stored
+	w, err := features.Create(dir, features.Spec{Kind: "images", Process: "read from ClipCap's file", Batch: 1, Width: f.Width, Inputs: inputs, Count: len(p.photos)})
+	if err != nil {
+		return err
+	}
+	defer w.Keep()
+	row := make([]float32, f.Width)
+	for i := w.Done(); i < len(p.photos); i++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f.Read(p.rows[i], row); err != nil {
+			return err
+		}
+		if err := w.Add(ctx, []int64{p.photos[i].id}, row, nil); err != nil {
+			return err
+		}
+	}
+	return w.Close(ctx)
 }
 
 // encoder is a CLIP that is loaded when it is first needed.
