@@ -81,6 +81,7 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		}
 	}
 	t := table.NewWriter()
+	t.Style().Format = table.FormatOptions{} // units are in lower case
 	t.AppendHeader(table.Row{"training", "parameters", "frozen", "steps", "a step", "time", "memory"})
 	var total time.Duration
 	for _, p := range lines {
