@@ -99,7 +99,7 @@ static char *failed; /* why it can't be opened, as a ct_error */
 
 static void fail(const char *why) {
   static const char before[] = "Rlibtorch can't be loaded: ";
-  static const char after[] = "; `make` builds what is missing";
+  static const char after[] = "; `make setup build` gets what is missing";
   failed = malloc(sizeof before + strlen(why) + sizeof after);
   strcpy(failed, before);
   strcat(failed, why);
