@@ -11,7 +11,6 @@
 package main
 
 import (
-	"cyclecap/eval/meteor"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"cyclecap/data/coco"
+	"cyclecap/eval/meteor"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 )
@@ -204,9 +204,12 @@ func (s *settings) write(items []item) error {
 	return errors.Join(writeJSON(s.path("set.json"), set), writeJSON(s.path("results.json"), results), writeJSON(s.path("in.json"), items))
 }
 
+// everything is all metrics, under the names that both sides take.
+var everything = []string{"BLEU", "ROUGE_L", "CIDEr", "METEOR"}
+
 // ours runs cyclecap eval and gives its answer, time and peak memory.
-func (s *settings) ours(perImage bool) (*scores, time.Duration, error) {
-	args := []string{"eval", "--annotations", s.path("set.json"), "--results", s.path("results.json"), "--json", "--meteor-data", s.meteorData}
+func (s *settings) ours(perImage bool, metrics []string) (*scores, time.Duration, error) {
+	args := []string{"eval", "--annotations", s.path("set.json"), "--results", s.path("results.json"), "--json", "--meteor-data", s.meteorData, "--metrics", strings.Join(metrics, ",")}
 	if perImage {
 		args = append(args, "--per-image", s.path("ours.json"))
 	}
@@ -236,11 +239,8 @@ func (s *settings) ours(perImage bool) (*scores, time.Duration, error) {
 }
 
 // theirs runs pycocoevalcap.
-func (s *settings) theirs(meteor bool) (*scores, time.Duration, error) {
-	args := []string{s.script, "score", s.path("in.json"), s.path("theirs.json")}
-	if meteor {
-		args = append(args, "--meteor")
-	}
+func (s *settings) theirs(metrics []string) (*scores, time.Duration, error) {
+	args := []string{s.script, "score", s.path("in.json"), s.path("theirs.json"), strings.Join(metrics, ",")}
 	cmd := exec.Command(s.python, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -267,18 +267,18 @@ func (s *settings) compare(p pool, pairs int) error {
 	fmt.Printf("seed %d\n", s.seed)
 	worst := map[string]float64{}
 	different := map[string]int{}
+	metrics := s.possible()
 	done, images, sets, texts := 0, 0, 0, 0
 	for n := 1; done < pairs; n = min(2*n+r.IntN(n+1), 2000) { // small sets have another document frequency
 		items := p.items(r, n, func() int { return 1 + r.IntN(7) })
 		if err := s.write(items); err != nil {
 			return err
 		}
-		ours, _, err := s.ours(true)
+		ours, _, err := s.ours(true, metrics)
 		if err != nil {
 			return err
 		}
-		_, meteor := ours.Corpus["METEOR"]
-		theirs, _, err := s.theirs(meteor)
+		theirs, _, err := s.theirs(metrics)
 		if err != nil {
 			return err
 		}
@@ -342,39 +342,55 @@ func (s *settings) bench(p pool, images, rounds int) error {
 	if err := s.write(p.items(r, images, func() int { return 5 })); err != nil {
 		return err
 	}
-	first, _, err := s.ours(false) // not timed: the files are read from the disk's cache after it
-	if err != nil {
+	metrics := s.possible()
+	// Not timed: the files are read from the disk's cache after it.
+	if _, _, err := s.ours(false, metrics); err != nil {
 		return err
-	}
-	_, meteor := first.Corpus["METEOR"]
-	var a, b, ratio []float64
-	var peakA, peakB int64
-	for range rounds {
-		ours, tookA, err := s.ours(false)
-		if err != nil {
-			return err
-		}
-		theirs, tookB, err := s.theirs(meteor)
-		if err != nil {
-			return err
-		}
-		for name, want := range theirs.Corpus {
-			if off := math.Abs(ours.Corpus[name] - want); off > tolerance(name) || math.IsNaN(off) {
-				return fmt.Errorf("%s is %.17g, pycocoevalcap's is %.17g: the times mean nothing", name, ours.Corpus[name], want)
-			}
-		}
-		a, b, ratio = append(a, tookA.Seconds()), append(b, tookB.Seconds()), append(ratio, tookB.Seconds()/tookA.Seconds())
-		peakA, peakB = max(peakA, ours.Peak), max(peakB, theirs.Peak)
 	}
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)
 	t.SetStyle(table.StyleLight)
-	t.SetTitle(fmt.Sprintf("%d images x 5 references, METEOR %v, start to last score; min/median/max of %d rounds", images, meteor, rounds))
+	t.SetTitle(fmt.Sprintf("%d images x 5 references, start to last score; min/median/max of %d rounds", images, rounds))
 	t.AppendHeader(table.Row{"", "ours", "pycocoevalcap", "ratio"})
-	t.AppendRow(table.Row{"time, s", spread(a, "%.3f"), spread(b, "%.2f"), spread(ratio, "%.1f")})
-	t.AppendRow(table.Row{"peak memory, MiB", peakA >> 20, peakB >> 20, fmt.Sprintf("%.1f", float64(peakB)/float64(peakA))})
+	works := [][]string{metrics}
+	if slices.Contains(metrics, "METEOR") {
+		works = append(works, []string{"METEOR"})
+	}
+	for _, work := range works {
+		var a, b, ratio []float64
+		var peakA, peakB int64
+		for range rounds {
+			ours, tookA, err := s.ours(false, work)
+			if err != nil {
+				return err
+			}
+			theirs, tookB, err := s.theirs(work)
+			if err != nil {
+				return err
+			}
+			for name, want := range theirs.Corpus {
+				if off := math.Abs(ours.Corpus[name] - want); off > tolerance(name) || math.IsNaN(off) {
+					return fmt.Errorf("%s is %.17g, pycocoevalcap's is %.17g: the times mean nothing", name, ours.Corpus[name], want)
+				}
+			}
+			a, b, ratio = append(a, tookA.Seconds()), append(b, tookB.Seconds()), append(ratio, tookB.Seconds()/tookA.Seconds())
+			peakA, peakB = max(peakA, ours.Peak), max(peakB, theirs.Peak)
+		}
+		name := strings.Join(work, ", ")
+		t.AppendRow(table.Row{name + ": s", spread(a, "%.3f"), spread(b, "%.2f"), spread(ratio, "%.1f")})
+		t.AppendRow(table.Row{"peak memory, MiB", peakA >> 20, peakB >> 20, fmt.Sprintf("%.1f", float64(peakB)/float64(peakA))})
+	}
 	t.Render()
 	return nil
+}
+
+// possible is everything, without METEOR where its data is not there.
+func (s *settings) possible() []string {
+	if _, err := meteor.Open(s.meteorData); err != nil {
+		fmt.Fprintf(os.Stderr, "without METEOR: %v\n", err)
+		return everything[:3]
+	}
+	return everything
 }
 
 // spread writes the least, the median and the greatest value.

@@ -2,7 +2,7 @@
 and eval/ptb, and answers `make parity-metrics` and its bench.
 
     python testdata/reference/metrics.py fixtures SHARED   # eval/testdata, eval/ptb/testdata
-    python testdata/reference/metrics.py score IN.json OUT.json [--meteor]
+    python testdata/reference/metrics.py score IN.json OUT.json BLEU,ROUGE_L,CIDEr,METEOR
     python testdata/reference/metrics.py tokens IN.json OUT.json
     python testdata/reference/metrics.py classes           # eval/ptb/classes.txt
 
@@ -49,16 +49,16 @@ def tokens(lines):
     return [" ".join(w for w in line.rstrip().split(" ") if w not in ptb.PUNCTUATIONS) for line in raw_lines(lines)]
 
 
-def score(items, meteor):
+def score(items, metrics):
     """items as in IN.json; gives the form of eval/testdata's scores.json."""
     gts = {x["image_id"]: [{"caption": c} for c in x["references"]] for x in items}
     res = {x["image_id"]: [{"caption": x["candidate"]}] for x in items}
     gts, res = ptb.PTBTokenizer().tokenize(gts), ptb.PTBTokenizer().tokenize(res)
     corpus, images = {}, [{"image_id": i, "scores": {}, "tokens": {"candidate": res[i][0], "references": gts[i]}} for i in gts]
-    scorers = [(Bleu(4), ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]), (Rouge(), "ROUGE_L"), (Cider(), "CIDEr")]
-    if meteor:
-        scorers.append((Meteor(), "METEOR"))
-    for scorer, names in scorers:
+    all_names = {"BLEU": ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]}
+    for metric in metrics:
+        scorer = {"BLEU": lambda: Bleu(4), "ROUGE_L": Rouge, "CIDEr": Cider, "METEOR": Meteor}[metric]()
+        names = all_names.get(metric, metric)
         total, each = scorer.compute_score(gts, res, verbose=0) if isinstance(scorer, Bleu) else scorer.compute_score(gts, res)
         if isinstance(names, str):
             names, total, each = [names], [total], [each]
@@ -112,7 +112,7 @@ def write_set(folder, items, note):
     dump(os.path.join(folder, "captions_val2014.json"), {
         "info": {"description": note}, "images": [{"id": x["image_id"], "file_name": ""} for x in items], "annotations": annotations})
     dump(os.path.join(folder, "results.json"), [{"image_id": x["image_id"], "caption": x["candidate"]} for x in items])
-    dump(os.path.join(folder, "scores.json"), score(items, True))
+    dump(os.path.join(folder, "scores.json"), score(items, ["BLEU", "ROUGE_L", "CIDEr", "METEOR"]))
 
 
 def read_set(folder):
@@ -178,11 +178,11 @@ def classes():
 
 
 def main():
-    args = [a for a in sys.argv[1:] if a != "--meteor"]
+    args = sys.argv[1:]
     if args[:1] == ["fixtures"] and len(args) == 2:
         fixtures(args[1])
-    elif args[:1] == ["score"] and len(args) == 3:
-        result = score(json.load(open(args[1], encoding="utf-8")), "--meteor" in sys.argv)
+    elif args[:1] == ["score"] and len(args) == 4:
+        result = score(json.load(open(args[1], encoding="utf-8")), args[3].split(","))
         # peak memory of the largest process, in bytes: Java's, or this one
         peak = 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         result["peak"] = peak
