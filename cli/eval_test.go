@@ -131,7 +131,7 @@ func TestEvalBadInput(t *testing.T) {
 	run("", "eval", "--annotations", set, "--results", good, "--metrics", "SPICE").fails(t, 2, "SPICE", "CIDEr")
 	run("", "eval", "--annotations", set, "--results", good, "more").fails(t, 2, "more")
 	run("", "eval", "--annotations", set, "--results", good, "--clip", clipF).fails(t, 2, "--images")
-	run("", "eval", "--annotations", set, "--results", good, "--clip", clipF, "--images", ".").fails(t, 1, "256 tokens")
+	run("", "eval", "--annotations", set, "--results", good, "--metrics", "BLEU", "--clip", clipF, "--images", ".").fails(t, 1, "256 tokens")
 
 	// a result is enough with --partial, and escaped control characters are no text
 	one := file("one.json", "[{\"image_id\":1,\"caption\":\"a\\u0000 \\u0007dog\\n\"}]")
