@@ -91,17 +91,15 @@ func examine() report {
 	if err != nil {
 		r.Problems = append(r.Problems, err.Error())
 	}
-	if r.Libtorch == "" {
-		r.Devices, r.CUDA = []string{}, "no libtorch"
-	}
 	for i := range n {
 		r.Devices = append(r.Devices, torch.CUDA(i).String())
 	}
+	r.Devices = append(r.Devices, "meta")
 	if why != nil {
 		r.CUDA = why.Error()
 	}
-	if r.Libtorch != "" {
-		r.Devices = append(r.Devices, "meta")
+	if r.Libtorch == "" {
+		r.Devices, r.CUDA = []string{}, "no libtorch"
 	}
 	for _, name := range []string{"libjpeg", "libwebp"} {
 		if loaded[name] != "" {

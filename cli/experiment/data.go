@@ -181,26 +181,23 @@ func (d *data) readClipCap(path string, maxBad float64) error {
 	if err != nil {
 		return err
 	}
-	p := part{stored: f, textImage: []int64{}}
-	seen := map[int64]bool{}
-	bad := 0
-	for _, c := range f.Captions {
-		if strings.TrimSpace(c.Caption) == "" {
-			bad++
-			continue
-		}
-		if !seen[c.ImageID] {
-			seen[c.ImageID] = true
-			p.photos, p.rows = append(p.photos, photoFile{id: c.ImageID}), append(p.rows, c.Row)
-		}
-		p.texts, p.textImage = append(p.texts, c.Caption), append(p.textImage, c.ImageID)
+	set, err := sets.ClipCap(f, maxBad)
+	if err != nil {
+		return err
 	}
-	if n := len(f.Captions); float64(bad) > maxBad*float64(n) {
-		return fmt.Errorf("%s: %d of %d captions are empty, which is more than data.max_bad = %g allows", path, bad, n, maxBad)
-	} else if bad > 0 {
-		d.notes = append(d.notes, fmt.Sprintf("%d captions are left out: they are empty", bad))
+	row := map[int64]int{} // of photos that have not been met
+	for _, c := range slices.Backward(f.Captions) {
+		row[c.ImageID] = c.Row
 	}
-	d.train = p
+	d.train.stored = f
+	for _, c := range set.Captions {
+		if r, first := row[c.Image]; first {
+			delete(row, c.Image)
+			set.Photos = append(set.Photos, sets.Photo{ID: c.Image})
+			d.train.rows = append(d.train.rows, r)
+		}
+	}
+	d.add(&d.train, set)
 	return nil
 }
 

@@ -31,12 +31,11 @@ type featureSets struct {
 	valImages, valTexts     train.Features
 	// Ids of the rows of images, and the rows by id: photos that could not be
 	// read have none.
-	valImageIDs                []int64
+	trainImageIDs, valImageIDs []int64
 	trainImageRow, valImageRow map[int64]int
 	skipped                    []features.Skip
 	// Rows that the bridges may learn from; nil: all.
 	imageRows, textRows []int32
-	sets                []*features.Set
 }
 
 // unpaired gives the training set's features as two sets.
@@ -62,25 +61,26 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 	defer enc.close()
 	var keys []string
 	for _, s := range []struct {
-		name   string
-		photos []photoFile
-		texts  []string
-		to     *train.Features
+		name string
+		part part
+		to   *train.Features
+		ids  *[]int64 // of photos; nil for texts
 	}{
-		{"val-images", x.data.val.photos, nil, &f.valImages},
-		{"val-texts", nil, x.data.val.texts, &f.valTexts},
-		{"train-images", x.data.train.photos, nil, &f.trainImages},
-		{"train-texts", nil, x.data.train.texts, &f.trainTexts},
+		{"val-images", x.data.val, &f.valImages, &f.valImageIDs},
+		{"val-texts", x.data.val, &f.valTexts, nil},
+		{"train-images", x.data.train, &f.trainImages, &f.trainImageIDs},
+		{"train-texts", x.data.train, &f.trainTexts, nil},
 	} {
-		stored := s.photos != nil && s.name == "train-images" && x.data.train.stored != nil
+		photos := s.ids != nil
+		stored := photos && s.part.stored != nil
 		var inputs string
 		switch {
 		case stored:
-			inputs, err = hashOf(x.data.train.stored.Path)
-		case s.photos != nil:
-			inputs, err = identity(s.photos)
+			inputs, err = hashOf(s.part.stored.Path)
+		case photos:
+			inputs, err = identity(s.part.photos)
 		default:
-			inputs = features.Hash(s.texts...)
+			inputs = features.Hash(s.part.texts...)
 		}
 		if err != nil {
 			return nil, err
@@ -90,11 +90,11 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		st.do = func(ctx context.Context, dir string) error {
 			switch {
 			case stored:
-				return copyStored(ctx, dir, x.data.train, inputs)
-			case s.photos != nil:
-				return enc.images(ctx, dir, s.photos, inputs)
+				return copyStored(ctx, dir, s.part, inputs)
+			case photos:
+				return enc.images(ctx, dir, s.part.photos, inputs)
 			}
-			return enc.texts(ctx, dir, s.texts, inputs)
+			return enc.texts(ctx, dir, s.part.texts, inputs)
 		}
 		if err := x.run(ctx, st); err != nil {
 			return nil, err
@@ -103,13 +103,15 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if err != nil {
 			return nil, err
 		}
-		f.sets = append(f.sets, set)
 		f.skipped = append(f.skipped, set.Skipped...)
 		*s.to = set
+		if photos {
+			*s.ids = set.IDs()
+		}
 		if w := set.Width(); f.width == 0 {
 			f.width = w
 		} else if w != f.width {
-			return nil, fmt.Errorf("%s: its features are of width %d, those of the CLIP %d: they must be of one CLIP", x.data.train.stored.Path, w, f.width)
+			return nil, fmt.Errorf("%s: its features are of width %d, those of the CLIP %d: they must be of one CLIP", s.part.stored.Path, w, f.width)
 		}
 		keys = append(keys, st.key())
 		if x.Config.Train.Decoder.NormalizePrefix {
@@ -120,16 +122,14 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		keys = append(keys, "length 1") // which decoders, CycleGAN and bridges see
 	}
 	f.key = strings.Join(keys, " ")
-	valImages, trainImages := f.sets[0], f.sets[2]
-	f.valImageIDs = valImages.IDs()
-	f.trainImageRow, f.valImageRow = rowsByID(trainImages), rowsByID(valImages)
+	f.trainImageRow, f.valImageRow = rowsByID(f.trainImageIDs), rowsByID(f.valImageIDs)
 	x.split(f)
 	return f, nil
 }
 
-func rowsByID(s *features.Set) map[int64]int {
-	rows := make(map[int64]int, s.Len())
-	for i, id := range s.IDs() {
+func rowsByID(ids []int64) map[int64]int {
+	rows := make(map[int64]int, len(ids))
+	for i, id := range ids {
 		rows[id] = i
 	}
 	return rows
@@ -147,7 +147,7 @@ func (x *Experiment) split(f *featureSets) {
 	for _, i := range rng.Perm(len(photos))[:len(photos)/2] {
 		ofImages[photos[i].id] = true
 	}
-	for i, id := range f.sets[2].IDs() {
+	for i, id := range f.trainImageIDs {
 		if ofImages[id] {
 			f.imageRows = append(f.imageRows, int32(i))
 		}

@@ -103,7 +103,7 @@ const mapperHeads = 8
 func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
 	var g *gpt2.Model
 	if gpt == nil {
-		g = gpt2.New(x.gpt2Config())
+		g = x.newGPT2()
 	} else {
 		sd, err := weights.LoadGPT2(gpt.path)
 		if err != nil {

@@ -10,8 +10,6 @@ import (
 
 	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
-	"cyclecap/nets/clip"
-	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -204,9 +202,8 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	c, w := x.Config.Train.CLIP, x.Config.World
 	p = planned{name: "clip", steps: c.Epochs * (w.Pretrain / c.Batch), times: 1}
 	err = scope(0, func() error {
-		m := clip.New(x.clipConfig())
+		m := x.newCLIP()
 		defer closing(m)
-		nn.To(m, torch.WithDevice(x.device))
 		p.trained = parameters(m)
 		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
 		for i := range c.Batch {
@@ -228,9 +225,8 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 	window := c.Positions - 1
 	p = planned{name: "gpt2", steps: c.Epochs * ((all/window - 1) / c.Batch), times: 1}
 	err = scope(0, func() error {
-		m := gpt2.New(x.gpt2Config())
+		m := x.newGPT2()
 		defer closing(m)
-		nn.To(m, torch.WithDevice(x.device))
 		p.trained = parameters(m)
 		text := make([]int32, (c.Batch+2)*window)
 		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, text)

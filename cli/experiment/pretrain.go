@@ -85,9 +85,8 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 			return err
 		}
 		return scope(x.Config.Seed, func() error {
-			m := clip.New(x.clipConfig())
+			m := x.newCLIP()
 			defer closing(m)
-			nn.To(m, torch.WithDevice(x.device))
 			data, err := x.clipData(ctx, d, images, c.Image)
 			if err != nil {
 				return err
@@ -115,20 +114,26 @@ const headWidth = 64
 // world's captions need no more, and OpenAI's 77 would cost twice the time.
 const clipContext = 32
 
-func (x *Experiment) clipConfig() clip.Config {
+// newCLIP makes a CLIP of the configured size on the device.
+func (x *Experiment) newCLIP() *clip.Model {
 	c := x.Config.Train.CLIP
-	return clip.Config{
+	m := clip.New(clip.Config{
 		EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
 		VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
 		Context: clipContext, Vocab: int64(tokenizer.CLIP().VocabSize()),
 		TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
-	}
+	})
+	nn.To(m, torch.WithDevice(x.device))
+	return m
 }
 
-func (x *Experiment) gpt2Config() gpt2.Config {
+// newGPT2 makes a GPT-2 of the configured size on the device.
+func (x *Experiment) newGPT2() *gpt2.Model {
 	c := x.Config.Train.GPT2
-	return gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
-		NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5}
+	m := gpt2.New(gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
+		NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5})
+	nn.To(m, torch.WithDevice(x.device))
+	return m
 }
 
 // clipData reads photos as CLIP sees them, before normalisation, and captions.
@@ -187,9 +192,8 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 			return err
 		}
 		return scope(x.Config.Seed, func() error {
-			m := gpt2.New(x.gpt2Config())
+			m := x.newGPT2()
 			defer closing(m)
-			nn.To(m, torch.WithDevice(x.device))
 			t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
 				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(d, tok, x.Config.Seed))
 			if err != nil {

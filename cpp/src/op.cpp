@@ -39,8 +39,8 @@ ct_tensor as_tensor(int64_t w) { return reinterpret_cast<ct_tensor>(w); }
 
 // A number where the schema has a tensor is wrapped, as Python's arguments are.
 template <class T>
-c10::IValue number(T v, bool wrap) {
-  if (!wrap) return c10::IValue(v);
+c10::IValue number(T v, const c10::Argument &arg) {
+  if (arg.type()->kind() != c10::TypeKind::TensorType) return c10::IValue(v);
   at::Tensor t = c10::scalar_to_tensor(at::Scalar(v));
   t.unsafeGetTensorImpl()->set_wrapped_number(true);
   return c10::IValue(std::move(t));
@@ -51,7 +51,6 @@ c10::IValue read_value(const int64_t *&p, const c10::Argument &arg) {
   const int64_t head = *p++;
   const int tag = static_cast<int>(head & 0xff);
   const int64_t n = head >> 8;
-  const bool wrap = arg.type()->kind() == c10::TypeKind::TensorType;
   switch (tag) {
     case CT_DEFAULT:
       TORCH_CHECK(arg.default_value().has_value(), "argument '", arg.name(),
@@ -62,9 +61,9 @@ c10::IValue read_value(const int64_t *&p, const c10::Argument &arg) {
     case CT_TENSOR:
       return c10::IValue(ct::borrow(as_tensor(*p++)));
     case CT_INT:
-      return number(*p++, wrap);
+      return number(*p++, arg);
     case CT_DOUBLE:
-      return number(bits_to_double(*p++), wrap);
+      return number(bits_to_double(*p++), arg);
     case CT_BOOL:
       return c10::IValue(*p++ != 0);
     case CT_STRING: {
