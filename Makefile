@@ -71,7 +71,7 @@ fmt: ## format Go and C++
 	@scripts/clang-format.sh -i $(C_SOURCES)
 
 generate: shim ## write torch/ops_gen.go and docs/config.md
-	go generate ./torch ./cli/config
+	go generate ./torch ./experiment/config
 
 FUZZTIME ?= 10m
 fuzz: build ## fuzz every reader of files, FUZZTIME (10m) each

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"cyclecap/cli/config"
-	"cyclecap/cli/experiment"
+	"cyclecap/experiment"
+	"cyclecap/experiment/config"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 

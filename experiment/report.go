@@ -16,7 +16,7 @@ import (
 	"strings"
 
 	"cyclecap/eval/geometry"
-	"cyclecap/eval/report"
+	"cyclecap/experiment/report"
 	"cyclecap/torch"
 	"cyclecap/train"
 	"cyclecap/train/bridge"

@@ -14,7 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"cyclecap/cli/config"
+	"cyclecap/experiment/config"
 	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"cyclecap/cli/config"
 	"cyclecap/data/features"
+	"cyclecap/experiment/config"
 	"cyclecap/weights"
 )
 
@@ -209,7 +209,7 @@ func TestData(t *testing.T) {
 		t.Errorf("%+v", d.train)
 	}
 
-	const pkl = "../../weights/testdata/clipcap.pkl"
+	const pkl = "../weights/testdata/clipcap.pkl"
 	d, err = load(func(c *config.Data) { c.ClipCap = pkl })
 	if err != nil {
 		t.Fatal(err)

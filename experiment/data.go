@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"cyclecap/cli/config"
 	"cyclecap/data/features"
 	"cyclecap/data/sets"
+	"cyclecap/experiment/config"
 	"cyclecap/weights"
 )
 

@@ -21,7 +21,7 @@ func markdown() string {
 ` + "`cyclecap run FILE.toml`" + ` reads these keys, and no others: an unknown key, a wrong type or a value that is out of
 range is an error. ` + "`--set train.cyclegan.epochs=5`" + ` puts a value over the file's. The last column says where a default
 comes from: the paper and its tables, ClipCap's, CLIP's, CapDec's and DeCap's code, or Zhu et al. 2017 (CycleGAN).
-This page is made from the comments and tags in cli/config/config.go: ` + "`go generate ./cli/config`" + `.
+This page is made from the comments and tags in experiment/config/config.go: ` + "`go generate ./experiment/config`" + `.
 `)
 	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", "[", `\[`, "]", `\]`)
 	head := "\n| key | value | default | | source |\n| --- | --- | --- | --- | --- |\n"
@@ -54,7 +54,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, string(have)); diff != "" {
-		t.Errorf("docs/config.md is old: go generate ./cli/config\n%s", diff)
+		t.Errorf("docs/config.md is old: go generate ./experiment/config\n%s", diff)
 	}
 }
 

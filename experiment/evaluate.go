@@ -11,7 +11,7 @@ import (
 	"cyclecap/data/coco"
 	"cyclecap/eval"
 	"cyclecap/eval/meteor"
-	"cyclecap/eval/report"
+	"cyclecap/experiment/report"
 )
 
 // table is what the evaluate stage finds, and leaves as scores.json.

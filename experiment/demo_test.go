@@ -9,10 +9,10 @@ import (
 	"runtime"
 	"testing"
 
-	"cyclecap/cli/config"
 	"cyclecap/data/coco"
 	"cyclecap/eval"
-	"cyclecap/eval/report"
+	"cyclecap/experiment/config"
+	"cyclecap/experiment/report"
 )
 
 // TestDemo runs the demo at a smaller size, from the photos to the report, and
@@ -26,7 +26,7 @@ func TestDemo(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	dir := t.TempDir()
-	c, err := config.Load("../../configs/demo.toml", []string{"output=" + dir, "world.pretrain=3000", "world.train=1000", "world.val=100",
+	c, err := config.Load("../configs/demo.toml", []string{"output=" + dir, "world.pretrain=3000", "world.train=1000", "world.val=100",
 		"train.clip.epochs=6", "train.gpt2.epochs=2", "train.decoder.epochs=4", "train.decoder.warmup_steps=20", "train.cyclegan.epochs=8",
 		"train.cyclegan.checkpoint_every=50", `bridges.use=["direct","cyclegan","meanshift"]`, `eval.metrics=["bleu","rouge","cider"]`, "eval.examples=3"})
 	if err != nil {

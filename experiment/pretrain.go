@@ -7,11 +7,11 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 
-	"cyclecap/cli/config"
 	"cyclecap/data/coco"
 	"cyclecap/data/photo"
 	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
+	"cyclecap/experiment/config"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
