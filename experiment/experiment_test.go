@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/features"
 	"cyclecap/experiment/config"
-	"cyclecap/weights"
 )
 
 // quiet is a UI that remembers what it was told.
@@ -209,12 +209,12 @@ func TestData(t *testing.T) {
 		t.Errorf("%+v", d.train)
 	}
 
-	const pkl = "../weights/testdata/clipcap.pkl"
+	const pkl = "../data/clipcap/testdata/clipcap.pkl"
 	d, err = load(func(c *config.Data) { c.ClipCap = pkl })
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := weights.OpenClipCapFeatures(pkl)
+	read, err := clipcap.Open(pkl)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestData(t *testing.T) {
 	if len(d.train.photos) != len(unique) || len(d.train.texts) != len(read.Captions) || !d.paired() {
 		t.Errorf("%+v", d.train)
 	}
-	if err := copyStored(t.Context(), at("stored"), d.train, "id"); err != nil {
+	if err := copyStored(t.Context(), at("stored"), d.train, "model", "id"); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := features.Open(at("stored"))

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"cyclecap/weights"
 )
 
 func spec(n int) Spec {
@@ -98,12 +96,6 @@ func TestWriteInterruptResumeRead(t *testing.T) {
 	}
 	if err := s.Read([]int32{int32(s.Len())}, dst); err == nil {
 		t.Error("a row behind the last is read")
-	}
-	if err := s.Check("m", 3); err != nil {
-		t.Error(err)
-	}
-	if err := s.Check("other", 3); err == nil || !strings.Contains(err.Error(), "other") {
-		t.Error(err)
 	}
 }
 
@@ -368,40 +360,5 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-// A file of ClipCap's becomes a store with a row for each photo.
-func TestImportClipCap(t *testing.T) {
-	f, err := weights.OpenClipCapFeatures("../../weights/testdata/clipcap.pkl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := ImportClipCap(context.Background(), dir, f, "ViT-B/32"); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	// Three captions, of which the first and the last are of one photo.
-	if !slices.Equal(s.IDs(), []int64{318556, 116100}) || s.Width() != 6 {
-		t.Fatalf("ids %v, width %d", s.IDs(), s.Width())
-	}
-	got, want := make([]float32, 12), make([]float32, 12)
-	if err := s.Read([]int32{0, 1}, got); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Read(0, want); err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v instead of %v", got, want)
-	}
-	if err := s.Check("ViT-L/14", 768); err == nil || !strings.Contains(err.Error(), "ViT-B/32") || !strings.Contains(err.Error(), "ViT-L/14") ||
-		!strings.Contains(err.Error(), "width 6") || !strings.Contains(err.Error(), "768") {
-		t.Errorf("features of another model: %v", err)
 	}
 }

@@ -49,6 +49,7 @@ func entries() (list []entry) {
 	texts := comments()
 	// In a comment the Go name stands first, and here the key's.
 	named := func(text, goName, name string) string { return name + strings.TrimPrefix(text, goName) }
+	_, tables := schema()
 	for _, t := range tables {
 		if len(t.path) > 0 && len(t.keys) > 0 {
 			name := t.typ.Name()
@@ -59,8 +60,13 @@ func entries() (list []entry) {
 			list = append(list, entry{Key: "[" + t.String() + "]", Text: named(text, name, "["+t.String()+"]")})
 		}
 		for _, k := range t.keys {
-			name := t.typ.Field(k.index[len(k.index)-1]).Name
-			e := entry{Key: k.String(), Want: k.want(), Default: k.value, Source: k.source, Text: named(texts[t.typ.Name()+"."+name], name, k.path[len(k.path)-1])}
+			e := entry{Key: k.String(), Want: k.want(), Default: k.value, Source: k.source}
+			if k.text != "" {
+				e.Text = k.name() + " " + k.text
+			} else {
+				name := t.typ.Field(k.index[len(k.index)-1]).Name
+				e.Text = named(texts[t.typ.Name()+"."+name], name, k.name())
+			}
 			switch k.typ.Kind() {
 			case reflect.String:
 				if k.value != "" {

@@ -80,6 +80,7 @@ func nearestPaths(path []string, known [][]string) [][]string {
 // suggest says what may be meant by an unknown key or table.
 func suggest(path []string, isTable bool) string {
 	var known [][]string
+	keys, tables := schema()
 	if isTable {
 		for _, t := range tables[1:] {
 			known = append(known, t.path)
