@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"time"
 
+	"cyclecap/internal/nearest"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -284,39 +286,12 @@ func flagError(err error, flags []cli.Flag) string {
 	return text
 }
 
-// meant suggests a name that differs from what was typed by a slip or two.
+// meant suggests a name for what was typed.
 func meant(typed string, names []string) string {
-	best, least := "", 1+len(strings.TrimLeft(typed, "-"))/4
-	for _, n := range names {
-		if d := edits(typed, n); d <= least {
-			best, least = n, d-1
-		}
+	if name := nearest.Word(typed, names); name != "" {
+		return fmt.Sprintf(" (did you mean %s?)", name)
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %s?)", best)
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0] // the value up and to the left
-		row[0] = i + 1
-		for j := range len(b) {
-			d := above
-			if a[i] != b[j] {
-				d++
-			}
-			above = row[j+1]
-			row[j+1] = min(d, row[j]+1, above+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }
 
 func version() string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -96,7 +97,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if n := c.Int("seeds"); n < 1 || n > 1000 {
 		return usagef("--seeds %d: 1 to 1000 are possible", n)
 	}
-	if last != "" && !has(experiment.Stages, last) {
+	if last != "" && !slices.Contains(experiment.Stages, last) {
 		return usagef("--until %s: there is no such stage%s", last, meant(last, experiment.Stages))
 	}
 	sets := c.StringSlice("set")
@@ -139,15 +140,6 @@ func runExperiment(c *cli.Context, last string) error {
 	}
 	defer done()
 	return x.Execute(c.Context, last)
-}
-
-func has(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // ui shows an experiment's progress on standard error.

@@ -15,7 +15,7 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// table is what the evaluate stage finds, and leaves as scores.json.
+// scoreTable is what the evaluate stage finds, and leaves as scores.json.
 type scoreTable struct {
 	// Bridges has the scores of each bridge by metric.
 	Bridges map[string]map[string]report.Score `json:"bridges"`

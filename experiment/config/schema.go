@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"cyclecap/internal/nearest"
 	"cyclecap/train/bridge"
 )
 
@@ -240,7 +241,7 @@ func (k *key) word(s string) string {
 		return ""
 	}
 	text := fmt.Sprintf("%q is none of %s", s, quoted(k.choices))
-	if near := nearestWord(s, k.choices); near != "" {
+	if near := nearest.Word(s, k.choices); near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)
 	}
 	return text
