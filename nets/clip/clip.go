@@ -298,8 +298,8 @@ func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 			strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}
 	v := m.Visual
-	x := v.Conv1.Forward(pixels)                                   // [n, width, grid, grid]
-	n, width := x.Size(0), x.Size(1)                               //
+	x := v.Conv1.Forward(pixels) // [n, width, grid, grid]
+	n, width := x.Size(0), x.Size(1)
 	x = x.Reshape([]int64{n, width, -1}).Permute([]int64{0, 2, 1}) // [n, grid², width]
 	class := v.ClassEmbedding.Add(torch.Zeros([]int64{n, 1, width}, torch.WithDType(x.DType()), torch.WithDevice(x.Device())))
 	x = torch.Cat([]torch.Tensor{class, x}, torch.WithDim(1)) // [n, grid²+1, width]
