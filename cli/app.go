@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
@@ -288,8 +289,12 @@ func flagError(err error, flags []cli.Flag) string {
 
 // meant suggests a name for what was typed.
 func meant(typed string, names []string) string {
-	if name := nearest.Word(typed, names); name != "" {
-		return fmt.Sprintf(" (did you mean %s?)", name)
+	plain := map[string]string{} // names by what is left without dashes, which all options have
+	for _, n := range names {
+		plain[strings.TrimLeft(n, "-")] = n
+	}
+	if name := nearest.Word(strings.TrimLeft(typed, "-"), slices.Sorted(maps.Keys(plain))); name != "" {
+		return fmt.Sprintf(" (did you mean %s?)", plain[name])
 	}
 	return ""
 }

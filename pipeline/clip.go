@@ -94,12 +94,21 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 	}
 }
 
+// CheckTokenizer reports a CLIP that was trained with another tokenizer than
+// CLIP's, whose texts can't be read.
+func (c *CLIP) CheckTokenizer() error {
+	if have, want := c.Model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
+		return fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", c.Path, have, want)
+	}
+	return nil
+}
+
 // tokens gives the token ids of texts [len(texts), context]: start token, text, end
 // token, zeros. A text that is too long is cut if truncate is set, and is an error
 // otherwise.
 func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
-	if have, want := c.Model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
-		return nil, fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", c.Path, have, want)
+	if err := c.CheckTokenizer(); err != nil {
+		return nil, err
 	}
 	length := int(c.Model.Config.Context)
 	flat := make([]int64, 0, len(texts)*length)

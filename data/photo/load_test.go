@@ -59,7 +59,7 @@ func TestLoad(t *testing.T) {
 							if err != nil {
 								t.Fatal(err)
 							}
-							want, err := pre.Apply(m)
+							want, err := values(pre, m)
 							if err != nil {
 								t.Fatal(err)
 							}

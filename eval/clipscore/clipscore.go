@@ -53,6 +53,9 @@ func (metric) Names() []string { return []string{"CLIPScore", "RefCLIPScore"} }
 
 // Score implements eval.Metric.
 func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) {
+	if err := m.clip.CheckTokenizer(); err != nil {
+		return nil, fmt.Errorf("clipscore: %w", err)
+	}
 	inputs := make([]Input, len(set.Images))
 	paths := make([]string, len(set.Images))
 	for i, image := range set.Images {

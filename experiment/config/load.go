@@ -84,15 +84,8 @@ func Load(path string, sets []string) (*Config, error) {
 	return parse(path, data, sets)
 }
 
-// Default gives the default of every key. It has no world, no name, no output
+// defaults gives the default of every key, with a world. It has no name, no output
 // and no data.
-func Default() *Config {
-	c := defaults()
-	c.World = nil
-	return c
-}
-
-// defaults are Default's, with a world.
 func defaults() *Config {
 	c := &Config{World: &World{}}
 	keys, _ := schema()

@@ -39,7 +39,8 @@ func TestPaper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Default()
+	want := defaults()
+	want.World = nil
 	want.Name, want.Output = "paper", "work/paper"
 	want.Data = Data{
 		TrainAnnotations: "data/coco/annotations/captions_train2014.json", TrainImages: "data/coco/train2014",
