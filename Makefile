@@ -27,7 +27,7 @@ shim: $(SHIM)
 
 # The path of libtorch is a prerequisite: another one means another shim. CMake
 # refuses a cache that was copied from another folder.
-$(SHIM): build/libtorch CMakeLists.txt $(CPP)
+$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
 	@grep -qsx 'CMAKE_HOME_DIRECTORY:INTERNAL=$(CURDIR)' build/CMakeCache.txt || rm -rf build/CMakeCache.txt build/CMakeFiles
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2

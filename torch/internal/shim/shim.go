@@ -5,7 +5,7 @@ package shim
 
 /*
 #cgo CFLAGS: -I${SRCDIR}/../../../cpp/include
-#cgo LDFLAGS: -lm -ldl -lpthread -Wl,-rpath,${SRCDIR}/../../../build/lib -Wl,-rpath,$ORIGIN/../build/lib
+#cgo LDFLAGS: -lm -ldl -lpthread
 #include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
