@@ -35,7 +35,7 @@ $(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
 	@go clean -testcache # Go does not see that the shim is another one
 
 build: $(SHIM) ## build bin/cyclecap
-	go build -o bin/cyclecap ./cli/cyclecap
+	go build -ldflags "-X cyclecap/cli.commit=$(shell git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null)" -o bin/cyclecap ./cli/cyclecap
 
 test: build ## run every test; TEST="-run NAME ./cli/..." some
 	go test -timeout 20m $(or $(TEST),./...)

@@ -101,7 +101,7 @@ func (s *setup) pip(ctx context.Context, name, what string, args []string) error
 	python := filepath.Join(s.venv, "bin", "python")
 	if exec.CommandContext(ctx, python, "-m", "pip", "--version").Run() != nil {
 		if _, err := exec.LookPath("python3"); err != nil {
-			return fmt.Errorf("python3 is missing, with which libtorch is installed: on Debian and Ubuntu, `apt-get install python3 python3-venv`, %s", instead)
+			return fmt.Errorf("libtorch is installed with pip, but there is no python3: on Debian and Ubuntu, `apt-get install python3 python3-venv`, %s", instead)
 		}
 		if err := s.command(ctx, "python3", "-m", "venv", s.venv); err != nil {
 			return fmt.Errorf("python3 could not make a virtual environment in %s (the reason is above): on Debian and Ubuntu, `apt-get install python3-venv`, %s", s.venv, instead)

@@ -30,7 +30,7 @@ func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("%s needed to build the shim, but not found: on Debian and Ubuntu, `apt-get install cmake make g++`", strings.Join(missing, " and "))
+		return fmt.Errorf("the shim is built with cmake, make and g++, but there is no %s: on Debian and Ubuntu, `apt-get install cmake make g++`", strings.Join(missing, " and no "))
 	}
 	// Under the lock nobody else is at work there: what is left of a build
 	// that was cut off goes.

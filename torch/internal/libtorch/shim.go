@@ -99,10 +99,25 @@ var checkout = sync.OnceValue(func() string {
 // BuildCommand is what builds the shim, for messages: in a checkout make, and
 // in a module that requires this one its setup command.
 func BuildCommand() string {
-	if dir := checkout(); dir != "" {
-		if _, err := os.Stat(filepath.Join(dir, "build")); err == nil {
-			return "`make build`"
-		}
+	if inCheckout() {
+		return "`make build`"
 	}
 	return "`go run " + Module() + "/torch/setup`"
+}
+
+// CUDAAdvice says what gets CUDA's part of libtorch.
+func CUDAAdvice() string {
+	if inCheckout() {
+		return "`make setup CUDA=1` gets it"
+	}
+	return "`go run " + Module() + "/torch/setup -cuda`, or `pip install torch` with its dependencies, gets it"
+}
+
+func inCheckout() bool {
+	dir := checkout()
+	if dir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, "build"))
+	return err == nil
 }
