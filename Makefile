@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test parity parity-metrics bench meteor-data lint fmt demo fuzz references generate clean FORCE
+.PHONY: help setup shim build test parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -76,6 +76,9 @@ generate: shim ## write torch/ops_gen.go and docs/config.md
 FUZZTIME ?= 10m
 fuzz: build ## fuzz every reader of files, FUZZTIME (10m) each
 	@scripts/fuzz.sh $(FUZZTIME)
+
+release-test: build ## make a release and use it as others would (about 4 minutes)
+	@scripts/release-test.sh
 
 clean: ## remove what was built (not .venv)
 	rm -rf build bin

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cyclecap/torch/internal/libtorch"
@@ -62,12 +63,12 @@ func within(path, dir string) bool {
 
 // install puts the pinned libtorch into the virtual environment.
 func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
-	for range 2 {
-		if err := s.pip(ctx, "libtorch", "libtorch "+torchVersion+" (544 MB)", append([]string{"--no-deps"}, pinned...)); err != nil {
+	for _, again := range [][]string{nil, {"--force-reinstall"}} {
+		if err := s.pip(ctx, "libtorch", "libtorch "+torchVersion+" (544 MB)", append([]string{"--no-deps"}, pinned...), again); err != nil {
 			return libtorch.Libtorch{}, err
 		}
 		if s.cuda {
-			if err := s.pip(ctx, "cuda", "CUDA's libraries (2.7 GB)", pinned); err != nil {
+			if err := s.pip(ctx, "cuda", "CUDA's libraries (2.7 GB)", pinned, again); err != nil {
 				return libtorch.Libtorch{}, err
 			}
 		}
@@ -80,7 +81,7 @@ func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
 				return l, nil
 			}
 		}
-		// It was there, and somebody has removed it.
+		// It was there, and somebody has removed it; pip may not have noticed.
 		for _, stamp := range []string{"libtorch", "cuda"} {
 			if err := os.Remove(filepath.Join(s.venv, stamp)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return libtorch.Libtorch{}, err
@@ -92,7 +93,7 @@ func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
 
 // pip installs packages, once for each list: a stamp written at the end tells
 // a whole installation from one that was cut off.
-func (s *setup) pip(ctx context.Context, name, what string, args []string) error {
+func (s *setup) pip(ctx context.Context, name, what string, args, options []string) error {
 	stamp, list := filepath.Join(s.venv, name), strings.Join(args, " ")
 	if old, err := os.ReadFile(stamp); err == nil && strings.TrimSpace(string(old)) == list {
 		return nil
@@ -108,7 +109,7 @@ func (s *setup) pip(ctx context.Context, name, what string, args []string) error
 		}
 	}
 	s.log("installing %s into %s", what, s.venv)
-	if err := s.command(ctx, python, append([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, args...)...); err != nil {
+	if err := s.command(ctx, python, slices.Concat([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, options, args)...); err != nil {
 		return fmt.Errorf("pip could not install %s (the reason is above): try again, %s", what, instead)
 	}
 	return os.WriteFile(stamp, []byte(list+"\n"), 0o666)
