@@ -28,6 +28,8 @@ import "C"
 import (
 	"time"
 	"unsafe"
+
+	_ "cyclecap/cpp" // the header: go mod vendor copies it, and Go sees when it changes
 )
 
 func init() { C.tune_malloc() }
