@@ -22,6 +22,8 @@ import (
 	"strings"
 	"time"
 
+	"cyclecap/internal/atomicfile"
+
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
@@ -181,7 +183,12 @@ func publish(m module.Version, sources, proxy string) error {
 		if err := f(&b); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, file), b.Bytes(), 0o666)
+		// Whoever has got a version would find it changed, and refuse it.
+		to := filepath.Join(dir, file)
+		if old, err := os.ReadFile(to); err == nil && file != "list" && !bytes.Equal(old, b.Bytes()) {
+			return fmt.Errorf("%s is there already, with other contents; choose another version, or remove %s if nobody has got it", to, dir)
+		}
+		return atomicfile.WriteBytes(to, b.Bytes())
 	}
 	if err := write(name+".zip", func(w io.Writer) error { return zip.CreateFromDir(w, m, sources) }); err != nil {
 		return err
