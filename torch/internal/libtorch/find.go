@@ -171,6 +171,6 @@ func (s *search) libtorchFor(shim string, about About) (Libtorch, error) {
 	if len(other) > 0 {
 		where = "there is only " + strings.Join(other, " and ")
 	}
-	return Libtorch{}, fmt.Errorf("the shim, %s, needs libtorch %s, and %s; `pip install torch==%s` gets it, and LIBTORCH may name its folder, …/site-packages/torch",
+	return Libtorch{}, fmt.Errorf("the shim %s needs libtorch %s, but %s; `pip install torch==%s` gets it for the python3 on the PATH, or set LIBTORCH to its folder (…/site-packages/torch)",
 		shim, about.Release, where, about.Release)
 }

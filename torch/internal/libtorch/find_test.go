@@ -146,7 +146,7 @@ func TestOrderOfLibtorchs(t *testing.T) {
 		}
 	}
 	w.search.python = func() (Libtorch, bool) { return Libtorch{}, false }
-	w.fails(w.path(shim), "needs libtorch 2.11.0, and none was found", "pip install torch==2.11.0", "LIBTORCH")
+	w.fails(w.path(shim), "needs libtorch 2.11.0, but none was found", "pip install torch==2.11.0", "LIBTORCH")
 }
 
 // A shim runs with no other libtorch than the one it was built for.

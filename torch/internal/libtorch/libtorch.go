@@ -42,27 +42,21 @@ func (l Libtorch) String() string {
 	return fmt.Sprintf("libtorch %s at %s", l.Version, l.Dir)
 }
 
-// Older tells whether version a is older than b, as far as both have numbers.
+// Older tells whether version a is older than b, as far as their parts are
+// numbers. (Package torch and its setup need no other module.)
 func Older(a, b string) bool {
-	for x, y := range pairs(a, b) {
+	p, q := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range min(len(p), len(q)) {
+		x, errX := strconv.Atoi(p[i])
+		y, errY := strconv.Atoi(q[i])
+		if errX != nil || errY != nil {
+			break
+		}
 		if x != y {
 			return x < y
 		}
 	}
 	return false
-}
-
-func pairs(a, b string) func(func(x, y int) bool) {
-	return func(yield func(x, y int) bool) {
-		p, q := strings.Split(a, "."), strings.Split(b, ".")
-		for i := range min(len(p), len(q)) {
-			x, errX := strconv.Atoi(p[i])
-			y, errY := strconv.Atoi(q[i])
-			if errX != nil || errY != nil || !yield(x, y) {
-				return
-			}
-		}
-	}
 }
 
 // At gives the libtorch in a folder.
