@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate clean FORCE
+.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -27,7 +27,7 @@ shim: $(SHIM)
 
 # The path of libtorch is a prerequisite: another one means another shim. CMake
 # refuses a cache that was copied from another folder.
-$(SHIM): build/libtorch CMakeLists.txt $(CPP)
+$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
 	@grep -qsx 'CMAKE_HOME_DIRECTORY:INTERNAL=$(CURDIR)' build/CMakeCache.txt || rm -rf build/CMakeCache.txt build/CMakeFiles
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2
@@ -35,7 +35,7 @@ $(SHIM): build/libtorch CMakeLists.txt $(CPP)
 	@go clean -testcache # Go does not see that the shim is another one
 
 build: $(SHIM) ## build bin/cyclecap
-	go build -o bin/cyclecap ./cli/cyclecap
+	go build -ldflags "-X cyclecap/cli.commit=$(shell git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null)" -o bin/cyclecap ./cli/cyclecap
 
 test: build ## run every test; TEST="-run NAME ./cli/..." some
 	go test -timeout 20m $(or $(TEST),./...)
@@ -86,6 +86,9 @@ generate: shim ## write torch/ops_gen.go and docs/config.md
 FUZZTIME ?= 10m
 fuzz: build ## fuzz every reader of files, FUZZTIME (10m) each
 	@scripts/fuzz.sh $(FUZZTIME)
+
+release-test: build ## make a release and use it as others would (about 4 minutes)
+	@scripts/release-test.sh
 
 clean: ## remove what was built (not .venv)
 	rm -rf build bin

@@ -172,7 +172,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	}
 	app.Commands = []*cli.Command{
 		worldCommand(), runCommand(), trainCommand(), captionCommand(), featuresCommand(), evalCommand(),
-		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), helpCommand(),
+		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), manCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
@@ -297,23 +297,6 @@ func meant(typed string, names []string) string {
 		return fmt.Sprintf(" (did you mean %s?)", plain[name])
 	}
 	return ""
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value[:min(12, len(s.Value))]
-		}
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return v
 }
 
 // need reports flags that are missing.

@@ -106,7 +106,7 @@ func examine() report {
 			r.Images[name] = loaded[name]
 		}
 	}
-	if r.References == "" {
+	if r.References == "" && release == "" {
 		r.Hints = append(r.Hints, "the Python references are not here; only `make parity` and `make bench` need them, and `make references` gets them (5 GB)")
 	}
 	if !r.BF16 {

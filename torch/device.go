@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"cyclecap/torch/internal/libtorch"
 	"cyclecap/torch/internal/shim"
 )
 
@@ -100,9 +101,9 @@ func CUDADevices() (int, error) {
 		found, err := shim.CUDAOpen()
 		switch {
 		case !found:
-			cuda.why = fmt.Errorf("this libtorch has no CUDA part (libtorch_cuda.so); `make setup CUDA=1` gets it")
+			cuda.why = fmt.Errorf("this libtorch has no CUDA part (libtorch_cuda.so); %s", libtorch.CUDAAdvice())
 		case err != nil:
-			cuda.why = fmt.Errorf("libtorch_cuda.so can't be loaded: %v; `make setup CUDA=1` gets what it needs", err)
+			cuda.why = fmt.Errorf("libtorch_cuda.so can't be loaded: %v; %s", err, libtorch.CUDAAdvice())
 		default:
 			cuda.count, err = shim.CUDADeviceCount()
 			if cuda.count == 0 {
@@ -146,6 +147,23 @@ type Build struct {
 	GoVersion  string
 }
 
+// Libraries are the files that package torch loads at the first operator.
+type Libraries struct {
+	Libtorch string // its folder
+	Version  string // "2.11.0+cu130", "" where no file tells
+	Shim     string // the library between Go and libtorch
+}
+
+// FindLibraries says which they are, and loads nothing. The error is that of
+// the first operator: it says what is missing and how to get it.
+func FindLibraries() (Libraries, error) {
+	f, err := shim.Find()
+	if err != nil {
+		return Libraries{}, err
+	}
+	return Libraries{Libtorch: f.Libtorch.Dir, Version: f.Libtorch.Version, Shim: f.Shim}, nil
+}
+
 // BuildInfo says which libtorch is in use, and fails where it is not the one
 // that the shim was built for.
 func BuildInfo() (Build, error) {
@@ -164,7 +182,7 @@ func BuildInfo() (Build, error) {
 		Gloo: v["gloo"] == "1", NCCL: v["nccl"] == "1", GoVersion: runtime.Version(),
 	}
 	if b.Version != "" && b.Version != b.Compiled {
-		return b, fmt.Errorf("the shim was built for libtorch %s, but %s is libtorch %s; rebuild it with `make build`", b.Compiled, b.Path, b.Version)
+		return b, fmt.Errorf("the shim was built for libtorch %s, but %s is libtorch %s; %s builds one for it", b.Compiled, b.Path, b.Version, libtorch.BuildCommand())
 	}
 	return b, nil
 }

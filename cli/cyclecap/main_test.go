@@ -293,14 +293,14 @@ func TestOptionsAnywhere(t *testing.T) {
 	}
 }
 
-// TestWithoutLibtorch puts a broken library before the real one: what needs no
-// tensors works, and the rest says what is wrong.
+// TestWithoutLibtorch names a broken shim: what needs no tensors works, and the
+// rest says what is wrong.
 func TestWithoutLibtorch(t *testing.T) {
-	broken := t.TempDir()
-	if err := os.WriteFile(filepath.Join(broken, "libcyclecap_torch.so"), []byte("not a library"), 0o666); err != nil {
+	broken := filepath.Join(t.TempDir(), "shim.so")
+	if err := os.WriteFile(broken, []byte("not a library"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("LD_LIBRARY_PATH", broken)
+	t.Setenv("CYCLECAP_SHIM", broken)
 	folder := t.TempDir()
 	for name, text := range map[string]string{
 		"captions.json": `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":"a dog on the grass"}]}`,
@@ -316,6 +316,6 @@ func TestWithoutLibtorch(t *testing.T) {
 		t.Errorf("scores: %s", scored.stdout)
 	}
 	cyclecap(t, "\"a dog\"\n", "tokenize", "--tokenizer", "gpt2").want(t, 0)
-	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "libtorch can't be loaded", "libcyclecap_torch.so", "`make setup build`")
+	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "libtorch can't be loaded: "+broken+" is not a shared library", "builds the shim")
 	cyclecap(t, "", "doctor").want(t, 1, "libtorch can't be loaded")
 }

@@ -24,6 +24,11 @@
 #define CT_API
 #endif
 
+/* The number of this interface: it grows with every change of what is declared
+ * here. A shim carries its own in the section .cyclecap (src/about.cpp), where
+ * package torch reads it before it loads the shim. */
+#define CT_ABI 1
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -1,8 +1,8 @@
-/* The functions of cyclecap_torch.h, which open libcyclecap_torch.so at the
+/* The functions of cyclecap_torch.h, which open libtorch and the shim at the
  * first call instead of at the program's start: what needs no tensors runs
  * without libtorch and without the time that it takes to load.
  *
- * Where it can't be opened, functions that can fail say why and what to do;
+ * Where they can't be opened, functions that can fail say why and what to do;
  * the others give 0. */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -95,16 +95,9 @@ FUNCTIONS(E, F, V)
 #undef V
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static char *failed; /* why it can't be opened, as a ct_error */
+static char *failed; /* why they can't be opened, as a ct_error */
 
-static void fail(const char *why) {
-  static const char before[] = "Rlibtorch can't be loaded: ";
-  static const char after[] = "; `make setup build` gets what is missing";
-  failed = malloc(sizeof before + strlen(why) + sizeof after);
-  strcpy(failed, before);
-  strcat(failed, why);
-  strcat(failed, after);
-}
+ct_error ct_open(void **shim); /* load.go: finds and opens the libraries */
 
 static void load(void) {
   /* A thread of OpenMP that has nothing to do spins for some 50 us before it
@@ -112,16 +105,15 @@ static void load(void) {
    * slow each other down; sleeping at once costs a third of the time where
    * operators are short. libgomp reads this when it is loaded. */
   if (!getenv("OMP_WAIT_POLICY")) setenv("GOMP_SPINCOUNT", "4000", 0);
-  void *library = dlopen("libcyclecap_torch.so", RTLD_NOW | RTLD_LOCAL);
-  if (!library) {
-    fail(dlerror());
-    return;
-  }
+  void *library = NULL;
+  if ((failed = ct_open(&library))) return;
 #define E(name, params, args) F(, name, , )
 #define V(name, params, args) F(, name, , )
 #define F(type, name, params, args)                                         \
   if (!(*(void **)&p_##name = dlsym(library, #name))) {                     \
-    fail("libcyclecap_torch.so lacks " #name ": it is of another version"); \
+    failed =                                                                \
+        strdup("Rlibtorch can't be loaded: the shim lacks " #name           \
+               ", although its ABI is right; please report this as a bug"); \
     return;                                                                 \
   }
   FUNCTIONS(E, F, V)

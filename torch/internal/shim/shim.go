@@ -5,7 +5,7 @@ package shim
 
 /*
 #cgo CFLAGS: -I${SRCDIR}/../../../cpp/include
-#cgo LDFLAGS: -lm -ldl -lpthread -Wl,-rpath,${SRCDIR}/../../../build/lib -Wl,-rpath,$ORIGIN/../build/lib
+#cgo LDFLAGS: -lm -ldl -lpthread
 #include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
@@ -28,6 +28,8 @@ import "C"
 import (
 	"time"
 	"unsafe"
+
+	_ "cyclecap/cpp" // the header: go mod vendor copies it, and Go sees when it changes
 )
 
 func init() { C.tune_malloc() }

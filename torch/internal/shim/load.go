@@ -1,0 +1,58 @@
+package shim
+
+/*
+#include <dlfcn.h>
+#include <stdlib.h>
+#include "cyclecap_torch.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"cyclecap/torch/internal/libtorch"
+)
+
+// Find gives the shim and the libtorch that the first operator will load, or
+// has loaded.
+func Find() (libtorch.Found, error) { return libtorch.Find(C.CT_ABI) }
+
+// ct_open opens libtorch and then the shim, whose dependency is met that way
+// wherever libtorch is. load.c calls it, once.
+//
+//export ct_open
+func ct_open(shim *unsafe.Pointer) C.ct_error {
+	handle, err := open()
+	if err != nil {
+		return C.ct_error(C.CString(string(C.CT_ERR_RUNTIME) + "libtorch can't be loaded: " + err.Error()))
+	}
+	*shim = handle
+	return nil
+}
+
+func open() (unsafe.Pointer, error) {
+	found, err := Find()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := dlopen(found.Libtorch.CPU()); err != nil {
+		return nil, fmt.Errorf("%w; `pip install torch==%s` gets all that it needs", err, found.About.Release)
+	}
+	shim, err := dlopen(found.Shim)
+	if err != nil {
+		return nil, fmt.Errorf("%w (with %v); %s builds the shim again", err, found.Libtorch, libtorch.BuildCommand())
+	}
+	return shim, nil
+}
+
+// dlopen's error is that of the thread, and a goroutine that C has called
+// stays on its thread.
+func dlopen(file string) (unsafe.Pointer, error) {
+	name := C.CString(file)
+	defer C.free(unsafe.Pointer(name))
+	if handle := C.dlopen(name, C.RTLD_NOW|C.RTLD_LOCAL); handle != nil {
+		return handle, nil
+	}
+	return nil, fmt.Errorf("%s", C.GoString(C.dlerror()))
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cyclecap/torch/internal/libtorch"
+)
+
+const torchVersion = "2.11.0"
+
+// pinned is torch and the two small libraries that its CPU part links even
+// where there is no GPU.
+var pinned = []string{"torch==" + torchVersion, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"}
+
+// libtorch gives the libtorch to use, and installs one where there is none.
+func (s *setup) libtorch(ctx context.Context) (libtorch.Libtorch, error) {
+	l, set, err := libtorch.FromEnvironment()
+	if err != nil {
+		return l, err
+	}
+	if set {
+		if err := usable(l); err != nil {
+			return l, fmt.Errorf("LIBTORCH can't be used: %w", err)
+		}
+	} else if found, ok := libtorch.FromPython(); ok {
+		l = found
+		if err := usable(l); err != nil {
+			s.log("the torch of python3 can't be used: %v", err)
+			l = libtorch.Libtorch{}
+		}
+	}
+	if l.Dir == "" || !set && within(l.Dir, s.venv) {
+		return s.install(ctx)
+	}
+	if s.cuda {
+		s.log("-cuda changes nothing: the libtorch at %s is used as it is", l.Dir)
+	}
+	return l, nil
+}
+
+// usable tells why the shim can't be built with a libtorch.
+func usable(l libtorch.Libtorch) error {
+	if libtorch.Older(l.Release(), libtorch.Minimum) {
+		return fmt.Errorf("%v is too old: %s or newer is needed", l, libtorch.Minimum)
+	}
+	if _, err := os.Stat(filepath.Join(l.Dir, "include", "ATen", "ATen.h")); err != nil {
+		return fmt.Errorf("%v has no headers: include/ATen/ATen.h is missing", l)
+	}
+	return nil
+}
+
+func within(path, dir string) bool {
+	dir, err := filepath.Abs(dir)
+	return err == nil && strings.HasPrefix(path, dir+string(filepath.Separator))
+}
+
+// install puts the pinned libtorch into the virtual environment.
+func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
+	for _, again := range [][]string{nil, {"--force-reinstall"}} {
+		if err := s.pip(ctx, "libtorch", "libtorch "+torchVersion+" (544 MB)", append([]string{"--no-deps"}, pinned...), again); err != nil {
+			return libtorch.Libtorch{}, err
+		}
+		if s.cuda {
+			if err := s.pip(ctx, "cuda", "CUDA's libraries (2.7 GB)", pinned, again); err != nil {
+				return libtorch.Libtorch{}, err
+			}
+		}
+		dirs, err := filepath.Glob(filepath.Join(s.venv, "lib", "python3*", "site-packages", "torch"))
+		if err != nil {
+			return libtorch.Libtorch{}, err
+		}
+		for _, dir := range dirs {
+			if l, err := libtorch.At(dir); err == nil && l.Release() == torchVersion && usable(l) == nil {
+				return l, nil
+			}
+		}
+		// It was there, and somebody has removed it; pip may not have noticed.
+		for _, stamp := range []string{"libtorch", "cuda"} {
+			if err := os.Remove(filepath.Join(s.venv, stamp)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return libtorch.Libtorch{}, err
+			}
+		}
+	}
+	return libtorch.Libtorch{}, fmt.Errorf("pip has installed torch %s into %s, but there is no lib/python3*/site-packages/torch of this version; remove that folder and try again", torchVersion, s.venv)
+}
+
+// pip installs packages, once for each list: a stamp written at the end tells
+// a whole installation from one that was cut off.
+func (s *setup) pip(ctx context.Context, name, what string, args, options []string) error {
+	stamp, list := filepath.Join(s.venv, name), strings.Join(args, " ")
+	if old, err := os.ReadFile(stamp); err == nil && strings.TrimSpace(string(old)) == list {
+		return nil
+	}
+	const instead = "or set LIBTORCH to the folder of an existing libtorch (with include/ and lib/)"
+	python := filepath.Join(s.venv, "bin", "python")
+	if exec.CommandContext(ctx, python, "-m", "pip", "--version").Run() != nil {
+		if _, err := exec.LookPath("python3"); err != nil {
+			return fmt.Errorf("libtorch is installed with pip, but there is no python3: on Debian and Ubuntu, `apt-get install python3 python3-venv`, %s", instead)
+		}
+		if err := s.command(ctx, "python3", "-m", "venv", s.venv); err != nil {
+			return fmt.Errorf("python3 could not make a virtual environment in %s (the reason is above): on Debian and Ubuntu, `apt-get install python3-venv`, %s", s.venv, instead)
+		}
+	}
+	s.log("installing %s into %s", what, s.venv)
+	if err := s.command(ctx, python, slices.Concat([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, options, args)...); err != nil {
+		return fmt.Errorf("pip could not install %s (the reason is above): try again, %s", what, instead)
+	}
+	return os.WriteFile(stamp, []byte(list+"\n"), 0o666)
+}
+
+// command runs a program; all that it prints is for the user to read.
+func (s *setup) command(ctx context.Context, name string, args ...string) error {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	return c.Run()
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"cyclecap/cpp"
+	"cyclecap/torch/internal/libtorch"
+)
+
+// shim builds the shim for a libtorch, unless the cache has it, and makes it
+// the one that is used where LIBTORCH is not set.
+func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
+	file := libtorch.CachedShim(s.cache, l)
+	if _, err := os.Stat(file); err == nil {
+		s.log("the shim is built already: %s", file)
+		return os.WriteFile(filepath.Join(filepath.Dir(file), libtorch.PathName), []byte(l.Dir+"\n"), 0o666)
+	}
+	var missing []string
+	for _, tool := range []string{"cmake", "make", "g++"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, tool)
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("the shim is built with cmake, make and g++, but there is no %s: on Debian and Ubuntu, `apt-get install cmake make g++`", strings.Join(missing, " and no "))
+	}
+	// Under the lock nobody else is at work there: what is left of a build
+	// that was cut off goes.
+	work := filepath.Join(s.cache, "building")
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	source, build := filepath.Join(work, "cpp"), filepath.Join(work, "build")
+	if err := os.MkdirAll(build, 0o777); err != nil {
+		return err
+	}
+	if err := os.CopyFS(source, cpp.Sources); err != nil {
+		return err
+	}
+	s.log("building the shim (a minute or two)")
+	begin := time.Now()
+	log := filepath.Join(work, "build.log")
+	// Each compiler takes about 1 GB.
+	jobs := strconv.Itoa(min(runtime.NumCPU(), 4))
+	for _, args := range [][]string{
+		{"-S", source, "-B", build, "-DLIBTORCH=" + l.Dir},
+		{"--build", build, "--parallel", jobs},
+	} {
+		if err := logged(ctx, log, "cmake", args...); err != nil {
+			if ctx.Err() == nil {
+				if text, readErr := os.ReadFile(log); readErr == nil {
+					os.Stderr.Write(text)
+				}
+			}
+			return fmt.Errorf("the shim could not be built for %v (the reason is above)", l)
+		}
+	}
+	// Nothing but the library and the path of libtorch is in this folder, and
+	// it appears at once.
+	to := filepath.Dir(file)
+	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(build, "lib"), to); err != nil {
+		return err
+	}
+	s.log("built %s in %.0f s", file, time.Since(begin).Seconds())
+	return nil
+}
+
+func logged(ctx context.Context, log, name string, args ...string) error {
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stdout, c.Stderr = f, f
+	// Interrupted, make ends its compilers and then itself.
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = 10 * time.Second
+	return c.Run()
+}
