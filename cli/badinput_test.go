@@ -81,7 +81,7 @@ func TestBadPhotos(t *testing.T) {
 				t.Errorf("features: exit code %d, output %q", r.code, r.out)
 			}
 			shown := strings.NewReplacer("\x1b", " ", "\n", " ").Replace(path)
-			r.says(t, 2, shown, c.says, "nothing is written")
+			r.says(t, 2, shown, c.says, "nothing was written")
 			empty(t, out)
 
 			r = bounded(t, func() result { return run("", caption(path)...) })
@@ -308,7 +308,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"another vocabulary", parts{gpt2: words}, 1, []string{words, "50300", "50257"}},
 		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
 		{"numbers that are none", parts{decoder: nan}, 1, []string{"finite", "damaged"}},
-		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is needed", mapperF}},
+		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is required", mapperF}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			or := func(a, b string) string {

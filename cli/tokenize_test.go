@@ -82,8 +82,8 @@ func TestTokenizeErrors(t *testing.T) {
 		args []string
 		says string
 	}{
-		{nil, "--tokenizer is needed"},
-		{[]string{"--tokenizer", "bert"}, "clip and gpt2"},
+		{nil, "--tokenizer is required"},
+		{[]string{"--tokenizer", "bert"}, "clip or gpt2"},
 		{[]string{"--tokenizer", "clip", "file.jsonl"}, "file.jsonl"},
 	} {
 		run("", append([]string{"tokenize"}, c.args...)...).fails(t, 2, c.says)
