@@ -100,7 +100,7 @@ func ofDecoder(meta map[string]string) map[string]string {
 	return nil
 }
 
-// castAll converts the floating-point tensors. Tied ones stay tied.
+// castAll converts the floating-point tensors to dtype. Tied tensors stay tied.
 func castAll(c *cli.Context, sd *nn.StateDict, dtype torch.DType) error {
 	tied := map[string][]string{} // names, keyed by the memory that they share
 	var order []string

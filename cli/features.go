@@ -103,7 +103,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 			in.imageIDs = append(in.imageIDs, a.ImageID)
 		}
 		if len(in.texts) == 0 {
-			return in, fmt.Errorf("%s: contains no captions", captions)
+			return in, fmt.Errorf("%s contains no captions", captions)
 		}
 	}
 	return in, nil

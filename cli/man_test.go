@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every command of the help has a manual page, with its options and examples.
+// Every command in the help has a manual page, with its options and examples.
 func TestMan(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man1")
 	ok(t, "man", dir)

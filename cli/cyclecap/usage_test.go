@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Wrong usage: one line that says what, exit code 2, nothing written.
+// Wrong usage: one line that says what is wrong, exit code 2, nothing written.
 func TestUsage(t *testing.T) {
 	photo := photos(t, 1)[0]
 	features := func(more ...string) []string {
@@ -57,7 +57,7 @@ func TestUsage(t *testing.T) {
 			r := cyclecapIn(t, folder, "", c.args...)
 			r.want(t, 2, "cyclecap: ", c.says)
 			if n := strings.Count(r.stderr, "\n"); n != 1 {
-				t.Errorf("one line is enough, not %d:\n%s", n, r.stderr)
+				t.Errorf("want one line, got %d:\n%s", n, r.stderr)
 			}
 			if r.stdout != "" {
 				t.Errorf("standard output:\n%s", r.stdout)
