@@ -1,8 +1,8 @@
-// Package cli is cyclecap's command line: one thin command a file.
+// Package cli is cyclecap's command line, with one thin command per file.
 //
-// Results go to standard output, as JSON lines where --json asks for it, and
-// everything else to standard error. Exit codes: 0 all done, 1 something
-// failed (said on standard error), 2 wrong usage, 130 interrupted.
+// Results go to standard output, as JSON lines with --json, and everything else
+// goes to standard error. Exit codes: 0 success, 1 failure (reported on standard
+// error), 2 wrong usage, 130 interrupted.
 package cli
 
 import (
@@ -27,12 +27,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// usage is an error of the command line itself: exit code 2.
+// usage is an error in how the command was called: exit code 2.
 type usage struct{ error }
 
 func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
 
-// errReported ends a command whose failures have been reported one by one.
+// errReported ends a command that has already reported its failures.
 var errReported = errors.New("reported")
 
 const (
@@ -41,19 +41,19 @@ const (
 	exitInterrupted = 130
 )
 
-// Main runs the command line and gives the exit code.
+// Main runs the command line and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintf(stderr, "cyclecap: internal error: %v; this is a bug: please report it with the command line and the output of `cyclecap doctor` (CYCLECAP_DEBUG=1 prints where it happened)\n", p)
+			fmt.Fprintf(stderr, "cyclecap: internal error: %v; this is a bug; please report it with the command line and the output of `cyclecap doctor` (set CYCLECAP_DEBUG=1 to print a stack trace)\n", p)
 			if os.Getenv("CYCLECAP_DEBUG") == "1" {
 				stderr.Write(debug.Stack())
 			}
 			code = exitFailed
 		}
 	}()
-	// libtorch's modes and pool belong to an OS thread: all tensor work is
-	// done on this one.
+	// libtorch's modes and thread pool belong to an OS thread, so all tensor
+	// work is done on this one.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, done := interruptible(stderr)
@@ -82,8 +82,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	return exitFailed
 }
 
-// output remembers a write that failed, so that a full disk behind standard
-// output is no success.
+// output remembers a failed write, so that a command whose standard output is on
+// a full disk fails.
 type output struct {
 	w   io.Writer
 	err error
@@ -98,23 +98,24 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// grace is how long a command has to notice that it was interrupted.
+// grace is how long an interrupted command has to end by itself.
 const grace = time.Second
 
-// writing is held while a file is written: the process does not end in between.
+// writing is held while a file is written, so that the process does not exit
+// halfway through.
 var writing sync.Mutex
 
-// write runs what writes a file; an interruption waits for it. What it writes
-// with has to look at the context itself, and leaves nothing behind then.
+// write runs f, which writes a file; an interruption waits until it returns. f
+// must check the context itself, and leave nothing behind if it is cancelled.
 func write(f func() error) error {
 	writing.Lock()
 	defer writing.Unlock()
 	return f()
 }
 
-// interruptible gives a context that SIGINT, SIGTERM and SIGHUP end. Commands
-// look at it between batches; one that is inside of a long operator, or waits
-// for input, is ended from here.
+// interruptible returns a context that SIGINT, SIGTERM and SIGHUP cancel. Commands
+// check it between batches; one that is inside a long operator or waits for input
+// is ended here.
 func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	finished := make(chan struct{})
@@ -140,7 +141,7 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 
 func sayInterrupted(stderr io.Writer) {
 	if isTerminal(stderr) {
-		fmt.Fprintln(stderr) // behind the progress bar or the terminal's ^C
+		fmt.Fprintln(stderr) // after the progress bar or the terminal's ^C
 	}
 	fmt.Fprintln(stderr, "cyclecap: interrupted")
 }
@@ -148,20 +149,20 @@ func sayInterrupted(stderr io.Writer) {
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:                      "cyclecap",
-		Usage:                     "image captioning without paired data: CLIP, GPT-2 and translated features, with PyTorch's numbers",
+		Usage:                     "image captioning without paired data: CLIP, GPT-2 and feature translation, with the same numbers as PyTorch",
 		Version:                   version(),
 		Reader:                    stdin,
 		Writer:                    stdout,
 		ErrWriter:                 stderr,
 		CustomAppHelpTemplate:     appHelp,
 		EnableBashCompletion:      true,
-		HideHelpCommand:           true, // helpCommand is ours; with it the library leaves out the flag
+		HideHelpCommand:           true, // helpCommand takes its place, which makes the library leave out --help too
 		Flags:                     []cli.Flag{cli.HelpFlag},
-		DisableSliceFlagSeparator: true, // texts and file names have commas
-		// Errors end in Main, not in os.Exit.
+		DisableSliceFlagSeparator: true, // texts and file names may contain commas
+		// Main handles errors; the library would call os.Exit.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(c *cli.Context, err error, _ bool) error {
-			return usagef("%s; `cyclecap --help` explains", flagError(err, c.App.Flags))
+			return usagef("%s; see `cyclecap --help`", flagError(err, c.App.Flags))
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -176,12 +177,12 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
-			return usagef("%s; `cyclecap %s --help` explains", flagError(err, c.Command.Flags), c.Command.Name)
+			return usagef("%s; see `cyclecap %s --help`", flagError(err, c.Command.Flags), c.Command.Name)
 		}
-		// Required flags are checked by need: the library would print the
-		// help as well, on standard output.
+		// need checks required flags, because the library would also print the
+		// help to standard output.
 		c.CustomHelpTemplate = commandHelp
-		c.HideHelpCommand = true // a photo may be called "help"
+		c.HideHelpCommand = true // a photo may be named "help"
 	}
 	return app
 }
@@ -202,10 +203,11 @@ EXAMPLES:
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/
    cyclecap features --clip ViT-B-32.pt --images photos/ -o features.safetensors
 
-` + "`cyclecap COMMAND --help` explains a command." + `
+` + "Run `cyclecap COMMAND --help` for help on a command." + `
 `
 
-// commandHelp is urfave's help with the examples last, where they are seen.
+// commandHelp is urfave's help template with the examples last, where they are
+// easiest to see.
 const commandHelp = `{{.HelpName}} - {{.Usage}}
 
 USAGE:
@@ -220,7 +222,7 @@ OPTIONS:
 func helpCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "help",
-		Usage:       "list the commands or explain one",
+		Usage:       "list the commands, or show the help of one",
 		UsageText:   "[COMMAND]",
 		Description: "EXAMPLES:\n   cyclecap help caption",
 		Action: func(c *cli.Context) error {
@@ -232,11 +234,11 @@ func helpCommand() *cli.Command {
 				if c.App.Command(name) == nil {
 					return noCommand(c, name)
 				}
-				// The app runs itself: the library completes a command (its
-				// --help) only as it runs it.
+				// The library adds a command's --help flag only when it runs
+				// the command, so the app runs itself.
 				return c.App.RunContext(c.Context, []string{"cyclecap", name, "--help"})
 			}
-			return usagef("help takes one COMMAND, not %d", c.NArg())
+			return usagef("help takes one COMMAND, got %d", c.NArg())
 		},
 	}
 }
@@ -246,7 +248,7 @@ func noCommand(c *cli.Context, name string) error {
 	for _, cmd := range c.App.VisibleCommands() {
 		names = append(names, cmd.Name)
 	}
-	return usagef("there is no command %q%s; `cyclecap --help` lists them", name, meant(name, names))
+	return usagef("unknown command %q%s; see `cyclecap --help`", name, meant(name, names))
 }
 
 var (
@@ -255,7 +257,7 @@ var (
 	badFlag     = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-([^:]*): (.*)$`)
 )
 
-// flagError says what the flag library found in this program's words.
+// flagError rewords an error of the flag library.
 func flagError(err error, flags []cli.Flag) string {
 	dashes := func(name string) string {
 		if len(name) == 1 {
@@ -272,14 +274,14 @@ func flagError(err error, flags []cli.Flag) string {
 			}
 		}
 		name := dashes(m[1])
-		text = "there is no option " + name + meant(name, names)
+		text = "unknown option " + name + meant(name, names)
 	} else if m := flagNoValue.FindStringSubmatch(text); m != nil {
 		text = dashes(m[1]) + " needs a value"
 	} else if m := badFlag.FindStringSubmatch(text); m != nil {
-		what := "is no number that is possible here"
+		what := "is not a valid number for this option"
 		for _, f := range flags {
 			if _, ok := f.(*cli.BoolFlag); ok && slices.Contains(f.Names(), m[2]) {
-				what = "is neither true nor false"
+				what = "must be true or false"
 			}
 		}
 		text = fmt.Sprintf("%s: %s %s", dashes(m[2]), m[1], what)
@@ -287,9 +289,9 @@ func flagError(err error, flags []cli.Flag) string {
 	return text
 }
 
-// meant suggests a name for what was typed.
+// meant suggests the name that is closest to what was typed.
 func meant(typed string, names []string) string {
-	plain := map[string]string{} // names by what is left without dashes, which all options have
+	plain := map[string]string{} // keyed without the leading dashes, which all options have
 	for _, n := range names {
 		plain[strings.TrimLeft(n, "-")] = n
 	}
@@ -299,7 +301,7 @@ func meant(typed string, names []string) string {
 	return ""
 }
 
-// need reports flags that are missing.
+// need returns a usage error that lists the flags that are missing.
 func need(c *cli.Context, flags ...string) error {
 	var missing []string
 	for _, f := range flags {
@@ -312,18 +314,18 @@ func need(c *cli.Context, flags ...string) error {
 		is = "are"
 	}
 	if len(missing) > 0 {
-		return usagef("%s %s needed; `cyclecap %s --help` explains", strings.Join(missing, " and "), is, c.Command.Name)
+		return usagef("%s %s required; see `cyclecap %s --help`", strings.Join(missing, " and "), is, c.Command.Name)
 	}
 	return nil
 }
 
-// note says on standard error what a user may want to know of work that goes on.
+// note prints a note to standard error; the command continues.
 func note(c *cli.Context, format string, args ...any) {
 	fmt.Fprintf(c.App.ErrWriter, "cyclecap: note: "+format+"\n", args...)
 }
 
-// oneLine makes text from a file or a network harmless for a terminal and for
-// who reads line by line: control characters become blanks.
+// oneLine makes text from a file or a network safe for a terminal and for programs
+// that read line by line: it replaces control characters with spaces.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {

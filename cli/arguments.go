@@ -7,14 +7,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// arrange brings options to the front, as Go's flag parser needs them: people
-// write them behind the files too. An option that takes a list also takes the
-// words behind it, up to the next option:
+// arrange moves options to the front, where Go's flag parser needs them, since
+// people also write them after the files. An option that takes a list also takes
+// the words that follow it, up to the next option:
 //
 //	--images a.jpg b.jpg -o out.safetensors
 //
-// becomes --images=a.jpg --images=b.jpg -o out.safetensors. All that follows
-// "--" is an operand.
+// becomes --images=a.jpg --images=b.jpg -o out.safetensors. No word after "--" is
+// an option.
 func arrange(args []string, commands []*cli.Command) []string {
 	const completion = "--generate-bash-completion" // must stay the last word
 	if len(args) < 3 || args[len(args)-1] == completion {
@@ -33,7 +33,7 @@ func arrange(args []string, commands []*cli.Command) []string {
 
 	options := slices.Clone(args[:2])
 	var operands []string
-	list := "" // the option that takes the words that follow
+	list := "" // the list option that takes the words that follow
 	word := func(s string) {
 		if list != "" {
 			options = append(options, "--"+list+"="+s)
@@ -54,20 +54,20 @@ func arrange(args []string, commands []*cli.Command) []string {
 			continue
 		}
 		if arg == "--help" || arg == "-h" {
-			return []string{args[0], args[1], "--help"} // whatever else is there
+			return []string{args[0], args[1], "--help"} // whatever the other arguments are
 		}
 		options = append(options, arg)
 		list = ""
 		name, _, valued := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
 		switch flags[name].(type) {
-		case nil, *cli.BoolFlag: // unknown ones are reported by the parser
+		case nil, *cli.BoolFlag: // the parser reports unknown options
 			continue
 		case *cli.StringSliceFlag:
 			list = name
 		}
 		if !valued {
 			if len(rest) == 1 {
-				return options // the parser says that its value is missing
+				return options // the parser reports the missing value
 			}
 			rest = rest[1:]
 			options = append(options, rest[0])

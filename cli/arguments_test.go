@@ -18,7 +18,7 @@ func TestArrange(t *testing.T) {
 		{"cyclecap caption a.jpg -- --json -x", "cyclecap caption -- a.jpg --json -x"},
 		{"cyclecap caption - --json", "cyclecap caption --json -- -"},
 		{"cyclecap caption --nope a.jpg", "cyclecap caption --nope -- a.jpg"},
-		{"cyclecap caption a.jpg --clip", "cyclecap caption --clip"}, // the parser says what is missing
+		{"cyclecap caption a.jpg --clip", "cyclecap caption --clip"}, // the parser reports the missing value
 		{"cyclecap caption help a.jpg --help --clip", "cyclecap caption --help"},
 		{"cyclecap features --images a b -o o --normalize", "cyclecap features --images a --images=b -o o --normalize --"},
 		{"cyclecap features --images=a b=c --images d e", "cyclecap features --images=a --images=b=c --images d --images=e --"},

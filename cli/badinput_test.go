@@ -20,20 +20,19 @@ import (
 	"cyclecap/weights"
 )
 
-// bounded checks that a command takes little memory at its peak, more than
-// what this process had before. Networks and libraries that are loaded
-// meanwhile count.
+// bounded checks that a command does not raise the peak memory of this process by
+// much. Networks and libraries that it loads count too.
 func bounded(t *testing.T, run func() result) result {
 	t.Helper()
 	debug.FreeOSMemory()
-	// 5 sets the peak back to what is in use now (proc(5)).
+	// 5 resets the peak to what is in use now (proc(5)).
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
-		t.Fatalf("the peak of the memory can't be measured here: %v", err)
+		t.Fatalf("cannot measure the peak memory here: %v", err)
 	}
 	before := peak(t)
 	r := run()
 	if grown := peak(t) - before; grown > 128<<20 {
-		t.Errorf("it took %d MiB", grown>>20)
+		t.Errorf("peak memory grew by %d MiB", grown>>20)
 	}
 	return r
 }
@@ -81,7 +80,7 @@ func TestBadPhotos(t *testing.T) {
 				t.Errorf("features: exit code %d, output %q", r.code, r.out)
 			}
 			shown := strings.NewReplacer("\x1b", " ", "\n", " ").Replace(path)
-			r.says(t, 2, shown, c.says, "nothing is written")
+			r.says(t, 2, shown, c.says, "nothing was written")
 			empty(t, out)
 
 			r = bounded(t, func() result { return run("", caption(path)...) })
@@ -96,8 +95,8 @@ func TestBadPhotos(t *testing.T) {
 	})
 }
 
-// One bad photo among many is reported and skipped; the others are captioned,
-// and the exit code says so.
+// One bad photo among many is reported and skipped; the others are captioned, and
+// the exit code is 1.
 func TestOneBadPhotoAmongMany(t *testing.T) {
 	dir := t.TempDir()
 	bad := put(t, filepath.Join(dir, "bad.jpg"), []byte("no photo"))
@@ -146,8 +145,7 @@ func random(t *testing.T, path string, module func() any) string {
 	return path
 }
 
-// Every way in which a file of weights can be bad, for every command that
-// reads one.
+// Every kind of bad weights file, for every command that reads one.
 func TestBadWeights(t *testing.T) {
 	one := tensor{"0", 4, 0, []int64{2, 2}, []int64{2, 1}}
 	stored := entry{name: "data/0", data: make([]byte, 16)}
@@ -163,7 +161,8 @@ func TestBadWeights(t *testing.T) {
 	const f32 = `{"a":{"dtype":"F32","shape":%s,"data_offsets":[%d,%d]}%s}`
 	header := func(shape string, from, to int, more string) string { return fmt.Sprintf(f32, shape, from, to, more) }
 
-	// A list of the same list twice, of the same list twice, …: 2^40 values.
+	// A list that contains another list twice, which contains another list twice, …:
+	// 2^40 values.
 	doubling := "]q\x00"
 	for i := range 40 {
 		doubling += fmt.Sprintf("](h%ch%ceq%c", i, i, i+1)
@@ -233,24 +232,23 @@ func TestBadWeights(t *testing.T) {
 				r := bounded(t, func() result { return run("", args...) })
 				r.fails(t, 1, path, c.says)
 				if c.name == "doubling.pt" {
-					break // it takes a second to count so far
+					break // counting that far takes a second
 				}
 			}
 			empty(t, out)
 			if _, err := os.Stat(ran); err == nil {
-				t.Fatal("a pickle's code has run")
+				t.Fatal("code in a pickle was run")
 			}
 		})
 	}
 	for _, f := range []string{"ran", "ran                       "} {
 		if _, err := os.Stat(f); err == nil {
-			t.Errorf("a pickle's code has made %q", f)
+			t.Errorf("code in a pickle created %q", f)
 		}
 	}
 }
 
-// Files that are good, but not what they are used as, or not made for one
-// another.
+// Valid files that are used as something else, or do not belong together.
 func TestWeightsThatDoNotBelong(t *testing.T) {
 	dir := t.TempDir()
 	wide := random(t, filepath.Join(dir, "wide.pt"), func() any {
@@ -308,7 +306,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"another vocabulary", parts{gpt2: words}, 1, []string{words, "50300", "50257"}},
 		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
 		{"numbers that are none", parts{decoder: nan}, 1, []string{"finite", "damaged"}},
-		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is needed", mapperF}},
+		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is required", mapperF}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			or := func(a, b string) string {
@@ -329,7 +327,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 	}
 }
 
-// changed writes another file of weights with other tensors.
+// changed writes a copy of a weights file with its tensors changed by f.
 func changed(t *testing.T, in, out string, f func(*nn.StateDict) *nn.StateDict) string {
 	t.Helper()
 	err := torch.Scope(func() error {
@@ -395,7 +393,7 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 			continue // root may write everywhere
 		}
 		t.Run(filepath.Base(filepath.Dir(c.out)), func(t *testing.T) {
-			// Said before the work, even where that fails too.
+			// Reported before the work starts, even if that would fail too.
 			run("", "features", "--clip", clipF, "-o", c.out, "--images", photos[0]).fails(t, 1, c.out, c.says)
 			run("", "convert", clipF, c.out).fails(t, 1, c.out, c.says)
 		})
@@ -409,8 +407,8 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// A disk that gets full while a file is written: an error, and no part of it
-// stays. A limit of this process's files stands for the disk.
+// If the disk gets full while a file is written, the command fails and leaves no part
+// of the file. A limit on this process's file size stands in for the full disk.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "x.pt"), []byte("before"))
@@ -449,7 +447,8 @@ func TestNoCUDA(t *testing.T) {
 	empty(t, dir)
 }
 
-// Names in a file may be made to write to the terminal: they come out as text.
+// Names in a file may contain control sequences for the terminal: they are printed
+// as text.
 func TestControlCharactersInNames(t *testing.T) {
 	path := put(t, filepath.Join(t.TempDir(), "x.safetensors"), safetensors(
 		`{"__metadata__":{"k\n":"\u001b]0;title\u0007"},"a\u001b[2J\nb":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}`, 16, 0))

@@ -20,24 +20,24 @@ func captionCommand() *cli.Command {
 		Usage:     "write a caption for each photo",
 		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: OpenAI's archive, transformers' file or folder"},
-			&cli.PathFlag{Name: "decoder", Usage: "`FILE` of a ClipCap decoder: the mapper alone, or with its GPT-2"},
-			&cli.PathFlag{Name: "gpt2", Usage: "`FILE` of the GPT-2, where the decoder's file has none"},
-			&cli.PathFlag{Name: "generator", Usage: "`FILE` of a CycleGAN generator from image to text features: both pipelines are captioned, direct and textualised"},
-			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder that was trained so (ClipCap's normalize_prefix)", DisableDefaultText: true},
-			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "`HOW` to choose tokens: greedy, top-p (ClipCap's rule), sample or beam"},
-			&cli.IntFlag{Name: "beam", Value: 5, Usage: "`N` beams of --decode beam"},
-			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "`N` tokens of a caption at most"},
-			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "`T` of --decode sample"},
-			&cli.IntFlag{Name: "top-k", Value: 0, Usage: "of --decode sample: keep the `K` best tokens", DefaultText: "all"},
-			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "of --decode sample: keep the best tokens up to probability `P`"},
-			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "`SEED` of --decode sample"},
-			&cli.IntFlag{Name: "batch", Value: 16, Usage: "`N` photos computed at once; low-order bits depend on it"},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: file, pipeline (direct, textualised), caption, tokens, logprob", DisableDefaultText: true},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
+			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`; needed when the decoder file contains only the mapper"},
+			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix)", DisableDefaultText: true},
+			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
+			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam: use `N` beams"},
+			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "generate at most `N` tokens per caption"},
+			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "with --decode sample: sample at temperature `T`"},
+			&cli.IntFlag{Name: "top-k", Value: 0, Usage: "with --decode sample: keep the `K` most likely tokens", DefaultText: "all"},
+			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
+			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "with --decode sample: random `SEED`"},
+			&cli.IntFlag{Name: "batch", Value: 16, Usage: "process `N` photos at a time; low-order bits depend on it"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
-		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of them. A caption
-ends at its first full stop, as ClipCap's do. A photo that can't be read is
-reported and skipped, and the exit code is 1.
+		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
+caption ends at its first full stop, as in ClipCap. A photo that cannot be read
+is reported and skipped, and the exit code is then 1.
 
 EXAMPLES:
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/*.jpg
@@ -52,7 +52,7 @@ func caption(c *cli.Context) error {
 		return err
 	}
 	if !c.Args().Present() {
-		return usagef("no PHOTO is given; `cyclecap caption --help` explains")
+		return usagef("no PHOTO given; see `cyclecap caption --help`")
 	}
 	if err := checkBatch(c); err != nil {
 		return err
@@ -76,17 +76,17 @@ func caption(c *cli.Context) error {
 	defer p.Close()
 	if room := p.Decoder.Model.Room(); o.MaxTokens > room {
 		if c.IsSet("max-tokens") {
-			return usagef("--max-tokens %d: this GPT-2 has room for %d behind the prefix", o.MaxTokens, room)
+			return usagef("--max-tokens %d: this GPT-2 has room for %d tokens after the prefix", o.MaxTokens, room)
 		}
 		o.MaxTokens = room
 	}
 	if vocab := p.Decoder.Model.GPT2.Config.VocabSize; o.Method == clipcap.Beam && int64(o.Beam) > vocab {
-		return usagef("--beam %d: this GPT-2 has only %d tokens", o.Beam, vocab)
+		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, vocab)
 	}
 	return printCaptions(c, p, paths, o)
 }
 
-// maxBeams bounds the memory that a slip of the finger can ask for.
+// maxBeams limits the memory that a mistyped --beam can ask for.
 const maxBeams = 1000
 
 func decodeOptions(c *cli.Context) (clipcap.Options, error) {
@@ -97,24 +97,24 @@ func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	switch o.Method {
 	case clipcap.Greedy, clipcap.TopP, clipcap.Sample, clipcap.Beam:
 	default:
-		return o, usagef("--decode %s: greedy, top-p, sample and beam are possible", o.Method)
+		return o, usagef("--decode %s: must be greedy, top-p, sample or beam", o.Method)
 	}
 	switch {
 	case o.Beam < 1 || o.Beam > maxBeams:
-		return o, usagef("--beam %d: 1 to %d are possible", o.Beam, maxBeams)
+		return o, usagef("--beam %d: must be between 1 and %d", o.Beam, maxBeams)
 	case o.MaxTokens < 1:
-		return o, usagef("--max-tokens %d: at least 1 is needed", o.MaxTokens)
+		return o, usagef("--max-tokens %d: must be at least 1", o.MaxTokens)
 	case !(o.Temperature > 0) || math.IsInf(o.Temperature, 0): // NaN too
-		return o, usagef("--temperature %g: a number above 0 is needed (--decode greedy is the limit at 0)", o.Temperature)
+		return o, usagef("--temperature %g: must be a finite number above 0 (--decode greedy is the limit at 0)", o.Temperature)
 	case o.TopK < 0:
-		return o, usagef("--top-k %d: at least 1 is needed, or 0 for all tokens", o.TopK)
+		return o, usagef("--top-k %d: must be at least 1, or 0 for all tokens", o.TopK)
 	case !(o.TopP > 0 && o.TopP <= 1):
-		return o, usagef("--top-p %g: above 0 and up to 1 are possible", o.TopP)
+		return o, usagef("--top-p %g: must be above 0 and at most 1", o.TopP)
 	}
 	of := map[string]clipcap.Method{"beam": clipcap.Beam, "temperature": clipcap.Sample, "top-k": clipcap.Sample, "top-p": clipcap.Sample, "seed": clipcap.Sample}
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		if c.IsSet(name) && o.Method != of[name] {
-			note(c, "--%s belongs to --decode %s and changes nothing with --decode %s", name, of[name], o.Method)
+			note(c, "--%s applies to --decode %s and has no effect with --decode %s", name, of[name], o.Method)
 		}
 	}
 	return o, nil
@@ -124,13 +124,13 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 	decoder := c.Path("decoder")
 	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
 	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
-		return nil, usagef("--gpt2 is needed: %s holds a mapper without its GPT-2", decoder)
+		return nil, usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", decoder)
 	} else if err != nil {
 		return nil, err
 	}
 	p.Once = true
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
-		note(c, "--gpt2 is not read: %s holds the GPT-2 that its mapper was trained with", decoder)
+		note(c, "--gpt2 is not used: %s contains the GPT-2 that its mapper was trained with", decoder)
 	}
 	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
 	return p, nil
@@ -144,7 +144,8 @@ type captionLine struct {
 	LogProb  float64 `json:"logprob"`
 }
 
-// printCaptions prints the captions of photos as they come, each by all pipelines.
+// printCaptions prints the captions of each photo, by every pipeline, as soon as
+// they are computed.
 func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clipcap.Options) error {
 	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
 	defer bar.finish()

@@ -24,7 +24,7 @@ func caption(args ...string) []string {
 	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6"}, args...)
 }
 
-// library captions photos by the packages, in one batch, without the command.
+// library captions photos with the packages, in one batch, without the command.
 func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []captionLine {
 	t.Helper()
 	var lines []captionLine
@@ -143,7 +143,7 @@ func TestCaptionText(t *testing.T) {
 	if n := len(lines); n != 2 || lines[0].Pipeline != "direct" {
 		t.Fatalf("%d lines without a generator, pipeline %q; want 2, direct", n, lines[0].Pipeline)
 	}
-	// A line each for people: what is no text for a terminal becomes blanks.
+	// One line per caption for people: control characters become spaces.
 	want := ""
 	for _, l := range lines {
 		want += l.File + ": " + blanks(l.Caption) + "\n"
@@ -153,7 +153,7 @@ func TestCaptionText(t *testing.T) {
 	}
 	out := ok(t, caption("--generator", genF, photos[0])...)
 	if !strings.HasPrefix(out, photos[0]+" (direct): ") || !strings.Contains(out, "\n"+photos[0]+" (textualised): ") {
-		t.Errorf("both pipelines, named, are wanted:\n%s", out)
+		t.Errorf("want both pipelines, named:\n%s", out)
 	}
 }
 
@@ -166,7 +166,7 @@ func blanks(s string) string {
 	}, s)
 }
 
-// A decoder's file may hold its GPT-2.
+// A decoder file may contain its GPT-2.
 func TestCaptionWholeDecoder(t *testing.T) {
 	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--max-tokens", "6", "--json", photos[0]}
 	whole := ok(t, args...)
@@ -183,14 +183,13 @@ func TestCaptionWholeDecoder(t *testing.T) {
 	}
 }
 
-// The tokens that are drawn depend on the seed, and not on what is computed
-// beside them.
+// The sampled tokens depend on the seed, and not on what else is in the batch.
 func TestSampleDependsOnTheSeedAlone(t *testing.T) {
 	sample := func(seed, batch int) []captionLine {
 		return captionLines(t, ok(t, append(caption("--json", "--decode", "sample", "--temperature", "2",
 			"--seed", fmt.Sprint(seed), "--batch", fmt.Sprint(batch)), photos...)...))
 	}
-	// Another batch size changes low-order bits of the log-probabilities.
+	// Low-order bits of the log-probabilities depend on the batch size.
 	close := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-4*math.Abs(a) })
 	first := sample(3, 16)
 	if diff := cmp.Diff(first, sample(3, 16)); diff != "" {
@@ -231,8 +230,8 @@ func TestCaptionBF16(t *testing.T) {
 	}
 }
 
-// Without --max-tokens a GPT-2 with less room than ClipCap's 67 gives what it
-// has; asked for more it says so.
+// Without --max-tokens, a GPT-2 with room for fewer tokens than ClipCap's 67 uses the
+// room that it has; a larger --max-tokens is an error.
 func TestCaptionRoom(t *testing.T) {
 	base := []string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--json", photos[0]}
 	if n := len(captionLines(t, ok(t, base...))[0].Tokens); n < 1 || n > 61 {

@@ -6,8 +6,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// bashCompletion asks the program itself for what may follow, and completes
-// file names where that is nothing.
+// bashCompletion asks the program itself for completions, and falls back to file
+// names if there are none.
 const bashCompletion = `_cyclecap() {
 	local IFS=$'\n' word=${COMP_WORDS[COMP_CWORD]} list
 	local words=("${COMP_WORDS[@]:0:COMP_CWORD}")
@@ -21,7 +21,7 @@ const bashCompletion = `_cyclecap() {
 complete -o default -o bashdefault -F _cyclecap cyclecap
 `
 
-// zsh runs bash's.
+// zshCompletion runs the bash completion in zsh.
 const zshCompletion = `autoload -U +X compinit && compinit -u
 autoload -U +X bashcompinit && bashcompinit
 ` + bashCompletion
@@ -29,7 +29,7 @@ autoload -U +X bashcompinit && bashcompinit
 func completionCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
-		Usage:     "print what makes a shell complete commands and options",
+		Usage:     "print a shell completion script",
 		UsageText: "bash|zsh|fish",
 		Description: `EXAMPLES:
    source <(cyclecap completion bash)
@@ -49,7 +49,7 @@ func completionCommand() *cli.Command {
 					return err
 				}
 			default:
-				return usagef("completion %s: bash, zsh and fish are possible", shell)
+				return usagef("completion %s: the shell must be bash, zsh or fish", shell)
 			}
 			_, err = fmt.Fprint(c.App.Writer, text)
 			return err

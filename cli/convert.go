@@ -15,15 +15,15 @@ import (
 func convertCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "convert",
-		Usage:     "write weights in another format, under other names, or in another precision",
+		Usage:     "convert weights to another format, naming scheme or precision",
 		UsageText: "[--names openai|transformers|clipcap] [--dtype f32|f16|bf16] IN OUT",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "names", Usage: "`SCHEME` of the names: openai (for a CLIP), transformers (for a GPT-2, without the leading \"transformer.\"), or clipcap (the mapper alone); default: as they are"},
-			&cli.StringFlag{Name: "dtype", Usage: "`TYPE` of floating-point tensors: f32, f16 or bf16; default: as they are"},
+			&cli.StringFlag{Name: "names", Usage: "rename tensors to `SCHEME`: openai (for a CLIP), transformers (for a GPT-2, without the leading \"transformer.\") or clipcap (writes the mapper alone); default: unchanged"},
+			&cli.StringFlag{Name: "dtype", Usage: "convert floating-point tensors to `TYPE`: f32, f16 or bf16; default: unchanged"},
 		},
-		Description: `IN is anything that inspect reads. The ending of OUT names the format: .pt (also
-.pth, .bin) for torch.load(weights_only=True), or .safetensors. OUT is replaced
-only once the new file is whole.
+		Description: `IN is any file or folder that inspect reads. The extension of OUT selects the
+format: .pt (or .pth, .bin), which torch.load(weights_only=True) reads, or
+.safetensors. An existing OUT is replaced only once the new file is complete.
 
 EXAMPLES:
    cyclecap convert ViT-B-32.pt clip.safetensors
@@ -31,18 +31,18 @@ EXAMPLES:
    cyclecap convert --dtype bf16 gpt2/pytorch_model.bin gpt2-bf16.safetensors`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usagef("convert takes IN and OUT, not %d arguments", c.NArg())
+				return usagef("convert takes two arguments, IN and OUT, got %d", c.NArg())
 			}
 			in, out := c.Args().Get(0), c.Args().Get(1)
 			names, dtype := c.String("names"), torch.Float32
 			if !slices.Contains([]string{"", "openai", "transformers", "clipcap"}, names) {
-				return usagef("--names %s: openai, transformers and clipcap are possible", names)
+				return usagef("--names %s: must be openai, transformers or clipcap", names)
 			}
 			if name := c.String("dtype"); name != "" {
 				var err error
 				dtype, err = torch.ParseDType(name)
 				if err != nil || (dtype != torch.Float32 && dtype != torch.Float16 && dtype != torch.BFloat16) {
-					return usagef("--dtype %s: f32, f16 and bf16 are possible", name)
+					return usagef("--dtype %s: must be f32, f16 or bf16", name)
 				}
 			}
 			if err := write(func() error { return weights.CheckSave(out) }); err != nil {
@@ -67,8 +67,8 @@ EXAMPLES:
 	}
 }
 
-// loadNamed loads a file under the names of a scheme, and the metadata that the
-// converted file needs too.
+// loadNamed loads a file with its tensors named by a scheme, and the metadata that
+// the converted file must keep.
 func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
 	switch names {
 	case "":
@@ -88,10 +88,11 @@ func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, er
 		sd, _, meta, err = weights.LoadDecoder(path)
 		return sd, ofDecoder(meta), err
 	}
-	panic("a scheme that was not checked: " + names)
+	panic("unchecked scheme: " + names)
 }
 
-// ofDecoder keeps what a decoder's file says of its features.
+// ofDecoder returns the part of a decoder file's metadata that says how to scale
+// features.
 func ofDecoder(meta map[string]string) map[string]string {
 	if v, ok := meta[weights.NormalizePrefix]; ok {
 		return map[string]string{weights.NormalizePrefix: v}
@@ -99,9 +100,9 @@ func ofDecoder(meta map[string]string) map[string]string {
 	return nil
 }
 
-// castAll converts the floating-point tensors. Tied ones stay tied.
+// castAll converts the floating-point tensors to dtype. Tied tensors stay tied.
 func castAll(c *cli.Context, sd *nn.StateDict, dtype torch.DType) error {
-	tied := map[string][]string{} // names by the memory that they share
+	tied := map[string][]string{} // names, keyed by the memory that they share
 	var order []string
 	for _, name := range sd.Names() {
 		t, _ := sd.Get(name)

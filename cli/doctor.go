@@ -14,7 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// report is what doctor finds, in the form of --json.
+// report is the result of doctor, in the form that --json prints.
 type report struct {
 	Cyclecap     string            `json:"cyclecap"`
 	Go           string            `json:"go"`
@@ -24,18 +24,18 @@ type report struct {
 	LibtorchPath string            `json:"libtorch_path"`
 	ShimPath     string            `json:"shim_path"`
 	Devices      []string          `json:"devices"`
-	CUDA         string            `json:"cuda"` // why there is none, or "ok"
+	CUDA         string            `json:"cuda"` // "ok", or why CUDA cannot be used
 	Threads      int               `json:"threads"`
 	Cores        int               `json:"cores"`
 	Instructions string            `json:"instruction_set"`
-	BF16         bool              `json:"bf16"` // the processor multiplies bf16 itself
+	BF16         bool              `json:"bf16"` // the processor has bf16 instructions
 	MKL          bool              `json:"mkl"`
 	OneDNN       bool              `json:"onednn"`
 	OpenMP       bool              `json:"openmp"`
 	Gloo         bool              `json:"gloo"`
 	NCCL         bool              `json:"nccl"`
 	Images       map[string]string `json:"image_libraries"`
-	References   string            `json:"python_references"` // the interpreter, "" where there are none
+	References   string            `json:"python_references"` // their Python interpreter, "" if they are not installed
 	Problems     []string          `json:"problems"`
 	Hints        []string          `json:"hints"`
 }
@@ -43,18 +43,18 @@ type report struct {
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "doctor",
-		Usage:     "say what this installation is made of, what is missing and how to get it",
+		Usage:     "describe the installation, what is missing and how to get it",
 		UsageText: "[--json]",
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true}},
-		Description: `The exit code is 1 where something is wrong; what is merely absent (CUDA, the
-Python references) is a hint.
+		Description: `The exit code is 1 if there is a problem. Optional parts that are missing (CUDA,
+the Python references) are not problems.
 
 EXAMPLES:
    cyclecap doctor
    cyclecap doctor --json | jq .devices`,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("doctor takes no arguments, not %q", c.Args().First())
+				return usagef("doctor takes no arguments, got %q", c.Args().First())
 			}
 			r := examine()
 			if c.Bool("json") {
@@ -76,7 +76,8 @@ EXAMPLES:
 }
 
 func examine() report {
-	// CUDA's part brings NCCL: it is opened before the build is asked.
+	// libtorch's CUDA library brings NCCL, so it is opened before BuildInfo is
+	// called.
 	n, why := torch.CUDADevices()
 	b, err := torch.BuildInfo()
 	loaded := mappedLibraries()
@@ -107,18 +108,18 @@ func examine() report {
 		}
 	}
 	if r.References == "" && release == "" {
-		r.Hints = append(r.Hints, "the Python references are not here; only `make parity` and `make bench` need them, and `make references` gets them (5 GB)")
+		r.Hints = append(r.Hints, "the Python references are not installed; only `make parity` and `make bench` need them, and `make references` gets them (5 GB)")
 	}
 	if !r.BF16 {
-		r.Hints = append(r.Hints, "this processor has no bf16 arithmetic: --dtype bf16 saves memory here, not time")
+		r.Hints = append(r.Hints, "this processor has no bf16 instructions: --dtype bf16 saves memory here, but no time")
 	}
 	return r
 }
 
 var libraryName = regexp.MustCompile(`^(lib[A-Za-z_]+?)[-0-9.]*\.so[.0-9]*$`)
 
-// mappedLibraries gives the files of the shared libraries in use by name
-// without version, where the system tells them.
+// mappedLibraries returns the files of the shared libraries in use, keyed by name
+// without version, if the system lists them.
 func mappedLibraries() map[string]string {
 	found := map[string]string{}
 	text, err := os.ReadFile("/proc/self/maps")
@@ -137,8 +138,8 @@ func mappedLibraries() map[string]string {
 	return found
 }
 
-// references gives the Python of the checkout that this binary was built in,
-// if `make references` has been there.
+// references returns the Python interpreter of the checkout that this binary was
+// built in, if `make references` has run there.
 func references() string {
 	exe, err := os.Executable()
 	if err != nil {
@@ -153,7 +154,8 @@ func references() string {
 
 var bf16Flag = regexp.MustCompile(`\b(avx512_bf16|amx_bf16|bf16)\b`)
 
-// bf16InHardware reads the processor's flags, where the system tells them.
+// bf16InHardware reports whether the processor has bf16 instructions, if the system
+// lists its flags.
 func bf16InHardware() bool {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	return err == nil && bf16Flag.Match(text)
@@ -171,7 +173,7 @@ func (r report) print(c *cli.Context) {
 	row("cyclecap", r.Cyclecap)
 	row("Go", r.Go+" "+r.Platform)
 	if r.Libtorch == "" {
-		row("libtorch", "no: captions, features and trainings are not possible; eval, tokenize and world are")
+		row("libtorch", "not usable: captions, features and training need it; eval, tokenize and world do not")
 	} else {
 		row("libtorch", fmt.Sprintf("%s (the shim was built for %s)", r.Libtorch, r.BuiltFor))
 		row("", r.LibtorchPath)
@@ -200,6 +202,6 @@ func (r report) print(c *cli.Context) {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: problem: %s\n", p)
 	}
 	if len(r.Problems) == 0 {
-		fmt.Fprintln(w, "all that is needed is here")
+		fmt.Fprintln(w, "no problems found")
 	}
 }

@@ -18,38 +18,40 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// evalSeed draws the images of the bootstrap: the same files give the same
+// evalSeed seeds the bootstrap, so that the same files always give the same
 // intervals.
 const evalSeed = 1
 
 func evalCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "eval",
-		Usage:     "score captions: BLEU, METEOR, ROUGE_L and CIDEr, with pycocoevalcap's numbers",
+		Usage:     "score captions with BLEU, METEOR, ROUGE_L and CIDEr, as pycocoevalcap does",
 		UsageText: "--annotations captions_val2014.json --results results.json [--compare OTHER.json]",
 		Flags: []cli.Flag{
-			&cli.PathFlag{Name: "annotations", Usage: "`COCO.json`: the captions to score against"},
-			&cli.PathFlag{Name: "results", Usage: "`RESULTS.json`: a list of image_id and caption"},
+			&cli.PathFlag{Name: "annotations", Usage: "use the captions in `COCO.json` as references"},
+			&cli.PathFlag{Name: "results", Usage: "score the captions in `RESULTS.json`, a list of objects with image_id and caption"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true},
-			&cli.PathFlag{Name: "per-image", Usage: "`OUT.json` to write with every image's scores and tokens"},
-			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "`NAMES` of the metrics, with commas between them"},
-			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "`DIR` of METEOR's data; `make meteor-data` gets it"},
-			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: CLIPScore and RefCLIPScore are computed too"},
-			&cli.PathFlag{Name: "images", Usage: "`DIR` of the photos that --clip looks at, by the annotations' file names"},
-			&cli.PathFlag{Name: "compare", Usage: "`OTHER.json`: results to test against these, by a paired bootstrap over the images"},
-			&cli.BoolFlag{Name: "partial", Usage: "score the images that have a result; it is an error otherwise if some have none", DisableDefaultText: true},
+			&cli.PathFlag{Name: "per-image", Usage: "write the scores and tokens of every image to `OUT.json`"},
+			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "compute the metrics in `NAMES`, separated by commas"},
+			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "read METEOR's data from `DIR`; run `make meteor-data` to get it"},
+			&cli.PathFlag{Name: "clip", Usage: "also compute CLIPScore and RefCLIPScore, with the CLIP in `FILE`; needs --images"},
+			&cli.PathFlag{Name: "images", Usage: "with --clip: read the photos from `DIR`, by the file names in the annotations"},
+			&cli.PathFlag{Name: "compare", Usage: "compare with the results in `OTHER.json`, by a paired bootstrap over the images"},
+			&cli.BoolFlag{Name: "partial", Usage: "score only the images that have a result; without this flag, a missing result is an error", DisableDefaultText: true},
 		},
-		Description: `The table has each score's 95 % interval: the images are drawn anew 1,000 times.
-CIDEr depends on the set that is scored, and its interval keeps the document
-frequency of the whole set. METEOR needs data that does not come with cyclecap;
-without it the other metrics are computed.
+		Description: `The table shows the 95 % interval of each score, from 1,000 bootstrap samples of
+the images. CIDEr depends on the set that is scored, and its interval keeps the
+document frequencies of the whole set. METEOR needs data that does not come with
+cyclecap; without that data the other metrics are still computed.
 
 --json prints {"corpus": {"BLEU-1": 0.5, …}, "images": n}, and "not_computed"
-with the reason where a metric could not be; --compare adds "compare", a list of
-score, a, b, difference (a - b), low, high and p. --per-image writes
+with the reason for each metric that could not be computed. --compare adds
+"compare", a list of objects with score, a, b, difference (a - b), low, high and
+p. --per-image writes
 [{"image_id": 1, "scores": {…}, "tokens": {"candidate": "…", "references": ["…"]}}].
 
-Line ends inside of a caption are spaces here; they make pycocoevalcap lose step.
+Line breaks inside a caption count as spaces; some of them make pycocoevalcap
+assign later captions to the wrong images.
 
 EXAMPLES:
    cyclecap eval --annotations captions_val2014.json --results results.json
@@ -60,15 +62,15 @@ EXAMPLES:
 	}
 }
 
-// metricsOf reads --metrics. A metric that cannot be computed is in the map,
-// with the reason.
+// metricsOf parses --metrics. It returns metrics that cannot be computed in
+// missing, with the reason.
 func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string, err error) {
 	missing = map[string]string{}
 	seen := map[string]bool{}
 	for name := range strings.SplitSeq(c.String("metrics"), ",") {
 		name = strings.ToUpper(strings.TrimSpace(name))
 		if seen[name] {
-			return nil, nil, usagef("--metrics names %s twice", name)
+			return nil, nil, usagef("--metrics: %s is listed twice", name)
 		}
 		seen[name] = true
 		switch name {
@@ -86,7 +88,7 @@ func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string
 			}
 			metrics = append(metrics, m)
 		default:
-			return nil, nil, usagef("--metrics: there is no %q; BLEU, METEOR, ROUGE_L and CIDEr are possible", name)
+			return nil, nil, usagef("--metrics: unknown metric %q; must be BLEU, METEOR, ROUGE_L or CIDEr", name)
 		}
 	}
 	return metrics, missing, nil
@@ -104,9 +106,9 @@ func openMETEOR(dir string) (eval.Metric, error) {
 func evaluate(c *cli.Context) error {
 	switch {
 	case c.Args().Present():
-		return usagef("eval takes no arguments, not %q", c.Args().First())
+		return usagef("eval takes no arguments, got %q", c.Args().First())
 	case c.Path("annotations") == "" || c.Path("results") == "":
-		return usagef("eval needs --annotations and --results")
+		return usagef("--annotations and --results are required; see `cyclecap eval --help`")
 	case (c.Path("clip") == "") != (c.Path("images") == ""):
 		return usagef("CLIPScore needs both --clip and --images")
 	}
@@ -125,7 +127,7 @@ func evaluate(c *cli.Context) error {
 		defer model.Close()
 	}
 	if len(metrics) == 0 && model == nil {
-		return errReported // why was said for each
+		return errReported // the reasons were printed above
 	}
 	set, err := coco.Read(c.Path("annotations"))
 	if err != nil {
@@ -156,8 +158,8 @@ func evaluate(c *cli.Context) error {
 	return evalTable(c, result, differences)
 }
 
-// evaluateFile scores a results file, by ascending image so that files whose
-// lists are in another order can be compared.
+// evaluateFile scores a results file. With --compare it sorts the images by id, so
+// that files that list them in different orders can be compared.
 func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric, model *pipeline.CLIP) (*eval.Result, error) {
 	results, err := coco.ReadResults(path)
 	if err != nil {

@@ -75,7 +75,7 @@ func TestEval(t *testing.T) {
 		}
 	}
 
-	// the table and the comparison, with itself
+	// the table, and a comparison of the results with themselves
 	table := ok(t, "eval", "--annotations", metricsF+"captions_val2014.json", "--results", metricsF+"results.json", "--metrics", "BLEU,CIDEr")
 	if !strings.Contains(table, "CIDEr") || !strings.Contains(table, "120 images") || strings.Contains(table, "ROUGE") {
 		t.Errorf("table:\n%s", table)
@@ -133,7 +133,7 @@ func TestEvalBadInput(t *testing.T) {
 	run("", "eval", "--annotations", set, "--results", good, "--clip", clipF).fails(t, 2, "--images")
 	run("", "eval", "--annotations", set, "--results", good, "--metrics", "BLEU", "--clip", clipF, "--images", ".").fails(t, 1, "256 tokens")
 
-	// a result is enough with --partial, and escaped control characters are no text
+	// one result is enough with --partial, and escaped control characters are not text
 	one := file("one.json", "[{\"image_id\":1,\"caption\":\"a\\u0000 \\u0007dog\\n\"}]")
 	out := ok(t, "eval", "--annotations", set, "--results", one, "--metrics", "ROUGE_L", "--partial", "--json")
 	if diff := cmp.Diff("{\"corpus\":{\"ROUGE_L\":1},\"images\":1}\n", out); diff != "" {
@@ -141,7 +141,7 @@ func TestEvalBadInput(t *testing.T) {
 	}
 }
 
-// A caption of 100,000 words against another is bounded work.
+// Scoring a caption of 100,000 words against another takes bounded work.
 func TestEvalLongCaption(t *testing.T) {
 	dir := t.TempDir()
 	words := strings.Repeat("a dog and the cat ", 20000)

@@ -26,21 +26,22 @@ func featuresCommand() *cli.Command {
 		Usage:     "compute the CLIP features of photos, texts or captions",
 		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "`FILE` of a CLIP: OpenAI's archive, transformers' file or folder"},
-			&cli.StringSliceFlag{Name: "images", Usage: "`PATH…` of photos or of folders of photos", KeepSpace: true},
-			&cli.StringSliceFlag{Name: "text", Usage: "one `STRING…` or several", KeepSpace: true},
-			&cli.PathFlag{Name: "captions", Usage: "`COCO.json`: the captions of a COCO file"},
-			&cli.PathFlag{Name: "clipcap", Usage: "`FILE.pkl` of features that ClipCap's parse_coco.py wrote: they are read, not computed, and nothing in it is run"},
-			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`OUT.safetensors` to write"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
+			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
+			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
+			&cli.PathFlag{Name: "clipcap", Usage: "instead of computing features, read them from `FILE.pkl`, written by ClipCap's parse_coco.py; no code in it is run"},
+			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the features to `OUT.safetensors`"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context, which are an error otherwise", DisableDefaultText: true},
-			&cli.IntFlag{Name: "batch", Value: 32, Usage: "`N` photos or texts computed at once; low-order bits depend on it"},
+			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context; without this flag, they are an error", DisableDefaultText: true},
+			&cli.IntFlag{Name: "batch", Value: 32, Usage: "process `N` photos or texts at a time; low-order bits depend on it"},
 		}, computeFlags()...),
-		Description: `OUT holds "features", f32 [n, width] in the order of the input, and "ids",
-int64 [n]: the annotations' ids of --captions, else the places in the input,
-counted from 0 (photos that can't be read are skipped and make the exit code
-1). With --captions and --clipcap, "image_ids" has the photo of each. The metadata has the
-inputs themselves, as a JSON array, the model and what was done to them.
+		Description: `OUT contains "features", f32 [n, width], in the order of the input, and "ids",
+int64 [n]: annotation ids with --captions and --clipcap, otherwise positions in
+the input, counted from 0. With --captions and --clipcap, "image_ids" contains
+the image id of each feature. The metadata contains the inputs themselves, as a
+JSON array, the model and the options used. A photo that cannot be read is
+skipped, and the exit code is then 1.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
@@ -51,13 +52,13 @@ EXAMPLES:
 	}
 }
 
-// inputs are what features are asked of; one of paths and texts is set.
+// inputs are what to compute features of; either paths or texts is set.
 type inputs struct {
 	kind  string
 	paths []string
 	texts []string
 	ids   []int64
-	// Of --captions: the photo that each text is about.
+	// imageIDs are the images that the texts of --captions describe.
 	imageIDs []int64
 }
 
@@ -70,7 +71,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		}
 	}
 	if given != 1 {
-		return in, usagef("one of --images, --text and --captions is needed, not %d of them", given)
+		return in, usagef("exactly one of --images, --text and --captions is required, got %d", given)
 	}
 	rest := c.Args().Slice()
 	switch {
@@ -89,7 +90,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		}
 	default:
 		if len(rest) > 0 {
-			return in, usagef("--captions takes no arguments, not %q", rest[0])
+			return in, usagef("--captions takes no arguments, got %q", rest[0])
 		}
 		data, err := coco.Read(captions)
 		if err != nil {
@@ -102,19 +103,19 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 			in.imageIDs = append(in.imageIDs, a.ImageID)
 		}
 		if len(in.texts) == 0 {
-			return in, fmt.Errorf("%s: it has no captions", captions)
+			return in, fmt.Errorf("%s contains no captions", captions)
 		}
 	}
 	return in, nil
 }
 
-// photosIn replaces folders by the photos in them, sorted by name.
+// photosIn replaces each folder with the photos in it, sorted by name.
 func photosIn(paths []string) ([]string, error) {
 	var out []string
 	for _, p := range paths {
 		info, err := os.Stat(p)
 		if err != nil || !info.IsDir() {
-			out = append(out, p) // a missing file is reported as a photo that can't be read
+			out = append(out, p) // a missing file is reported later, as a photo that can't be read
 			continue
 		}
 		photos, err := sets.Folder(p)
@@ -140,7 +141,7 @@ func features(c *cli.Context) error {
 	}
 	out := c.Path("output")
 	if filepath.Ext(out) != ".safetensors" {
-		return usagef("--output %s: features are written as .safetensors", out)
+		return usagef("--output %s: the file name must end in .safetensors", out)
 	}
 	on, err := computeOf(c)
 	if err != nil {
@@ -169,20 +170,20 @@ func features(c *cli.Context) error {
 		return err
 	}
 	if len(f.ids) == 0 {
-		return fmt.Errorf("no photo could be read; nothing is written")
+		return fmt.Errorf("no photo could be read; nothing was written")
 	}
 	if err := f.save(c, out); err != nil {
 		return err
 	}
 	if failed > 0 {
-		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s holds the others\n", failed, len(in.paths), out)
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s contains the features of the others\n", failed, len(in.paths), out)
 		return errReported
 	}
 	return nil
 }
 
-// compute adds the features of the inputs to f, and counts those that could not be
-// read.
+// compute adds the features of the inputs to f, and returns the number of inputs
+// that could not be read.
 func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (failed int, err error) {
 	batch := c.Int("batch")
 	batches, names, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), in.texts, "texts"
@@ -194,7 +195,7 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (faile
 	f.rows = make([]float32, 0, len(in.ids)*f.width)
 	for b, err := range batches {
 		if long := (*pipeline.LongTextError)(nil); errors.As(err, &long) {
-			return failed, fmt.Errorf("input %d has %d tokens, and this CLIP takes %d: shorten it or cut such texts with --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
+			return failed, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
 		} else if err != nil {
 			return failed, err
 		}
@@ -212,23 +213,23 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (faile
 	return failed, nil
 }
 
-// clipcapFeatures reads a pickle of ClipCap's: a row for each caption, which is
-// the feature of its photo.
+// clipcapFeatures reads a ClipCap pickle and writes a row for each caption: the
+// feature of its photo.
 func clipcapFeatures(c *cli.Context) error {
 	if err := need(c, "output"); err != nil {
 		return err
 	}
 	for _, name := range []string{"clip", "images", "text", "captions"} {
 		if c.IsSet(name) {
-			return usagef("--clipcap reads features that are there: --%s does not go with it", name)
+			return usagef("--%s cannot be used with --clipcap, which reads features instead of computing them", name)
 		}
 	}
 	in, out := c.Path("clipcap"), c.Path("output")
 	if c.Args().Present() {
-		return usagef("--clipcap takes no arguments, not %q", c.Args().First())
+		return usagef("--clipcap takes no arguments, got %q", c.Args().First())
 	}
 	if filepath.Ext(out) != ".safetensors" {
-		return usagef("--output %s: features are written as .safetensors", out)
+		return usagef("--output %s: the file name must end in .safetensors", out)
 	}
 	pkl, err := clipcap.Open(in)
 	if err != nil {
@@ -240,7 +241,7 @@ func clipcapFeatures(c *cli.Context) error {
 	}
 	n := len(pkl.Captions)
 	f := &featureFile{kind: "image", width: pkl.Width, normalized: c.Bool("normalize"), rows: make([]float32, 0, n*pkl.Width),
-		meta: map[string]string{"model": "of " + filepath.Base(in) + ", which does not say", "dtype": pkl.DType.String()}}
+		meta: map[string]string{"model": "unknown (features from " + filepath.Base(in) + ")", "dtype": pkl.DType.String()}}
 	rows := make([]int, n)
 	for i, caption := range pkl.Captions {
 		rows[i] = caption.Row
@@ -255,13 +256,13 @@ func clipcapFeatures(c *cli.Context) error {
 	return f.save(c, out)
 }
 
-// featureFile is what the command writes.
+// featureFile is the file that the command writes.
 type featureFile struct {
 	kind       string // "image" or "text"
 	width      int
 	rows       []float32 // [len(ids), width]
 	ids        []int64
-	imageIDs   []int64 // of captions; else nil
+	imageIDs   []int64 // for captions, otherwise nil
 	names      []string
 	normalized bool
 	meta       map[string]string

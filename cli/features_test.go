@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// featureFile is what features writes.
+// featureFile is the contents of a file that features wrote.
 type featureFile struct {
 	values        [][]float32
 	ids, imageIDs []int64
@@ -143,8 +143,8 @@ func TestFeaturesOfPhotos(t *testing.T) {
 	}
 }
 
-// Arguments behind --images a and a folder are photos too; a folder's come by
-// name; the batch changes only low-order bits; --normalize gives length 1.
+// Arguments after --images are photos too, and so are the files in a folder, sorted
+// by name. The batch size changes only low-order bits. --normalize scales to length 1.
 func TestFeaturesOfAFolder(t *testing.T) {
 	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "x.safetensors")
 	for i, p := range []string{photos[2], photos[0], photos[1]} {
@@ -221,8 +221,8 @@ func TestFeaturesOfLongText(t *testing.T) {
 	}
 }
 
-// A CLIP with another vocabulary can't take texts: said before an operator of
-// libtorch finds an id out of its range.
+// A CLIP with another vocabulary can't encode texts. This is reported before an
+// operator of libtorch finds an id that is out of range.
 func TestFeaturesOfTextForAnotherVocabulary(t *testing.T) {
 	dir := t.TempDir()
 	run("", "features", "--clip", clipF, "--text", "a", "-o", filepath.Join(dir, "x.safetensors")).fails(t, 1, clipF, "256", "vocabulary")
@@ -242,7 +242,7 @@ func TestFeaturesReplacesItsFile(t *testing.T) {
 	}
 }
 
-// Features of ClipCap's pickle are those that its fixture says, a row a caption.
+// The features of a ClipCap pickle are those of its fixture, one row per caption.
 func TestFeaturesOfClipCap(t *testing.T) {
 	const file = "../data/clipcap/testdata/clipcap.pkl"
 	b, err := os.ReadFile("../data/clipcap/testdata/clipcap.json")

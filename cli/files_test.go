@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// tensors gives all tensors of a file as f64, by name, and its types.
+// tensors returns all tensors of a file as f64, and their types, by name.
 func tensors(t *testing.T, path string) (values map[string][]float64, types map[string]string) {
 	t.Helper()
 	values, types = map[string][]float64{}, map[string]string{}
@@ -41,7 +41,7 @@ func tensors(t *testing.T, path string) (values map[string][]float64, types map[
 	return values, types
 }
 
-// There and back again, all formats: the same names, types and numbers.
+// Conversion to another format and back keeps names, types and values.
 func TestConvertRoundTrip(t *testing.T) {
 	for _, in := range []string{"clip.pt", "clip-archive.pt", "gpt2-old.bin", "gpt2", "decoder-whole.pt", "generator.pt"} {
 		t.Run(in, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestConvertRoundTrip(t *testing.T) {
 	}
 }
 
-// ok2 is ok for what says what it wrote, on standard error.
+// ok2 is ok for commands that print what they wrote to standard error.
 func ok2(t *testing.T, says string, args ...string) {
 	t.Helper()
 	r := run("", args...)
@@ -79,7 +79,7 @@ func ok2(t *testing.T, says string, args ...string) {
 func TestConvertNames(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	// A CLIP of transformers' under OpenAI's names gives the same features.
+	// A transformers CLIP renamed to OpenAI's scheme has the same features.
 	ok2(t, "clip.pt", "convert", "--names", "openai", small+"clip-transformers", at("clip.pt"))
 	if s := inspect(t, at("clip.pt")).Scheme; s != "OpenAI CLIP" {
 		t.Errorf("scheme %q", s)
@@ -87,8 +87,8 @@ func TestConvertNames(t *testing.T) {
 	for i, c := range []string{small + "clip-transformers", at("clip.pt")} {
 		ok(t, "features", "--clip", c, "--images", photos[0], photos[1], "-o", at(fmt.Sprint(i, ".safetensors")))
 	}
-	// The projection is a transposed view of transformers' and a matrix of its
-	// own in the new file: other kernels, other low-order bits.
+	// The projection is a transposed view in the transformers file and a matrix of
+	// its own in the new file: other kernels, other low-order bits.
 	a, b := readFeatures(t, at("0.safetensors")).values, readFeatures(t, at("1.safetensors")).values
 	if diff := cmp.Diff(a, b, cmp.Comparer(func(x, y float32) bool { return math.Abs(float64(x-y)) <= 1e-5 })); diff != "" {
 		t.Errorf("features under other names differ:\n%s", diff)
@@ -101,7 +101,7 @@ func TestConvertNames(t *testing.T) {
 			t.Errorf("%s is still there", name)
 		}
 	}
-	// The mapper of a whole model, alone, and the captions it leads to.
+	// The mapper of a whole model, alone.
 	ok2(t, "mapper.pt", "convert", "--names", "clipcap", small+"decoder-whole.pt", at("mapper.pt"))
 	if s := inspect(t, at("mapper.pt")).Scheme; s != "ClipCap mapper" {
 		t.Errorf("scheme %q", s)

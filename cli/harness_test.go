@@ -35,7 +35,7 @@ var photos = []string{
 	"../testdata/photos/000000129648.jpg", "../testdata/photos/000000159269.jpg",
 }
 
-// scratch is the folder of this run, for what several tests share.
+// scratch is the folder of this run for files that several tests share.
 var scratch string
 
 func TestMain(m *testing.M) {
@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// textCLIP is a CLIP with the whole vocabulary, which the small fixtures lack,
-// and random weights.
+// textCLIP writes a CLIP with random weights and the whole vocabulary, which the
+// small fixtures lack.
 var textCLIP = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(scratch, "text-clip.pt")
 	return path, torch.Scope(func() error {
@@ -71,7 +71,7 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
-// result is what a command line did.
+// result is the outcome of a command line.
 type result struct {
 	code     int
 	out, err string
@@ -83,7 +83,7 @@ func run(stdin string, args ...string) result {
 	return result{code, out.String(), errs.String()}
 }
 
-// ok runs what has to succeed, in silence, and gives its output.
+// ok runs a command that must succeed without messages, and returns its output.
 func ok(t *testing.T, args ...string) string {
 	t.Helper()
 	r := run("", args...)
@@ -93,8 +93,8 @@ func ok(t *testing.T, args ...string) string {
 	return r.out
 }
 
-// fails checks an error: its exit code, one line that begins with the
-// program's name and has all of the words, and nothing else.
+// fails checks that a command failed: with this exit code, one line that begins with
+// the program's name and contains all of the words, and nothing else.
 func (r result) fails(t *testing.T, code int, words ...string) {
 	t.Helper()
 	if r.code != code {
@@ -106,7 +106,7 @@ func (r result) fails(t *testing.T, code int, words ...string) {
 	r.says(t, 1, words...)
 }
 
-// says checks standard error: so many lines, and among them the words.
+// says checks that standard error has this number of lines and contains the words.
 func (r result) says(t *testing.T, lines int, words ...string) {
 	t.Helper()
 	if n := strings.Count(r.err, "\n"); n != lines || !strings.HasSuffix(r.err, "\n") {
@@ -137,7 +137,7 @@ func (r result) says(t *testing.T, lines int, words ...string) {
 	}
 }
 
-// listing gives all files below a folder, the hidden ones too.
+// listing returns all files below a folder, including hidden ones.
 func listing(t *testing.T, dir string) []string {
 	t.Helper()
 	list := []string{}
@@ -154,7 +154,7 @@ func listing(t *testing.T, dir string) []string {
 	return list
 }
 
-// empty checks that a command left nothing in a folder.
+// empty checks that a folder is empty, after a command that must leave nothing in it.
 func empty(t *testing.T, dir string) {
 	t.Helper()
 	if diff := cmp.Diff([]string{}, listing(t, dir)); diff != "" {
@@ -170,8 +170,7 @@ func put(t *testing.T, path string, data []byte) string {
 	return path
 }
 
-// captionLine is the contract of caption --json; what it doesn't name is an
-// error.
+// captionLine is the contract of caption --json; any other field is an error.
 type captionLine struct {
 	File     string  `json:"file"`
 	Pipeline string  `json:"pipeline"`

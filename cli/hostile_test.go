@@ -41,10 +41,10 @@ func (p *pickled) tuple(list []int64) {
 	p.WriteByte('t')
 }
 
-// tensor is one of a state dict: all that a file may lie about.
+// tensor is a tensor of a state dict, with everything that a file may lie about.
 type tensor struct {
 	storage        string
-	numel          int64 // of the storage, in f32
+	numel          int64 // of the storage, in f32 elements
 	offset         int64
 	shape, strides []int64
 }
@@ -69,7 +69,7 @@ func stateDict(name string, t tensor) []byte {
 	return p.Bytes()
 }
 
-// entry is a file of a zip.
+// entry is a file in a zip archive.
 type entry struct {
 	name     string
 	data     []byte
@@ -77,7 +77,7 @@ type entry struct {
 	zeros    int64 // instead of data
 }
 
-// ptFile makes a file in PyTorch's zip form.
+// ptFile returns a file in PyTorch's zip format.
 func ptFile(t *testing.T, pickle []byte, more ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -113,8 +113,8 @@ type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
-// safetensors makes a file of a header and data. size, unless it is 0, is what
-// the file claims of its header's length.
+// safetensors returns a file with a header and data. size, if it is not 0, is the
+// header length that the file claims.
 func safetensors(header string, data int, size uint64) []byte {
 	if size == 0 {
 		size = uint64(len(header))
@@ -123,7 +123,7 @@ func safetensors(header string, data int, size uint64) []byte {
 	return append(append(b, header...), make([]byte, data)...)
 }
 
-// hugePNG is a PNG that claims so many pixels of 8-bit RGB; its data end
+// hugePNG returns a PNG that claims this size in pixels of 8-bit RGB; its data end
 // early.
 func hugePNG(width, height uint32) []byte {
 	b := []byte("\x89PNG\r\n\x1a\n")
@@ -145,7 +145,7 @@ func hugePNG(width, height uint32) []byte {
 	return b
 }
 
-// hugeJPEG changes the size that a JPEG's frame header tells.
+// hugeJPEG changes the size in the frame header of a JPEG.
 func hugeJPEG(t *testing.T, data []byte, side uint16) []byte {
 	t.Helper()
 	b := bytes.Clone(data)

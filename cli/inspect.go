@@ -16,18 +16,19 @@ import (
 func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
-		Usage:     "list what a file of weights holds, without running anything in it",
+		Usage:     "list the contents of a weights file, without running any code in it",
 		UsageText: "[--json] FILE",
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true}},
-		Description: `FILE is a PyTorch file (.pt, .bin; zip or older), a TorchScript archive, a
-safetensors file, an index of shards, or a folder of transformers'.
+		Description: `FILE is a PyTorch file (.pt or .bin, in the zip or the legacy format), a
+TorchScript archive, a safetensors file, an index of shards, or a transformers
+folder.
 
 EXAMPLES:
    cyclecap inspect ViT-B-32.pt
    cyclecap inspect --json gpt2/model.safetensors | jq '.tensors[].name'`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usagef("inspect takes one FILE, not %d", c.NArg())
+				return usagef("inspect takes one FILE, got %d", c.NArg())
 			}
 			f, err := weights.Open(c.Args().First())
 			if err != nil {
@@ -87,7 +88,7 @@ func inspectTable(c *cli.Context, f *weights.File) {
 	w.Render()
 	fmt.Fprintf(c.App.Writer, "\n%s\n%s: %s, %d tensors, %s elements, %s\n", f.Path, f.Format, weights.Describe(f), len(f.Entries), thousands(elements), humanBytes(total))
 	if f.Root != "" {
-		fmt.Fprintf(c.App.Writer, "under the key %q of a checkpoint; %d tensors beside it are not weights\n", f.Root, len(f.Ignored))
+		fmt.Fprintf(c.App.Writer, "read from the key %q of a checkpoint; %d tensors outside it are not weights\n", f.Root, len(f.Ignored))
 	}
 	for i, k := range slices.Sorted(maps.Keys(f.Meta)) {
 		if i == 20 {

@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The manual pages say what --help says. The library's own lack the
+// manPage has the same contents as --help. The library's own pages lack the
 // descriptions and the examples.
 var manPage = template.Must(template.New("").Funcs(template.FuncMap{"roff": roff}).Parse(
 	`.TH {{roff .Name}} 1 "" "{{roff .Version}}" "User Commands"
@@ -61,7 +61,8 @@ type manual struct {
 
 var roffEscapes = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", "\\(ga", "~", `\(ti`, "^", `\(ha`)
 
-// roff makes text literal; a line of a request begins with a period.
+// roff escapes text so that it is printed as it is. A line that begins with a
+// period would be a request.
 func roff(s string) string {
 	lines := strings.Split(roffEscapes.Replace(s), "\n")
 	for i, l := range lines {
@@ -72,17 +73,17 @@ func roff(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// manCommand is for those who make a release, and so hidden.
+// manCommand is hidden, since only those who make a release need it.
 func manCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "man",
-		Usage:       "write the manual pages into a folder",
+		Usage:       "write the manual pages to a folder",
 		UsageText:   "DIR",
 		Hidden:      true,
 		Description: "EXAMPLES:\n   cyclecap man ~/.local/share/man/man1",
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usagef("man takes the DIR to write to")
+				return usagef("man takes one DIR, the folder to write to")
 			}
 			dir := c.Args().First()
 			if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -102,7 +103,7 @@ func manCommand() *cli.Command {
 	}
 }
 
-// writeManuals writes the page of a command and those of its own commands.
+// writeManuals writes the pages of a command and of its subcommands.
 func writeManuals(dir, parent string, cmd *cli.Command) error {
 	call := parent + " " + cmd.Name
 	m := manual{named: named{strings.ReplaceAll(call, " ", "-"), cmd.Usage}, Call: call, Arguments: cmd.UsageText,
@@ -122,8 +123,8 @@ func writeManuals(dir, parent string, cmd *cli.Command) error {
 	return m.write(dir)
 }
 
-// options gives flags as the help prints them: name and usage with a tab
-// between.
+// options returns flags as the help prints them. The library separates name and
+// usage with a tab.
 func options(flags []cli.Flag) []named {
 	var list []named
 	for _, f := range flags {

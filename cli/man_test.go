@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every command of the help has a manual page, with its options and examples.
+// Every command in the help has a manual page, with its options and examples.
 func TestMan(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man1")
 	ok(t, "man", dir)
@@ -40,7 +40,7 @@ func TestMan(t *testing.T) {
 		}
 	}
 	caption := page("cyclecap-caption")
-	for _, s := range []string{".TP\n.B --beam N\n", "ends at its first full stop, as ClipCap's do."} {
+	for _, s := range []string{".TP\n.B --beam N\n", "caption ends at its first full stop, as in ClipCap."} {
 		if !strings.Contains(caption, s) {
 			t.Errorf("cyclecap-caption(1) lacks %q", s)
 		}
@@ -55,7 +55,7 @@ func TestVersion(t *testing.T) {
 		t.Errorf("--version prints %q", out)
 	}
 	t.Setenv("CYCLECAP_SHIM", "/nowhere/shim.so")
-	if out := ok(t, "--version"); !strings.HasSuffix(out, ", no libtorch (`cyclecap doctor` says why)\n") {
+	if out := ok(t, "--version"); !strings.HasSuffix(out, ", no libtorch (see `cyclecap doctor`)\n") {
 		t.Errorf("--version without a shim prints %q", out)
 	}
 }

@@ -10,19 +10,20 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows how far long work is: a bar with rate and time left on a
-// terminal, a plain line now and then where standard error is piped.
+// progress shows the progress of long work: a bar with the rate and the time left
+// on a terminal, or a plain line now and then if standard error is not a terminal.
 type progress struct {
 	bar         *progressbar.ProgressBar
 	out         io.Writer
 	what        string
-	note        string // how it goes
+	note        string // shown after the count, such as the current loss
 	done, total int
-	first       int // done before, by work that this goes on with
+	first       int // how many were done before, if the work is resumed
 	begin, last time.Time
 }
 
-// Plain lines come this often at most, so that a log stays short.
+// lineEvery is the shortest time between two plain lines, so that a log stays
+// short.
 const lineEvery = 10 * time.Second
 
 func isTerminal(w io.Writer) bool {
@@ -49,10 +50,10 @@ func newProgress(out io.Writer, what string, total int) *progress {
 	return p
 }
 
-// add says that n more are done.
+// add reports that n more items are done.
 func (p *progress) add(n int) { p.Set(p.done+n, p.note) }
 
-// Set says how much is done in all and how it goes.
+// Set reports how many items are done in total, with a note.
 func (p *progress) Set(done int, note string) {
 	p.done, p.note = done, note
 	if p.bar != nil {
@@ -69,27 +70,27 @@ func (p *progress) Set(done int, note string) {
 		if note != "" {
 			note = ", " + note
 		}
-		fmt.Fprintf(p.out, "%s: %d of %d, %.1f a second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
+		fmt.Fprintf(p.out, "%s: %d of %d, %.1f per second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
 	}
 }
 
-// hide takes the bar away until the next add, for lines of another kind.
+// hide removes the bar until the next add, so that other lines can be printed.
 func (p *progress) hide() {
 	if p.bar != nil {
 		p.bar.Clear()
 	}
 }
 
-// line prints a line beside the bar.
+// line removes the bar until the next add, and prints a line.
 func (p *progress) line(format string, args ...any) {
 	p.hide()
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
-// Finish is finish for packages that show their progress here.
+// Finish is finish, for the packages whose progress is shown here.
 func (p *progress) Finish() { p.finish() }
 
-// finish takes the bar away for good.
+// finish removes the bar.
 func (p *progress) finish() {
 	if p.bar != nil {
 		p.bar.Finish()

@@ -16,23 +16,23 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// randomWeightsCommand makes weights to try the others with where no trained
-// ones are at hand.
+// randomWeightsCommand writes weights for trying the other commands without
+// trained ones.
 func randomWeightsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "random-weights",
-		Usage:     "write random weights of the real sizes, to try things out (captions are nonsense)",
+		Usage:     "write random weights of the real sizes, for trying things out (captions are nonsense)",
 		UsageText: "[--seed N] DIR",
-		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the weights"}},
-		Description: `DIR gets clip.pt (ViT-B/32), gpt2.pt (124M), decoder.pt (transformer mapper,
-prefix 40) and generator.pt: 1.3 GB.
+		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`"}},
+		Description: `Writes clip.pt (ViT-B/32), gpt2.pt (124M), decoder.pt (transformer mapper, prefix
+length 40) and generator.pt to DIR, 1.3 GB in total.
 
 EXAMPLES:
    cyclecap random-weights /tmp/random
    cyclecap caption --clip /tmp/random/clip.pt --decoder /tmp/random/decoder.pt --gpt2 /tmp/random/gpt2.pt photo.jpg`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usagef("random-weights takes one DIR, not %d", c.NArg())
+				return usagef("random-weights takes one DIR, got %d", c.NArg())
 			}
 			dir := c.Args().First()
 			if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -19,27 +19,28 @@ import (
 
 func runFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "set", Usage: "`KEY=VALUE` that replaces one of CONFIG: train.cyclegan.epochs=5", KeepSpace: true},
-		&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FOLDER` to write to, in place of the config's"},
-		&cli.BoolFlag{Name: "resume", Usage: "go on with training that was interrupted", DisableDefaultText: true},
-		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "`N` runs of the trainings, with the config's seed and those after it"},
-		&cli.BoolFlag{Name: "dry-run", Usage: "print the plan: sizes, steps, memory, and the time as a short measurement estimates it", DisableDefaultText: true},
+		&cli.StringSliceFlag{Name: "set", Usage: "override a key of CONFIG.toml with `KEY=VALUE`, such as train.cyclegan.epochs=5", KeepSpace: true},
+		&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FOLDER` instead of the configuration's output folder"},
+		&cli.BoolFlag{Name: "resume", Usage: "continue training that was interrupted", DisableDefaultText: true},
+		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "run the trainings with `N` consecutive seeds, starting at the configuration's"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, memory, and the time estimated from a short measurement", DisableDefaultText: true},
 	}
 }
 
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
-		Usage:     "run an experiment: train, caption by every bridge, score, report",
+		Usage:     "run an experiment: train, caption with every bridge, score and report",
 		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--until STAGE]\n   cyclecap run --keys [PREFIX]",
 		Flags: append(runFlags(),
-			&cli.StringFlag{Name: "until", Usage: "`STAGE` to stop after: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"},
-			&cli.BoolFlag{Name: "keys", Usage: "explain the keys of CONFIG.toml, or those that begin with an argument such as train.cyclegan", DisableDefaultText: true}),
-		Description: `The stages are done in that order. One whose settings and inputs are those of
-the last run is skipped. OUTPUT gets the resolved config, checkpoints, losses
-(metrics.jsonl and TensorBoard event files), captions in COCO's results format,
-table.json, table.md and report.html. Ctrl-C writes a checkpoint; --resume goes
-on from there and ends with the same bits.
+			&cli.StringFlag{Name: "until", Usage: "stop after `STAGE`: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"},
+			&cli.BoolFlag{Name: "keys", Usage: "explain the keys of CONFIG.toml, or only those that begin with PREFIX, such as train.cyclegan", DisableDefaultText: true}),
+		Description: `The stages run in the order listed under --until. A stage is skipped if its
+settings and inputs have not changed since the last run. The output folder
+receives the resolved configuration, checkpoints, losses (metrics.jsonl and
+TensorBoard event files), captions in COCO's results format, table.json, table.md
+and report.html. Ctrl-C writes a checkpoint; --resume continues from it, and the
+result is bit-identical to that of an uninterrupted run.
 
 EXAMPLES:
    cyclecap run configs/demo.toml
@@ -59,12 +60,12 @@ EXAMPLES:
 // printKeys explains the keys of a configuration.
 func printKeys(c *cli.Context) error {
 	if c.NArg() > 1 {
-		return usagef("--keys takes one PREFIX, not %d", c.NArg())
+		return usagef("--keys takes one PREFIX, got %d", c.NArg())
 	}
 	prefix := c.Args().First()
 	text := config.Describe(prefix)
 	if text == "" {
-		return usagef("--keys %s: no key begins with it; %s", prefix, config.Suggest(prefix))
+		return usagef("--keys %s: no key begins with this prefix; %s", prefix, config.Suggest(prefix))
 	}
 	_, err := fmt.Fprint(c.App.Writer, text)
 	return err
@@ -77,12 +78,12 @@ func trainCommand() *cli.Command {
 			Usage:              usage,
 			UsageText:          "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N]",
 			Flags:              runFlags(),
-			Description:        "What it needs of former stages is done first, where it isn't there yet.\n\nEXAMPLES:\n   cyclecap train " + stage + " configs/demo.toml --resume",
+			Description:        "Earlier stages that it needs run first, unless they are up to date.\n\nEXAMPLES:\n   cyclecap train " + stage + " configs/demo.toml --resume",
 			Action:             func(c *cli.Context) error { return runExperiment(c, stage) },
 			CustomHelpTemplate: commandHelp,
 			HideHelpCommand:    true,
 			OnUsageError: func(c *cli.Context, err error, _ bool) error {
-				return usagef("%s; `cyclecap train %s --help` explains", flagError(err, c.Command.Flags), stage)
+				return usagef("%s; see `cyclecap train %s --help`", flagError(err, c.Command.Flags), stage)
 			},
 		}
 	}
@@ -93,7 +94,7 @@ func trainCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			part("clip", "train the small CLIP of a rendered world"),
 			part("gpt2", "train the small GPT-2 of a rendered world"),
-			part("decoder", "train the text decoders that the bridges read"),
+			part("decoder", "train the text decoders that the bridges use"),
 			part("cyclegan", "train the latent CycleGAN"),
 		},
 		Description: `EXAMPLES:
@@ -101,22 +102,22 @@ func trainCommand() *cli.Command {
    cyclecap train cyclegan configs/demo.toml --set train.cyclegan.cycle_weight=5`,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("there is no training %q; there are clip, gpt2, decoder and cyclegan", c.Args().First())
+				return usagef("unknown training %q; must be clip, gpt2, decoder or cyclegan", c.Args().First())
 			}
-			return usagef("which training: clip, gpt2, decoder or cyclegan? `cyclecap train --help` explains")
+			return usagef("train needs the name of a training: clip, gpt2, decoder or cyclegan; see `cyclecap train --help`")
 		},
 	}
 }
 
 func runExperiment(c *cli.Context, last string) error {
 	if c.NArg() != 1 {
-		return usagef("one CONFIG.toml is needed, not %d; `%s --help` explains", c.NArg(), c.Command.HelpName)
+		return usagef("one CONFIG.toml is required, got %d; see `%s --help`", c.NArg(), c.Command.HelpName)
 	}
 	if n := c.Int("seeds"); n < 1 || n > 1000 {
-		return usagef("--seeds %d: 1 to 1000 are possible", n)
+		return usagef("--seeds %d: must be between 1 and 1000", n)
 	}
 	if last != "" && !slices.Contains(experiment.Stages, last) {
-		return usagef("--until %s: there is no such stage%s", last, meant(last, experiment.Stages))
+		return usagef("--until %s: no such stage%s", last, meant(last, experiment.Stages))
 	}
 	sets := c.StringSlice("set")
 	if dir := c.Path("output"); dir != "" {
@@ -135,14 +136,14 @@ func runExperiment(c *cli.Context, last string) error {
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
 	}
-	// Started by torchrun or the like, several processes train together.
+	// Processes started by torchrun or a similar launcher train together.
 	switch o, err := distributed.FromEnv(); {
 	case errors.Is(err, distributed.ErrNotLaunched):
 	case err != nil:
 		return err
 	default:
-		// Rank 0 alone computes the features, while the others wait. A process
-		// that dies is noticed at once all the same.
+		// Rank 0 computes the features alone, while the others wait. A process
+		// that dies is still noticed at once.
 		o.Timeout = 48 * time.Hour
 		if x.Group, err = distributed.InitProcessGroup(c.Context, o); err != nil {
 			return err

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The help of every command fits a screen, and run's keys have a place of their own.
+// The help of every command fits a screen, and run --keys explains the keys.
 func TestHelpFitsAScreen(t *testing.T) {
 	for _, name := range []string{"run", "train", "world", "caption", "eval", "features", "tokenize", "inspect", "convert", "doctor", "random-weights", "completion"} {
 		out := ok(t, name, "--help")

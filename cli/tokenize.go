@@ -17,14 +17,14 @@ import (
 func tokenizeCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "tokenize",
-		Usage:     "turn texts into token ids: JSON strings in, JSON arrays out, a line each",
+		Usage:     "convert texts to token ids: JSON strings in, JSON arrays out, one per line",
 		UsageText: "--tokenizer clip|gpt2 < texts.jsonl > ids.jsonl",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "tokenizer", Usage: "`NAME`: clip (lower-cased BPE, as OpenAI's CLIP) or gpt2"},
+			&cli.StringFlag{Name: "tokenizer", Usage: "use tokenizer `NAME`: clip (lower-cased BPE, as in OpenAI's CLIP) or gpt2"},
 		},
-		Description: `No start and end tokens are added. A special token that is spelt out in a text
-is that token for clip and plain text for gpt2, as in OpenAI's own code. The
-command stops at the first line that is no JSON string.
+		Description: `No start and end tokens are added. If a text spells out a special token, clip
+reads it as that token and gpt2 as plain text, as in OpenAI's own code. The
+command stops at the first line that is not a JSON string.
 
 EXAMPLES:
    echo '"A man riding a wave."' | cyclecap tokenize --tokenizer gpt2
@@ -34,7 +34,7 @@ EXAMPLES:
 				return err
 			}
 			if c.Args().Present() {
-				return usagef("tokenize reads standard input and takes no argument, not %q", c.Args().First())
+				return usagef("tokenize reads standard input and takes no arguments, got %q", c.Args().First())
 			}
 			var t tokenizer.Tokenizer
 			switch name := c.String("tokenizer"); name {
@@ -43,7 +43,7 @@ EXAMPLES:
 			case "gpt2":
 				t = tokenizer.GPT2()
 			default:
-				return usagef("--tokenizer %s: clip and gpt2 are possible", name)
+				return usagef("--tokenizer %s: must be clip or gpt2", name)
 			}
 			return tokenize(c, t)
 		},
@@ -54,7 +54,7 @@ func tokenize(c *cli.Context, t tokenizer.Tokenizer) error {
 	in := bufio.NewReaderSize(c.App.Reader, 1<<20)
 	out := bufio.NewWriterSize(c.App.Writer, 1<<20)
 	fail := func(format string, args ...any) error {
-		out.Flush() // the lines before it are good
+		out.Flush() // the lines before the bad one are answered
 		return fmt.Errorf("standard input: "+format, args...)
 	}
 	var ids []byte
@@ -71,11 +71,11 @@ func tokenize(c *cli.Context, t tokenizer.Tokenizer) error {
 		line = bytes.TrimSpace(line)
 		switch {
 		case len(line) > 0 && empty > 0:
-			return fail("line %d is empty; every line is a JSON string (\"\" for no text)", empty)
+			return fail("line %d is empty; every line must be a JSON string (\"\" for an empty text)", empty)
 		case len(line) > 0:
 			var text *string
 			if err := json.Unmarshal(line, &text); err != nil || text == nil {
-				return fail("line %d is no JSON string: %.60q", n, line)
+				return fail("line %d is not a JSON string: %.60q", n, line)
 			}
 			ids = append(ids[:0], '[')
 			for i, id := range t.Encode(*text) {
@@ -93,7 +93,8 @@ func tokenize(c *cli.Context, t tokenizer.Tokenizer) error {
 		if end {
 			return out.Flush()
 		}
-		// Whoever talks line by line gets an answer before the next line.
+		// A program that sends one line at a time gets each answer before it
+		// sends the next line.
 		if in.Buffered() == 0 {
 			if err := out.Flush(); err != nil {
 				return err

@@ -26,8 +26,7 @@ func TestTokenize(t *testing.T) {
 		for _, s := range texts {
 			want = append(want, append([]int{}, tok.Encode(s)...))
 		}
-		// With and without an end of the last line, and with a line that is
-		// long.
+		// With and without a line break at the end, and with a long line.
 		long := strings.Repeat("a wave ", 30_000)
 		for _, stdin := range []string{in.String(), strings.TrimSuffix(in.String(), "\n"), strings.ReplaceAll(in.String(), "\n", "\r\n"), in.String() + `"` + long + `"`} {
 			r := run(stdin, "tokenize", "--tokenizer", name)
@@ -56,7 +55,7 @@ func TestTokenize(t *testing.T) {
 	}
 }
 
-// The lines before a bad one are answered; the error names its number.
+// The lines before a bad one are answered; the error names the bad line's number.
 func TestTokenizeErrors(t *testing.T) {
 	for _, c := range []struct {
 		in   string
@@ -82,20 +81,20 @@ func TestTokenizeErrors(t *testing.T) {
 		args []string
 		says string
 	}{
-		{nil, "--tokenizer is needed"},
-		{[]string{"--tokenizer", "bert"}, "clip and gpt2"},
+		{nil, "--tokenizer is required"},
+		{[]string{"--tokenizer", "bert"}, "clip or gpt2"},
 		{[]string{"--tokenizer", "clip", "file.jsonl"}, "file.jsonl"},
 	} {
 		run("", append([]string{"tokenize"}, c.args...)...).fails(t, 2, c.says)
 	}
 }
 
-// A reader that fails, and a writer (a full disk): neither is success.
+// A command fails if reading its input or writing its output fails (a full disk).
 func TestStreamsThatFail(t *testing.T) {
 	var errs strings.Builder
 	broken := io.MultiReader(strings.NewReader("\"a\"\n"), failing{})
 	if code := cli.Main([]string{"cyclecap", "tokenize", "--tokenizer", "gpt2"}, broken, io.Discard, &errs); code != 1 {
-		t.Errorf("exit code %d where standard input fails", code)
+		t.Errorf("exit code %d when standard input fails", code)
 	}
 	result{err: errs.String()}.says(t, 1, "standard input", "it broke")
 
@@ -104,7 +103,7 @@ func TestStreamsThatFail(t *testing.T) {
 	} {
 		errs.Reset()
 		if code := cli.Main(append([]string{"cyclecap"}, args...), strings.NewReader("\"a\"\n"), failing{}, &errs); code != 1 {
-			t.Errorf("%s: exit code %d where standard output fails", args[0], code)
+			t.Errorf("%s: exit code %d when standard output fails", args[0], code)
 		}
 		result{err: errs.String()}.says(t, 1, "it broke")
 	}

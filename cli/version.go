@@ -13,15 +13,15 @@ import (
 // release and commit are set by the linker: -X …/cli.commit=…
 var release, commit string
 
-// version is the release, else whatever tells one state of the sources from
-// another.
+// version returns the release, or else whatever identifies the state of the
+// sources.
 func version() string {
 	if release != "" {
 		return release
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v := info.Main.Version; v != "" && v != "(devel)" {
-			return v // of go install PATH@VERSION
+			return v // built by go install PATH@VERSION
 		}
 	}
 	if commit != "" {
@@ -32,7 +32,7 @@ func version() string {
 
 func init() { cli.VersionPrinter = printVersion }
 
-// printVersion loads nothing: libtorch's version is that of its files.
+// printVersion does not load libtorch: it reads the version from its files.
 func printVersion(c *cli.Context) {
 	var of []string
 	if commit != "" && version() != commit {
@@ -41,7 +41,7 @@ func printVersion(c *cli.Context) {
 	if l, err := torch.FindLibraries(); err == nil {
 		of = append(of, "libtorch "+l.Version)
 	} else {
-		of = append(of, "no libtorch (`cyclecap doctor` says why)")
+		of = append(of, "no libtorch (see `cyclecap doctor`)")
 	}
 	fmt.Fprintf(c.App.Writer, "cyclecap %s, %s\n", version(), strings.Join(of, ", "))
 }

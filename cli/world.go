@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// worldSummary is what world --json prints.
+// worldSummary is the output of world --json.
 type worldSummary struct {
 	Dir      string  `json:"dir"`
 	Photos   int     `json:"photos"`
@@ -24,28 +24,29 @@ type worldSummary struct {
 func worldCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "world",
-		Usage:     "write a small world: drawn photos with captions, as a COCO data set",
+		Usage:     "write a small world: rendered photos with captions, as a COCO data set",
 		UsageText: "[options] DIR",
 		Flags: []cli.Flag{
-			&cli.Uint64Flag{Name: "seed", Usage: "`SEED`: the same gives the same files"},
-			&cli.IntFlag{Name: "size", Value: 224, Usage: "`PIXELS` of the photos' sides"},
-			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "`N` photos to train CLIP and GPT-2 with"},
-			&cli.IntFlag{Name: "train", Value: 4000, Usage: "`N` photos of train2014"},
-			&cli.IntFlag{Name: "val", Value: 500, Usage: "`N` photos of val2014"},
+			&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`; the same seed gives the same files"},
+			&cli.IntFlag{Name: "size", Value: 224, Usage: "make photos `PIXELS` wide and high"},
+			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "write `N` photos for training CLIP and GPT-2"},
+			&cli.IntFlag{Name: "train", Value: 4000, Usage: "write `N` photos to train2014"},
+			&cli.IntFlag{Name: "val", Value: 500, Usage: "write `N` photos to val2014"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object when done", DisableDefaultText: true},
 		},
-		Description: `DIR gets train2014/, val2014/ and annotations/ with COCO's file names, and
+		Description: `Writes train2014/, val2014/ and annotations/ to DIR, with COCO's file names, and
 pretrain/ with photos and captions_pretrain.json. Each photo has five captions.
-Some combinations (a kind in a colour, on a background, beside another kind) are
-in val2014 only; the entries of the photos say which. An interrupted DIR is gone
-on with; a finished one of the same options is left as it is.
+Some combinations (a kind of object in a colour, on a background, or next to
+another kind) occur only in val2014; "held_out" in the entry of each photo lists
+them. An incomplete DIR is completed; one that was written in full with the same
+options is left as it is.
 
 EXAMPLES:
    cyclecap world world/
    cyclecap world --seed 1 --size 64 --pretrain 1000 --train 400 --val 50 small/`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usagef("world takes one DIR, not %d", c.NArg())
+				return usagef("world takes one DIR, got %d", c.NArg())
 			}
 			s := worldSummary{Dir: c.Args().First(), Config: world.Config{
 				Seed: c.Uint64("seed"), Size: c.Int("size"), Pretrain: c.Int("pretrain"), Train: c.Int("train"), Val: c.Int("val"),

@@ -11,13 +11,13 @@ import (
 	"cyclecap/nets/clipcap"
 )
 
-// Files names the weights of a Captioner.
+// Files lists the weights files of a Captioner.
 type Files struct {
 	CLIP    string
 	Decoder string
-	GPT2    string // needed when the decoder's file holds only the mapper
-	// Generator turns image features into text features; "": none, and captions
-	// are direct only.
+	GPT2    string // needed when the decoder file contains only the mapper
+	// Generator translates image features into text features. If it is empty,
+	// there are only direct captions.
 	Generator string
 }
 
@@ -26,12 +26,12 @@ type Captioner struct {
 	CLIP      *CLIP
 	Decoder   *Decoder
 	Generator *Generator // or nil
-	// Once says that Photos is called once: CLIP is closed when the last photo has
-	// gone through it, which makes room for GPT-2.
+	// Once says that Photos will be called only once. CLIP is then closed after
+	// the last photo, to free memory for GPT-2.
 	Once bool
 }
 
-// Load loads what a Captioner needs: of CLIP the image encoder alone.
+// Load loads a Captioner. It reads only the image encoder of the CLIP.
 func Load(f Files, o Options) (_ *Captioner, err error) {
 	c := &Captioner{}
 	defer func() {
@@ -61,7 +61,7 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 }
 
 func misfit(path string, want int, clipPath string, got int) error {
-	return fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", path, want, clipPath, got)
+	return fmt.Errorf("%s expects features of width %d, but %s has features of width %d: the files do not belong together", path, want, clipPath, got)
 }
 
 // Close frees all weights.
@@ -77,15 +77,15 @@ func (c *Captioner) Close() {
 	}
 }
 
-// Captioned is what a Captioner says of a photo. Each list has the alternatives of
-// beam search, best first, or the one caption of another method.
+// Captioned holds the captions of a photo. Each list has all beams of a beam search,
+// best first, or the single caption of another method.
 type Captioned struct {
 	Direct      []Caption // from the image feature
-	Textualised []Caption // from what the generator makes of it; nil without one
+	Textualised []Caption // from the translated feature; nil without a generator
 }
 
-// Captions captions the image features of photos, rows [n, width] as CLIP gives
-// them.
+// Captions captions photos, given their image features: rows [n, width], as CLIP
+// returns them.
 func (c *Captioner) Captions(ctx context.Context, rows []float32, o clipcap.Options) ([]Captioned, error) {
 	out := make([]Captioned, len(rows)/c.Decoder.FeatureWidth())
 	err := infer(func() error {
@@ -109,16 +109,16 @@ func (c *Captioner) Captions(ctx context.Context, rows []float32, o clipcap.Opti
 	return out, err
 }
 
-// A Batch is the captions of a batch of photos.
+// A Batch holds the captions of a batch of photos.
 type Batch struct {
 	Captions []Captioned
-	Index    []int           // which photo each of Captions is of, ascending
+	Index    []int           // the photo that each of Captions describes, ascending
 	Failed   []photo.Failure // photos that could not be read
 }
 
-// Photos captions photo files, batch by batch in their order. With sampling, photo
-// i draws with the seed plus the number of readable photos before it, so that its
-// caption doesn't depend on the size of the batches.
+// Photos captions photo files, batch by batch and in order. When sampling, the seed
+// of a photo is o.Seed plus the number of readable photos before it, so that its
+// caption does not depend on the batch size.
 func (c *Captioner) Photos(ctx context.Context, paths []string, batch int, o clipcap.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		seen := 0

@@ -13,15 +13,15 @@ import (
 	"cyclecap/weights"
 )
 
-// CLIP is a CLIP, or one encoder of it, that is ready to compute.
+// CLIP is a CLIP model, or one of its encoders, that is ready to compute.
 type CLIP struct {
 	Path  string
 	Model *clip.Model
 	on    Options
 }
 
-// LoadCLIP loads a CLIP: OpenAI's archive, or the file or folder of a
-// transformers model. part chooses an encoder; of the other nothing is read.
+// LoadCLIP loads a CLIP from an OpenAI archive, or from the file or folder of a
+// transformers model. part selects an encoder; nothing is read of the other one.
 func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
@@ -37,13 +37,13 @@ func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 	return c, o.prepare(c.Model)
 }
 
-// ready reports a libtorch that can't be used, before anything else fails.
+// ready returns an error if libtorch can't be used, before anything else fails.
 func ready() error {
 	_, err := torch.BuildInfo()
 	return err
 }
 
-// Width gives the width of the features.
+// Width returns the width of the features.
 func (c *CLIP) Width() int { return int(c.Model.Config.EmbedDim) }
 
 // Close frees the weights. A second Close does nothing.
@@ -55,20 +55,20 @@ func (c *CLIP) Close() {
 	}
 }
 
-// Features are the features of a batch of photos or texts.
+// Features holds the features of a batch of photos or texts.
 type Features struct {
-	// Rows are the features, f32 [len(Index), width], as the encoder gives them:
-	// not normalised.
+	// Rows are the features, f32 [len(Index), width], as the encoder returns
+	// them: not normalised.
 	Rows []float32
-	// Index says which input each row belongs to, ascending.
+	// Index is the position in the input of each row, ascending.
 	Index []int
 	// Failed lists the photos of the batch that could not be read.
 	Failed []photo.Failure
 }
 
-// Photos computes the features of photo files, batch by batch in their order; the
-// next photos are decoded meanwhile. A photo that can't be read is listed in its
-// batch and stops nothing. Low-order bits depend on the size of the batch.
+// Photos computes the features of photo files, batch by batch and in order, while it
+// decodes the photos of the next batches. A photo that can't be read is listed in
+// its batch and does not stop the iteration. Low-order bits depend on the batch size.
 func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
 		size := c.Model.Config.ImageSize
@@ -94,18 +94,18 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 	}
 }
 
-// CheckTokenizer reports a CLIP that was trained with another tokenizer than
-// CLIP's, whose texts can't be read.
+// CheckTokenizer returns an error if the model was trained with a tokenizer other
+// than CLIP's, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
 	if have, want := c.Model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
-		return fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", c.Path, have, want)
+		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
 }
 
-// tokens gives the token ids of texts [len(texts), context]: start token, text, end
-// token, zeros. A text that is too long is cut if truncate is set, and is an error
-// otherwise.
+// tokens returns the token ids of texts, [len(texts), context]: start token, text,
+// end token, zeros. If a text is too long, tokens cuts it if truncate is set, and
+// otherwise returns an error.
 func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	if err := c.CheckTokenizer(); err != nil {
 		return nil, err
@@ -124,21 +124,21 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	return flat, nil
 }
 
-// LongTextError is a text that does not fit into a CLIP's context.
+// LongTextError reports a text that does not fit into the context of a CLIP.
 type LongTextError struct {
 	Index  int // in the list of texts
 	Text   string
-	Tokens int // that it has
-	Room   int // tokens that fit, without start and end
+	Tokens int // number of tokens of the text
+	Room   int // number of tokens that fit, without start and end
 }
 
 func (e *LongTextError) Error() string {
-	return fmt.Sprintf("text %d has %d tokens, and this CLIP takes %d: shorten it or let such texts be truncated: %.60q", e.Index, e.Tokens, e.Room, e.Text)
+	return fmt.Sprintf("text %d has %d tokens, but this CLIP takes at most %d; shorten or truncate it: %.60q", e.Index, e.Tokens, e.Room, e.Text)
 }
 
-// Texts computes the features of texts, batch by batch in their order. A text that
-// is too long is cut if truncate is set; otherwise it is a *LongTextError, before
-// anything is computed.
+// Texts computes the features of texts, batch by batch and in order. If a text is too
+// long, Texts cuts it if truncate is set, and otherwise fails with a *LongTextError
+// before it computes anything.
 func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bool) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
 		length := int(c.Model.Config.Context)
@@ -181,7 +181,7 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 	}
 }
 
-// encode runs an encoder and gives its rows.
+// encode runs an encoder and returns its output as rows.
 func (c *CLIP) encode(f func() torch.Tensor) (rows []float32, err error) {
 	err = infer(func() error {
 		rows = torch.ToSlice[float32](f().To(torch.WithDType(torch.Float32)))
@@ -190,8 +190,8 @@ func (c *CLIP) encode(f func() torch.Tensor) (rows []float32, err error) {
 	return rows, err
 }
 
-// Normalize scales rows [n, width] to length 1, in place, as the decoders that
-// were trained with normalize_prefix take them.
+// Normalize scales each of rows [n, width] to length 1, in place, as decoders that
+// were trained with normalize_prefix expect.
 func Normalize(rows []float32, width int) error {
 	if len(rows) == 0 {
 		return nil

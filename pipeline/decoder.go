@@ -21,27 +21,28 @@ import (
 type Decoder struct {
 	Path  string
 	Model *clipcap.Model
-	// Normalize says that features must have length 1, as with ClipCap's
-	// normalize_prefix. It is read from files that SaveDecoder wrote; others do
-	// not say it, and it is false.
+	// Normalize reports whether the decoder expects features of length 1, as with
+	// ClipCap's normalize_prefix. Files written by SaveDecoder record it; for
+	// other files it is false.
 	Normalize bool
-	// OwnGPT2 says that the decoder's file held the GPT-2 that its mapper was
-	// trained with.
+	// OwnGPT2 reports whether the decoder file contained the GPT-2 that the mapper
+	// was trained with.
 	OwnGPT2 bool
 	on      Options
 }
 
-// MissingGPT2Error is a decoder file that holds only a mapper, where no GPT-2 was
-// named.
+// MissingGPT2Error reports a decoder file that contains only a mapper, when no GPT-2
+// file was given.
 type MissingGPT2Error struct{ Path string }
 
 func (e *MissingGPT2Error) Error() string {
-	return fmt.Sprintf("%s holds only a mapper: its GPT-2 is needed too", e.Path)
+	return fmt.Sprintf("%s contains only a mapper; a GPT-2 file is needed too", e.Path)
 }
 
-// LoadDecoder loads a ClipCap decoder: a mapper with or without its GPT-2. gpt2Path
-// names the GPT-2 where the file has none ("": it must have one); where it has one,
-// gpt2Path is checked and not used.
+// LoadDecoder loads a ClipCap decoder: a mapper, with or without its GPT-2. If the
+// file contains only a mapper, gpt2Path is the GPT-2 to load, and must not be empty.
+// If the file contains a GPT-2, LoadDecoder checks that it can open gpt2Path, if that
+// is not empty, but does not use it.
 func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
@@ -53,7 +54,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o}
 	if text := meta[weights.NormalizePrefix]; text != "" {
 		if d.Normalize, err = strconv.ParseBool(text); err != nil {
-			return nil, fmt.Errorf("%s: its metadata %s is %q, and should be true or false", path, weights.NormalizePrefix, text)
+			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
 		}
 	}
 	gptFile := path
@@ -75,7 +76,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 		return nil, fmt.Errorf("%s: %w", gptFile, err)
 	}
 	if have, most := d.Model.GPT2.Config.VocabSize, int64(tokenizer.GPT2().VocabSize()); have > most {
-		return nil, fmt.Errorf("%s has %d tokens and GPT-2's vocabulary %d: it was trained with another tokenizer", gptFile, have, most)
+		return nil, fmt.Errorf("%s has a vocabulary of %d tokens, but GPT-2's tokenizer has only %d: it was trained with another tokenizer", gptFile, have, most)
 	}
 	d.Model.Mapper, err = clipcap.LoadMapper(mapper, d.Model.GPT2.Config.NEmbd)
 	if err != nil && gptFile != path {
@@ -86,8 +87,8 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	return d, o.prepare(d.Model.GPT2, d.Model.Mapper)
 }
 
-// SaveDecoder writes a decoder in ClipCap's form, with what LoadDecoder needs to
-// know of it. gpt may be nil: the mapper alone.
+// SaveDecoder writes a decoder in ClipCap's format, and records normalize in its
+// metadata for LoadDecoder. If gpt is nil, it writes the mapper alone.
 func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *gpt2.Model, normalize bool) error {
 	sd := nn.NewStateDict()
 	add := func(prefix string, module any) {
@@ -104,7 +105,7 @@ func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *g
 	return weights.Save(ctx, path, sd, map[string]string{weights.NormalizePrefix: strconv.FormatBool(normalize)})
 }
 
-// FeatureWidth gives the width of the features.
+// FeatureWidth returns the width of the features that the decoder expects.
 func (d *Decoder) FeatureWidth() int { return int(d.Model.Mapper.FeatureWidth()) }
 
 // Close frees the weights.
@@ -114,25 +115,25 @@ func (d *Decoder) Close() {
 	torch.ReleaseMemory()
 }
 
-// NotFiniteError is a feature for which the networks gave NaN or infinity.
+// NotFiniteError reports a feature for which the networks computed NaN or infinity.
 type NotFiniteError struct {
 	Index   int // of the feature
 	LogProb float64
 }
 
 func (e *NotFiniteError) Error() string {
-	return fmt.Sprintf("the networks gave no finite numbers (log-probability %g): are the weights damaged?", e.LogProb)
+	return fmt.Sprintf("the networks computed numbers that are not finite (log-probability %g); the weights may be damaged", e.LogProb)
 }
 
-// Caption is a caption, and how probable the decoder finds it.
+// Caption is a caption with its tokens and their log-probabilities.
 type Caption struct {
 	Text string
 	clipcap.Caption
 }
 
-// Generate writes the captions of features [n, width] that are as the decoder was
-// trained (see Normalize): for each feature all beams, best first, or the one
-// caption of another method. It must run in a scope, without gradients.
+// Generate returns the captions of features [n, width], which must be scaled as in
+// training (see Decoder.Normalize): for each feature all beams, best first, or the
+// single caption of another method. It must run in a scope, without gradients.
 func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap.Options) ([][]Caption, error) {
 	all, err := d.Model.Generate(ctx, features.To(d.on.to()...), o)
 	if err != nil {
@@ -158,13 +159,13 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 	return out, nil
 }
 
-// Generator turns image features into text features: the CycleGAN's textualiser.
+// Generator translates image features into text features: the CycleGAN's textualiser.
 type Generator struct {
 	Path  string
 	Model *cyclegan.Generator
 }
 
-// LoadGenerator loads a generator from image to text features.
+// LoadGenerator loads a generator that translates image features into text features.
 func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err := ready(); err != nil {
 		return nil, err
@@ -183,7 +184,7 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 // Close frees the weights.
 func (g *Generator) Close() { nn.Close(g.Model) }
 
-// scaled gives features the length that the decoder was trained with.
+// scaled returns x scaled as the decoder was trained.
 func (d *Decoder) scaled(x torch.Tensor) torch.Tensor {
 	if d.Normalize {
 		return clip.Normalize(x)

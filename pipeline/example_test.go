@@ -8,8 +8,8 @@ import (
 	"cyclecap/pipeline"
 )
 
-// From photo to caption. The small random weights of this project's tests stand in
-// for real ones, so the caption itself (c.Direct[0].Text) is nonsense.
+// This example captions a photo. It uses the small random weights of this project's
+// tests instead of real ones, so the caption itself (c.Direct[0].Text) is nonsense.
 func Example() {
 	const weights = "../internal/parity/testdata/small/"
 	captioner, err := pipeline.Load(pipeline.Files{CLIP: weights + "clip.pt", Decoder: weights + "decoder.pt", GPT2: weights + "gpt2"}, pipeline.Options{})

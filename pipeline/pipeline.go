@@ -1,13 +1,13 @@
-// Package pipeline is the way from photos to captions: it loads a CLIP, a text
-// decoder and a generator from files of weights, computes the features of photos
-// and texts, and decodes features into captions.
+// Package pipeline captions photos: it loads a CLIP, a text decoder and a generator
+// from weights files, computes the features of photos and texts, and decodes
+// features into captions.
 //
 //	photo -> CLIP -> (Generator) -> Decoder -> caption
 //
-// The parts can be used by themselves; a [Captioner] is all of them together.
-// Functions that take a context stop at the next batch or token when it is done.
-// Every function may be called from any goroutine, but a model computes for one
-// at a time; for many goroutines, run them on a torch.Executor.
+// The parts can be used on their own; a [Captioner] combines them. Functions that
+// take a context stop at the next batch or token once the context is done. Every
+// function may be called from any goroutine, but a model computes for one goroutine
+// at a time; to share models between goroutines, use a torch.Executor.
 package pipeline
 
 import (
@@ -15,19 +15,20 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Options says where and how models compute. The zero value is f32 on the CPU,
-// with PyTorch's bits.
+// Options configures where and how models compute. The zero value means f32 on the
+// CPU, with the same bits as PyTorch.
 type Options struct {
 	Device torch.Device
-	// BF16 keeps weights in bf16 and computes in it; on the CPU from packed
-	// weights.
+	// BF16 stores the weights in bf16 and computes in bf16; on the CPU, from
+	// packed weights.
 	BF16 bool
-	// Pack lets linear layers compute from packed f32 weights on the CPU: about
-	// twice as fast, with other low-order bits. Elsewhere it changes nothing.
+	// Pack makes linear layers compute from packed f32 weights on the CPU: about
+	// twice as fast, with different low-order bits. It has no effect on other
+	// devices.
 	Pack bool
 }
 
-// DType gives the dtype of the weights.
+// DType returns the dtype of the weights.
 func (o Options) DType() torch.DType {
 	if o.BF16 {
 		return torch.BFloat16
@@ -35,17 +36,17 @@ func (o Options) DType() torch.DType {
 	return torch.Float32
 }
 
-// Packed tells whether linear layers compute from packed weights. bf16 always
-// does on the CPU: it has no bits of PyTorch's to keep.
+// Packed reports whether linear layers compute from packed weights. On the CPU, bf16
+// layers always do, since bf16 results need not have the same bits as PyTorch's.
 func (o Options) Packed() bool { return o.Device == torch.CPU && (o.Pack || o.BF16) }
 
-// to gives o for a tensor or a module that moves there.
+// to returns the options that move a tensor or a module to o's device and dtype.
 func (o Options) to() []torch.Option {
 	return []torch.Option{torch.WithDevice(o.Device), torch.WithDType(o.DType())}
 }
 
-// prepare brings modules to the device and the precision, and packs them. Files
-// in half precision become f32: the CPU computes in that or in bf16.
+// prepare moves modules to the device and dtype of o, and packs them if o asks for
+// it. Half-precision weights are converted too: the CPU computes in f32 or bf16.
 func (o Options) prepare(modules ...any) error {
 	return torch.Scope(func() error {
 		for _, m := range modules {
@@ -66,7 +67,7 @@ func infer(f func() error) error {
 	})
 }
 
-// tensor gives rows [n, width] on the device.
+// tensor returns rows [n, width] as a tensor on the device.
 func (o Options) tensor(rows []float32, width int) torch.Tensor {
 	return torch.FromSlice(rows, int64(len(rows)/width), int64(width)).To(o.to()...)
 }

@@ -61,8 +61,8 @@ func readsTexts(t *testing.T) string {
 	return path
 }
 
-// An encoder that is loaded alone has the numbers of one that is loaded with the
-// other, from every kind of file, and no memory for the other's weights.
+// An encoder that is loaded alone computes the same as one that is loaded with the
+// other encoder, from every kind of file, and holds none of the other's weights.
 func TestOneEncoder(t *testing.T) {
 	whole := readsTexts(t)
 	for _, name := range []string{whole, small + "clip.pt", small + "clip-archive.pt", small + "clip-transformers"} {
@@ -116,7 +116,7 @@ func TestOneEncoder(t *testing.T) {
 	}
 }
 
-// Inputs keep their places: photos that can't be read, and batches that are not full.
+// Index is right if photos can't be read and if batches are not full.
 func TestPlaces(t *testing.T) {
 	m := loadCLIP(t, readsTexts(t), clip.Both)
 	list := slices.Insert(photos(t, 4), 2, "missing.jpg")
@@ -164,8 +164,8 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// A captioner gives both captions of each photo, alternatives of beam search with
-// them, whatever the batch.
+// A captioner returns both captions of each photo, with all beams of a beam search,
+// for every batch size.
 func TestCaptioner(t *testing.T) {
 	c, err := pipeline.Load(files, pipeline.Options{})
 	if err != nil {
@@ -176,7 +176,7 @@ func TestCaptioner(t *testing.T) {
 		{Method: clipcap.Beam, Beam: 3, MaxTokens: 6, Stop: clipcap.Stop},
 		{Method: clipcap.Sample, Temperature: 1, MaxTokens: 6, Stop: clipcap.Stop, Seed: 9},
 	} {
-		texts := map[int][]string{} // by size of the batch
+		texts := map[int][]string{} // by batch size
 		for _, batch := range []int{1, 4} {
 			for b, err := range c.Photos(t.Context(), photos(t, 4), batch, o) {
 				if err != nil {
@@ -212,8 +212,8 @@ func TestCaptioner(t *testing.T) {
 	}
 }
 
-// A decoder's file says whether its features have length 1, and what it says is
-// done.
+// A decoder file records whether its features have length 1, and LoadDecoder and
+// Captions honour that.
 func TestNormalizeTravels(t *testing.T) {
 	plain, err := pipeline.LoadDecoder(files.Decoder, files.GPT2, pipeline.Options{})
 	if err != nil {
@@ -221,7 +221,7 @@ func TestNormalizeTravels(t *testing.T) {
 	}
 	defer plain.Close()
 	if plain.Normalize || plain.OwnGPT2 {
-		t.Error("a file of ClipCap's says nothing of normalisation, and this one holds no GPT-2")
+		t.Error("Normalize or OwnGPT2 is set for a file that records no normalisation and contains no GPT-2")
 	}
 	for _, name := range []string{"decoder.pt", "decoder.safetensors"} {
 		path := filepath.Join(t.TempDir(), name)
@@ -314,7 +314,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// bf16 and packed weights compute, and give about the same features.
+// Features computed with bf16 or packed weights are about the same.
 func TestOptions(t *testing.T) {
 	exact := loadCLIP(t, files.CLIP, clip.Image)
 	var want []float32

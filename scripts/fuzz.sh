@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target in the tree for a time each, one after the other.
+# Runs every fuzz target in the tree, one after the other: fuzz.sh [TIME_EACH]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-10m}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Gets METEOR's data once: the files are those of the Python package
-# pycocoevalcap, which may not be copied into this project. They are compiled to
-# an index in the user's cache folder; where a good one is, nothing is done.
+# Downloads METEOR's data, which comes from the Python package pycocoevalcap and
+# may not be copied into this project, and compiles it to an index in the user's
+# cache folder. Does nothing if there is a valid index already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ say() { printf 'meteor-data: %s\n' "$*" >&2; }
 mkdir -p build
 go build -o build/meteor-data ./eval/meteor/cmd/meteor-data
 if dir=$(build/meteor-data -print-dir); then
-  say "there already: $dir"
+  say "already installed in $dir"
   exit 0
 fi
 
@@ -29,16 +29,16 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if ! "$python" -m pip --version >/dev/null 2>&1; then
   if ! "$python" -m venv "$work/venv" >/dev/null 2>&1; then
-    say "$python has no pip: install python3-pip, or name another Python in PYTHON"
+    say "$python has no pip; install python3-pip, or set PYTHON to another Python"
     exit 1
   fi
   python=$work/venv/bin/python
 fi
-say "getting pycocoevalcap $VERSION (100 MB)"
+say "downloading pycocoevalcap $VERSION (100 MB)"
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
   --dest "$work" "pycocoevalcap==$VERSION"
 if ! echo "$SHA256  $work/$WHEEL" | sha256sum --check --status; then
-  say "$WHEEL isn't the file that this project knows (sha256 $SHA256)"
+  say "$WHEEL has the wrong checksum, expected sha256 $SHA256"
   exit 1
 fi
 build/meteor-data "$work/$WHEEL"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets the Python packages that ours is compared with into .venv, and does
-# nothing where they are there.
+# Installs the Python packages that cyclecap is compared with into .venv. Does
+# nothing if they are installed already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 list=testdata/reference/requirements.txt
@@ -10,7 +10,7 @@ if ! cmp -s "$list" "$stamp"; then
   .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv .venv
   pip=(.venv/bin/python -m pip install -q --disable-pip-version-check)
   "${pip[@]}" -r "$list" >&2
-  # Its own requirements name no versions, and would pull in what nothing uses.
+  # Its own requirements pin no versions and include packages that nothing uses.
   "${pip[@]}" --no-deps openai-clip==1.0.1 >&2
   cp "$list" "$stamp"
 fi

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gets what the build needs and writes build/libtorch, the path of the libtorch
-# in use: LIBTORCH where it is set, else the torch of the python3 on the PATH,
-# else a pinned one in .venv (torch/setup looks and installs). CUDA=1 adds CUDA's
-# libraries to that one. Where all is there it takes no time and, with --quiet,
-# says nothing.
+# Installs what the build needs and writes build/libtorch, the path of the libtorch
+# to use: LIBTORCH if it is set, otherwise the torch of the python3 on the PATH,
+# otherwise a pinned version in .venv (torch/setup finds or installs it). CUDA=1
+# adds the CUDA libraries to the version in .venv. If nothing is missing, it is
+# quick and, with --quiet, prints nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ die() {
   exit 1
 }
 
-# Debian packages, for what is missing.
+# Debian packages for what is missing.
 packages=()
 has() { command -v "$1" >/dev/null || packages+=("$2"); }
 has g++ g++
@@ -35,13 +35,13 @@ fi
 if [ ${#packages[@]} -gt 0 ]; then
   scripts/debian.sh "${packages[@]}"
 fi
-command -v go >/dev/null || die "Go is missing: https://go.dev/doc/install (go.mod says which version)"
+command -v go >/dev/null || die "Go is missing; install it from https://go.dev/doc/install (go.mod names the version)"
 
 options=(-libtorch -venv .venv)
 [ "${CUDA:-0}" = 0 ] || options+=(-cuda)
 libtorch=$(go run ./torch/setup "${options[@]}")
 
-# Written only where it changes: make rebuilds the shim then.
+# Written only if it changes, since make then rebuilds the shim.
 mkdir -p build
 [ "$(cat build/libtorch 2>/dev/null)" = "$libtorch" ] || echo "$libtorch" >build/libtorch
-[ "$quiet" = --quiet ] || say "libtorch at $libtorch"
+[ "$quiet" = --quiet ] || say "using libtorch in $libtorch"

@@ -25,9 +25,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// These tests run the binary that users run: what they see are its exit code,
-// its two outputs and the files that it leaves. The networks are small, with
-// random weights; their numbers are the business of internal/parity.
+// These tests run the binary that users run, and check its exit code, its two
+// outputs and the files that it leaves. The networks are small, with random
+// weights; internal/parity checks their numbers.
 
 // Files that TestMain makes.
 var program, dir string
@@ -91,12 +91,12 @@ func smallGPT2(width int64) gpt2.Config {
 
 func in(file string) string { return filepath.Join(dir, file) }
 
-// photos gives sample photos.
+// photos returns n sample photos.
 func photos(t *testing.T, n int) []string {
 	t.Helper()
 	list, err := filepath.Glob("../../testdata/photos/*.jpg")
 	if err != nil || len(list) < n {
-		t.Fatalf("testdata/photos has %d photos, %d are needed (%v)", len(list), n, err)
+		t.Fatalf("testdata/photos has %d photos, want at least %d (%v)", len(list), n, err)
 	}
 	for i, p := range list {
 		if list[i], err = filepath.Abs(p); err != nil {
@@ -111,7 +111,7 @@ type result struct {
 	stdout, stderr string
 }
 
-// limit is far beyond what any command here takes.
+// limit is far longer than any command here takes.
 const limit = 3 * time.Minute
 
 // cyclecap runs the binary in an empty folder of its own, with stdin.
@@ -139,8 +139,8 @@ func cyclecapIn(t *testing.T, folder, stdin string, args ...string) result {
 	return result{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// want checks the exit code and that standard error holds the texts. Whatever
-// happens, nobody should see a panic.
+// want checks the exit code, and that standard error contains the texts and never
+// shows a panic.
 func (r result) want(t *testing.T, code int, texts ...string) {
 	t.Helper()
 	if r.code != code {
@@ -158,7 +158,7 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 	}
 }
 
-// pipelineFlags are those of a complete pipeline.
+// pipelineFlags returns the arguments of caption with a complete pipeline.
 func pipelineFlags(more ...string) []string {
 	return append([]string{"caption", "--clip", in("clip.pt"), "--decoder", in("decoder.pt"), "--gpt2", in("gpt2.pt"), "--max-tokens", "5"}, more...)
 }
@@ -171,7 +171,7 @@ type captionLine struct {
 	LogProb  *float64 `json:"logprob"`
 }
 
-// captionLines reads --json, which has these fields and no others.
+// captionLines parses the output of --json, which has these fields and no others.
 func captionLines(t *testing.T, stdout string) []captionLine {
 	t.Helper()
 	var lines []captionLine
@@ -183,7 +183,7 @@ func captionLines(t *testing.T, stdout string) []captionLine {
 			t.Fatalf("%v in\n%s", err, stdout)
 		}
 		if l.Caption == nil || l.LogProb == nil || l.Tokens == nil || *l.LogProb >= 0 {
-			t.Errorf("this line is not complete, or has a log-probability that is none: %+v", l)
+			t.Errorf("this line is incomplete, or its log-probability is not below 0: %+v", l)
 		}
 		lines = append(lines, l)
 	}
@@ -193,7 +193,7 @@ func captionLines(t *testing.T, stdout string) []captionLine {
 	return lines
 }
 
-// where gives the file and the pipeline of each line.
+// where returns the file and the pipeline of each line.
 func where(lines []captionLine) (out []string) {
 	for _, l := range lines {
 		out = append(out, filepath.Base(l.File)+" "+l.Pipeline)
@@ -231,7 +231,7 @@ func TestCaption(t *testing.T) {
 			r := cyclecap(t, "", args...)
 			r.want(t, 0)
 			if r.stderr != "" {
-				t.Errorf("standard error of a run without trouble:\n%s", r.stderr)
+				t.Errorf("want nothing on standard error, got:\n%s", r.stderr)
 			}
 			lines := captionLines(t, r.stdout)
 			if diff := cmp.Diff(c.want, where(lines)); diff != "" {
@@ -239,10 +239,10 @@ func TestCaption(t *testing.T) {
 			}
 			for _, l := range lines {
 				if n := len(l.Tokens); n < 1 || n > 5 || (n < 5 && l.Tokens[n-1] != 13) {
-					t.Errorf("tokens %v: at most 5, and fewer only where a full stop (13) ends them", l.Tokens)
+					t.Errorf("tokens %v: want 5, or fewer if a full stop (13) ends them", l.Tokens)
 				}
 			}
-			// The same command again says the same.
+			// The same command prints the same again.
 			if again := cyclecap(t, "", args...); again.stdout != r.stdout {
 				t.Errorf("a second run differs (-first +second):\n%s", cmp.Diff(r.stdout, again.stdout))
 			}
@@ -256,13 +256,13 @@ func TestCaptionPlain(t *testing.T) {
 	r.want(t, 0)
 	lines := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], files[0]+": ") || !strings.HasPrefix(lines[1], files[1]+": ") {
-		t.Errorf("one line a photo is wanted, with its path in front:\n%s", r.stdout)
+		t.Errorf("want one line per photo, with its path in front:\n%s", r.stdout)
 	}
 	r = cyclecap(t, "", append(pipelineFlags("--generator", in("generator.pt")), files[0])...)
 	r.want(t, 0)
 	lines = strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], files[0]+" (direct): ") || !strings.HasPrefix(lines[1], files[0]+" (textualised): ") {
-		t.Errorf("one line a pipeline is wanted:\n%s", r.stdout)
+		t.Errorf("want one line per pipeline:\n%s", r.stdout)
 	}
 }
 
@@ -277,7 +277,7 @@ func TestSampleFollowsTheSeed(t *testing.T) {
 	}
 }
 
-// People write options behind the files as well.
+// Options may follow the files.
 func TestOptionsAnywhere(t *testing.T) {
 	files := photos(t, 2)
 	first := cyclecap(t, "", append(pipelineFlags("--json"), files...)...)
@@ -289,12 +289,12 @@ func TestOptionsAnywhere(t *testing.T) {
 	last := cyclecap(t, "", args...)
 	last.want(t, 0)
 	if diff := cmp.Diff(first.stdout, last.stdout); diff != "" {
-		t.Errorf("options behind the photos change the result (-before +behind):\n%s", diff)
+		t.Errorf("options after the photos change the result (-before +after):\n%s", diff)
 	}
 }
 
-// TestWithoutLibtorch names a broken shim: what needs no tensors works, and the
-// rest says what is wrong.
+// TestWithoutLibtorch uses a broken shim: commands that need no tensors work, and the
+// others report what is wrong.
 func TestWithoutLibtorch(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "shim.so")
 	if err := os.WriteFile(broken, []byte("not a library"), 0o666); err != nil {

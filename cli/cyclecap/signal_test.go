@@ -17,8 +17,8 @@ import (
 
 // An interrupted command ends soon, says so, and leaves no file behind.
 func TestInterrupted(t *testing.T) {
-	// Enough work for many seconds, of which each batch takes a part. The last
-	// photo is missing, which a command tells when it gets that far.
+	// Enough work for many seconds, in many batches. The last photo is missing,
+	// which a command reports when it gets that far.
 	var many []string
 	for range 400 {
 		many = append(many, photos(t, 20)...)
@@ -51,13 +51,13 @@ func TestInterrupted(t *testing.T) {
 					await(t, c, func() bool { return maps(c, "clip.pt") })
 				}
 				if err := c.Process.Signal(signal); err != nil {
-					t.Fatalf("it has ended by itself: %v; standard error:\n%s", err, stderr.String())
+					t.Fatalf("it ended before the signal: %v; standard error:\n%s", err, stderr.String())
 				}
 				kill := time.AfterFunc(limit, func() { c.Process.Kill() })
 				c.Wait()
 				kill.Stop()
 				if strings.Contains(stderr.String(), "the-last-photo.jpg") {
-					t.Error("it ended when all its work was done, and not before")
+					t.Error("it ended only when all its work was done")
 				}
 				result{c.ProcessState.ExitCode(), "", stderr.String()}.want(t, 130, "cyclecap: interrupted\n")
 				empty(t, c.Dir)
@@ -66,24 +66,25 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// await waits until a command is in the middle of its work.
+// await waits until ready reports that a command is in the middle of its work.
 func await(t *testing.T, c *exec.Cmd, ready func() bool) {
 	t.Helper()
 	for begin := time.Now(); !ready(); time.Sleep(10 * time.Millisecond) {
 		if time.Since(begin) > limit {
 			c.Process.Kill()
-			t.Fatalf("it has not begun within %v", limit)
+			t.Fatalf("it did not start its work within %v", limit)
 		}
 	}
 }
 
-// maps tells whether a command has a file in its memory, as weights are.
+// maps reports whether a command has mapped a file into its memory, as it does with
+// weights.
 func maps(c *exec.Cmd, file string) bool {
 	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", c.Process.Pid))
 	return err == nil && bytes.Contains(list, []byte(file))
 }
 
-// buffer collects output and can be looked at meanwhile.
+// buffer collects output and can be read at the same time.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -107,7 +108,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// An interruption leaves a file that was there as it was.
+// An interruption does not change an existing output file.
 func TestInterruptedOverAFile(t *testing.T) {
 	folder := t.TempDir()
 	out := filepath.Join(folder, "out.safetensors")
@@ -132,7 +133,7 @@ func TestInterruptedOverAFile(t *testing.T) {
 	}
 }
 
-// A full disk behind standard output is a failure.
+// A command fails if standard output is on a full disk.
 func TestFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -156,8 +157,8 @@ func TestFullOutput(t *testing.T) {
 	}
 }
 
-// Whoever talks to tokenize line by line gets each answer before the next
-// question.
+// A program that sends tokenize one line at a time gets each answer before it sends
+// the next line.
 func TestTokenizeAnswersAtOnce(t *testing.T) {
 	c := exec.Command(program, "tokenize", "--tokenizer", "gpt2")
 	stdin, err := c.StdinPipe()
@@ -187,7 +188,7 @@ func TestTokenizeAnswersAtOnce(t *testing.T) {
 	}
 }
 
-// Results and messages do not mix: a bad photo is told on standard error.
+// Results and messages do not mix: a bad photo is reported on standard error.
 func TestStreams(t *testing.T) {
 	good := photos(t, 2)
 	bad := filepath.Join(t.TempDir(), "nowhere.jpg")
@@ -195,7 +196,7 @@ func TestStreams(t *testing.T) {
 	r.want(t, 1, bad, "no such file", "1 of 3 photos could not be captioned")
 	want := []string{filepath.Base(good[0]) + " direct", filepath.Base(good[1]) + " direct"}
 	if got := where(captionLines(t, r.stdout)); !slices.Equal(got, want) {
-		t.Errorf("the other photos have to be captioned: %v, want %v", got, want)
+		t.Errorf("captioned %v, want the other photos: %v", got, want)
 	}
 	for _, args := range [][]string{{"--help"}, {"help", "caption"}, {"caption", "--help"}, {"--version"}, {"doctor", "--json"}} {
 		r := cyclecap(t, "", args...)

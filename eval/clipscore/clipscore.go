@@ -1,11 +1,11 @@
 // Package clipscore computes CLIPScore and RefCLIPScore (Hessel et al. 2021,
 // "CLIPScore: A Reference-free Evaluation Metric for Image Captioning") with a
-// CLIP that is loaded already. It needs libtorch, which package eval does not.
+// CLIP that the caller has loaded. Unlike package eval, it needs libtorch.
 //
-// CLIPScore of a caption c of a photo v is 2.5 max(cos(c, v), 0), and
-// RefCLIPScore the harmonic mean of that and the largest max(cos(c, r), 0) over
-// the references r. Every text is read behind "A photo depicts ", and one that
-// is too long for CLIP is cut, as in the authors' code.
+// The CLIPScore of a caption c of a photo v is 2.5 max(cos(c, v), 0). RefCLIPScore
+// is the harmonic mean of that and the largest max(cos(c, r), 0) over the references
+// r. As in the authors' code, every text is prefixed with "A photo depicts ", and
+// cut if it is too long for CLIP.
 package clipscore
 
 import (
@@ -25,16 +25,17 @@ const (
 	batch  = 32
 )
 
-// Input is what the scores of an image are made of, as people wrote it.
+// Input is what the scores of an image are computed from; its texts are not
+// tokenised.
 type Input struct {
-	Photo      string // file
+	Photo      string // path of the file
 	Candidate  string
 	References []string
 }
 
-// Metric is the two scores for eval.Evaluate, of the images that inputs has by
-// id. It must be used on the thread that computes with m; progress, which may
-// be nil, is told how many images are done.
+// Metric returns a metric for eval.Evaluate that computes both scores. inputs is
+// keyed by image id. The metric must be used on the thread that computes with m. It
+// calls progress, if that is not nil, with the number of images done.
 func Metric(m *pipeline.CLIP, inputs map[int64]Input, progress func(done, total int)) eval.Metric {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -123,7 +124,7 @@ func harmonic(a, b float64) float64 {
 	return 2 * a * b / (a + b)
 }
 
-// normalized gives rows one by one, at length 1.
+// normalized returns rows as one slice per feature, scaled to length 1.
 func (m metric) normalized(rows []float32) ([][]float32, error) {
 	if err := pipeline.Normalize(rows, m.clip.Width()); err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ import (
 	"cyclecap/torch"
 )
 
-// The scores are those of the rules in Python with OpenAI's CLIP, to 1e-6: a
-// batch of photos has other low-order bits than one photo.
+// The scores equal those of the authors' rules in Python with OpenAI's CLIP to 1e-6: a
+// batch of photos has other low-order bits than a single photo.
 func TestScoresArePythons(t *testing.T) {
 	b, err := os.ReadFile("testdata/scores.json")
 	if err != nil {
