@@ -44,12 +44,15 @@ say "a module gets it with go get"
 mkdir "$work/app"
 cd "$work/app"
 go mod init example.org/app
-go get "$module@$version"
-folder=$(go list -m -f '{{.Dir}}' "$module")
+go get "$module@latest"
+folder=$(go list -m -f '{{.Dir}}' "$module@$version")
 case $folder in
 "$GOMODCACHE"/*) ;;
 *) die "the module comes from $folder" ;;
 esac
+for line in "go get $module@latest" "go run $module/torch/setup" "go get -tool $module/torch/setup"; do
+  grep -q "^$line" "$folder/docs/torch.md" || die "docs/torch.md of the release should have: $line"
+done
 # The first example of the documentation, as its readers get it.
 awk '/^```go$/ {on = 1; next} /^```$/ {if (on) exit} on' "$folder/docs/torch.md" >main.go
 go build -o app . # package torch needs no other module, and so no go mod tidy
@@ -67,7 +70,7 @@ say "the same, vendored"
 cp -r "$work/app" "$work/vendored"
 cd "$work/vendored"
 rm app
-go get -tool "$module/torch/setup@$version"
+go get -tool "$module/torch/setup"
 go mod vendor
 (
   export GOMODCACHE=$work/none GOPROXY=off
