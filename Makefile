@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
+.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -40,6 +40,12 @@ build: $(SHIM) ## build bin/cyclecap
 test: build ## run every test; TEST="-run NAME ./cli/..." some
 	go test -timeout 20m $(or $(TEST),./...)
 
+# Those with libtorch are left out: its threads are beyond the race detector's
+# sight. -short shortens what only counts characters or letters one by one.
+race: build/libtorch ## run the tests of every package without libtorch under the race detector
+	go test -race -short $$(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
+	  awk '$$1 ~ /\.test$$/ && !/\/torch( |$$)/ {sub(/\.test$$/, "", $$1); print $$1}')
+
 references: build/libtorch ## get the Python implementations to compare with (5 GB)
 	@scripts/references.sh
 
@@ -60,11 +66,15 @@ demo: build ## the whole experiment on a small rendered world (about 10 minutes)
 	@scripts/meteor-data.sh || echo "demo: METEOR will not be computed" >&2
 	@scripts/demo.sh
 
-lint: shim ## gofmt, go vet, staticcheck, clang-format
+lint: shim ## check format (Go, C++), go vet, staticcheck, go.mod, generated files
 	@test -z "$$(gofmt -l .)" || { echo "gofmt is needed (make fmt):"; gofmt -l .; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	@scripts/clang-format.sh --dry-run -Werror $(C_SOURCES)
+	go mod tidy -diff
+	go run ./torch/internal/gen -ops torch/ops.txt -out /dev/stdout | diff -u torch/ops_gen.go - || \
+	  { echo "torch/ops_gen.go is not what torch/ops.txt and libtorch give (make generate)"; exit 1; }
+	go test -run TestDocs ./experiment/config # docs/config.md
 
 fmt: ## format Go and C++
 	gofmt -w .

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
@@ -20,6 +21,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"cyclecap/internal/nearest"
 
 	"github.com/urfave/cli/v2"
 )
@@ -284,39 +287,16 @@ func flagError(err error, flags []cli.Flag) string {
 	return text
 }
 
-// meant suggests a name that differs from what was typed by a slip or two.
+// meant suggests a name for what was typed.
 func meant(typed string, names []string) string {
-	best, least := "", 1+len(strings.TrimLeft(typed, "-"))/4
+	plain := map[string]string{} // names by what is left without dashes, which all options have
 	for _, n := range names {
-		if d := edits(typed, n); d <= least {
-			best, least = n, d-1
-		}
+		plain[strings.TrimLeft(n, "-")] = n
 	}
-	if best == "" {
-		return ""
+	if name := nearest.Word(strings.TrimLeft(typed, "-"), slices.Sorted(maps.Keys(plain))); name != "" {
+		return fmt.Sprintf(" (did you mean %s?)", plain[name])
 	}
-	return fmt.Sprintf(" (did you mean %s?)", best)
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0] // the value up and to the left
-		row[0] = i + 1
-		for j := range len(b) {
-			d := above
-			if a[i] != b[j] {
-				d++
-			}
-			above = row[j+1]
-			row[j+1] = min(d, row[j]+1, above+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }
 
 // need reports flags that are missing.

@@ -33,16 +33,15 @@ func TestArrange(t *testing.T) {
 	}
 }
 
-func TestEdits(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"caption", "caption", 0},
-		{"captoin", "caption", 2}, {"--decodr", "--decoder", 1}, {"kitten", "sitting", 3},
-	} {
-		if got := edits(test.a, test.b); got != test.want {
-			t.Errorf("edits(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
+func TestMeant(t *testing.T) {
+	names := []string{"caption", "features", "--decoder", "--decode", "run"}
+	for typed, want := range map[string]string{"captoin": "caption", "--decodr": "--decoder", "--z": "", "feature": "features", "xyz": "", "": ""} {
+		got := meant(typed, names)
+		if want != "" {
+			want = " (did you mean " + want + "?)"
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", typed, got, want)
 		}
 	}
 }

@@ -138,7 +138,7 @@ func random(t *testing.T, path string, module func() any) string {
 	err := torch.Scope(func() error {
 		m := module()
 		defer nn.Close(m)
-		return weights.Save(context.Background(), path, nn.StateDictOf(m))
+		return weights.Save(context.Background(), path, nn.StateDictOf(m), nil)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +341,7 @@ func changed(t *testing.T, in, out string, f func(*nn.StateDict) *nn.StateDict) 
 		if err != nil {
 			return err
 		}
-		return weights.Save(context.Background(), out, f(sd))
+		return weights.Save(context.Background(), out, f(sd), nil)
 	})
 	if err != nil {
 		t.Fatal(err)

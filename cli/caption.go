@@ -2,22 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strings"
 
-	"cyclecap/data/photo"
-	"cyclecap/data/tokenizer"
-	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/cyclegan"
-	"cyclecap/nets/gpt2"
-	"cyclecap/torch"
-	"cyclecap/torch/nn"
-	"cyclecap/train"
-	"cyclecap/weights"
+	"cyclecap/pipeline"
 
 	"github.com/urfave/cli/v2"
 )
@@ -55,9 +47,6 @@ EXAMPLES:
 	}
 }
 
-// stopToken is GPT-2's ".", ClipCap's end of a caption.
-const stopToken = 13
-
 func caption(c *cli.Context) error {
 	if err := need(c, "clip", "decoder"); err != nil {
 		return err
@@ -80,24 +69,21 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return torch.Scope(func() error {
-		p, err := loadPipeline(c, on)
-		if err != nil {
-			return err
+	p, err := loadCaptioner(c, on)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if room := p.Decoder.Model.Room(); o.MaxTokens > room {
+		if c.IsSet("max-tokens") {
+			return usagef("--max-tokens %d: this GPT-2 has room for %d behind the prefix", o.MaxTokens, room)
 		}
-		config := p.decoder.GPT2.Config
-		// The last token is not fed back.
-		if limit := int(config.NPositions - p.decoder.Mapper.PrefixLength() + 1); o.MaxTokens > limit {
-			if c.IsSet("max-tokens") {
-				return usagef("--max-tokens %d: this GPT-2 has room for %d behind the prefix", o.MaxTokens, limit)
-			}
-			o.MaxTokens = limit
-		}
-		if o.Method == clipcap.Beam && int64(o.Beam) > config.VocabSize {
-			return usagef("--beam %d: this GPT-2 has only %d tokens", o.Beam, config.VocabSize)
-		}
-		return p.captions(c, paths, o)
-	})
+		o.MaxTokens = room
+	}
+	if vocab := p.Decoder.Model.GPT2.Config.VocabSize; o.Method == clipcap.Beam && int64(o.Beam) > vocab {
+		return usagef("--beam %d: this GPT-2 has only %d tokens", o.Beam, vocab)
+	}
+	return printCaptions(c, p, paths, o)
 }
 
 // maxBeams bounds the memory that a slip of the finger can ask for.
@@ -105,7 +91,7 @@ const maxBeams = 1000
 
 func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	o := clipcap.Options{
-		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: stopToken,
+		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: clipcap.Stop,
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
 	switch o.Method {
@@ -134,101 +120,20 @@ func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	return o, nil
 }
 
-// pipeline is what turns photos into captions.
-type pipeline struct {
-	clip      *clip.Model
-	decoder   *clipcap.Model
-	generator *cyclegan.Generator // or nil
-	normalize bool                // what the generator and the decoder are given
-	on        compute
-}
-
-func loadPipeline(c *cli.Context, on compute) (*pipeline, error) {
-	clipPath, decoderPath, gptPath, generatorPath := c.Path("clip"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator")
-	p := &pipeline{on: on, normalize: c.Bool("normalize")}
-	var err error
-	if p.clip, err = loadCLIP(clipPath, on, true); err != nil {
-		return nil, err
-	}
-	mapper, gpt, err := weights.LoadDecoder(decoderPath)
-	if err != nil {
-		return nil, err
-	}
-	gptFile := decoderPath
-	switch {
-	case gpt != nil && gptPath != "":
-		if _, err := weights.Open(gptPath); err != nil {
-			return nil, err
-		}
-		note(c, "--gpt2 is not read: %s holds the GPT-2 that its mapper was trained with", decoderPath)
-	case gpt == nil && gptPath == "":
-		return nil, usagef("--gpt2 is needed: %s holds a mapper without its GPT-2", decoderPath)
-	case gpt == nil:
-		gptFile = gptPath
-		if gpt, err = weights.LoadGPT2(gptPath); err != nil {
-			return nil, err
-		}
-	}
-	g, err := gpt2.Load(gpt)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", gptFile, err)
-	}
-	if have := int64(tokenizer.GPT2().VocabSize()); g.Config.VocabSize > have {
-		return nil, fmt.Errorf("%s has %d tokens and GPT-2's vocabulary %d: it was trained with another tokenizer", gptFile, g.Config.VocabSize, have)
-	}
-	m, err := clipcap.LoadMapper(mapper, g.Config.NEmbd)
-	if err != nil && gptFile != decoderPath {
-		return nil, fmt.Errorf("%s with %s: %w", decoderPath, gptFile, err)
+func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, error) {
+	decoder := c.Path("decoder")
+	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
+	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
+		return nil, usagef("--gpt2 is needed: %s holds a mapper without its GPT-2", decoder)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", decoderPath, err)
-	}
-	p.decoder = &clipcap.Model{Mapper: m, GPT2: g}
-	on.convert(g, m)
-	if want, got := m.FeatureWidth(), p.clip.Config.EmbedDim; want != got {
-		return nil, misfit(decoderPath, want, clipPath, got)
-	}
-	if generatorPath == "" {
-		return p, nil
-	}
-	sd, err := weights.LoadGenerator(generatorPath)
-	if err != nil {
 		return nil, err
 	}
-	if p.generator, err = cyclegan.LoadGenerator(sd); err != nil {
-		return nil, fmt.Errorf("%s: %w", generatorPath, err)
+	p.Once = true
+	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
+		note(c, "--gpt2 is not read: %s holds the GPT-2 that its mapper was trained with", decoder)
 	}
-	on.convert(p.generator)
-	if want, got := p.generator.Width(), p.clip.Config.EmbedDim; want != got {
-		return nil, misfit(generatorPath, want, clipPath, got)
-	}
+	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
 	return p, nil
-}
-
-func misfit(path string, want int64, clipPath string, got int64) error {
-	return fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", path, want, clipPath, got)
-}
-
-// loadCLIP reads a CLIP for photos or for texts; the other encoder is freed.
-func loadCLIP(path string, on compute, images bool) (*clip.Model, error) {
-	sd, quick, err := weights.LoadCLIP(path)
-	if err != nil {
-		return nil, err
-	}
-	m, err := clip.Load(sd, !quick)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if images {
-		nn.Close(m.Transformer)
-		nn.Close(m.TokenEmbedding)
-		m.Transformer, m.TokenEmbedding = nil, nil
-	} else {
-		nn.Close(m.Visual)
-		m.Visual = nil
-	}
-	torch.ReleaseMemory()
-	on.convert(m)
-	return m, nil
 }
 
 type captionLine struct {
@@ -239,33 +144,28 @@ type captionLine struct {
 	LogProb  float64 `json:"logprob"`
 }
 
-func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) error {
-	size := int(p.clip.Config.ImageSize)
+// printCaptions prints the captions of photos as they come, each by all pipelines.
+func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clipcap.Options) error {
 	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
 	defer bar.finish()
-	failed, done, seed := 0, 0, o.Seed
-	for b, err := range photo.Load(c.Context, paths, photo.CLIP(size), decoders(), c.Int("batch")) {
+	failed := 0
+	for b, err := range p.Photos(c.Context, paths, c.Int("batch"), o) {
 		if err != nil {
 			return err
 		}
-		failed += reportFailed(bar, b)
-		done += len(b.Index) + len(b.Failed)
-		if len(b.Index) > 0 {
-			var lines []captionLine
-			// Row i of a batch draws with the seed plus i: counted on over the
-			// batches, so that a caption doesn't depend on their size.
-			o.Seed = seed
-			seed += uint64(len(b.Index))
-			err := torch.Scope(func() (err error) {
-				torch.InferenceMode(func() { lines, err = p.batch(b, paths, size, o, done == len(paths)) })
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			bar.hide()
-			for _, l := range lines {
-				if err := l.print(c); err != nil {
+		failed += reportFailed(bar, b.Failed)
+		bar.hide()
+		for k, of := range b.Captions {
+			for _, way := range []struct {
+				name string
+				list []pipeline.Caption
+			}{{"direct", of.Direct}, {"textualised", of.Textualised}} {
+				if way.list == nil {
+					continue
+				}
+				best := way.list[0]
+				line := captionLine{paths[b.Index[k]], way.name, best.Text, best.Tokens, best.LogProb}
+				if err := line.print(c); err != nil {
 					return err
 				}
 			}
@@ -277,51 +177,6 @@ func (p *pipeline) captions(c *cli.Context, paths []string, o clipcap.Options) e
 		return errReported
 	}
 	return nil
-}
-
-// batch captions the photos of a batch, photo by photo in their order, each by
-// all pipelines. With the last batch CLIP has done its work: its memory is
-// given back before GPT-2's weights are touched.
-func (p *pipeline) batch(b *photo.Batch, paths []string, size int, o clipcap.Options, last bool) ([]captionLine, error) {
-	n := len(b.Index)
-	pixels := torch.FromSlice(b.Pixels, int64(n), 3, int64(size), int64(size)).To(p.on.options()...)
-	features := p.scaled(p.clip.EncodeImage(pixels))
-	if last {
-		nn.Close(p.clip)
-		torch.ReleaseMemory()
-	}
-	names := []string{"direct"}
-	all := [][][]clipcap.Caption{p.decoder.Generate(features, o)}
-	if p.generator != nil {
-		names = append(names, "textualised")
-		all = append(all, p.decoder.Generate(p.scaled(p.generator.Forward(features)), o))
-	}
-	var lines []captionLine
-	for i, index := range b.Index {
-		for k, name := range names {
-			best := all[k][i][0]
-			if math.IsNaN(best.LogProb) || math.IsInf(best.LogProb, 0) {
-				return nil, fmt.Errorf("%s: the networks gave no finite numbers (log-probability %g): are the weights damaged?", paths[index], best.LogProb)
-			}
-			ids := make([]int, len(best.Tokens))
-			for j, id := range best.Tokens {
-				ids[j] = int(id)
-			}
-			text, err := tokenizer.GPT2().Decode(ids)
-			if err != nil {
-				return nil, err
-			}
-			lines = append(lines, captionLine{paths[index], name, strings.TrimSpace(text), best.Tokens, best.LogProb})
-		}
-	}
-	return lines, nil
-}
-
-func (p *pipeline) scaled(features torch.Tensor) torch.Tensor {
-	if p.normalize {
-		return train.Normalize(features)
-	}
-	return features
 }
 
 func (l captionLine) print(c *cli.Context) error {

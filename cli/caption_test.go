@@ -14,7 +14,6 @@ import (
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
-	"cyclecap/train"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,11 +29,11 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 	t.Helper()
 	var lines []captionLine
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(clipF)
+		sd, quick, err := weights.LoadCLIP(clipF, nil)
 		if err != nil {
 			return err
 		}
-		c, err := clip.Load(sd, !quick)
+		c, err := clip.Load(sd, !quick, clip.Both)
 		if err != nil {
 			return err
 		}
@@ -45,7 +44,7 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 		if err != nil {
 			return err
 		}
-		if sd, _, err = weights.LoadDecoder(mapperF); err != nil {
+		if sd, _, _, err = weights.LoadDecoder(mapperF); err != nil {
 			return err
 		}
 		m, err := clipcap.LoadMapper(sd, g.Config.NEmbd)
@@ -67,12 +66,18 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 			d := clipcap.Model{Mapper: m, GPT2: g}
 			scale := func(x torch.Tensor) torch.Tensor {
 				if normalize {
-					return train.Normalize(x)
+					return clip.Normalize(x)
 				}
 				return x
 			}
 			features := scale(c.EncodeImage(torch.FromSlice(pixels, int64(len(paths)), 3, 32, 32)))
-			direct, translated := d.Generate(features, o), d.Generate(scale(gen.Forward(features)), o)
+			var direct, translated [][]clipcap.Caption
+			if direct, err = d.Generate(t.Context(), features, o); err != nil {
+				return
+			}
+			if translated, err = d.Generate(t.Context(), scale(gen.Forward(features)), o); err != nil {
+				return
+			}
 			for i, p := range paths {
 				for k, caption := range []clipcap.Caption{direct[i][0], translated[i][0]} {
 					var ids []int

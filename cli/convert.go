@@ -48,7 +48,7 @@ EXAMPLES:
 			if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 				return err
 			}
-			sd, err := loadNamed(in, names)
+			sd, meta, err := loadNamed(in, names)
 			if err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ EXAMPLES:
 					return err
 				}
 			}
-			if err := write(func() error { return weights.Save(c.Context, out, sd) }); err != nil {
+			if err := write(func() error { return weights.Save(c.Context, out, sd, meta) }); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.App.ErrWriter, "%s: %d tensors\n", filepath.Clean(out), sd.Len())
@@ -67,24 +67,36 @@ EXAMPLES:
 	}
 }
 
-func loadNamed(path, names string) (*nn.StateDict, error) {
+// loadNamed loads a file under the names of a scheme, and the metadata that the
+// converted file needs too.
+func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
 	switch names {
 	case "":
 		f, err := weights.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return f.Load()
+		sd, err = f.Load()
+		return sd, ofDecoder(f.Meta), err
 	case "openai":
-		sd, _, err := weights.LoadCLIP(path)
-		return sd, err
+		sd, _, err = weights.LoadCLIP(path, nil)
+		return sd, nil, err
 	case "transformers":
-		return weights.LoadGPT2(path)
+		sd, err = weights.LoadGPT2(path)
+		return sd, nil, err
 	case "clipcap":
-		sd, _, err := weights.LoadDecoder(path)
-		return sd, err
+		sd, _, meta, err = weights.LoadDecoder(path)
+		return sd, ofDecoder(meta), err
 	}
 	panic("a scheme that was not checked: " + names)
+}
+
+// ofDecoder keeps what a decoder's file says of its features.
+func ofDecoder(meta map[string]string) map[string]string {
+	if v, ok := meta[weights.NormalizePrefix]; ok {
+		return map[string]string{weights.NormalizePrefix: v}
+	}
+	return nil
 }
 
 // castAll converts the floating-point tensors. Tied ones stay tied.

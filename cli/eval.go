@@ -12,9 +12,7 @@ import (
 	"cyclecap/eval/clipscore"
 	"cyclecap/eval/meteor"
 	"cyclecap/nets/clip"
-	"cyclecap/torch"
-	"cyclecap/torch/nn"
-	"cyclecap/weights"
+	"cyclecap/pipeline"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
@@ -119,11 +117,12 @@ func evaluate(c *cli.Context) error {
 	for name, why := range missing {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s is not computed: %s\n", name, why)
 	}
-	var model *clip.Model
+	var model *pipeline.CLIP
 	if path := c.Path("clip"); path != "" {
-		if model, err = wholeCLIP(path); err != nil {
+		if model, err = pipeline.LoadCLIP(path, clip.Both, pipeline.Options{}); err != nil {
 			return err
 		}
+		defer model.Close()
 	}
 	if len(metrics) == 0 && model == nil {
 		return errReported // why was said for each
@@ -159,7 +158,7 @@ func evaluate(c *cli.Context) error {
 
 // evaluateFile scores a results file, by ascending image so that files whose
 // lists are in another order can be compared.
-func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric, model *clip.Model) (*eval.Result, error) {
+func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric, model *pipeline.CLIP) (*eval.Result, error) {
 	results, err := coco.ReadResults(path)
 	if err != nil {
 		return nil, err
@@ -191,25 +190,6 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 		metrics = append(slices.Clip(metrics), score)
 	}
 	return eval.Evaluate(c.Context, items, eval.Options{Metrics: metrics})
-}
-
-// wholeCLIP loads both encoders.
-func wholeCLIP(path string) (*clip.Model, error) {
-	if _, err := torch.BuildInfo(); err != nil {
-		return nil, err
-	}
-	sd, quick, err := weights.LoadCLIP(path)
-	if err != nil {
-		return nil, err
-	}
-	m, err := clip.Load(sd, !quick)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return m, torch.Scope(func() error {
-		nn.To(m, torch.WithDType(torch.Float32))
-		return nil
-	})
 }
 
 func evalJSON(c *cli.Context, r *eval.Result, missing map[string]string, differences []eval.Difference) error {

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
-	"cyclecap/data/photo"
-	"cyclecap/data/tokenizer"
+	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
-	"cyclecap/train"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -118,19 +117,12 @@ func photosIn(paths []string) ([]string, error) {
 			out = append(out, p) // a missing file is reported as a photo that can't be read
 			continue
 		}
-		list, err := os.ReadDir(p)
+		photos, err := sets.Folder(p)
 		if err != nil {
 			return nil, err
 		}
-		found := false
-		for _, e := range list {
-			switch strings.ToLower(filepath.Ext(e.Name())) {
-			case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
-				out, found = append(out, filepath.Join(p, e.Name())), true
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("%s: there are no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", p)
+		for _, m := range photos {
+			out = append(out, m.Path)
 		}
 	}
 	return out, nil
@@ -161,33 +153,63 @@ func features(c *cli.Context) error {
 	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 		return err
 	}
-	return torch.Scope(func() error {
-		m, err := loadCLIP(c.Path("clip"), on, in.kind == "image")
-		if err != nil {
-			return err
+	part := clip.Text
+	if in.kind == "image" {
+		part = clip.Image
+	}
+	m, err := pipeline.LoadCLIP(c.Path("clip"), part, on)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
+		"model": "CLIP " + m.Model.Config.String(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
+	failed, err := compute(c, m, in, f)
+	if err != nil {
+		return err
+	}
+	if len(f.ids) == 0 {
+		return fmt.Errorf("no photo could be read; nothing is written")
+	}
+	if err := f.save(c, out); err != nil {
+		return err
+	}
+	if failed > 0 {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s holds the others\n", failed, len(in.paths), out)
+		return errReported
+	}
+	return nil
+}
+
+// compute adds the features of the inputs to f, and counts those that could not be
+// read.
+func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (failed int, err error) {
+	batch := c.Int("batch")
+	batches, names, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), in.texts, "texts"
+	if in.kind == "image" {
+		batches, names, what = m.Photos(c.Context, in.paths, batch), in.paths, "photos"
+	}
+	bar := newProgress(c.App.ErrWriter, what, len(in.ids))
+	defer bar.finish()
+	f.rows = make([]float32, 0, len(in.ids)*f.width)
+	for b, err := range batches {
+		if long := (*pipeline.LongTextError)(nil); errors.As(err, &long) {
+			return failed, fmt.Errorf("input %d has %d tokens, and this CLIP takes %d: shorten it or cut such texts with --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
+		} else if err != nil {
+			return failed, err
 		}
-		f := &featureJob{c: c, model: m, on: on, in: in}
-		f.values = make([]float32, 0, int64(len(in.ids))*m.Config.EmbedDim)
-		if in.kind == "image" {
-			err = f.images()
-		} else {
-			err = f.text()
+		failed += reportFailed(bar, b.Failed)
+		f.rows = append(f.rows, b.Rows...)
+		for _, i := range b.Index {
+			f.ids = append(f.ids, in.ids[i])
+			f.names = append(f.names, names[i])
+			if in.imageIDs != nil {
+				f.imageIDs = append(f.imageIDs, in.imageIDs[i])
+			}
 		}
-		if err != nil {
-			return err
-		}
-		if len(f.ids) == 0 {
-			return fmt.Errorf("no photo could be read; nothing is written")
-		}
-		if err := write(func() error { return f.save(out) }); err != nil {
-			return err
-		}
-		if f.failed > 0 {
-			fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s holds the others\n", f.failed, len(in.paths), out)
-			return errReported
-		}
-		return nil
-	})
+		bar.add(len(b.Index) + len(b.Failed))
+	}
+	return failed, nil
 }
 
 // clipcapFeatures reads a pickle of ClipCap's: a row for each caption, which is
@@ -208,149 +230,62 @@ func clipcapFeatures(c *cli.Context) error {
 	if filepath.Ext(out) != ".safetensors" {
 		return usagef("--output %s: features are written as .safetensors", out)
 	}
-	f, err := weights.OpenClipCapFeatures(in)
+	pkl, err := clipcap.Open(in)
 	if err != nil {
 		return err
 	}
+	defer pkl.Close()
 	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 		return err
 	}
-	n := len(f.Captions)
-	values := make([]float32, n*f.Width)
-	ids, images, texts := make([]int64, n), make([]int64, n), make([]string, n)
-	for i, caption := range f.Captions {
-		if err := c.Context.Err(); err != nil {
-			return err
-		}
-		if err := f.Read(caption.Row, values[i*f.Width:(i+1)*f.Width]); err != nil {
-			return err
-		}
-		ids[i], images[i], texts[i] = caption.ID, caption.ImageID, caption.Caption
+	n := len(pkl.Captions)
+	f := &featureFile{kind: "image", width: pkl.Width, normalized: c.Bool("normalize"), rows: make([]float32, 0, n*pkl.Width),
+		meta: map[string]string{"model": "of " + filepath.Base(in) + ", which does not say", "dtype": pkl.DType.String()}}
+	rows := make([]int, n)
+	for i, caption := range pkl.Captions {
+		rows[i] = caption.Row
+		f.ids, f.imageIDs, f.names = append(f.ids, caption.ID), append(f.imageIDs, caption.ImageID), append(f.names, caption.Caption)
 	}
-	names, err := json.Marshal(texts)
-	if err != nil {
-		return err
-	}
-	return torch.Scope(func() error {
-		x := torch.FromSlice(values, int64(n), int64(f.Width))
-		if c.Bool("normalize") {
-			x = train.Normalize(x)
-		}
-		sd := nn.NewStateDict()
-		sd.Add("features", x)
-		sd.Add("ids", torch.FromSlice(ids))
-		sd.Add("image_ids", torch.FromSlice(images))
-		meta := map[string]string{"kind": "image", "inputs": string(names), "model": "of " + filepath.Base(in) + ", which does not say", "dtype": f.DType.String(),
-			"normalized": fmt.Sprint(c.Bool("normalize")), "cyclecap": version()}
-		return write(func() error { return weights.SaveSafetensors(c.Context, out, sd, meta) })
-	})
-}
-
-type featureJob struct {
-	c      *cli.Context
-	model  *clip.Model
-	on     compute
-	in     inputs
-	values []float32
-	ids    []int64
-	names  []string
-	failed int
-}
-
-// add computes a batch.
-func (f *featureJob) add(encode func() torch.Tensor) error {
-	return torch.Scope(func() error {
-		torch.InferenceMode(func() {
-			x := encode().To(torch.WithDType(torch.Float32))
-			if f.c.Bool("normalize") {
-				x = train.Normalize(x)
-			}
-			f.values = append(f.values, torch.ToSlice[float32](x)...)
-		})
-		return nil
-	})
-}
-
-func (f *featureJob) images() error {
-	size := int(f.model.Config.ImageSize)
-	bar := newProgress(f.c.App.ErrWriter, "photos", len(f.in.paths))
-	defer bar.finish()
-	for b, err := range photo.Load(f.c.Context, f.in.paths, photo.CLIP(size), decoders(), f.c.Int("batch")) {
+	for b, err := range pkl.Blocks(c.Context, rows, 0) {
 		if err != nil {
 			return err
 		}
-		f.failed += reportFailed(bar, b)
-		if n := int64(len(b.Index)); n > 0 {
-			err := f.add(func() torch.Tensor {
-				return f.model.EncodeImage(torch.FromSlice(b.Pixels, n, 3, int64(size), int64(size)).To(f.on.options()...))
-			})
-			if err != nil {
-				return err
-			}
-		}
-		for _, i := range b.Index {
-			f.ids = append(f.ids, f.in.ids[i])
-			f.names = append(f.names, f.in.paths[i])
-		}
-		bar.add(len(b.Index) + len(b.Failed))
+		f.rows = append(f.rows, b.Values...)
 	}
-	return nil
+	return f.save(c, out)
 }
 
-func (f *featureJob) text() error {
-	if have, want := f.model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
-		return fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", f.c.Path("clip"), have, want)
-	}
-	length := int(f.model.Config.Context)
-	// All are tokenized first: one that is too long ends the work before it
-	// has begun.
-	tokens := make([][]int, len(f.in.texts))
-	for i, s := range f.in.texts {
-		ids, err := tokenizer.CLIP().Context(s, length, f.c.Bool("truncate"))
-		if err != nil {
-			return fmt.Errorf("input %d has %d tokens, and this CLIP takes %d: shorten it or cut such texts with --truncate: %.60q",
-				i, len(tokenizer.CLIP().Encode(s)), length-2, s)
-		}
-		tokens[i] = ids
-	}
-	bar := newProgress(f.c.App.ErrWriter, "texts", len(tokens))
-	defer bar.finish()
-	for part := range slices.Chunk(tokens, f.c.Int("batch")) {
-		if err := f.c.Context.Err(); err != nil {
-			return err
-		}
-		flat := make([]int64, 0, len(part)*length)
-		for _, ids := range part {
-			for _, id := range ids {
-				flat = append(flat, int64(id))
-			}
-		}
-		err := f.add(func() torch.Tensor {
-			return f.model.EncodeText(torch.FromSlice(flat, int64(len(part)), int64(length)).To(torch.WithDevice(f.on.device)))
-		})
-		if err != nil {
-			return err
-		}
-		bar.add(len(part))
-	}
-	f.ids, f.names = f.in.ids, f.in.texts
-	return nil
+// featureFile is what the command writes.
+type featureFile struct {
+	kind       string // "image" or "text"
+	width      int
+	rows       []float32 // [len(ids), width]
+	ids        []int64
+	imageIDs   []int64 // of captions; else nil
+	names      []string
+	normalized bool
+	meta       map[string]string
 }
 
-func (f *featureJob) save(path string) error {
+func (f *featureFile) save(c *cli.Context, path string) error {
 	names, err := json.Marshal(f.names)
 	if err != nil {
 		return err
 	}
-	n := int64(len(f.ids))
-	sd := nn.NewStateDict()
-	sd.Add("features", torch.FromSlice(f.values, n, f.model.Config.EmbedDim))
-	sd.Add("ids", torch.FromSlice(f.ids))
-	if f.in.imageIDs != nil {
-		sd.Add("image_ids", torch.FromSlice(f.in.imageIDs))
+	if f.normalized {
+		if err := pipeline.Normalize(f.rows, f.width); err != nil {
+			return err
+		}
 	}
-	return weights.SaveSafetensors(f.c.Context, path, sd, map[string]string{
-		"kind": f.in.kind, "inputs": string(names), "model": "CLIP " + f.model.Config.String(),
-		"dtype": f.on.dtype.String(), "fast": fmt.Sprint(f.on.packed), "normalized": fmt.Sprint(f.c.Bool("normalize")), "cyclecap": version(),
+	f.meta["kind"], f.meta["inputs"] = f.kind, string(names)
+	f.meta["normalized"], f.meta["cyclecap"] = fmt.Sprint(f.normalized), version()
+	return torch.Scope(func() error {
+		sd := nn.NewStateDict()
+		sd.Add("features", torch.FromSlice(f.rows, int64(len(f.ids)), int64(f.width)))
+		sd.Add("ids", torch.FromSlice(f.ids))
+		if f.imageIDs != nil {
+			sd.Add("image_ids", torch.FromSlice(f.imageIDs))
+		}
+		return write(func() error { return weights.SaveSafetensors(c.Context, path, sd, f.meta) })
 	})
 }

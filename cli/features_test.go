@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/torch"
@@ -69,11 +70,11 @@ func readFeatures(t *testing.T, path string) featureFile {
 func withCLIP(t *testing.T, path string, f func(*clip.Model)) {
 	t.Helper()
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(path)
+		sd, quick, err := weights.LoadCLIP(path, nil)
 		if err != nil {
 			return err
 		}
-		m, err := clip.Load(sd, !quick)
+		m, err := clip.Load(sd, !quick, clip.Both)
 		if err != nil {
 			return err
 		}
@@ -243,8 +244,8 @@ func TestFeaturesReplacesItsFile(t *testing.T) {
 
 // Features of ClipCap's pickle are those that its fixture says, a row a caption.
 func TestFeaturesOfClipCap(t *testing.T) {
-	const file = "../weights/testdata/clipcap.pkl"
-	b, err := os.ReadFile("../weights/testdata/clipcap.json")
+	const file = "../data/clipcap/testdata/clipcap.pkl"
+	b, err := os.ReadFile("../data/clipcap/testdata/clipcap.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,7 @@ func TestFeaturesOfClipCap(t *testing.T) {
 	if err := json.Unmarshal(b, &want); err != nil {
 		t.Fatal(err)
 	}
-	f, err := weights.OpenClipCapFeatures(file)
+	f, err := clipcap.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ EXAMPLES:
 					for _, p := range nn.NamedParameters(m) {
 						sd.Add(part.prefix+p.Name, *p.Tensor)
 					}
-					return write(func() error { return weights.Save(c.Context, filepath.Join(dir, part.file), sd) })
+					return write(func() error { return weights.Save(c.Context, filepath.Join(dir, part.file), sd, nil) })
 				})
 				if err != nil {
 					return err

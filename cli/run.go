@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,9 +31,10 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run an experiment: train, caption by every bridge, score, report",
-		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--until STAGE]",
+		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--until STAGE]\n   cyclecap run --keys [PREFIX]",
 		Flags: append(runFlags(),
-			&cli.StringFlag{Name: "until", Usage: "`STAGE` to stop behind: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"}),
+			&cli.StringFlag{Name: "until", Usage: "`STAGE` to stop after: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"},
+			&cli.BoolFlag{Name: "keys", Usage: "explain the keys of CONFIG.toml, or those that begin with an argument such as train.cyclegan", DisableDefaultText: true}),
 		Description: `The stages are done in that order. One whose settings and inputs are those of
 the last run is skipped. OUTPUT gets the resolved config, checkpoints, losses
 (metrics.jsonl and TensorBoard event files), captions in COCO's results format,
@@ -44,11 +46,28 @@ EXAMPLES:
    cyclecap run configs/demo.toml --set train.cyclegan.epochs=5 --seeds 3
    cyclecap run configs/paper.toml --dry-run
    cyclecap run configs/paper.toml --until features
-
-KEYS OF CONFIG.toml:
-` + config.Describe(),
-		Action: func(c *cli.Context) error { return runExperiment(c, c.String("until")) },
+   cyclecap run --keys train.cyclegan`,
+		Action: func(c *cli.Context) error {
+			if c.Bool("keys") {
+				return printKeys(c)
+			}
+			return runExperiment(c, c.String("until"))
+		},
 	}
+}
+
+// printKeys explains the keys of a configuration.
+func printKeys(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return usagef("--keys takes one PREFIX, not %d", c.NArg())
+	}
+	prefix := c.Args().First()
+	text := config.Describe(prefix)
+	if text == "" {
+		return usagef("--keys %s: no key begins with it; %s", prefix, config.Suggest(prefix))
+	}
+	_, err := fmt.Fprint(c.App.Writer, text)
+	return err
 }
 
 func trainCommand() *cli.Command {
@@ -96,7 +115,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if n := c.Int("seeds"); n < 1 || n > 1000 {
 		return usagef("--seeds %d: 1 to 1000 are possible", n)
 	}
-	if last != "" && !has(experiment.Stages, last) {
+	if last != "" && !slices.Contains(experiment.Stages, last) {
 		return usagef("--until %s: there is no such stage%s", last, meant(last, experiment.Stages))
 	}
 	sets := c.StringSlice("set")
@@ -139,15 +158,6 @@ func runExperiment(c *cli.Context, last string) error {
 	}
 	defer done()
 	return x.Execute(c.Context, last)
-}
-
-func has(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // ui shows an experiment's progress on standard error.

@@ -13,7 +13,8 @@ const resamples = 1000
 
 // An Interval is a corpus score's 95 % interval over the images.
 type Interval struct {
-	Low, High float64
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
 }
 
 // Intervals gives the 95 % bootstrap interval of every corpus score: the images

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"cyclecap/data/coco"
-	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clipcap"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/train/bridge"
 )
@@ -22,9 +22,6 @@ type seedCaptions struct {
 	gan      *learned
 }
 
-// stop is GPT-2's token of "." by which ClipCap ends a caption.
-const stop = 13
-
 // captions writes a caption for each validation photo by each bridge, in COCO's
 // results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
@@ -36,8 +33,8 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		if b.CycleGAN {
 			st.inputs = append(st.inputs, gan.key)
 		}
-		if b.Name == "decap" {
-			st.inputs = append(st.inputs, x.Config.Bridges.DeCapMemory, x.Config.Bridges.DeCapTemperature)
+		for _, setting := range b.Settings {
+			st.inputs = append(st.inputs, x.Config.Bridges.Settings[setting.Key])
 		}
 		st.do = func(ctx context.Context, dir string) error {
 			return x.captionBridge(ctx, b, seed, f, gpt, decoders[b.Decoder], gan, filepath.Join(dir, "results.json"))
@@ -59,7 +56,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 // env is what a bridge may learn from.
 func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned) (e bridge.Env, err error) {
 	e = bridge.Env{Normalized: x.Config.Train.Decoder.NormalizePrefix, Length: 1,
-		Temperature: x.Config.Bridges.DeCapTemperature, Memory: x.Config.Bridges.DeCapMemory, Seed: uint64(seed), Device: x.device}
+		Settings: x.Config.Bridges.Settings, Seed: uint64(seed), Device: x.device}
 	e.Images, e.Texts = f.unpaired()
 	if !e.Normalized {
 		if e.Length, err = bridge.MeanLength(e.Texts); err != nil {
@@ -67,18 +64,26 @@ func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned
 		}
 	}
 	if b.CycleGAN {
-		e.Generator, err = x.loadGenerator(gan.path)
+		g, err := pipeline.LoadGenerator(gan.path, pipeline.Options{Device: x.device})
+		if err != nil {
+			return e, err
+		}
+		e.Generator = g.Model
 	}
-	return e, err
+	return e, nil
 }
 
 func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed int, f *featureSets, gpt *model, d learned, gan *learned, path string) error {
 	return scope(seed, func() error {
-		m, err := x.loadDecoder(d.path, gpt)
+		gptFile := gpt.path
+		if !x.Config.Train.Decoder.FreezeGPT2 {
+			gptFile = "" // the decoder has its own
+		}
+		m, err := pipeline.LoadDecoder(d.path, gptFile, pipeline.Options{Device: x.device})
 		if err != nil {
 			return err
 		}
-		defer closing(m.Mapper, m.GPT2)
+		defer m.Close()
 		e, err := x.env(b, seed, f, gan)
 		if err != nil {
 			return err
@@ -88,10 +93,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			return err
 		}
 		c := x.Config.Caption
-		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: c.MaxTokens, Stop: stop}
-		if room := int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength() + 1); o.MaxTokens > room {
-			o.MaxTokens = room
-		}
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: clipcap.Stop}
 		n := f.valImages.Len()
 		bar := x.UI.Bar(b.Name+" captions", 0, n)
 		defer bar.Finish()
@@ -107,13 +109,12 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 					if features, err = tensorOf(f.valImages, rows, x.device); err != nil {
 						return
 					}
-					for i, beams := range m.Generate(transform(features), o) {
-						text, e := decode(beams[0])
-						if e != nil {
-							err = e
-							return
-						}
-						results = append(results, coco.Result{ImageID: f.valImageIDs[at+i], Caption: text})
+					var captions [][]pipeline.Caption
+					if captions, err = m.Generate(ctx, transform(features), o); err != nil {
+						return
+					}
+					for i, beams := range captions {
+						results = append(results, coco.Result{ImageID: f.valImageIDs[at+i], Caption: beams[0].Text})
 					}
 				})
 				return err
@@ -125,15 +126,6 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		}
 		return coco.WriteResults(path, results)
 	})
-}
-
-func decode(c clipcap.Caption) (string, error) {
-	ids := make([]int, len(c.Tokens))
-	for i, id := range c.Tokens {
-		ids[i] = int(id)
-	}
-	text, err := tokenizer.GPT2().Decode(ids)
-	return strings.TrimSpace(text), err
 }
 
 func span(from, to int) []int32 {

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/features"
 	"cyclecap/data/sets"
 	"cyclecap/experiment/config"
-	"cyclecap/weights"
 )
 
 // data is the photos and captions of an experiment. Photos and captions are
@@ -31,7 +31,7 @@ type part struct {
 	textImage []int64
 	// stored has the photos' features, by rows[photo], where they come with the
 	// set; the photos are nowhere then.
-	stored *weights.ClipCapFeatures
+	stored *clipcap.File
 	rows   []int
 }
 
@@ -174,29 +174,17 @@ func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	return nil
 }
 
-// readClipCap reads ClipCap's features and captions. It has a row for each
-// caption; those of a photo are equal, and the first is taken.
+// readClipCap reads ClipCap's captions, and where its features are.
 func (d *data) readClipCap(path string, maxBad float64) error {
-	f, err := weights.OpenClipCapFeatures(path)
+	f, err := clipcap.Open(path)
 	if err != nil {
 		return err
 	}
-	set, err := sets.ClipCap(f, maxBad)
+	set, rows, err := sets.ClipCap(f, maxBad)
 	if err != nil {
 		return err
 	}
-	row := map[int64]int{} // of photos that have not been met
-	for _, c := range slices.Backward(f.Captions) {
-		row[c.ImageID] = c.Row
-	}
-	d.train.stored = f
-	for _, c := range set.Captions {
-		if r, first := row[c.Image]; first {
-			delete(row, c.Image)
-			set.Photos = append(set.Photos, sets.Photo{ID: c.Image})
-			d.train.rows = append(d.train.rows, r)
-		}
-	}
+	d.train.stored, d.train.rows = f, rows
 	d.add(&d.train, set)
 	return nil
 }

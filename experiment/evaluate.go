@@ -12,13 +12,14 @@ import (
 	"cyclecap/eval"
 	"cyclecap/eval/meteor"
 	"cyclecap/experiment/report"
+	"cyclecap/train/bridge"
 )
 
-// table is what the evaluate stage finds, and leaves as scores.json.
+// scoreTable is what the evaluate stage finds, and leaves as scores.json.
 type scoreTable struct {
 	// Bridges has the scores of each bridge by metric.
 	Bridges map[string]map[string]report.Score `json:"bridges"`
-	// Differences are of each bridge and the direct one.
+	// Differences are of each bridge and the baseline.
 	Differences []report.Difference `json:"differences"`
 	Images      int                 `json:"images"`
 
@@ -129,7 +130,7 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 		}
 		for name, i := range intervals {
 			score := of[name]
-			score.Interval = &report.Interval{Low: i.Low, High: i.High}
+			score.Interval = &i
 			of[name] = score
 		}
 		if missing != "" {
@@ -137,24 +138,24 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 		}
 		t.Bridges[b.Name] = of
 	}
-	direct := mean["direct"]
-	if direct == nil {
+	i := slices.IndexFunc(x.bridges, func(b bridge.Bridge) bool { return b.Role == bridge.Baseline })
+	if i < 0 {
 		return t, nil
 	}
+	base := x.bridges[i].Name
 	for _, b := range x.bridges {
-		if b.Name == "direct" {
+		if b.Name == base {
 			continue
 		}
-		differences, err := eval.Compare(ctx, mean[b.Name], direct, seed)
+		differences, err := eval.Compare(ctx, mean[b.Name], mean[base], seed)
 		if err != nil {
 			return nil, err
 		}
 		for _, d := range differences {
-			if b.Name != "cyclegan" && d.Score != "CIDEr" {
+			if b.Paper == "" && d.Score != "CIDEr" {
 				continue // the paper's claim in full, the others in one line
 			}
-			t.Differences = append(t.Differences, report.Difference{A: b.Name, B: "direct", Metric: d.Score, Value: d.Difference,
-				Interval: &report.Interval{Low: d.Low, High: d.High}})
+			t.Differences = append(t.Differences, report.Difference{Bridge: b.Name, Baseline: base, Difference: d})
 		}
 	}
 	return t, nil

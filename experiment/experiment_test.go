@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/features"
 	"cyclecap/experiment/config"
-	"cyclecap/weights"
 )
 
 // quiet is a UI that remembers what it was told.
@@ -51,6 +51,17 @@ func experiment(t *testing.T, c *config.Config) (*Experiment, *quiet) {
 	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, took: map[string]float64{}, skipped: map[string]bool{}}, q
 }
 
+// plain is a config without a world, of defaults as far as there are any.
+func plain(t *testing.T) *config.Config {
+	t.Helper()
+	c, err := config.Load(write(t, filepath.Join(t.TempDir(), "plain.toml"), "[world]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.World, c.Data.TrainAnnotations, c.Data.TrainImages, c.Data.ValAnnotations, c.Data.ValImages = nil, "", "", "", ""
+	return c
+}
+
 func write(t *testing.T, path, text string) string {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
@@ -66,7 +77,7 @@ func write(t *testing.T, path, text string) string {
 // aside; half of an interrupted one is cleared, unless the stage goes on
 // with it.
 func TestStages(t *testing.T) {
-	x, q := experiment(t, config.Default())
+	x, q := experiment(t, plain(t))
 	runs := 0
 	var fail error
 	do := func(_ context.Context, dir string) error {
@@ -122,7 +133,7 @@ func TestStages(t *testing.T) {
 }
 
 func TestTwoRunsInOneFolder(t *testing.T) {
-	x, _ := experiment(t, config.Default())
+	x, _ := experiment(t, plain(t))
 	done, err := x.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +181,7 @@ func TestData(t *testing.T) {
 		return config.Data{TrainAnnotations: train, TrainImages: "t", ValAnnotations: val, ValImages: "v", MaxBad: 0.5}
 	}
 	load := func(change func(*config.Data)) (*data, error) {
-		c := config.Default()
+		c := plain(t)
 		c.Data = base()
 		change(&c.Data)
 		x, _ := experiment(t, c)
@@ -209,12 +220,12 @@ func TestData(t *testing.T) {
 		t.Errorf("%+v", d.train)
 	}
 
-	const pkl = "../weights/testdata/clipcap.pkl"
+	const pkl = "../data/clipcap/testdata/clipcap.pkl"
 	d, err = load(func(c *config.Data) { c.ClipCap = pkl })
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := weights.OpenClipCapFeatures(pkl)
+	read, err := clipcap.Open(pkl)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +236,7 @@ func TestData(t *testing.T) {
 	if len(d.train.photos) != len(unique) || len(d.train.texts) != len(read.Captions) || !d.paired() {
 		t.Errorf("%+v", d.train)
 	}
-	if err := copyStored(t.Context(), at("stored"), d.train, "id"); err != nil {
+	if err := copyStored(t.Context(), at("stored"), d.train, "model", "id"); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := features.Open(at("stored"))

@@ -6,21 +6,17 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"cyclecap/data/features"
-	"cyclecap/data/photo"
-	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
-	"cyclecap/torch"
-	"cyclecap/torch/nn"
+	"cyclecap/pipeline"
 	"cyclecap/train"
-	"cyclecap/weights"
 )
 
 // featureSets are the features of all photos and captions.
@@ -90,7 +86,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		st.do = func(ctx context.Context, dir string) error {
 			switch {
 			case stored:
-				return copyStored(ctx, dir, s.part, inputs)
+				return copyStored(ctx, dir, s.part, clipModel.id, inputs)
 			case photos:
 				return enc.images(ctx, dir, s.part.photos, inputs)
 			}
@@ -124,7 +120,77 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 	f.key = strings.Join(keys, " ")
 	f.trainImageRow, f.valImageRow = rowsByID(f.trainImageIDs), rowsByID(f.valImageIDs)
 	x.split(f)
-	return f, nil
+	return f, x.checkStored(f, clipModel.path)
+}
+
+// checkStored reports features that came with the photos and are of another CLIP
+// than this one: their file does not say of which, and another one's may have the
+// same width.
+func (x *Experiment) checkStored(f *featureSets, clipPath string) error {
+	p := x.data.train
+	if p.stored == nil {
+		return nil
+	}
+	var images, texts []int32
+	seen := map[int64]bool{}
+	for i, id := range p.textImage {
+		if row, ok := f.trainImageRow[id]; ok && !seen[id] && len(images) < 256 {
+			seen[id] = true
+			images, texts = append(images, int32(row)), append(texts, int32(i))
+		}
+	}
+	if len(images) < 16 {
+		return nil // too few to tell
+	}
+	score, err := alignment(f.trainImages, f.trainTexts, images, texts)
+	if err != nil {
+		return err
+	}
+	if !(score > 3) {
+		return fmt.Errorf("%s: its features are not of the CLIP %s: captions are no nearer to their own photos than to others (t = %.1f over %d pairs)",
+			p.stored.Path, clipPath, score, len(images))
+	}
+	return nil
+}
+
+// alignment is how much nearer texts are to their own images than to the others:
+// the t statistic of the differences of their cosines. Features of one CLIP have
+// some 20 or more, those of two CLIPs about 0.
+func alignment(images, texts train.Features, imageRows, textRows []int32) (float64, error) {
+	n, w := len(imageRows), images.Width()
+	a, b := make([]float32, n*w), make([]float32, n*w)
+	if err := images.Read(imageRows, a); err != nil {
+		return 0, err
+	}
+	if err := texts.Read(textRows, b); err != nil {
+		return 0, err
+	}
+	var sum, squares float64
+	for i := range n {
+		own, all := 0., 0.
+		for k := range n {
+			c := cosine(b[i*w:(i+1)*w], a[k*w:(k+1)*w])
+			all += c
+			if k == i {
+				own = c
+			}
+		}
+		d := own - (all-own)/float64(n-1)
+		sum += d
+		squares += d * d
+	}
+	m := sum / float64(n)
+	deviation := math.Sqrt((squares - float64(n)*m*m) / float64(n-1))
+	return m / (deviation / math.Sqrt(float64(n))), nil
+}
+
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
+	}
+	return ab / math.Sqrt(aa*bb)
 }
 
 func rowsByID(ids []int64) map[int64]int {
@@ -161,22 +227,23 @@ func (x *Experiment) split(f *featureSets) {
 
 // copyStored keeps features that came with the photos as if they had been
 // computed here.
-func copyStored(ctx context.Context, dir string, p part, inputs string) error {
+func copyStored(ctx context.Context, dir string, p part, model, inputs string) error {
 	f := p.stored
-	w, err := features.Create(dir, features.Spec{Kind: "images", Process: "read from ClipCap's file", Batch: 1, Width: f.Width, Inputs: inputs, Count: len(p.photos)})
+	w, err := features.Create(dir, features.Spec{Kind: "images", Model: model, Process: "ClipCap's features, " + f.DType.String(),
+		Batch: 1, Width: f.Width, Inputs: inputs, Count: len(p.photos)})
 	if err != nil {
 		return err
 	}
 	defer w.Keep()
-	row := make([]float32, f.Width)
-	for i := w.Done(); i < len(p.photos); i++ {
-		if err := ctx.Err(); err != nil {
+	for b, err := range f.Blocks(ctx, p.rows, w.Done()) {
+		if err != nil {
 			return err
 		}
-		if err := f.Read(p.rows[i], row); err != nil {
-			return err
+		ids := make([]int64, len(b.Values)/f.Width)
+		for i := range ids {
+			ids[i] = p.photos[b.First+i].id
 		}
-		if err := w.Add(ctx, []int64{p.photos[i].id}, row, nil); err != nil {
+		if err := w.Add(ctx, ids, b.Values, nil); err != nil {
 			return err
 		}
 	}
@@ -187,48 +254,28 @@ func copyStored(ctx context.Context, dir string, p part, inputs string) error {
 type encoder struct {
 	x     *Experiment
 	model *model
-	clip  *clip.Model
+	clip  *pipeline.CLIP
 }
 
-func (e *encoder) load() error {
-	if e.clip != nil {
-		return nil
+func (e *encoder) load() (err error) {
+	if e.clip == nil {
+		e.clip, err = pipeline.LoadCLIP(e.model.path, clip.Both, pipeline.Options{Device: e.x.device})
 	}
-	sd, quick, err := weights.LoadCLIP(e.model.path)
-	if err != nil {
-		return err
-	}
-	if e.clip, err = clip.Load(sd, !quick); err != nil {
-		return fmt.Errorf("%s: %w", e.model.path, err)
-	}
-	return torch.Scope(func() error {
-		nn.To(e.clip, torch.WithDevice(e.x.device), torch.WithDType(torch.Float32))
-		return nil
-	})
+	return err
 }
 
 func (e *encoder) close() {
 	if e.clip != nil {
-		closing(e.clip)
+		e.clip.Close()
 	}
-}
-
-// encode runs f without gradients and gives its rows.
-func encode(f func() torch.Tensor) (rows []float32, err error) {
-	err = torch.Scope(func() error {
-		torch.InferenceMode(func() { rows = torch.ToSlice[float32](f()) })
-		return nil
-	})
-	return rows, err
 }
 
 func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, inputs string) error {
 	if err := e.load(); err != nil {
 		return err
 	}
-	size := e.clip.Config.ImageSize
-	w, err := features.Create(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", size),
-		Batch: batch, Width: int(e.clip.Config.EmbedDim), Inputs: inputs, Count: len(photos)})
+	w, err := features.Create(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", e.clip.Model.Config.ImageSize),
+		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(photos)})
 	if err != nil {
 		return err
 	}
@@ -242,20 +289,11 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	bar := e.x.UI.Bar("photos", done, len(photos))
 	defer bar.Finish()
 	bad := slices.Clone(w.Skipped())
-	for b, err := range photo.Load(ctx, paths, photo.CLIP(int(size)), decoders(), batch) {
+	for b, err := range e.clip.Photos(ctx, paths, batch) {
 		if err != nil {
 			return err
 		}
 		var ids []int64
-		var rows []float32
-		if n := int64(len(b.Index)); n > 0 {
-			rows, err = encode(func() torch.Tensor {
-				return e.clip.EncodeImage(torch.FromSlice(b.Pixels, n, 3, size, size).To(torch.WithDevice(e.x.device)))
-			})
-			if err != nil {
-				return err
-			}
-		}
 		for _, i := range b.Index {
 			ids = append(ids, rest[i].id)
 		}
@@ -268,7 +306,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 			return fmt.Errorf("%d of %d photos so far can't be read, which is more than data.max_bad = %g allows: %s",
 				len(bad), len(photos), share, examples(bad))
 		}
-		if err := w.Add(ctx, ids, rows, skips); err != nil {
+		if err := w.Add(ctx, ids, b.Rows, skips); err != nil {
 			return err
 		}
 		done += len(b.Index) + len(b.Failed)
@@ -297,63 +335,40 @@ func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs 
 	if err := e.load(); err != nil {
 		return err
 	}
-	length := int(e.clip.Config.Context)
-	w, err := features.Create(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", length),
-		Batch: batch, Width: int(e.clip.Config.EmbedDim), Inputs: inputs, Count: len(texts)})
+	w, err := features.Create(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", e.clip.Model.Config.Context),
+		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(texts)})
 	if err != nil {
 		return err
 	}
 	defer w.Keep()
-	tok := tokenizer.CLIP()
-	bar := e.x.UI.Bar("captions", w.Done(), len(texts))
+	done := w.Done()
+	bar := e.x.UI.Bar("captions", done, len(texts))
 	defer bar.Finish()
-	for at := w.Done(); at < len(texts); at += batch {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		part := texts[at:min(len(texts), at+batch)]
-		flat := make([]int64, 0, len(part)*length)
-		ids := make([]int64, len(part))
-		for i, s := range part {
-			tokens, err := tok.Context(s, length, true)
-			if err != nil {
-				return err
-			}
-			for _, id := range tokens {
-				flat = append(flat, int64(id))
-			}
-			ids[i] = int64(at + i)
-		}
-		rows, err := encode(func() torch.Tensor {
-			return e.clip.EncodeText(torch.FromSlice(flat, int64(len(part)), int64(length)).To(torch.WithDevice(e.x.device)))
-		})
+	for b, err := range e.clip.Texts(ctx, texts[done:], batch, true) {
 		if err != nil {
 			return err
 		}
-		if err := w.Add(ctx, ids, rows, nil); err != nil {
+		ids := make([]int64, len(b.Index))
+		for k, i := range b.Index {
+			ids[k] = int64(done + i)
+		}
+		if err := w.Add(ctx, ids, b.Rows, nil); err != nil {
 			return err
 		}
-		bar.Set(at+len(part), "")
+		bar.Set(done+b.Index[len(b.Index)-1]+1, "")
 	}
 	return w.Close(ctx)
 }
 
-// decoders is how many photos are decoded at once, beside the computation.
-func decoders() int { return max(1, runtime.NumCPU()/2) }
-
-// normalized is features at length 1, by libtorch as ClipCap does it.
+// normalized is features at length 1, as a decoder with normalize_prefix takes
+// them.
 type normalized struct{ train.Features }
 
 func (n normalized) Read(rows []int32, dst []float32) error {
 	if err := n.Features.Read(rows, dst); err != nil {
 		return err
 	}
-	return torch.Scope(func() error {
-		dst = dst[:len(rows)*n.Width()]
-		x := torch.FromSlice(dst, int64(len(rows)), int64(n.Width()))
-		copy(dst, torch.ToSlice[float32](train.Normalize(x)))
-		return nil
-	})
+	return pipeline.Normalize(dst[:len(rows)*n.Width()], n.Width())
 }
 
 // some is a choice of features.

@@ -3,12 +3,13 @@ package experiment
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
 
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -32,7 +33,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 		if _, done := out[kind]; done {
 			continue
 		}
-		if kind == bridge.OfImages && !x.data.paired() {
+		if kind.Images && !x.data.paired() {
 			return nil, fmt.Errorf("bridges.use: %s learns from pairs, and these photos and captions have none", b.Name)
 		}
 		s := x.decoderStage(seed, kind, f, gpt)
@@ -48,55 +49,48 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets, gpt *model) *stage {
 	c := x.Config.Train.Decoder
 	s := &stage{
-		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+string(kind)), keeps: true, shared: true,
-		inputs: []any{f.key, gpt.id, c, kind, seed},
+		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+kind.Name), keeps: true, shared: true,
+		inputs: []any{f.key, gpt.id, c, kind.Name, seed},
 	}
 	var noise float64
-	if kind == bridge.OfNoisyTexts {
-		noise = x.Config.Bridges.CapDecVariance
+	if kind.Noise != "" {
+		noise = x.Config.Bridges.Settings[kind.Noise]
 		s.inputs = append(s.inputs, noise)
 	}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(seed, func() error {
-			m, err := x.newDecoder(gpt, f.width)
-			if err != nil {
-				return err
-			}
-			defer closing(m.Mapper, m.GPT2)
-			data, held, err := x.decoderData(kind, f, m.GPT2)
-			if err != nil {
-				return err
-			}
-			t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WarmupSteps: c.WarmupSteps,
-				TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", NoiseVariance: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
-			if err != nil {
-				return err
-			}
-			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "decoder", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key(), Group: x.Group}
-			if err := x.train(ctx, l, t); err != nil || x.Group.Rank() != 0 {
-				return err
-			}
-			sd := nn.NewStateDict()
-			parts := map[string]any{"clip_project": m.Mapper}
-			if !c.FreezeGPT2 {
-				parts["gpt.transformer"] = m.GPT2
-			}
-			for prefix, part := range parts {
-				own := nn.StateDictOf(part)
-				for _, n := range own.Names() {
-					v, _ := own.Get(n)
-					sd.Add(prefix+"."+n, v)
-				}
-			}
-			return weights.Save(ctx, filepath.Join(dir, "decoder.pt"), sd)
-		})
+		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s.key(), seed, kind, noise, f, gpt) })
 	}
 	return s
 }
 
-// mapperHeads is ClipCap's. It is in no file of weights.
-const mapperHeads = 8
+func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int, kind bridge.Decoder, noise float64, f *featureSets, gpt *model) error {
+	c := x.Config.Train.Decoder
+	m, err := x.newDecoder(gpt, f.width)
+	if err != nil {
+		return err
+	}
+	defer closing(m.Mapper, m.GPT2)
+	data, held, err := x.decoderData(kind, f, m.GPT2)
+	if err != nil {
+		return err
+	}
+	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WarmupSteps: c.WarmupSteps,
+		TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", NoiseVariance: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	l := x.loop("decoder", dir, key, t.Steps(), c.CheckpointEvery)
+	l.Group = x.Group
+	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
+		return err
+	}
+	tuned := m.GPT2
+	if c.FreezeGPT2 {
+		tuned = nil
+	}
+	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, tuned, c.NormalizePrefix)
+}
 
 // newDecoder makes a mapper with initial weights and loads its GPT-2, on the
 // device; without a model it makes one of the configured size, for a plan.
@@ -127,7 +121,7 @@ func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
 		return m, nil
 	}
 	mapper := clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: int64(width), Width: d,
-		ClipLength: int64(c.ClipLength), PrefixLength: int64(c.PrefixLength), Layers: int64(c.Layers), Heads: mapperHeads})
+		ClipLength: int64(c.ClipLength), PrefixLength: int64(c.PrefixLength), Layers: int64(c.Layers), Heads: clipcap.Heads})
 	nn.To(mapper, torch.WithDevice(x.device))
 	m.Mapper = mapper
 	return m, nil
@@ -147,7 +141,7 @@ func (x *Experiment) decoderData(kind bridge.Decoder, f *featureSets, g *gpt2.Mo
 		data.Row = func(c int) int { return int(rows[c]) }
 	}
 	held = train.DecoderData{Captions: tokenized(tok, x.data.val.texts), Features: f.valTexts}
-	if kind == bridge.OfImages {
+	if kind.Images {
 		if data, err = paired(captions, f.trainImages, x.data.train.textImage, f.trainImageRow); err != nil {
 			return data, held, err
 		}
@@ -187,28 +181,10 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	if !needed {
 		return nil, nil
 	}
-	c := x.Config.Train.CycleGAN
 	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
-		inputs: []any{f.key, c, x.Config.Data.Pairing, seed}}
+		inputs: []any{f.key, x.Config.Train.CycleGAN, x.Config.Data.Pairing, seed}}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(seed, func() error {
-			images, texts := f.unpaired()
-			t, err := train.NewCycleGANTask(x.cycleGANConfig(f.width), train.CycleGANSchedule{Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom,
-				Standardize: c.Normalize == "standard", Seed: uint64(seed), Device: x.device, Group: x.Group}, images, texts)
-			if err != nil {
-				return err
-			}
-			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "cyclegan", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key(), Group: x.Group}
-			if err := x.train(ctx, l, t); err != nil || x.Group.Rank() != 0 {
-				return err
-			}
-			toText, toImage := t.Generators()
-			if err := weights.Save(ctx, filepath.Join(dir, "text2image.pt"), toImage); err != nil {
-				return err
-			}
-			return weights.Save(ctx, filepath.Join(dir, "image2text.pt"), toText)
-		})
+		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s.key(), seed, f) })
 	}
 	if err := x.run(ctx, s); err != nil {
 		return nil, err
@@ -217,49 +193,50 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	return &learned{path: filepath.Join(dir, "image2text.pt"), key: s.key(), log: dir}, nil
 }
 
+func (x *Experiment) trainCycleGAN(ctx context.Context, dir, key string, seed int, f *featureSets) error {
+	c := x.cycleGANConfig(f.width)
+	c.Seed, c.Group = uint64(seed), x.Group
+	images, texts := f.unpaired()
+	t, err := train.NewCycleGANTask(c, images, texts)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	l := x.loop("cyclegan", dir, key, t.Steps(), x.Config.Train.CycleGAN.CheckpointEvery)
+	l.Group = x.Group
+	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
+		return err
+	}
+	toText, toImage := t.Generators()
+	if err := weights.Save(ctx, filepath.Join(dir, "text2image.pt"), toImage, nil); err != nil {
+		return err
+	}
+	return weights.Save(ctx, filepath.Join(dir, "image2text.pt"), toText, nil)
+}
+
 func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
 	c := x.Config.Train.CycleGAN
 	return train.CycleGANConfig{Width: int64(width), LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
-		IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved}
+		IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved,
+		Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom, Standardize: c.Normalize == "standard", Device: x.device}
 }
 
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }
 
-// loadDecoder loads a trained decoder with its GPT-2.
-func (x *Experiment) loadDecoder(path string, gpt *model) (*clipcap.Model, error) {
-	mapper, own, err := weights.LoadDecoder(path)
-	if err != nil {
-		return nil, err
-	}
-	if own == nil {
-		if own, err = weights.LoadGPT2(gpt.path); err != nil {
-			return nil, err
+// loop makes a training's loop, which shows its progress.
+func (x *Experiment) loop(kind, dir, key string, steps, every int) *train.Loop {
+	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: key, Resume: x.Resume}
+	var bar Bar
+	smooth := math.NaN()
+	l.Begin = func(done int) { bar = x.UI.Bar(kind+" steps", done, steps) }
+	l.Progress = func(done int, losses train.Losses) {
+		if v := losses[0].Value; math.IsNaN(smooth) {
+			smooth = v
+		} else {
+			smooth = 0.98*smooth + 0.02*v
 		}
+		bar.Set(done, fmt.Sprintf("%s %.3f", losses[0].Name, smooth))
 	}
-	g, err := gpt2.Load(own)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", gpt.path, err)
-	}
-	m, err := clipcap.LoadMapper(mapper, g.Config.NEmbd)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	for _, part := range []any{g, m} {
-		nn.To(part, torch.WithDevice(x.device), torch.WithDType(torch.Float32))
-	}
-	return &clipcap.Model{Mapper: m, GPT2: g}, nil
-}
-
-// loadGenerator loads a trained generator.
-func (x *Experiment) loadGenerator(path string) (*cyclegan.Generator, error) {
-	sd, err := weights.LoadGenerator(path)
-	if err != nil {
-		return nil, err
-	}
-	g, err := cyclegan.LoadGenerator(sd)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	nn.To(g, torch.WithDevice(x.device))
-	return g, nil
+	l.End = func() { bar.Finish() }
+	return l
 }

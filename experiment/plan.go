@@ -46,7 +46,7 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		if err := e.load(); err != nil {
 			return err
 		}
-		width = int(e.clip.Config.EmbedDim)
+		width = e.clip.Width()
 		e.close()
 	}
 	kinds := map[bridge.Decoder]bool{}
@@ -205,7 +205,7 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 		m := x.newCLIP()
 		defer closing(m)
 		p.trained = parameters(m)
-		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
+		data := train.CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
 		}
@@ -271,8 +271,7 @@ func (x *Experiment) planCycleGAN(ctx context.Context, width, larger int) (p pla
 	c := x.Config.Train.CycleGAN
 	p = planned{name: "cyclegan", steps: c.Epochs * (larger / c.Batch), times: x.Seeds}
 	err = scope(0, func() error {
-		t, err := train.NewCycleGANTask(x.cycleGANConfig(width), train.CycleGANSchedule{Epochs: 100, Batch: c.Batch, DecayFrom: 50,
-			Standardize: c.Normalize == "standard", Device: x.device}, noise(c.Batch, width), noise(c.Batch, width))
+		t, err := train.NewCycleGANTask(x.cycleGANConfig(width), noise(c.Batch, width), noise(c.Batch, width))
 		if err != nil {
 			return err
 		}

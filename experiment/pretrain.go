@@ -2,8 +2,6 @@ package experiment
 
 import (
 	"context"
-	"fmt"
-	"math"
 	"math/rand/v2"
 	"path/filepath"
 
@@ -38,32 +36,6 @@ func worldConfig(w *config.World) world.Config {
 	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val}
 }
 
-// train runs a loop with a progress bar and frees nothing. An interruption
-// waits for its checkpoint.
-func (x *Experiment) train(ctx context.Context, l *train.Loop, t train.Task) error {
-	l.Resume = x.Resume
-	var bar Bar
-	defer func() {
-		if bar != nil {
-			bar.Finish()
-		}
-	}()
-	smooth := math.NaN()
-	l.Progress = func(done int, losses train.Losses) {
-		if losses == nil { // it begins
-			bar = x.UI.Bar(l.Kind+" steps", done, l.Steps)
-			return
-		}
-		if v := losses[0].Value; math.IsNaN(smooth) {
-			smooth = v
-		} else {
-			smooth = 0.98*smooth + 0.02*v
-		}
-		bar.Set(done, fmt.Sprintf("%s %.3f", losses[0].Name, smooth))
-	}
-	return x.UI.Atomic(func() error { return l.Run(ctx, t) })
-}
-
 // pretrained gives the photos and captions that the small CLIP and GPT-2 learn
 // from.
 func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
@@ -77,34 +49,36 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
 		return given(p)
 	}
-	c := x.Config.Train.CLIP
-	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), c, x.Config.Seed}}
+	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.CLIP, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
-		d, images, err := x.pretrained()
-		if err != nil {
-			return err
-		}
-		return scope(x.Config.Seed, func() error {
-			m := x.newCLIP()
-			defer closing(m)
-			data, err := x.clipData(ctx, d, images, c.Image)
-			if err != nil {
-				return err
-			}
-			t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR,
-				WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, data)
-			if err != nil {
-				return err
-			}
-			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "clip", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
-			if err := x.train(ctx, l, t); err != nil {
-				return err
-			}
-			return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m))
-		})
+		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key()) })
 	}
 	return &model{stage: s, path: filepath.Join(x.Dir, "clip", "clip.safetensors"), id: s.key()}, nil
+}
+
+func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
+	c := x.Config.Train.CLIP
+	d, images, err := x.pretrained()
+	if err != nil {
+		return err
+	}
+	m := x.newCLIP()
+	defer closing(m)
+	data, err := x.clipData(ctx, d, images, c.Image)
+	if err != nil {
+		return err
+	}
+	t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR,
+		WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, data)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	l := x.loop("clip", dir, key, t.Steps(), c.CheckpointEvery)
+	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
+		return err
+	}
+	return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m), nil)
 }
 
 // headWidth is the width of a head of every CLIP and GPT-2.
@@ -138,7 +112,8 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 
 // clipData reads photos as CLIP sees them, before normalisation, and captions.
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
-	data := train.CLIPData{Captions: &train.Texts{}}
+	of := photo.CLIP(size)
+	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
 	row := map[int64]int{}
 	var paths []string
 	for _, m := range d.Images {
@@ -160,7 +135,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 	bar := x.UI.Bar("photos", 0, len(paths))
 	defer bar.Finish()
 	data.Pixels = make([]uint8, 0, len(paths)*3*size*size)
-	for b, err := range photo.Load(ctx, paths, plain, decoders(), 64) {
+	for b, err := range photo.Load(ctx, paths, plain, photo.Workers(), 64) {
 		if err != nil {
 			return data, err
 		}
@@ -180,34 +155,36 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
 		return given(p)
 	}
-	c := x.Config.Train.GPT2
-	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), c, x.Config.Seed}}
+	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
-		d, _, err := x.pretrained()
-		if err != nil {
-			return err
-		}
-		tok, err := tokenizer.GPT2First(c.Vocab)
-		if err != nil {
-			return err
-		}
-		return scope(x.Config.Seed, func() error {
-			m := x.newGPT2()
-			defer closing(m)
-			t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
-				WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(d, tok, x.Config.Seed))
-			if err != nil {
-				return err
-			}
-			defer t.Close()
-			l := &train.Loop{Dir: dir, Kind: "gpt2", Steps: t.Steps(), Every: c.CheckpointEvery, Config: s.key()}
-			if err := x.train(ctx, l, t); err != nil {
-				return err
-			}
-			return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m))
-		})
+		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s.key()) })
 	}
 	return &model{stage: s, path: filepath.Join(x.Dir, "gpt2", "gpt2.safetensors"), id: s.key()}, nil
+}
+
+func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
+	c := x.Config.Train.GPT2
+	d, _, err := x.pretrained()
+	if err != nil {
+		return err
+	}
+	tok, err := tokenizer.GPT2First(c.Vocab)
+	if err != nil {
+		return err
+	}
+	m := x.newGPT2()
+	defer closing(m)
+	t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
+		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(d, tok, x.Config.Seed))
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	l := x.loop("gpt2", dir, key, t.Steps(), c.CheckpointEvery)
+	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
+		return err
+	}
+	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), nil)
 }
 
 // runningText joins captions to one text: those of a photo stand together, so

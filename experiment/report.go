@@ -48,13 +48,7 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 			ExamplesNote: fmt.Sprintf("Uncurated: drawn from all validation photos by seed %d.", x.Config.Seed),
 		}
 		for _, b := range x.bridges {
-			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Decoder == bridge.OfImages, Scores: scores.Bridges[b.Name]}
-			switch b.Name {
-			case "direct":
-				r.Paper = "direct"
-			case "cyclegan":
-				r.Paper = "textualised"
-			}
+			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name]}
 			e.Bridges = append(e.Bridges, r)
 		}
 		e.Examples = x.examples(captions[0])
@@ -140,9 +134,11 @@ func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
 	if x.Config.GPT2.Weights == "" {
 		add("GPT-2, trained here", filepath.Join(x.Dir, "gpt2"), map[string]string{"loss": "loss of a token"})
 	}
-	for _, k := range []bridge.Decoder{bridge.OfTexts, bridge.OfNoisyTexts, bridge.OfImages} {
-		if d, ok := c.decoders[k]; ok {
-			add("Decoder from "+strings.ReplaceAll(string(k), "-", " "), d.log, map[string]string{"loss": "training", "validation": "validation"})
+	shown := map[bridge.Decoder]bool{}
+	for _, b := range x.bridges {
+		if k := b.Decoder; !shown[k] {
+			shown[k] = true
+			add("Decoder from "+strings.ReplaceAll(k.Name, "-", " "), c.decoders[k].log, map[string]string{"loss": "training", "validation": "validation"})
 		}
 	}
 	if c.gan != nil {
@@ -226,7 +222,7 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 		}
 		var sets []geometry.Set
 		for _, b := range x.bridges {
-			if b.Decoder != bridge.OfTexts || b.Name == "direct" {
+			if b.Decoder != bridge.OfTexts || b.Role == bridge.Baseline {
 				continue // the image feature goes in as it is
 			}
 			e, err := x.env(b, c.seed, f, c.gan)

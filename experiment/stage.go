@@ -19,7 +19,7 @@ import (
 
 // A stage is a part of the experiment with a folder of its own.
 type stage struct {
-	name string // as in `--only`: "decoder"
+	name string // as in `--until`: "decoder"
 	dir  string // under the experiment's folder
 	// inputs is all that its outcome depends on: settings, and the keys of
 	// the stages that it reads.

@@ -2,6 +2,9 @@
 
 package torch
 
+// WithUPLO gives the optional argument `UPLO`.
+func WithUPLO(v string) Option { return Option{"UPLO", v} }
+
 // WithAccumulate gives the optional argument `accumulate`.
 func WithAccumulate(v bool) Option { return Option{"accumulate", v} }
 
@@ -3130,6 +3133,19 @@ func (self Tensor) MkldnnReorderConv2dWeight(opts ...Option) Tensor {
 	c.opt("groups")
 	c.opt("input_size")
 	return c.one()
+}
+
+var opLinalgEigh = &op{name: "aten::linalg_eigh", overload: ""}
+
+// LinalgEigh is
+//
+//	aten::linalg_eigh(Tensor self, str UPLO="L") -> (Tensor eigenvalues, Tensor eigenvectors)
+func (self Tensor) LinalgEigh(opts ...Option) (Tensor, Tensor) {
+	c := begin(opLinalgEigh, opts)
+	c.tensor(self)
+	c.opt("UPLO")
+	r := c.several(2)
+	return r[0], r[1]
 }
 
 var opLinalgQr = &op{name: "aten::linalg_qr", overload: ""}

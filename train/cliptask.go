@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"cyclecap/nets/clip"
 	"cyclecap/torch"
@@ -29,6 +30,8 @@ type CLIPData struct {
 	// Pixels are the photos [n, 3, size, size], resized and cropped but not
 	// normalised.
 	Pixels []uint8
+	// Mean and Std normalise the pixels, scaled to [0, 1], of each channel.
+	Mean, Std [3]float32
 	// Captions are texts as CLIP takes them: start, text, end.
 	Captions *Texts
 	// Of lists the captions of each photo.
@@ -50,6 +53,9 @@ type CLIPTask struct {
 func NewCLIPTask(c CLIPConfig, m *clip.Model, data CLIPData) (*CLIPTask, error) {
 	if len(data.Of) < c.Batch {
 		return nil, fmt.Errorf("clip: there are %d photos, less than a batch of %d", len(data.Of), c.Batch)
+	}
+	if slices.Contains(data.Std[:], 0) {
+		return nil, fmt.Errorf("clip: the photos' deviation is %v, and pixels are divided by it", data.Std)
 	}
 	t := &CLIPTask{Model: m, config: c, data: data, order: Order{N: len(data.Of), Batch: c.Batch, Seed: c.Seed}}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
@@ -115,19 +121,14 @@ func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 	autocast(t.config.BF16, t.config.Device, func() {
 		image, text = t.Model.EncodeImage(pixels), t.Model.EncodeText(ids)
 	})
-	image, text = Normalize(image.To(torch.WithDType(torch.Float32))), Normalize(text.To(torch.WithDType(torch.Float32)))
+	image, text = clip.Normalize(image.To(torch.WithDType(torch.Float32))), clip.Normalize(text.To(torch.WithDType(torch.Float32)))
 	logits := image.MM(text.T()).Mul(t.Model.LogitScale.Exp())
 	target := torch.Arange(0, int64(len(photos)), torch.WithDType(torch.Int64), torch.WithDevice(t.config.Device))
 	loss = logits.CrossEntropyLoss(target).Add(logits.T().CrossEntropyLoss(target)).MulScalar(0.5)
 	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
 }
 
-// Mean and deviation of CLIP's photos, by channel (OpenAI's clip.py).
-var (
-	clipMean = [3]float32{0.48145466, 0.4578275, 0.40821073}
-	clipStd  = [3]float32{0.26862954, 0.26130258, 0.27577711}
-)
-
+// pixels gives photos [n, 3, size, size], normalised.
 func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
 	size := t.Model.Config.ImageSize
 	plane := int(size * size)
@@ -138,7 +139,7 @@ func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
 		for c := range 3 {
 			var table [256]float32
 			for v := range table {
-				table[v] = (float32(v)/255 - clipMean[c]) / clipStd[c]
+				table[v] = (float32(v)/255 - t.data.Mean[c]) / t.data.Std[c]
 			}
 			for k, v := range from[c*plane : (c+1)*plane] {
 				to[c*plane+k] = table[v]

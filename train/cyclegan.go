@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"math"
 
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
@@ -10,8 +11,9 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// CycleGANConfig has what the paper leaves open; its zero value is not
-// usable, start from DefaultCycleGAN.
+// CycleGANConfig has the settings of the latent CycleGAN's training: the paper's
+// Table 2, and what it leaves open. Its zero value is not usable, start from
+// DefaultCycleGAN.
 type CycleGANConfig struct {
 	Width          int64   // of the features
 	LR             float64 // of Adam, for generators and discriminators
@@ -25,141 +27,233 @@ type CycleGANConfig struct {
 	// FullDisc leaves the discriminators' losses whole, which are halved
 	// otherwise.
 	FullDisc bool
+
+	Epochs    int // passes over the larger of the two sets
+	Batch     int
+	DecayFrom int // epoch from which the rate falls linearly, to 0 at the end
+	// Standardize gives the nets features with mean 0 and deviation 1 in each
+	// dimension, by the training set's statistics of each side. The generators
+	// that are saved take and give plain features all the same.
+	Standardize bool
+	Seed        uint64 // of the order of the features
+	Device      torch.Device
+	Group       *distributed.Group // that shares each batch; nil: this process alone
 }
 
-// DefaultCycleGAN has the CycleGAN paper's defaults (Zhu et al. 2017).
+// DefaultCycleGAN has the paper's Table 2 and the CycleGAN paper's defaults (Zhu et
+// al. 2017).
 func DefaultCycleGAN() CycleGANConfig {
-	return CycleGANConfig{Width: 512, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, CycleWeight: 10, IdentityWeight: 0.5, Pool: 50}
+	return CycleGANConfig{Width: 512, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, CycleWeight: 10, IdentityWeight: 0.5, Pool: 50,
+		Epochs: 20, Batch: 64, DecayFrom: 10}
 }
 
-// CycleGAN trains generators between image features and text features.
-type CycleGAN struct {
-	Config      CycleGANConfig
-	ToText      *cyclegan.Generator // image -> text: the paper's textualiser
-	ToImage     *cyclegan.Generator // text -> image
-	TextDisc    *cyclegan.Discriminator
-	ImageDisc   *cyclegan.Discriminator
-	optG, optD  optim.Optimizer
-	fakeText    pool
-	fakeImage   pool
-	gens, discs []torch.Tensor
-	group       *distributed.Group
+// CycleGANTask trains generators between image features and text features, on two
+// unpaired sets of them.
+type CycleGANTask struct {
+	ToText    *cyclegan.Generator // image -> text: the paper's textualiser
+	ToImage   *cyclegan.Generator // text -> image
+	TextDisc  *cyclegan.Discriminator
+	ImageDisc *cyclegan.Discriminator
+
+	config              CycleGANConfig
+	optG, optD          optim.Optimizer
+	fakeText, fakeImage pool
+	gens, discs         []torch.Tensor // parameters
+	images, texts       *side
+	steps, epoch        int // in all; of an epoch
 }
 
-// CycleGANLosses are the losses of one step, as they are minimised (weights
-// included).
-type CycleGANLosses struct {
-	GanText, GanImage           float64 // generators' adversarial losses
-	CycleImage, CycleText       float64
-	IdentityText, IdentityImage float64
-	DiscText, DiscImage         float64
+// side is the features of one kind.
+type side struct {
+	features  Features
+	order     Order
+	mean, std torch.Tensor // [width], of Standardize
 }
 
-// Generators gives the sum that the generators minimise.
-func (l CycleGANLosses) Generators() float64 {
-	return l.GanText + l.GanImage + l.CycleImage + l.CycleText + l.IdentityText + l.IdentityImage
-}
-
-// NewCycleGAN makes the four nets, in the order image-to-text generator,
-// text-to-image generator, text discriminator, image discriminator, with
-// PyTorch's default initial weights, and their optimizers.
-func NewCycleGAN(c CycleGANConfig) *CycleGAN {
-	g := &CycleGAN{
-		Config:    c,
-		ToText:    cyclegan.NewGenerator(c.Width),
-		ToImage:   cyclegan.NewGenerator(c.Width),
-		TextDisc:  cyclegan.NewDiscriminator(c.Width),
-		ImageDisc: cyclegan.NewDiscriminator(c.Width),
-		fakeText:  pool{size: c.Pool},
-		fakeImage: pool{size: c.Pool},
+func (s *side) batch(step int, c CycleGANConfig) (torch.Tensor, error) {
+	x, err := rowsOf(s.features, share(s.order.Indices(step), c.Group), c.Device)
+	if err == nil && s.mean.Defined() {
+		x = x.Sub(s.mean).Div(s.std)
 	}
-	g.gens = append(nn.Parameters(g.ToText), nn.Parameters(g.ToImage)...)
-	g.discs = append(nn.Parameters(g.TextDisc), nn.Parameters(g.ImageDisc)...)
+	return x, err
+}
+
+// NewCycleGANTask makes the four nets, in the order image-to-text generator,
+// text-to-image generator, text discriminator, image discriminator, with
+// PyTorch's default initial weights, and their optimizers. It needs a scope.
+func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, error) {
+	for name, f := range map[string]Features{"image": images, "text": texts} {
+		if f.Len() < c.Batch {
+			return nil, fmt.Errorf("cyclegan: there are %d %s features, less than a batch of %d", f.Len(), name, c.Batch)
+		}
+		if int64(f.Width()) != c.Width {
+			return nil, fmt.Errorf("cyclegan: %s features of width %d are needed, and these have %d", name, c.Width, f.Width())
+		}
+	}
+	if c.Batch%c.Group.Size() != 0 {
+		return nil, fmt.Errorf("cyclegan: a batch of %d can't be shared by %d processes", c.Batch, c.Group.Size())
+	}
+	t := &CycleGANTask{config: c, fakeText: pool{size: c.Pool}, fakeImage: pool{size: c.Pool}}
+	torch.OnDevice(c.Device, func() {
+		t.ToText, t.ToImage = cyclegan.NewGenerator(c.Width), cyclegan.NewGenerator(c.Width)
+		t.TextDisc, t.ImageDisc = cyclegan.NewDiscriminator(c.Width), cyclegan.NewDiscriminator(c.Width)
+	})
+	t.gens = append(nn.Parameters(t.ToText), nn.Parameters(t.ToImage)...)
+	t.discs = append(nn.Parameters(t.TextDisc), nn.Parameters(t.ImageDisc)...)
 	o := optim.AdamOptions{LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, Eps: 1e-8}
-	g.optG = optim.Adam(g.gens, o)
-	g.optD = optim.Adam(g.discs, o)
-	return g
+	t.optG, t.optD = optim.Adam(t.gens, o), optim.Adam(t.discs, o)
+	t.images = &side{features: images, order: Order{N: images.Len(), Batch: c.Batch, Seed: 2 * c.Seed}}
+	t.texts = &side{features: texts, order: Order{N: texts.Len(), Batch: c.Batch, Seed: 2*c.Seed + 1}}
+	t.epoch = max(images.Len(), texts.Len()) / c.Batch
+	t.steps = c.Epochs * t.epoch
+	if c.Standardize {
+		for _, x := range []*side{t.images, t.texts} {
+			if err := x.measure(c.Device); err != nil {
+				return nil, err
+			}
+		}
+	}
+	t.fakeText.make(c.Width, c.Device)
+	t.fakeImage.make(c.Width, c.Device)
+	return t, nil
+}
+
+// measure computes mean and deviation of each dimension, in f64 and in one
+// pass of bounded memory.
+func (s *side) measure(d torch.Device) error {
+	n, w := s.features.Len(), s.features.Width()
+	sum, squares := make([]float64, w), make([]float64, w)
+	const block = 4096
+	buf := make([]float32, block*w)
+	rows := make([]int32, 0, block)
+	for at := 0; at < n; at += block {
+		rows = rows[:0]
+		for i := at; i < min(n, at+block); i++ {
+			rows = append(rows, int32(i))
+		}
+		if err := s.features.Read(rows, buf); err != nil {
+			return err
+		}
+		for i, v := range buf[:len(rows)*w] {
+			sum[i%w] += float64(v)
+			squares[i%w] += float64(v) * float64(v)
+		}
+	}
+	mean, std := make([]float32, w), make([]float32, w)
+	for i := range w {
+		m := sum[i] / float64(n)
+		mean[i] = float32(m)
+		std[i] = float32(math.Sqrt(max(squares[i]/float64(n)-m*m, 1e-12)))
+	}
+	s.mean = torch.FromSlice(mean).To(torch.WithDevice(d)).Keep()
+	s.std = torch.FromSlice(std).To(torch.WithDevice(d)).Keep()
+	return nil
+}
+
+// Steps counts the steps of all epochs.
+func (t *CycleGANTask) Steps() int { return t.steps }
+
+// Parts lists the nets, optimizers and pools.
+func (t *CycleGANTask) Parts() Parts {
+	return Parts{
+		Modules:    map[string]any{"to_text": t.ToText, "to_image": t.ToImage, "text_disc": t.TextDisc, "image_disc": t.ImageDisc},
+		Optimizers: map[string]optim.Optimizer{"generators": t.optG, "discriminators": t.optD},
+		Tensors:    map[string]torch.Tensor{"pool.text": t.fakeText.past, "pool.image": t.fakeImage.past},
+		Counters:   map[string]*int{"pool.text": &t.fakeText.used, "pool.image": &t.fakeImage.used},
+	}
+}
+
+// Batch names the features of a step.
+func (t *CycleGANTask) Batch(step int) string {
+	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
 // Close frees the nets, the optimizers' state and the pools.
-func (g *CycleGAN) Close() {
-	for _, t := range append(g.gens, g.discs...) {
-		t.Close()
+func (t *CycleGANTask) Close() {
+	for _, p := range append(t.gens, t.discs...) {
+		p.Close()
 	}
-	g.optG.Close()
-	g.optD.Close()
-	g.fakeText.close()
-	g.fakeImage.close()
+	t.optG.Close()
+	t.optD.Close()
+	t.fakeText.close()
+	t.fakeImage.close()
 }
 
-// SetLR sets the rate of both optimizers, for a schedule.
-func (g *CycleGAN) SetLR(lr float64) {
-	g.optG.SetLR(lr)
-	g.optD.SetLR(lr)
-}
-
-// Step trains on unpaired batches of image and text features [n, width]:
-// first the generators (least-squares adversarial losses, L1 cycles and
-// identities), then the discriminators on real features and on fakes from the
-// pool, their losses halved. The order of operators is that of the CycleGAN
-// authors' training step. It must run in a scope.
-func (g *CycleGAN) Step(images, texts torch.Tensor) (CycleGANLosses, error) {
-	var l CycleGANLosses
-	if images.Dim() != 2 || texts.Dim() != 2 || images.Size(1) != g.Config.Width || texts.Size(1) != g.Config.Width {
-		return l, fmt.Errorf("cyclegan: features of width %d are needed, not %v and %v", g.Config.Width, images.Shape(), texts.Shape())
+// Step trains on a batch of image features and one of text features: first the
+// generators (adversarial losses, L1 cycles and identities), then the
+// discriminators on real features and on fakes from the pool, their losses halved.
+// The order of operators is that of the CycleGAN authors' training step.
+func (t *CycleGANTask) Step(step int) (Losses, error) {
+	c := t.config
+	images, err := t.images.batch(step, c)
+	if err != nil {
+		return nil, err
 	}
-	c := g.Config
-	fakeText := g.ToText.Forward(images)
-	backImage := g.ToImage.Forward(fakeText)
-	fakeImage := g.ToImage.Forward(texts)
-	backText := g.ToText.Forward(fakeImage)
+	texts, err := t.texts.batch(step, c)
+	if err != nil {
+		return nil, err
+	}
+	lr := c.LR * optim.ConstantLinear(step/t.epoch, c.DecayFrom, c.Epochs-c.DecayFrom)
+	t.optG.SetLR(lr)
+	t.optD.SetLR(lr)
+	fakeText := t.ToText.Forward(images)
+	backImage := t.ToImage.Forward(fakeText)
+	fakeImage := t.ToImage.Forward(texts)
+	backText := t.ToText.Forward(fakeImage)
 
 	// Generators. The discriminators' weights need no gradient here.
-	g.freeze(true)
-	g.optG.ZeroGrad()
-	idText := g.ToText.Forward(texts).L1Loss(texts).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
-	idImage := g.ToImage.Forward(images).L1Loss(images).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
-	ganText := c.adversarial(g.TextDisc.Forward(fakeText), 1)
-	ganImage := c.adversarial(g.ImageDisc.Forward(fakeImage), 1)
+	t.freeze(true)
+	t.optG.ZeroGrad()
+	idText := t.ToText.Forward(texts).L1Loss(texts).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
+	idImage := t.ToImage.Forward(images).L1Loss(images).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
+	ganText := c.adversarial(t.TextDisc.Forward(fakeText), 1)
+	ganImage := c.adversarial(t.ImageDisc.Forward(fakeImage), 1)
 	cycleImage := backImage.L1Loss(images).MulScalar(c.CycleWeight)
 	cycleText := backText.L1Loss(texts).MulScalar(c.CycleWeight)
 	ganText.Add(ganImage).Add(cycleImage).Add(cycleText).Add(idText).Add(idImage).Backward()
-	if err := distributed.AverageGradients(g.group, g.gens); err != nil {
-		return l, err
+	if err := distributed.AverageGradients(c.Group, t.gens); err != nil {
+		return nil, err
 	}
-	g.optG.Step()
+	t.optG.Step()
 
 	// Discriminators.
-	g.freeze(false)
-	g.optD.ZeroGrad()
-	discText := c.discriminate(g.TextDisc, texts, g.past(&g.fakeText, fakeText))
-	discImage := c.discriminate(g.ImageDisc, images, g.past(&g.fakeImage, fakeImage))
-	if err := distributed.AverageGradients(g.group, g.discs); err != nil {
-		return l, err
+	t.freeze(false)
+	t.optD.ZeroGrad()
+	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, fakeText))
+	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, fakeImage))
+	if err := distributed.AverageGradients(c.Group, t.discs); err != nil {
+		return nil, err
 	}
-	g.optD.Step()
+	t.optD.Step()
 
-	for _, v := range []struct {
-		to   *float64
-		loss torch.Tensor
-	}{{&l.GanText, ganText}, {&l.GanImage, ganImage}, {&l.CycleImage, cycleImage}, {&l.CycleText, cycleText},
-		{&l.IdentityText, idText}, {&l.IdentityImage, idImage}, {&l.DiscText, discText}, {&l.DiscImage, discImage}} {
-		if v.loss.Device() != torch.Meta {
-			*v.to = v.loss.Item()
-		}
+	losses := Losses{{"generators", 0},
+		{"gan_text", item(ganText)}, {"gan_image", item(ganImage)},
+		{"cycle_image", item(cycleImage)}, {"cycle_text", item(cycleText)},
+		{"identity_text", item(idText)}, {"identity_image", item(idImage)},
+		{"disc_text", item(discText)}, {"disc_image", item(discImage)}, {"lr", lr}}
+	values := make([]float64, len(losses))
+	for i, x := range losses {
+		values[i] = x.Value
 	}
-	return l, nil
+	for _, v := range values[1:7] {
+		values[0] += v
+	}
+	values, err = averaged(c.Group, values...)
+	for i, v := range values {
+		losses[i].Value = v
+	}
+	return losses, err
 }
 
 // past asks a pool, which is the same in all processes: it sees the fakes of
 // them all.
-func (g *CycleGAN) past(p *pool, fakes torch.Tensor) torch.Tensor {
-	all, part := gathered(g.group, fakes)
+func (t *CycleGANTask) past(p *pool, fakes torch.Tensor) torch.Tensor {
+	all, part := gathered(t.config.Group, fakes)
 	return part(p.query(all))
 }
 
-func (g *CycleGAN) freeze(on bool) {
-	for _, p := range g.discs {
+func (t *CycleGANTask) freeze(on bool) {
+	for _, p := range t.discs {
 		p.SetRequiresGrad(!on)
 	}
 }
@@ -230,3 +324,32 @@ func (p *pool) make(width int64, d torch.Device) {
 }
 
 func (p *pool) close() { p.past.Close() }
+
+// Generators gives copies of the two generators, image to text and text to
+// image, that take and give plain features: what Standardize does is folded
+// into the first and the last layer. It needs a scope.
+func (t *CycleGANTask) Generators() (toText, toImage *nn.StateDict) {
+	return fold(t.ToText, t.images, t.texts), fold(t.ToImage, t.texts, t.images)
+}
+
+func fold(g *cyclegan.Generator, from, to *side) *nn.StateDict {
+	own, out := nn.StateDictOf(g), nn.NewStateDict()
+	torch.NoGrad(func() {
+		for _, name := range own.Names() {
+			t, _ := own.Get(name)
+			out.Add(name, t.Clone())
+		}
+		if !from.mean.Defined() {
+			return
+		}
+		get := func(name string) torch.Tensor { t, _ := out.Get(name); return t }
+		// W ((x - mean) / std) + b = (W / std) x + (b - W (mean / std))
+		w, b := get("model.0.weight"), get("model.0.bias")
+		out.Add("model.0.bias", b.Sub(w.MV(from.mean.Div(from.std))))
+		out.Add("model.0.weight", w.Div(from.std))
+		w, b = get("model.6.weight"), get("model.6.bias")
+		out.Add("model.6.weight", w.Mul(to.std.Unsqueeze(1)))
+		out.Add("model.6.bias", b.Mul(to.std).Add(to.mean))
+	})
+	return out
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
@@ -217,7 +218,7 @@ func (t *DecoderTask) Validate() (float64, error) {
 				return err
 			}
 			if t.config.NoiseVariance > 0 {
-				x = Normalize(x)
+				x = clip.Normalize(x)
 			}
 			sum += item(t.loss(x, t.held.Captions.batch(items, t.limit, 0, t.config.Device)))
 			batches++
@@ -234,24 +235,8 @@ func (t *DecoderTask) Validate() (float64, error) {
 // features at length 1, Gaussian noise of a variance in each dimension, length
 // 1 again. noise is from the standard normal distribution.
 func capDecNoise(x, noise torch.Tensor, variance float64) torch.Tensor {
-	return Normalize(Normalize(x).Add(noise.MulScalar(math.Sqrt(variance))))
+	return clip.Normalize(clip.Normalize(x).Add(noise.MulScalar(math.Sqrt(variance))))
 }
 
 // Close frees the optimizer's state.
 func (t *DecoderTask) Close() { t.opt.Close() }
-
-// autocast runs f, in bf16 where on.
-func autocast(on bool, d torch.Device, f func()) {
-	if on {
-		torch.Autocast(d.Type, torch.BFloat16, f)
-		return
-	}
-	f()
-}
-
-func item(t torch.Tensor) float64 {
-	if t.Device() == torch.Meta {
-		return 0
-	}
-	return t.Item()
-}

@@ -62,9 +62,7 @@ func together(name string) error {
 		ctx, cancel := context.WithCancel(context.Background())
 		l := &Loop{Dir: os.Getenv(folderVariable), Kind: name, Steps: 12, Every: 100, Config: "c", Resume: true, Group: group,
 			Progress: func(done int, l Losses) {
-				if l != nil {
-					all = append(all, l)
-				}
+				all = append(all, l)
 				if done == stop && group.Rank() == 1 {
 					cancel()
 				}
@@ -91,9 +89,7 @@ func TestTwoProcesses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var want []Losses
 			l := &Loop{Dir: t.TempDir(), Kind: name, Steps: 12, Every: 100, Progress: func(_ int, l Losses) {
-				if l != nil {
-					want = append(want, l)
-				}
+				want = append(want, l)
 			}}
 			if err := l.Run(context.Background(), build(t, name)); err != nil {
 				t.Fatal(err)

@@ -8,57 +8,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 )
-
-// A Task is something that can be trained step by step. Everything that the
-// next step depends on is either in Parts or follows from the step's number, so
-// that training that was interrupted ends with the same bits.
-type Task interface {
-	// Step does step number step, counted from 0, in a scope, and gives its
-	// losses.
-	Step(step int) (Losses, error)
-	// Parts lists what a checkpoint holds.
-	Parts() Parts
-	// Batch describes a step's batch for people, for when it goes wrong.
-	Batch(step int) string
-}
-
-// A Validator is a Task with a loss on held-out data, less being better. It
-// runs in a scope without gradients.
-type Validator interface{ Validate() (float64, error) }
-
-// Losses are named numbers of a step, in the order in which people read them.
-// The first is the one that a progress bar shows.
-type Losses []Loss
-
-// Loss is one of Losses.
-type Loss struct {
-	Name  string
-	Value float64
-}
-
-// Get gives a loss by name, NaN where there is none.
-func (l Losses) Get(name string) float64 {
-	for _, x := range l {
-		if x.Name == name {
-			return x.Value
-		}
-	}
-	return math.NaN()
-}
-
-func (l Losses) String() string {
-	var s []string
-	for _, x := range l {
-		s = append(s, fmt.Sprintf("%s %.4g", x.Name, x.Value))
-	}
-	return strings.Join(s, ", ")
-}
 
 // A Loop trains a task for a number of steps, with checkpoints in a folder.
 type Loop struct {
@@ -72,9 +26,11 @@ type Loop struct {
 	// Resume goes on from the last checkpoint, if there is one. Without it a
 	// checkpoint in Dir is an error, since it would be overwritten.
 	Resume bool
-	// Progress is told of each step that is done, and of the step that is
-	// begun with (nil losses).
+	// Begin is told how many steps were done before, Progress of each step that is
+	// done, and End that Run ends, if it has begun. Each may be nil.
+	Begin    func(done int)
 	Progress func(done int, l Losses)
+	End      func()
 	// Group is the processes that train together, nil for this one alone. Rank
 	// 0 writes the files; all read the checkpoint.
 	Group *distributed.Group
@@ -125,8 +81,11 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		}
 		defer log.close()
 	}
-	if l.Progress != nil {
-		l.Progress(at, nil)
+	if l.Begin != nil {
+		l.Begin(at)
+	}
+	if l.End != nil {
+		defer l.End()
 	}
 	saved := at
 	save := func() error {

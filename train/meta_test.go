@@ -38,7 +38,7 @@ func TestMeta(t *testing.T) {
 			m := clip.New(clip.Config{EmbedDim: 8, ImageSize: 8, PatchSize: 4, VisionWidth: 64, VisionDepth: 1,
 				Context: 4, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 1})
 			return NewCLIPTask(CLIPConfig{Epochs: 1, Batch: 2, LR: 1, Device: torch.Meta}, m,
-				CLIPData{Pixels: make([]uint8, 2*3*8*8), Captions: texts(2), Of: [][]int32{{0}, {1}}})
+				CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, 2*3*8*8), Captions: texts(2), Of: [][]int32{{0}, {1}}})
 		},
 		"gpt2": func() (Task, error) {
 			return NewGPT2Task(GPT2Config{Epochs: 1, Batch: 2, Window: 5, LR: 1, Device: torch.Meta}, language(), make([]int32, 40))
@@ -48,8 +48,8 @@ func TestMeta(t *testing.T) {
 		"tuned decoder": decoder(true, 0),
 		"cyclegan": func() (Task, error) {
 			c := DefaultCycleGAN()
-			c.Width = 8
-			return NewCycleGANTask(c, CycleGANSchedule{Epochs: 1, Batch: 2, DecayFrom: 1, Standardize: true, Device: torch.Meta}, matrix(4, 8), matrix(4, 8))
+			c.Width, c.Epochs, c.Batch, c.DecayFrom, c.Standardize, c.Device = 8, 1, 2, 1, true, torch.Meta
+			return NewCycleGANTask(c, matrix(4, 8), matrix(4, 8))
 		},
 	} {
 		err := torch.Scope(func() error {

@@ -284,14 +284,27 @@ const alignment = 64
 // Load makes the tensors: views of the mapped file, copied only when written
 // to, or where their storage is not aligned. They are kept; the caller closes
 // the StateDict. Tensors of one storage (tied weights) share it.
-func (f *File) Load() (*nn.StateDict, error) {
+func (f *File) Load() (*nn.StateDict, error) { return f.LoadOnly(nil) }
+
+// LoadOnly is Load for the tensors that keep accepts by name. The others are on
+// the meta device: their shapes are there, and nothing is read of them. A nil
+// keep accepts all.
+func (f *File) LoadOnly(keep func(name string) bool) (*nn.StateDict, error) {
+	wanted := *f
+	if keep != nil {
+		wanted.Entries = slices.DeleteFunc(slices.Clone(f.Entries), func(e Entry) bool { return !keep(e.Name) })
+	}
 	sd := nn.NewStateDict()
 	err := torch.Scope(func() error {
-		bases, err := f.storages()
+		bases, err := wanted.storages()
 		if err != nil {
 			return err
 		}
 		for _, e := range f.Entries {
+			if keep != nil && !keep(e.Name) {
+				sd.Add(e.Name, torch.Empty(e.Shape, torch.WithDType(e.DType), torch.WithDevice(torch.Meta)).Keep())
+				continue
+			}
 			sd.Add(e.Name, e.view(bases[e.Storage]).Keep())
 		}
 		return nil

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"cyclecap/weights/internal/pickle"
+	"cyclecap/internal/pickle"
 )
 
 // The readers are given files that nobody wrote on purpose: they may refuse
@@ -82,16 +82,21 @@ func FuzzPickle(f *testing.F) {
 	})
 }
 
-func FuzzClipCapFeatures(f *testing.F) {
-	seeds(f, "clipcap.pkl", "clipcap-conceptual.pkl", "clipcap-system.pkl", "clipcap-nested.pkl")
+// FuzzPlainPickle reads plain pickles with tensors.
+func FuzzPlainPickle(f *testing.F) {
+	seeds(f, "../../data/clipcap/testdata/clipcap.pkl", "../../data/clipcap/testdata/clipcap-nested.pkl")
 	f.Fuzz(func(t *testing.T, in []byte) {
-		c := &ClipCapFeatures{}
-		if c.parse(in) != nil {
+		value, err := parsePickle("fuzz.pkl", in, PickleLimits{})
+		if err != nil {
 			return
 		}
-		size := int64(c.Rows) * int64(c.Width) * c.DType.Size()
-		if c.at < 0 || size < 0 || c.at+size > int64(len(in)) {
-			t.Fatalf("%d rows of %d %v lie at %d in a file of %d", c.Rows, c.Width, c.DType, c.at, len(in))
+		d, ok := value.(*pickle.Dict)
+		if !ok {
+			return
+		}
+		v, _ := d.Get("clip_embedding")
+		if e, ok := v.(Entry); ok {
+			check(t, &File{Entries: []Entry{e}}, nil, len(in))
 		}
 	})
 }

@@ -112,9 +112,11 @@ func wants(f *File, what string, schemes ...Scheme) error {
 }
 
 // LoadCLIP reads a CLIP by OpenAI's names or transformers' and gives it with
-// OpenAI's. quickGELU tells its activation: the file of a transformers model
-// has a config.json beside it that says it; without one it is OpenAI's.
-func LoadCLIP(path string) (sd *nn.StateDict, quickGELU bool, err error) {
+// OpenAI's. keep chooses tensors by OpenAI's names; the others are on the meta
+// device, as LoadOnly gives them. nil chooses all. quickGELU tells its activation: the file of a
+// transformers model has a config.json beside it that says it; without one it
+// is OpenAI's.
+func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quickGELU bool, err error) {
 	f, err := Open(path)
 	if err != nil {
 		return nil, false, err
@@ -122,12 +124,17 @@ func LoadCLIP(path string) (sd *nn.StateDict, quickGELU bool, err error) {
 	if err := wants(f, "a CLIP", OpenAICLIP, TransformersCLIP); err != nil {
 		return nil, false, err
 	}
-	sd, err = f.Load()
+	ofTransformers := Detect(f) == TransformersCLIP
+	own := keep
+	if keep != nil && ofTransformers {
+		own = func(name string) bool { return keep(openAIName(name)) }
+	}
+	sd, err = f.LoadOnly(own)
 	if err != nil {
 		return nil, false, err
 	}
 	quickGELU = true
-	if Detect(f) == TransformersCLIP {
+	if ofTransformers {
 		quickGELU, err = activation(filepath.Dir(f.Path))
 		if err == nil {
 			sd, err = openAINames(sd)
@@ -195,6 +202,20 @@ var (
 	clipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
 )
 
+// openAIName gives OpenAI's name of a tensor of transformers' CLIP; that of a
+// projection of query, key or value is the packed one's.
+func openAIName(name string) string {
+	switch m := clipQKV.FindStringSubmatch(name); {
+	case m != nil:
+		return clipNames.Replace(m[1]+".") + "attn.in_proj_" + m[3]
+	case name == "visual_projection.weight":
+		return "visual.proj"
+	case name == "text_projection.weight":
+		return "text_projection"
+	}
+	return clipNames.Replace(name)
+}
+
 // openAINames renames transformers' CLIP. The separate projections of query,
 // key and value become OpenAI's packed one, which copies them; the projections
 // to features become views that are transposed.
@@ -207,7 +228,7 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 			switch m := clipQKV.FindStringSubmatch(name); {
 			case clipBuffers.MatchString(name):
 			case m != nil:
-				key := clipNames.Replace(m[1]+".") + "attn.in_proj_" + m[3]
+				key := openAIName(name)
 				if packed[key] == nil {
 					packed[key] = map[string]torch.Tensor{}
 				}
@@ -224,11 +245,10 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 				if t.Dim() != 2 {
 					return fmt.Errorf("%s is no matrix", name)
 				}
-				to := map[string]string{"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}[name]
-				out.Add(to, t.T().Keep())
+				out.Add(openAIName(name), t.T().Keep())
 				t.Close()
 			default:
-				out.Add(clipNames.Replace(name), t)
+				out.Add(openAIName(name), t)
 			}
 		}
 		for key, p := range packed {
@@ -300,20 +320,25 @@ func gpt2Names(in *nn.StateDict) (*nn.StateDict, error) {
 	return out, nil
 }
 
+// NormalizePrefix is the key of File.Meta under which a decoder's file says, by
+// "true" or "false", whether its features have length 1 (ClipCap's
+// normalize_prefix).
+const NormalizePrefix = "normalize_prefix"
+
 // LoadDecoder reads a ClipCap checkpoint: the mapper under its own names
 // ("clip_project.…") and, from a whole model, its GPT-2 as LoadGPT2 gives it
-// (else nil).
-func LoadDecoder(path string) (mapper, gpt *nn.StateDict, err error) {
+// (else nil). meta is the file's.
+func LoadDecoder(path string) (mapper, gpt *nn.StateDict, meta map[string]string, err error) {
 	f, err := Open(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := wants(f, "a ClipCap decoder", ClipCapMapper, ClipCapModel); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	mapper = nn.NewStateDict()
 	rest := nn.NewStateDict()
@@ -327,10 +352,10 @@ func LoadDecoder(path string) (mapper, gpt *nn.StateDict, err error) {
 	}
 	if rest.Len() > 0 {
 		if gpt, err = gpt2Names(rest); err != nil {
-			return nil, nil, &Error{path, err}
+			return nil, nil, nil, &Error{path, err}
 		}
 	}
-	return mapper, gpt, nil
+	return mapper, gpt, f.Meta, nil
 }
 
 // LoadGenerator reads a CycleGAN generator: ours ("model.0.weight", …) or a

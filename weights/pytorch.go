@@ -4,15 +4,17 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"regexp"
 	"strings"
 
+	"cyclecap/internal/pickle"
 	"cyclecap/torch"
-	"cyclecap/weights/internal/pickle"
 )
 
 // storage is a persistent id of a pickle: a run of elements of one type.
@@ -346,7 +348,33 @@ func parseZip(path string, in []byte) (*File, error) {
 		f.Format = TorchScript
 		return f, a.script(f, path, value)
 	}
-	return f, flatten(f, path, value)
+	if err := flatten(f, path, value); err != nil {
+		return nil, err
+	}
+	return f, a.meta(f)
+}
+
+// meta reads what Save was given as meta, where this is a file of Save's.
+func (a *archive) meta(f *File) error {
+	if _, err := a.find(metaFile); err != nil {
+		return nil
+	}
+	text, err := a.read(metaFile)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxCode {
+		return fmt.Errorf("its entry %s has %d bytes", metaFile, len(text))
+	}
+	var own map[string]string
+	if err := json.Unmarshal(text, &own); err != nil {
+		return fmt.Errorf("its entry %s is damaged: %w", metaFile, err)
+	}
+	if f.Meta == nil {
+		f.Meta = map[string]string{}
+	}
+	maps.Copy(f.Meta, own)
+	return nil
 }
 
 type archive struct {
@@ -478,13 +506,15 @@ func (a *archive) tensorsOf(class pickle.Global) map[string]bool {
 	return names
 }
 
-func (f *File) add(path, name string, t *tensor) {
-	f.Entries = append(f.Entries, Entry{
+func (f *File) add(path, name string, t *tensor) { f.Entries = append(f.Entries, t.entry(path, name)) }
+
+func (t *tensor) entry(path, name string) Entry {
+	return Entry{
 		Name: name, DType: t.dtype, Shape: t.shape, Strides: t.strides, Path: path,
 		Offset:  t.storage.offset + t.offset*t.dtype.Size(),
 		Storage: path + "#" + t.storage.key,
 		Start:   t.storage.offset,
-	})
+	}
 }
 
 // flatten lists the tensors of a pickled value. A checkpoint's state dict is
@@ -595,17 +625,10 @@ func brief(v any) string {
 }
 
 func typeName(v any) string {
-	switch v := v.(type) {
-	case *pickle.Object:
-		return v.Class.String()
-	case *pickle.List:
-		return "list"
-	case pickle.Tuple:
-		return "tuple"
-	case opaque:
-		return v.what
+	if o, ok := v.(opaque); ok {
+		return o.what
 	}
-	return fmt.Sprintf("%T", v)
+	return pickle.TypeName(v)
 }
 
 // The magic number of PyTorch's form before 1.6.

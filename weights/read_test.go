@@ -142,11 +142,18 @@ func TestRoundTrip(t *testing.T) {
 				sd := load(t, filepath.Join("testdata", from))
 				defer sd.Close()
 				to := filepath.Join(t.TempDir(), "copy"+ext)
-				if err := weights.Save(context.Background(), to, sd); err != nil {
+				if err := weights.Save(context.Background(), to, sd, map[string]string{"normalize_prefix": "true"}); err != nil {
 					t.Fatal(err)
 				}
 				back := load(t, to)
 				defer back.Close()
+				f, err := weights.Open(to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := f.Meta["normalize_prefix"]; got != "true" {
+					t.Errorf("the metadata is %v", f.Meta)
+				}
 				if diff := cmp.Diff(expected(t)[from], contents(t, back)); diff != "" {
 					t.Error(diff)
 				}
@@ -168,7 +175,7 @@ func TestFailedWrite(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, p := range []string{path, strings.TrimSuffix(path, ".pt") + ".safetensors"} {
-		if err := weights.Save(ctx, p, sd); !errors.Is(err, context.Canceled) {
+		if err := weights.Save(ctx, p, sd, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
@@ -182,7 +189,7 @@ func TestFailedWrite(t *testing.T) {
 		if err := weights.CheckSave(bad); err == nil {
 			t.Errorf("CheckSave(%q) finds nothing wrong", bad)
 		}
-		if err := weights.Save(context.Background(), bad, sd); err == nil {
+		if err := weights.Save(context.Background(), bad, sd, nil); err == nil {
 			t.Errorf("Save(%q) succeeded", bad)
 		}
 	}
@@ -362,10 +369,10 @@ func TestRefused(t *testing.T) {
 // TestWrongRole: a file used as what it is not is named for what it is.
 func TestWrongRole(t *testing.T) {
 	const dir = "../internal/parity/testdata/small/"
-	if _, _, err := weights.LoadDecoder(dir + "clip.pt"); err == nil || !strings.Contains(err.Error(), "OpenAI CLIP") {
+	if _, _, _, err := weights.LoadDecoder(dir + "clip.pt"); err == nil || !strings.Contains(err.Error(), "OpenAI CLIP") {
 		t.Errorf("a CLIP as decoder: %v", err)
 	}
-	if _, _, err := weights.LoadCLIP(dir + "decoder.pt"); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
+	if _, _, err := weights.LoadCLIP(dir+"decoder.pt", nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
 		t.Errorf("a decoder as CLIP: %v", err)
 	}
 	if _, err := weights.LoadGPT2("testdata/zip.pt"); err == nil || !strings.Contains(err.Error(), "float32") {

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"path/filepath"
 	"strings"
 
@@ -17,17 +19,20 @@ import (
 )
 
 // Save writes tensors in the format that the path's ending names:
-// .safetensors, or .pt, .pth and .bin for PyTorch's. The file takes its name
-// only once it is whole; where ctx is done before, nothing is left of it.
-func Save(ctx context.Context, path string, sd *nn.StateDict) error {
+// .safetensors, or .pt, .pth and .bin for PyTorch's. meta, which may be nil, is
+// what File.Meta gives when the file is opened. The file takes its name only
+// once it is whole; where ctx is done before, nothing is left of it.
+func Save(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	format, err := formatOf(path)
 	if err != nil {
 		return err
 	}
 	if format == Safetensors {
-		return SaveSafetensors(ctx, path, sd, map[string]string{"format": "pt"})
+		all := map[string]string{"format": "pt"} // as transformers expects
+		maps.Copy(all, meta)
+		return SaveSafetensors(ctx, path, sd, all)
 	}
-	return SavePT(ctx, path, sd)
+	return savePT(ctx, path, sd, meta)
 }
 
 // CheckSave reports a path that can't be written, before the work for it is
@@ -60,11 +65,16 @@ var storageNames = func() map[torch.DType]string {
 	return m
 }()
 
-// SavePT writes a state dict that torch.load(path, weights_only=True) reads:
+// metaFile is the entry of a zip file that holds what Save was given as meta. It
+// is not in the pickle, where it would be a key of the state dict that
+// load_state_dict does not expect; torch.load passes over such entries.
+const metaFile = "cyclecap.json"
+
+// savePT writes a state dict that torch.load(path, weights_only=True) reads:
 // PyTorch's zip form, uncompressed, storages at multiples of 64 bytes. Tensors
 // that share the same elements (tied weights) share their storage in the file;
 // other views are written as tensors of their own.
-func SavePT(ctx context.Context, path string, sd *nn.StateDict) error {
+func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	type source struct {
 		t torch.Tensor
 		n int64
@@ -109,6 +119,13 @@ func SavePT(ctx context.Context, path string, sd *nn.StateDict) error {
 		p.op('t', 'R')
 	}
 	p.op('u', '.')
+	var about []byte
+	if len(meta) > 0 {
+		var err error
+		if about, err = json.Marshal(meta); err != nil {
+			return err
+		}
+	}
 
 	return atomicfile.Write(ctx, path, func(out io.Writer) error {
 		w := &counter{w: out}
@@ -127,6 +144,11 @@ func SavePT(ctx context.Context, path string, sd *nn.StateDict) error {
 		}
 		if err := stored(z, w, "archive/version", []byte("3\n")); err != nil {
 			return err
+		}
+		if about != nil {
+			if err := stored(z, w, "archive/"+metaFile, about); err != nil {
+				return err
+			}
 		}
 		return z.Close()
 	})

@@ -76,7 +76,7 @@ func withFiles(run func() int) (code int, err error) {
 			for _, p := range nn.NamedParameters(m) {
 				sd.Add(f.prefix+p.Name, *p.Tensor)
 			}
-			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd)
+			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd, nil)
 		})
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", f.file, err)

@@ -461,11 +461,3 @@ func (s *Set) Read(rows []int32, dst []float32) error {
 	}
 	return nil
 }
-
-// Check reports features that do not fit a CLIP.
-func (s *Set) Check(model string, width int) error {
-	if s.Spec.Model != model || s.Spec.Width != width {
-		return fmt.Errorf("these features are of width %d from the CLIP %s, and %d from %s are needed", s.Spec.Width, s.Spec.Model, width, model)
-	}
-	return nil
-}

@@ -1,7 +1,9 @@
 package features
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"cyclecap/weights"
+	"golang.org/x/sys/unix"
 )
 
 func spec(n int) Spec {
@@ -98,12 +99,6 @@ func TestWriteInterruptResumeRead(t *testing.T) {
 	}
 	if err := s.Read([]int32{int32(s.Len())}, dst); err == nil {
 		t.Error("a row behind the last is read")
-	}
-	if err := s.Check("m", 3); err != nil {
-		t.Error(err)
-	}
-	if err := s.Check("other", 3); err == nil || !strings.Contains(err.Error(), "other") {
-		t.Error(err)
 	}
 }
 
@@ -205,63 +200,92 @@ func checkAll(t *testing.T, dir string, n int) {
 	}
 }
 
-// A process is killed with SIGKILL while it writes, again and again at other
-// moments; what the next one finds is whole, and in the end all is there.
+// watch reports, by name, each file of a folder that is made, closed after
+// writing or renamed, from now on.
+func watch(t *testing.T, dir string) (next func() string) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	var events []byte
+	return func() string {
+		if len(events) == 0 {
+			events = make([]byte, 4096)
+			n, err := unix.Read(fd, events)
+			if err != nil {
+				t.Fatal(err)
+			}
+			events = events[:n]
+		}
+		size := binary.NativeEndian.Uint32(events[12:]) // of the name, which zeros follow
+		name := string(bytes.TrimRight(events[16:16+size], "\x00"))
+		events = events[16+size:]
+		return name
+	}
+}
+
+// A process is killed with SIGKILL while it writes a shard and the manifest:
+// one after the first change of the folder, the next after the second, and so
+// on. What the next one finds is whole, and in the end all is there.
 func TestKill(t *testing.T) {
-	const n = 200_000
+	const n, shard = 100_000, 9000 // the fewest batches of 1000 that fill a shard
 	if dir := os.Getenv("CYCLECAP_TEST_FEATURES"); dir != "" {
 		w, err := Create(dir, spec(n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		os.Stdout.WriteString("begun\n")
-		add(t, w, w.Done(), n)
-		if err := w.Close(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+		add(t, w, w.Done(), w.Done()+shard)
+		io.Copy(io.Discard, os.Stdin) // until it is killed
 		return
 	}
 	dir := t.TempDir()
-	killed, least := 0, 0
-	for try := range 20 {
+	kills, done := 0, 0
+	for last := false; !last; {
+		next := watch(t, dir)
 		c := exec.Command(os.Args[0], "-test.run=^TestKill$")
 		c.Env = append(os.Environ(), "CYCLECAP_TEST_FEATURES="+dir)
-		out, err := c.StdoutPipe()
-		if err != nil {
+		c.Stderr = os.Stderr
+		if _, err := c.StdinPipe(); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := out.Read(make([]byte, 64)); err != nil { // begun
-			t.Fatal(err)
+		kills++
+		for change := 0; change < kills && !last; {
+			if name := next(); name != lockFile {
+				change++
+				last = name == manifestFile // it takes its name when all is written
+			}
 		}
-		stop := time.AfterFunc(time.Duration(1+7*try)*time.Millisecond, func() { c.Process.Kill() })
-		io.Copy(io.Discard, out)
-		err = c.Wait()
-		stop.Stop()
-		if err == nil {
-			break
-		}
-		killed++
+		c.Process.Kill()
+		c.Wait()
 		m, err := readManifest(dir)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !last {
 			continue
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if m.Done < least {
-			t.Fatalf("%d inputs were done, and now %d are", least, m.Done)
+		if m.Done < done {
+			t.Fatalf("%d inputs were done, and now %d are", done, m.Done)
 		}
-		least = m.Done
+		done = m.Done
 		for _, sh := range m.Shards {
 			if info, err := os.Stat(filepath.Join(dir, sh.File)); err != nil || info.Size() != sh.Bytes {
 				t.Fatalf("%s is not whole: %v", sh.File, err)
 			}
 		}
 	}
-	if killed == 0 {
-		t.Fatal("no process was killed")
+	if kills < 6 { // a shard and the manifest, each made, closed and renamed
+		t.Errorf("a shard was written in %d changes of the folder", kills)
+	}
+	if done == 0 {
+		t.Error("a manifest was written, and nothing is done")
 	}
 	w, err := Create(dir, spec(n))
 	if err != nil {
@@ -368,40 +392,5 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-// A file of ClipCap's becomes a store with a row for each photo.
-func TestImportClipCap(t *testing.T) {
-	f, err := weights.OpenClipCapFeatures("../../weights/testdata/clipcap.pkl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := ImportClipCap(context.Background(), dir, f, "ViT-B/32"); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	// Three captions, of which the first and the last are of one photo.
-	if !slices.Equal(s.IDs(), []int64{318556, 116100}) || s.Width() != 6 {
-		t.Fatalf("ids %v, width %d", s.IDs(), s.Width())
-	}
-	got, want := make([]float32, 12), make([]float32, 12)
-	if err := s.Read([]int32{0, 1}, got); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Read(0, want); err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v instead of %v", got, want)
-	}
-	if err := s.Check("ViT-L/14", 768); err == nil || !strings.Contains(err.Error(), "ViT-B/32") || !strings.Contains(err.Error(), "ViT-L/14") ||
-		!strings.Contains(err.Error(), "width 6") || !strings.Contains(err.Error(), "768") {
-		t.Errorf("features of another model: %v", err)
 	}
 }

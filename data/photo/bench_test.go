@@ -23,7 +23,7 @@ func BenchmarkDecodeJPEG(b *testing.B) {
 	data := benchData(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := DecodeBytes(data); err != nil {
+		if _, err := decode(data, MaxPixels); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -31,7 +31,7 @@ func BenchmarkDecodeJPEG(b *testing.B) {
 
 // BenchmarkResize is the hot loop alone: bicubic to 224 and the centre crop.
 func BenchmarkResize(b *testing.B) {
-	m, err := DecodeBytes(benchData(b))
+	m, err := decode(benchData(b), MaxPixels)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func BenchmarkResize(b *testing.B) {
 
 // BenchmarkResizePlain is the same by the plain Go that the tests check the C code with.
 func BenchmarkResizePlain(b *testing.B) {
-	m, err := DecodeBytes(benchData(b))
+	m, err := decode(benchData(b), MaxPixels)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func BenchmarkResizePlain(b *testing.B) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	m, err := DecodeBytes(benchData(b))
+	m, err := decode(benchData(b), MaxPixels)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,15 +52,6 @@ func Decode(path string) (*Image, error) {
 	return m, nil
 }
 
-// DecodeBytes reads the photo that data holds: [Decode] for a file that is in memory.
-func DecodeBytes(data []byte) (*Image, error) {
-	m, err := decode(data, MaxPixels)
-	if err != nil {
-		return nil, fmt.Errorf("photo: %w", err)
-	}
-	return m, nil
-}
-
 // readFile reads a whole file, but not before its first bytes look like a photo: a mistyped
 // path may lead to a film or to a device without an end.
 func readFile(path string) ([]byte, error) {

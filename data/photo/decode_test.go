@@ -78,7 +78,7 @@ func TestRefused(t *testing.T) {
 		"BMP, run lengths":      {patched(t, "bmp_palette.bmp", 30, 1), ErrUnsupported, "run-length"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := DecodeBytes(c.data)
+			m, err := decode(c.data, MaxPixels)
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("error %v, want one that is %v and says %q", err, c.want, c.text)
 			}
@@ -162,7 +162,7 @@ func TestPhotoCutAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; n < len(data)-2; n += 997 {
-		if _, err := DecodeBytes(data[:n:n]); err == nil {
+		if _, err := decode(data[:n:n], MaxPixels); err == nil {
 			t.Errorf("%d of %d bytes were decoded without an error", n, len(data))
 		}
 	}
@@ -180,7 +180,7 @@ func TestManyScansAreRefused(t *testing.T) {
 		bomb = append(bomb, 0, 0, 0, 0)
 	}
 	bomb = append(bomb, 0xff, 0xd9)
-	_, err := DecodeBytes(bomb)
+	_, err := decode(bomb, MaxPixels)
 	if !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), "scans") {
 		t.Errorf("error %v, want a refusal of so many scans", err)
 	}
@@ -218,7 +218,7 @@ func fuzz(f *testing.F, prefix string) {
 		if err := m.check(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pre.Apply(m); err != nil {
+		if _, err := values(pre, m); err != nil {
 			t.Fatal(err)
 		}
 	})

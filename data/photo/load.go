@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -28,6 +29,10 @@ type Failure struct {
 
 func (f Failure) Error() string { return f.Err.Error() }
 func (f Failure) Unwrap() error { return f.Err }
+
+// Workers is how many photos to decode at once beside a computation: half of the
+// cores, since the computation wants them too.
+func Workers() int { return max(1, runtime.NumCPU()/2) }
 
 // Load reads and preprocesses photos beside the work of the caller: while one batch is
 // computed with, the next are decoded by as many goroutines as workers says.

@@ -40,18 +40,8 @@ func (p Preprocess) check() error {
 	return nil
 }
 
-// Apply gives the photo as float32 values [3, Size, Size]: all of red by rows, then green,
-// then blue.
-func (p Preprocess) Apply(m *Image) ([]float32, error) {
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	dst := make([]float32, p.Len())
-	return dst, p.Into(dst, m)
-}
-
-// Into is [Preprocess.Apply] into the caller's memory, which must have exactly p.Len()
-// values: a row of a batch, say.
+// Into writes the photo as float32 values [3, Size, Size] into dst: all of red by rows,
+// then green, then blue. dst must have exactly p.Len() values: a row of a batch, say.
 func (p Preprocess) Into(dst []float32, m *Image) error {
 	rgb, err := p.PixelsRGB(m)
 	if err != nil {

@@ -7,13 +7,13 @@ package photo
 import "C"
 
 import (
-	"fmt"
 	"math"
 	"unsafe"
 )
 
-// Resize gives the image at another size by the rule that Pillow's
-// resize(size, BICUBIC) follows, pixel for pixel.
+// resizeCrop gives the cw by ch pixels at x0, y0 of the image resized to width by
+// height, computing no others, by the rule that Pillow's resize(size, BICUBIC) follows,
+// pixel for pixel.
 //
 // Each axis is a convolution of its own, rows first: the cubic kernel with a = -0.5, two
 // source pixels wide to either side and stretched by the ratio of the sizes when that
@@ -22,18 +22,6 @@ import (
 // samples of 16 bits are summed in float64. Colours with alpha are multiplied by it first and
 // divided after. Black-and-white and palette images, whose samples cannot be averaged, take
 // the nearest pixel.
-func (m *Image) Resize(width, height int) (*Image, error) {
-	if err := m.check(); err != nil {
-		return nil, err
-	}
-	if err := checkSize(width, height, math.MaxInt32); err != nil {
-		return nil, fmt.Errorf("photo: resize: %w", err)
-	}
-	return m.resizeCrop(width, height, 0, 0, width, height), nil
-}
-
-// resizeCrop gives the cw by ch pixels at x0, y0 of the image resized to width by height,
-// computing no others.
 func (m *Image) resizeCrop(width, height, x0, y0, cw, ch int) *Image {
 	switch {
 	case width == m.Width && height == m.Height:

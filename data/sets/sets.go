@@ -19,8 +19,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
-	"cyclecap/weights"
 )
 
 // Photo is a photo's file.
@@ -291,11 +291,24 @@ func Lines(path string, maxBad float64) (*Set, error) {
 	return checked(s)
 }
 
-// ClipCap gives the captions of ClipCap's features.
-func ClipCap(f *weights.ClipCapFeatures, maxBad float64) (*Set, error) {
-	s := &Set{Paired: true, Bad: Bad{Of: "captions of " + f.Path, Max: maxBad}}
+// ClipCap gives the captions of ClipCap's features, and each photo of them once, in
+// the order in which they come up. The file has a row of features for every
+// caption, and those of one photo are equal: rows has the first of each photo.
+func ClipCap(f *clipcap.File, maxBad float64) (s *Set, rows []int, err error) {
+	s = &Set{Paired: true, Bad: Bad{Of: "captions of " + f.Path, Max: maxBad}}
+	row := map[int64]int{} // of photos that have not come up
+	for _, c := range slices.Backward(f.Captions) {
+		row[c.ImageID] = c.Row
+	}
 	for i, c := range f.Captions {
 		s.caption(Caption{c.ID, c.ImageID, c.Caption}, func() string { return fmt.Sprintf("captions[%d] (id %d)", i, c.ID) })
 	}
-	return checked(s)
+	for _, c := range s.Captions {
+		if r, first := row[c.Image]; first {
+			delete(row, c.Image)
+			s.Photos, rows = append(s.Photos, Photo{ID: c.Image}), append(rows, r)
+		}
+	}
+	s, err = checked(s)
+	return s, rows, err
 }

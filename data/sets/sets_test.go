@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"cyclecap/weights"
+	"cyclecap/data/clipcap"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -174,15 +174,19 @@ func TestLines(t *testing.T) {
 }
 
 func TestClipCap(t *testing.T) {
-	f, err := weights.OpenClipCapFeatures("../../weights/testdata/clipcap-conceptual.pkl")
+	f, err := clipcap.Open("../clipcap/testdata/clipcap-conceptual.pkl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := ClipCap(f, 0.5)
+	defer f.Close()
+	got, rows, err := ClipCap(f, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Set{Captions: []Caption{{0, 7, "a cat"}}, Paired: true,
+	if diff := cmp.Diff([]int{1}, rows); diff != "" {
+		t.Error(diff)
+	}
+	want := &Set{Photos: []Photo{{ID: 7}}, Captions: []Caption{{0, 7, "a cat"}}, Paired: true,
 		Bad: Bad{Of: "captions of " + f.Path, Max: 0.5, Count: 1, First: []string{"captions[1] (id 1) is empty"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -5,13 +5,6 @@ import (
 	"math/rand/v2"
 )
 
-// Render draws a scene: the same picture whenever it is asked.
-func Render(s Scene) *image.RGBA {
-	c := newCanvas(s.Pixels)
-	s.render(c)
-	return c.img
-}
-
 // render draws a scene over whatever is on a canvas of its size.
 func (s Scene) render(c *canvas) {
 	c.clear()

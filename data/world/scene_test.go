@@ -230,7 +230,7 @@ func TestTextures(t *testing.T) {
 		for _, texture := range []Texture{Plain, Striped, Dotted, Chequered} {
 			s := Scene{Pixels: 96, Groups: []Group{{Kind: k, Colour: Red, Texture: texture, Count: 1}},
 				Items: []Item{{X: .5, Y: .95, Height: .5}}, Horizon: .5, Camera: Camera{Brightness: 1, Cast: [3]float64{1, 1, 1}}}
-			img := Render(s)
+			img := render(s)
 			for _, other := range seen {
 				n := 0
 				for i := range img.Pix {
@@ -251,11 +251,11 @@ func TestRender(t *testing.T) {
 	scenes := samples(Val, 8)
 	for i, s := range scenes {
 		s.Pixels = 64
-		a := Render(s)
+		a := render(s)
 		if a.Rect != image.Rect(0, 0, 64, 64) {
 			t.Fatalf("the picture is %v", a.Rect)
 		}
-		if diff := cmp.Diff(a.Pix, Render(s).Pix); diff != "" {
+		if diff := cmp.Diff(a.Pix, render(s).Pix); diff != "" {
 			t.Errorf("scene %d: a second rendering differs", i)
 		}
 		for j := 3; j < len(a.Pix); j += 4 {
@@ -264,7 +264,7 @@ func TestRender(t *testing.T) {
 			}
 		}
 		s.Seed++
-		if slices.Equal(a.Pix, Render(s).Pix) {
+		if slices.Equal(a.Pix, render(s).Pix) {
 			t.Errorf("scene %d: another seed gave the same picture", i)
 		}
 	}
@@ -273,6 +273,13 @@ func TestRender(t *testing.T) {
 func BenchmarkRender(b *testing.B) {
 	rng := source(1)
 	for b.Loop() {
-		Render(Sample(rng, Train))
+		render(Sample(rng, Train))
 	}
+}
+
+// render draws a scene on a canvas of its own.
+func render(s Scene) *image.RGBA {
+	c := newCanvas(s.Pixels)
+	s.render(c)
+	return c.img
 }

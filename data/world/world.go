@@ -43,6 +43,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"cyclecap/internal/atomicfile"
 )
 
 // Config is what a data set depends on, all of it: the same gives the same bytes.
@@ -326,7 +328,7 @@ func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buf
 	}
 	if err != nil {
 		os.Remove(temp)
-		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+		return fmt.Errorf("world: cannot write %s: %w", path, atomicfile.Plain(err))
 	}
 	return nil
 }
@@ -418,7 +420,7 @@ func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 func writeFile(path string, content func(w io.Writer) error) error {
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {
-		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+		return fmt.Errorf("world: cannot write %s: %w", path, atomicfile.Plain(err))
 	}
 	err = content(f)
 	if err == nil {
@@ -429,20 +431,7 @@ func writeFile(path string, content func(w io.Writer) error) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("world: cannot write %s: %w", path, cause(err))
+		return fmt.Errorf("world: cannot write %s: %w", path, atomicfile.Plain(err))
 	}
 	return nil
-}
-
-// cause takes the path of a temporary file out of an error.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	var l *os.LinkError
-	if errors.As(err, &l) {
-		return l.Err
-	}
-	return err
 }

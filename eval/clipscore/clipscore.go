@@ -12,15 +12,11 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
 
-	"cyclecap/data/photo"
-	"cyclecap/data/tokenizer"
 	"cyclecap/eval"
-	"cyclecap/nets/clip"
-	"cyclecap/torch"
+	"cyclecap/pipeline"
 )
 
 const (
@@ -39,7 +35,7 @@ type Input struct {
 // Metric is the two scores for eval.Evaluate, of the images that inputs has by
 // id. It must be used on the thread that computes with m; progress, which may
 // be nil, is told how many images are done.
-func Metric(m *clip.Model, inputs map[int64]Input, progress func(done, total int)) eval.Metric {
+func Metric(m *pipeline.CLIP, inputs map[int64]Input, progress func(done, total int)) eval.Metric {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
@@ -47,7 +43,7 @@ func Metric(m *clip.Model, inputs map[int64]Input, progress func(done, total int
 }
 
 type metric struct {
-	clip     *clip.Model
+	clip     *pipeline.CLIP
 	inputs   map[int64]Input
 	progress func(done, total int)
 }
@@ -57,8 +53,8 @@ func (metric) Names() []string { return []string{"CLIPScore", "RefCLIPScore"} }
 
 // Score implements eval.Metric.
 func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) {
-	if have, want := m.clip.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
-		return nil, fmt.Errorf("clipscore: this CLIP has %d tokens and CLIP's vocabulary %d: captions need another tokenizer", have, want)
+	if err := m.clip.CheckTokenizer(); err != nil {
+		return nil, fmt.Errorf("clipscore: %w", err)
 	}
 	inputs := make([]Input, len(set.Images))
 	paths := make([]string, len(set.Images))
@@ -70,27 +66,34 @@ func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) 
 		inputs[i], paths[i] = in, in.Photo
 	}
 	s := &eval.Scores{Corpus: make([]float64, 2), Images: make([][]float64, len(inputs))}
-	size := m.clip.Config.ImageSize
-	for b, err := range photo.Load(ctx, paths, photo.CLIP(int(size)), max(1, runtime.NumCPU()/2), batch) {
+	for b, err := range m.clip.Photos(ctx, paths, batch) {
 		if err != nil {
 			return nil, err
 		}
 		if len(b.Failed) > 0 {
 			return nil, fmt.Errorf("clipscore: %s", strings.TrimPrefix(b.Failed[0].Error(), "photo: "))
 		}
-		images, err := rows(func() torch.Tensor {
-			return m.clip.EncodeImage(torch.FromSlice(b.Pixels, int64(len(b.Index)), 3, size, size))
-		})
+		images, err := m.normalized(b.Rows)
 		if err != nil {
 			return nil, err
 		}
 		var texts []string
 		for _, i := range b.Index {
-			texts = append(append(texts, inputs[i].Candidate), inputs[i].References...)
+			texts = append(texts, prompt+inputs[i].Candidate)
+			for _, r := range inputs[i].References {
+				texts = append(texts, prompt+r)
+			}
 		}
-		features, err := m.texts(texts)
-		if err != nil {
-			return nil, err
+		var features [][]float32
+		for t, err := range m.clip.Texts(ctx, texts, 8*batch, true) {
+			if err != nil {
+				return nil, err
+			}
+			rows, err := m.normalized(t.Rows)
+			if err != nil {
+				return nil, err
+			}
+			features = append(features, rows...)
 		}
 		for k, i := range b.Index {
 			refs := len(inputs[i].References)
@@ -120,43 +123,12 @@ func harmonic(a, b float64) float64 {
 	return 2 * a * b / (a + b)
 }
 
-// texts encodes captions, at length 1.
-func (m metric) texts(list []string) (out [][]float32, err error) {
-	length := int(m.clip.Config.Context)
-	for part := range slices.Chunk(list, 8*batch) {
-		flat := make([]int64, 0, len(part)*length)
-		for _, text := range part {
-			ids, err := tokenizer.CLIP().Context(prompt+text, length, true)
-			if err != nil {
-				return nil, err
-			}
-			for _, id := range ids {
-				flat = append(flat, int64(id))
-			}
-		}
-		r, err := rows(func() torch.Tensor { return m.clip.EncodeText(torch.FromSlice(flat, int64(len(part)), int64(length))) })
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r...)
+// normalized gives rows one by one, at length 1.
+func (m metric) normalized(rows []float32) ([][]float32, error) {
+	if err := pipeline.Normalize(rows, m.clip.Width()); err != nil {
+		return nil, err
 	}
-	return out, nil
-}
-
-// rows gives the features that f computes, at length 1.
-func rows(f func() torch.Tensor) (out [][]float32, err error) {
-	err = torch.Scope(func() error {
-		torch.InferenceMode(func() {
-			x := f().To(torch.WithDType(torch.Float32))
-			x = x.Div(x.Square().SumDim([]int64{1}, torch.WithKeepdim(true)).Sqrt())
-			flat, width := torch.ToSlice[float32](x), int(x.Size(1))
-			for row := range slices.Chunk(flat, width) {
-				out = append(out, row)
-			}
-		})
-		return nil
-	})
-	return out, err
+	return slices.Collect(slices.Chunk(rows, m.clip.Width())), nil
 }
 
 func dot(a, b []float32) (s float64) {

@@ -12,6 +12,7 @@ import (
 
 	"cyclecap/eval"
 	"cyclecap/nets/clip"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 )
 
@@ -54,7 +55,7 @@ func TestScoresArePythons(t *testing.T) {
 		t.Fatal(err)
 	}
 	score := func(inputs map[int64]Input) (*eval.Result, error) {
-		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(m, inputs, nil)}})
+		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(&pipeline.CLIP{Model: m}, inputs, nil)}})
 	}
 	r, err := score(inputs)
 	if err != nil {

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"cyclecap/eval/ptb"
@@ -119,25 +121,49 @@ func TestAnyString(t *testing.T) {
 	})
 }
 
-// The worst strings for every rule that looks ahead take time that grows with
-// their length and no faster: twenty times longer may not take a hundred times
-// longer.
+// The worst strings for every rule that looks ahead take work that grows with
+// their length and no faster: twice the string may not take much more than twice
+// the work. Work is the number of the package's statements that run, which the
+// counters of go test -cover know.
 func TestLinear(t *testing.T) {
-	for _, piece := range []string{"a ", "a,", "a.", "a.b", "-", "-a", "1-", "1,", "1.", "(", "<", "<a ", "<!", "<a b=\"", "'", "''", "a@", "@", "a@b..", "@.",
-		"www.", "www.a/", "http://", ".com", "a.com/", "é", "a&", "&", "A&", "a/", "\u00ad", "1/", "+1 ", "555-", ". ", "I. ", ".", "?", "[", "=", "*", "_", ">", "&lt;", "&eacute;", "&#1", "<a b=c ", "<a b='", "a\u2019", "www.a.com/", "x.com.", "a'", "n't", "#", "é.", "x_", "^_", "😀"} {
-		took := func(n int) time.Duration {
-			in := strings.Repeat(piece, n)
-			best := time.Hour
-			for range 3 {
-				start := time.Now()
-				ptb.Tokenize(in)
-				best = min(best, time.Since(start))
-			}
-			return best
+	if piece := os.Getenv("CYCLECAP_TEST_PIECE"); piece != "" {
+		n, err := strconv.Atoi(os.Getenv("CYCLECAP_TEST_REPEAT"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		short, long := took(2000), took(40000)
-		if long > 100*short && long > 50*time.Millisecond {
-			t.Errorf("%q: %v for 2,000 of them, %v for 40,000", piece, short, long)
+		ptb.Tokenize(strings.Repeat(piece, n))
+		return
+	}
+	dir := t.TempDir()
+	program, profile := filepath.Join(dir, "ptb.test"), filepath.Join(dir, "profile")
+	if out, err := exec.Command("go", "test", "-c", "-covermode=count", "-o", program).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	work := func(piece string, n int) (sum int) {
+		c := exec.Command(program, "-test.run=^TestLinear$", "-test.coverprofile="+profile)
+		c.Env = append(os.Environ(), "CYCLECAP_TEST_PIECE="+piece, "CYCLECAP_TEST_REPEAT="+strconv.Itoa(n))
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		text, err := os.ReadFile(profile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			_, counts, ok := strings.Cut(line, " ") // "ptb.go:30.2,31.4 statements times"
+			var statements, times int
+			if _, err := fmt.Sscan(counts, &statements, &times); ok && err == nil {
+				sum += statements * times
+			}
+		}
+		return sum
+	}
+	start := work("a", 0) // the package's tables
+	for _, piece := range []string{"a ", "a,", "a.", "a.b", "-", "-a", "1-", "1,", "1.", "(", "<", "<a ", "<!", "<!a ", "<a b=\"", "'", "''", "a@", "@", "a@.", "a@b..", "@.",
+		"www.", "www.a/", "http://", ".com", "#.c", "a.com/", "é", "a&", "&", "A&", "a/", "\u00ad", "1/", "+1 ", "555-", ". ", "I. ", ".", "?", "[", "=", "*", "_", ">", "&lt;", "&eacute;", "&#1", "<a b=c ", "<a b='", "a\u2019", "www.a.com/", "x.com.", "a'", "n't", "#", "é.", "x_", "^_", "😀"} {
+		short, long := work(piece, 1000)-start, work(piece, 2000)-start
+		if short < 1000 || float64(long) > 2.05*float64(short) {
+			t.Errorf("%q: 1,000 of them take %d statements, 2,000 take %d", piece, short, long)
 		}
 	}
 }

@@ -796,7 +796,9 @@ func (s *scanner) tag(i int) int {
 			return 0
 		}
 		if e >= s.bracket.until {
-			for s.bracket.until = e; s.bracket.until < s.end && t[s.bracket.until] != '>'; s.bracket.until++ {
+			s.bracket.until = e
+			for s.bracket.until < s.end && t[s.bracket.until] != '>' {
+				s.bracket.until++
 			}
 		}
 		if e = s.bracket.until; e < s.end {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"cyclecap/train/bridge"
 )
 
 // WorldDir is the folder of the rendered data set.
@@ -91,8 +93,11 @@ func (l *loader) check() {
 	}
 	need(d.ValAnnotations, "data.val_annotations", "the COCO captions file of the validation set")
 	need(d.ValImages, "data.val_images", "the folder of the validation photos")
-	rule(plain && slices.Contains(c.Bridges.Use, "clipcap"), on("bridges.use", "data.photos", "data.captions"),
-		"clipcap learns from pairs, and data.photos and data.captions have none")
+	used, _ := bridge.Get(c.Bridges.Use) // names that aren't there were reported
+	for _, b := range used {
+		rule(plain && b.Decoder.Images, on("bridges.use", "data.photos", "data.captions"),
+			"%s learns from pairs, and data.photos and data.captions have none", b.Name)
+	}
 	rule(c.World == nil && c.CLIP.Weights == "", on("clip.weights"),
 		"missing: want the file or folder of a CLIP; one is trained only where there is [world]")
 	rule(c.World == nil && c.GPT2.Weights == "", on("gpt2.weights"),

@@ -3,12 +3,13 @@
 // libtorch.
 //
 // The structs of this file are the one place where keys are defined: a field's
-// comment describes its key for people, and its tags are what the package goes by:
+// comment describes its key for people, and its tags are what the package goes by
+// (the settings of bridges, which are declared with them, come in addition):
 //
 //	toml     the key
 //	default  the value where the file has none; words, or "" where it is computed
 //	range    numbers that are allowed, as an interval: [1,100] (0,1] [0,)
-//	choices  words that are allowed
+//	choices  words that are allowed; "bridges": the names of the bridges
 //	source   where the default comes from
 //
 // docs/config.md is made from them.
@@ -253,16 +254,10 @@ type TrainCycleGAN struct {
 type Bridges struct {
 	// Use lists the bridges, in the order of the table. clipcap is supervised:
 	// the ceiling.
-	Use []string `toml:"use" default:"direct,cyclegan" choices:"direct,cyclegan,meanshift,capdec,decap,clipcap" source:"Table 3"`
-	// CapDecVariance is the variance of the Gaussian noise that CapDec adds to text
-	// features of length 1.
-	CapDecVariance float64 `toml:"capdec_variance" default:"0.016" range:"[0,100]" source:"CapDec"`
-	// DeCapTemperature divides the cosines before DeCap's softmax over the memory;
-	// its code multiplies them by 100.
-	DeCapTemperature float64 `toml:"decap_temperature" default:"0.01" range:"[1e-4,100]" source:"DeCap"`
-	// DeCapMemory is the number of texts in DeCap's memory, chosen by the seed; 0:
-	// all.
-	DeCapMemory int `toml:"decap_memory" default:"0" range:"[0,1e9]" source:"DeCap"`
+	Use []string `toml:"use" default:"direct,cyclegan" choices:"bridges" source:"Table 3"`
+	// Settings are the bridges' own, by key. Each bridge declares them in package
+	// bridge.
+	Settings map[string]float64 `toml:"-"`
 }
 
 // Caption says how captions are decoded.

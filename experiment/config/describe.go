@@ -47,8 +47,7 @@ type entry struct {
 // entries describes all tables and keys, in the order of the structs.
 func entries() (list []entry) {
 	texts := comments()
-	// In a comment the Go name stands first, and here the key's.
-	named := func(text, goName, name string) string { return name + strings.TrimPrefix(text, goName) }
+	_, tables := schema()
 	for _, t := range tables {
 		if len(t.path) > 0 && len(t.keys) > 0 {
 			name := t.typ.Name()
@@ -56,11 +55,16 @@ func entries() (list []entry) {
 			if t.typ == reflect.TypeFor[World]() {
 				text = texts["Config.World"] // which says what it does to other keys
 			}
-			list = append(list, entry{Key: "[" + t.String() + "]", Text: named(text, name, "["+t.String()+"]")})
+			list = append(list, entry{Key: "[" + t.String() + "]", Text: sentence(text, name)})
 		}
 		for _, k := range t.keys {
-			name := t.typ.Field(k.index[len(k.index)-1]).Name
-			e := entry{Key: k.String(), Want: k.want(), Default: k.value, Source: k.source, Text: named(texts[t.typ.Name()+"."+name], name, k.path[len(k.path)-1])}
+			e := entry{Key: k.String(), Want: k.want(), Default: k.value, Source: k.source}
+			if k.text != "" {
+				e.Text = sentence(k.text, "")
+			} else {
+				name := t.typ.Field(k.index[len(k.index)-1]).Name
+				e.Text = sentence(texts[t.typ.Name()+"."+name], name)
+			}
 			switch k.typ.Kind() {
 			case reflect.String:
 				if k.value != "" {
@@ -75,15 +79,33 @@ func entries() (list []entry) {
 	return list
 }
 
-// Describe lists all tables and keys for people: what each is, the values that
-// it takes, its default and where that comes from.
-func Describe() string {
+// sentence makes what stands beside a key of a comment that begins with the Go name:
+// "Seed is the seed of …" becomes "The seed of …".
+func sentence(text, name string) string {
+	text = strings.TrimSpace(strings.TrimPrefix(text, name))
+	text = strings.TrimPrefix(text, "is ")
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+// Describe lists the tables and keys that begin with a prefix ("": all) for people:
+// what each is, the values that it takes, its default and where that comes from. It
+// gives "" where no key begins so.
+func Describe(prefix string) string {
 	var b strings.Builder
+	heading := ""
 	for _, e := range entries() {
 		if strings.HasPrefix(e.Key, "[") {
-			fmt.Fprintf(&b, "\n%s\n%s", e.Key, wrap("  ", e.Text))
+			heading = fmt.Sprintf("\n%s\n%s", e.Key, wrap("  ", e.Text))
 			continue
 		}
+		if prefix != "" && e.Key != prefix && !strings.HasPrefix(e.Key, prefix+".") {
+			continue
+		}
+		b.WriteString(heading)
+		heading = ""
 		how := e.Want
 		if e.Default != "" {
 			how += "; default " + e.Default
@@ -93,7 +115,16 @@ func Describe() string {
 		}
 		fmt.Fprintf(&b, "  %s\n%s%s", e.Key, wrap("      ", e.Text), wrap("      ", how))
 	}
-	return b.String()
+	return strings.TrimPrefix(b.String(), "\n")
+}
+
+// Suggest says which key or table may be meant by one that is not known.
+func Suggest(key string) string {
+	path := strings.Split(key, ".")
+	if s := suggest(path, true); strings.HasPrefix(s, "did you mean") {
+		return s
+	}
+	return suggest(path, false)
 }
 
 // wrap breaks text into lines of at most 80 columns.

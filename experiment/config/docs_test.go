@@ -61,8 +61,15 @@ func TestDocs(t *testing.T) {
 // Every key has a comment that begins with its Go name, in words for people.
 func TestComments(t *testing.T) {
 	texts := comments()
+	_, tables := schema()
 	for _, table := range tables {
 		for _, k := range table.keys {
+			if k.text != "" { // a bridge's
+				if !strings.HasPrefix(k.text, "is ") && !strings.HasPrefix(k.text, "divides ") || !strings.HasSuffix(k.text, ".") {
+					t.Errorf("%s: %q does not continue the key", k, k.text)
+				}
+				continue
+			}
 			name := table.typ.Field(k.index[len(k.index)-1]).Name
 			if text := texts[table.typ.Name()+"."+name]; !strings.HasPrefix(text, name) || !strings.HasSuffix(text, ".") {
 				t.Errorf("%s: the comment is %q, want %s … .", k, text, name)
@@ -72,7 +79,8 @@ func TestComments(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	text := Describe()
+	text := Describe("")
+	keys, _ := schema()
 	for _, k := range keys {
 		if !strings.Contains(text, "\n  "+k.String()+"\n") && !strings.HasPrefix(text, "  "+k.String()+"\n") {
 			t.Errorf("%s is not described", k)
@@ -85,10 +93,20 @@ func TestDescribe(t *testing.T) {
 	}
 	want := `
   train.cyclegan.lr
-      lr is the rate of Adam, for generators and discriminators.
+      The rate of Adam, for generators and discriminators.
       a number above 0 and at most 10; default 2e-4 (Zhu et al.)
 `
 	if !strings.Contains(text, want) {
 		t.Errorf("Describe has no %q:\n%s", want, text)
+	}
+	part := Describe("train.cyclegan")
+	if !strings.Contains(part, want) || strings.Contains(part, "train.clip") || !strings.HasPrefix(part, "[train.cyclegan]\n") {
+		t.Errorf("of train.cyclegan:\n%s", part)
+	}
+	if one := Describe("train.cyclegan.lr"); !strings.Contains(one, want) || strings.Contains(one, "beta1") {
+		t.Errorf("of train.cyclegan.lr:\n%s", one)
+	}
+	if Describe("train.cycle") != "" {
+		t.Error("a part of a name is a prefix")
 	}
 }

@@ -84,44 +84,31 @@ func Load(path string, sets []string) (*Config, error) {
 	return parse(path, data, sets)
 }
 
-// Default gives the default of every key. It has no world, no name, no output
+// defaults gives the default of every key, with a world. It has no name, no output
 // and no data.
-func Default() *Config {
-	c := defaults()
-	c.World = nil
-	return c
-}
-
-// defaults are Default's, with a world.
 func defaults() *Config {
 	c := &Config{World: &World{}}
+	keys, _ := schema()
 	for _, k := range keys {
 		if k.value == "" {
 			continue
 		}
-		v := k.in(c)
+		var v any = k.value
 		var err error
-		switch v.Kind() {
+		switch k.typ.Kind() {
 		case reflect.Int:
-			var n int64
-			n, err = strconv.ParseInt(k.value, 10, 64)
-			v.SetInt(n)
+			v, err = strconv.Atoi(k.value)
 		case reflect.Float64:
-			var x float64
-			x, err = strconv.ParseFloat(k.value, 64)
-			v.SetFloat(x)
+			v, err = strconv.ParseFloat(k.value, 64)
 		case reflect.Bool:
-			var b bool
-			b, err = strconv.ParseBool(k.value)
-			v.SetBool(b)
+			v, err = strconv.ParseBool(k.value)
 		case reflect.Slice:
-			v.Set(reflect.ValueOf(strings.Split(k.value, ",")))
-		default:
-			v.SetString(k.value)
+			v = strings.Split(k.value, ",")
 		}
 		if err != nil {
 			panic(fmt.Sprintf("config: broken default of %s: %v", k, err))
 		}
+		k.set(c, v)
 	}
 	c.Train.CycleGAN.DecayFrom = c.Train.CycleGAN.Epochs / 2
 	return c
@@ -131,15 +118,21 @@ func defaults() *Config {
 // it.
 func (c *Config) Encode() ([]byte, error) {
 	var b bytes.Buffer
-	e := toml.NewEncoder(&b)
-	e.Indent = ""
-	if err := e.Encode(c); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+	_, tables := schema()
+	for _, t := range tables {
+		if len(t.keys) == 0 || c.World == nil && t.typ == reflect.TypeFor[World]() {
+			continue
+		}
+		if len(t.path) > 0 {
+			fmt.Fprintf(&b, "\n[%s]\n", t)
+		}
+		for _, k := range t.keys {
+			if err := toml.NewEncoder(&b).Encode(map[string]any{k.name(): k.get(c)}); err != nil {
+				return nil, fmt.Errorf("config: %s: %w", k, err)
+			}
+		}
 	}
-	// An empty line before every heading, which the encoder leaves out before
-	// inner tables. There are no line ends within strings.
-	text := bytes.ReplaceAll(b.Bytes(), []byte("\n\n["), []byte("\n["))
-	return bytes.ReplaceAll(text, []byte("\n["), []byte("\n\n[")), nil
+	return b.Bytes(), nil
 }
 
 // loader collects what file and sets say.
@@ -281,7 +274,7 @@ func (l *loader) value(k *key, v any) {
 		l.report(at, wrong)
 		return
 	}
-	k.in(l.config).Set(reflect.ValueOf(x))
+	k.set(l.config, x)
 }
 
 var setKey = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)

@@ -39,7 +39,8 @@ func TestPaper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Default()
+	want := defaults()
+	want.World = nil
 	want.Name, want.Output = "paper", "work/paper"
 	want.Data = Data{
 		TrainAnnotations: "data/coco/annotations/captions_train2014.json", TrainImages: "data/coco/train2014",
@@ -137,26 +138,26 @@ func TestSets(t *testing.T) {
 // randomConfig sets any of the keys to anything that is allowed.
 func randomConfig(t *rapid.T) *Config {
 	c := defaults()
+	keys, _ := schema()
 	for _, k := range keys {
 		if rapid.Bool().Draw(t, "default "+k.String()) {
 			continue
 		}
-		v := k.in(c)
 		switch k.typ.Kind() {
 		case reflect.Int:
-			v.SetInt(rapid.Int64Range(int64(k.limits.low), int64(k.limits.high)).Draw(t, k.String()))
+			k.set(c, rapid.IntRange(int(k.limits.low), int(k.limits.high)).Draw(t, k.String()))
 		case reflect.Float64:
-			v.SetFloat(rapid.Float64Range(k.limits.low, k.limits.high).Filter(k.limits.has).Draw(t, k.String()))
+			k.set(c, rapid.Float64Range(k.limits.low, k.limits.high).Filter(k.limits.has).Draw(t, k.String()))
 		case reflect.Bool:
-			v.SetBool(rapid.Bool().Draw(t, k.String()))
+			k.set(c, rapid.Bool().Draw(t, k.String()))
 		case reflect.Slice:
 			n := rapid.IntRange(1, len(k.choices)).Draw(t, k.String())
-			v.Set(reflect.ValueOf(rapid.Permutation(k.choices).Draw(t, k.String())[:n]))
+			k.set(c, rapid.Permutation(k.choices).Draw(t, k.String())[:n])
 		default:
 			if k.choices != nil {
-				v.SetString(rapid.SampledFrom(k.choices).Draw(t, k.String()))
+				k.set(c, rapid.SampledFrom(k.choices).Draw(t, k.String()))
 			} else {
-				v.SetString(rapid.String().Draw(t, k.String()))
+				k.set(c, rapid.String().Draw(t, k.String()))
 			}
 		}
 	}

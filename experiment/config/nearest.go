@@ -4,34 +4,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/xrash/smetrics"
+	"cyclecap/internal/nearest"
 )
-
-// alike rates how alike two words are, from 0 to 1, by the measure and the
-// settings that urfave/cli suggests commands by.
-func alike(a, b string) float64 {
-	a, b = strings.ToLower(strings.ReplaceAll(a, "-", "_")), strings.ToLower(strings.ReplaceAll(b, "-", "_"))
-	if a == b {
-		return 1
-	}
-	if a == "" || b == "" || len(a) > 64 {
-		return 0
-	}
-	return smetrics.JaroWinkler(a, b, 0.7, 4)
-}
-
-const enough = 0.85 // of alike, for a suggestion
-
-// nearestWord gives the word that is meant, or "".
-func nearestWord(s string, words []string) string {
-	best, most := "", enough
-	for _, w := range words {
-		if x := alike(s, w); x > most {
-			best, most = w, x
-		}
-	}
-	return best
-}
 
 // nearestPaths gives what is meant by a path: the known ones that are alike in
 // each element, from the last one on ("cyclegan.epoch" is like
@@ -54,7 +28,7 @@ func nearestPaths(path []string, known [][]string) [][]string {
 		}
 		x := 1.0
 		for i, word := range k[len(k)-len(path):] {
-			if a := alike(path[i], word); a > enough {
+			if a := nearest.Alike(path[i], word); a > nearest.Enough {
 				x *= a
 			} else {
 				x = 0
@@ -80,6 +54,7 @@ func nearestPaths(path []string, known [][]string) [][]string {
 // suggest says what may be meant by an unknown key or table.
 func suggest(path []string, isTable bool) string {
 	var known [][]string
+	keys, tables := schema()
 	if isTable {
 		for _, t := range tables[1:] {
 			known = append(known, t.path)

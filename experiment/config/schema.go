@@ -7,20 +7,27 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+
+	"cyclecap/internal/nearest"
+	"cyclecap/train/bridge"
 )
 
-// A key is what the tags of a field say.
+// A key is what the tags of a field say, or a setting of a bridge.
 type key struct {
 	path    []string
-	index   []int // of the field, from Config on
+	index   []int // of the field, from Config on; of Bridges.Settings for a setting
 	typ     reflect.Type
 	value   string // the default
 	limits  *interval
 	choices []string
 	source  string
+	text    string // of a setting: what it is
 }
 
 func (k *key) String() string { return strings.Join(k.path, ".") }
+
+func (k *key) name() string { return k.path[len(k.path)-1] }
 
 // A table is a struct of keys; the first is Config itself.
 type table struct {
@@ -31,12 +38,13 @@ type table struct {
 
 func (t *table) String() string { return strings.Join(t.path, ".") }
 
-// The keys and tables in the order of the structs.
-var keys, tables = schema(reflect.TypeFor[Config](), nil, nil)
+// schema gives the keys and tables in the order of the structs. It is made when it
+// is first needed, when all bridges have registered themselves.
+var schema = sync.OnceValues(func() ([]*key, []*table) { return schemaOf(reflect.TypeFor[Config](), nil, nil) })
 
-// schema reads the tags. A tag that it can't read is a mistake of this package,
+// schemaOf reads the tags. A tag that it can't read is a mistake of this package,
 // which its tests find: it panics.
-func schema(typ reflect.Type, path []string, index []int) (keys []*key, tables []*table) {
+func schemaOf(typ reflect.Type, path []string, index []int) (keys []*key, tables []*table) {
 	own := &table{path: path, typ: typ}
 	tables = append(tables, own)
 	for i := range typ.NumField() {
@@ -47,16 +55,31 @@ func schema(typ reflect.Type, path []string, index []int) (keys []*key, tables [
 		if inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
 		}
-		if inner.Kind() == reflect.Struct {
-			k, t := schema(inner, at, place)
+		switch inner.Kind() {
+		case reflect.Struct:
+			k, t := schemaOf(inner, at, place)
 			keys, tables = append(keys, k...), append(tables, t...)
+			continue
+		case reflect.Map:
+			for _, b := range bridge.All() {
+				for _, s := range b.Settings {
+					k := settingKey(s, path, place)
+					keys, own.keys = append(keys, k), append(own.keys, k)
+				}
+			}
 			continue
 		}
 		k := &key{path: at, index: place, typ: f.Type, value: f.Tag.Get("default"), source: f.Tag.Get("source")}
 		if s := f.Tag.Get("range"); s != "" {
 			k.limits = newInterval(s)
 		}
-		if s := f.Tag.Get("choices"); s != "" {
+		switch s := f.Tag.Get("choices"); s {
+		case "":
+		case "bridges":
+			for _, b := range bridge.All() {
+				k.choices = append(k.choices, b.Name)
+			}
+		default:
 			k.choices = strings.Split(s, ",")
 		}
 		keys, own.keys = append(keys, k), append(own.keys, k)
@@ -64,7 +87,17 @@ func schema(typ reflect.Type, path []string, index []int) (keys []*key, tables [
 	return keys, tables
 }
 
+func settingKey(s bridge.Setting, path []string, index []int) *key {
+	k := &key{path: append(slices.Clone(path), s.Key), index: index, typ: reflect.TypeFor[float64](), limits: newInterval(s.Range),
+		value: strconv.FormatFloat(s.Default, 'g', -1, 64), source: s.Source, text: s.Text}
+	if s.Whole {
+		k.typ = reflect.TypeFor[int]()
+	}
+	return k
+}
+
 func keyAt(path []string) *key {
+	keys, _ := schema()
 	for _, k := range keys {
 		if slices.Equal(k.path, path) {
 			return k
@@ -74,6 +107,7 @@ func keyAt(path []string) *key {
 }
 
 func tableAt(path []string) *table {
+	_, tables := schema()
 	for _, t := range tables {
 		if slices.Equal(t.path, path) {
 			return t
@@ -82,8 +116,31 @@ func tableAt(path []string) *table {
 	return nil
 }
 
-// in gives the field of a config whose World is there.
-func (k *key) in(c *Config) reflect.Value { return reflect.ValueOf(c).Elem().FieldByIndex(k.index) }
+// set gives the key a value of its type in a config whose World is there.
+func (k *key) set(c *Config, v any) {
+	field := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
+	if field.Kind() != reflect.Map {
+		field.Set(reflect.ValueOf(v))
+		return
+	}
+	if field.IsNil() {
+		field.Set(reflect.MakeMap(field.Type()))
+	}
+	field.SetMapIndex(reflect.ValueOf(k.name()), reflect.ValueOf(v).Convert(field.Type().Elem()))
+}
+
+// get gives the key's value in a config whose World is there.
+func (k *key) get(c *Config) any {
+	field := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
+	if field.Kind() == reflect.Map {
+		v := reflect.Zero(field.Type().Elem())
+		if e := field.MapIndex(reflect.ValueOf(k.name())); e.IsValid() {
+			v = e
+		}
+		return v.Convert(k.typ).Interface()
+	}
+	return field.Interface()
+}
 
 // want says in words what values the key takes.
 func (k *key) want() string {
@@ -184,7 +241,7 @@ func (k *key) word(s string) string {
 		return ""
 	}
 	text := fmt.Sprintf("%q is none of %s", s, quoted(k.choices))
-	if near := nearestWord(s, k.choices); near != "" {
+	if near := nearest.Word(s, k.choices); near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)
 	}
 	return text

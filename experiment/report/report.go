@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 	"cyclecap/internal/atomicfile"
 )
@@ -74,15 +75,9 @@ type Score struct {
 	Seeds []float64 `json:"seeds,omitempty"`
 	// Interval is the 95 % bootstrap interval over images, of the mean over
 	// seeds; nil: not computed.
-	Interval *Interval `json:"interval,omitempty"`
+	Interval *eval.Interval `json:"interval,omitempty"`
 	// Missing is why the metric was not computed; then there are no seeds.
 	Missing string `json:"missing,omitempty"`
-}
-
-// An Interval holds both its ends.
-type Interval struct {
-	Low  float64 `json:"low"`
-	High float64 `json:"high"`
 }
 
 // Value is the mean over seeds, NaN of none.
@@ -107,14 +102,12 @@ func (s Score) Std() float64 {
 	return math.Sqrt(sum / float64(len(s.Seeds)-1))
 }
 
-// A Difference is a paired comparison over the same images: bridge A's score
-// less bridge B's.
+// A Difference is a paired comparison over the same images: a bridge's score less
+// that of the baseline.
 type Difference struct {
-	A        string    `json:"a"`
-	B        string    `json:"b"`
-	Metric   string    `json:"metric"`
-	Value    float64   `json:"value"`
-	Interval *Interval `json:"interval,omitempty"`
+	Bridge   string `json:"bridge"`
+	Baseline string `json:"baseline"`
+	eval.Difference
 }
 
 // An Example is one photo and what each bridge says of it.
@@ -211,8 +204,8 @@ func (e *Experiment) check() error {
 		}
 		return true
 	}
-	interval := func(what string, i *Interval) {
-		if i != nil && (!finite(i.Low, i.High) || i.Low > i.High) {
+	interval := func(what string, i eval.Interval) {
+		if !finite(i.Low, i.High) || i.Low > i.High {
 			bad("%s: the interval [%v, %v] is none", what, i.Low, i.High)
 		}
 	}
@@ -236,18 +229,20 @@ func (e *Experiment) check() error {
 			if s.Missing != "" && len(s.Seeds) > 0 {
 				bad("%s: has scores, and a reason why it has none", what)
 			}
-			interval(what, s.Interval)
+			if s.Interval != nil {
+				interval(what, *s.Interval)
+			}
 		}
 	}
 	for _, d := range e.Differences {
-		what := fmt.Sprintf("difference of %q and %q in %s", d.A, d.B, d.Metric)
-		if !seen[d.A] || !seen[d.B] {
+		what := fmt.Sprintf("difference of %q and %q in %s", d.Bridge, d.Baseline, d.Score)
+		if !seen[d.Bridge] || !seen[d.Baseline] {
 			bad("%s: not both are bridges", what)
 		}
-		if !finite(d.Value) {
-			bad("%s: %v is not finite", what, d.Value)
+		if !finite(d.Difference.Difference) {
+			bad("%s: %v is not finite", what, d.Difference.Difference)
 		}
-		interval(what, d.Interval)
+		interval(what, eval.Interval{Low: d.Low, High: d.High})
 	}
 	for _, c := range e.Charts {
 		if len(c.Series) > colours {
@@ -512,7 +507,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", markdown(d.What), markdown(d.Metric), strings.TrimSpace(d.Value+" "+d.Interval))
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", markdown(d.What), markdown(d.Metric), d.Value+" "+d.Interval)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -545,17 +540,15 @@ func (e *Experiment) differences() []difference {
 	}
 	var out []difference
 	for _, d := range e.Differences {
-		x := difference{What: names[d.A] + " less " + names[d.B], Metric: d.Metric, Value: fmt.Sprintf("%+.3f", d.Value)}
-		if i := d.Interval; i != nil {
-			x.Interval = fmt.Sprintf("[%+.3f, %+.3f]", i.Low, i.High)
-			switch {
-			case i.Low > 0:
-				x.Verdict = "better"
-			case i.High < 0:
-				x.Verdict = "worse"
-			default:
-				x.Verdict = "not told apart"
-			}
+		x := difference{What: names[d.Bridge] + " less " + names[d.Baseline], Metric: d.Score, Value: fmt.Sprintf("%+.3f", d.Difference.Difference),
+			Interval: fmt.Sprintf("[%+.3f, %+.3f]", d.Low, d.High)}
+		switch {
+		case d.Low > 0:
+			x.Verdict = "better"
+		case d.High < 0:
+			x.Verdict = "worse"
+		default:
+			x.Verdict = "not told apart"
 		}
 		out = append(out, x)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"cyclecap/data/coco"
+	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,12 +47,15 @@ func sample(t testing.TB) *Experiment {
 		b.Scores = map[string]Score{}
 		for j, m := range Metrics {
 			v := base[i][j]
-			b.Scores[m] = Score{Seeds: []float64{v - .004, v, v + .004}, Interval: &Interval{v - .006, v + .007}}
+			b.Scores[m] = Score{Seeds: []float64{v - .004, v, v + .004}, Interval: &eval.Interval{Low: v - .006, High: v + .007}}
 		}
 		e.Bridges = append(e.Bridges, b)
 	}
 	e.Bridges[3].Scores["METEOR"] = Score{Missing: "its data is not there; make meteor-data gets it"}
-	e.Differences = []Difference{{"cyclegan", "direct", "CIDEr", .183, &Interval{.176, .190}}, {"cyclegan", "mean-shift", "CIDEr", .026, &Interval{-.002, .05}}}
+	e.Differences = []Difference{
+		{"cyclegan", "direct", eval.Difference{Score: "CIDEr", Difference: .183, Low: .176, High: .190}},
+		{"cyclegan", "mean-shift", eval.Difference{Score: "CIDEr", Difference: .026, Low: -.002, High: .05}},
+	}
 
 	for _, c := range []struct {
 		title  string
@@ -310,11 +314,11 @@ func TestErrors(t *testing.T) {
 	}{
 		{score("SPICE", Score{}), "no such metric; there are BLEU-1"},
 		{score("CIDEr", Score{Seeds: []float64{inf}}), `bridge "a", CIDEr: a score of [+Inf] is not finite`},
-		{score("CIDEr", Score{Seeds: []float64{1}, Interval: &Interval{2, 1}}), "the interval [2, 1] is none"},
+		{score("CIDEr", Score{Seeds: []float64{1}, Interval: &eval.Interval{Low: 2, High: 1}}), "the interval [2, 1] is none"},
 		{score("CIDEr", Score{Seeds: []float64{1}, Missing: "x"}), "has scores, and a reason"},
 		{&Experiment{Bridges: []Bridge{{ID: "a"}, {ID: "a"}}}, `bridge 1: the ID "a"`},
 		{&Experiment{Bridges: []Bridge{{ID: "a", Paper: "x"}}}, `no column "x"`},
-		{&Experiment{Differences: []Difference{{A: "a", B: "b"}}}, "not both are bridges"},
+		{&Experiment{Differences: []Difference{{Bridge: "a", Baseline: "b"}}}, "not both are bridges"},
 		{&Experiment{Charts: []Chart{{Series: make([]Series, 9)}}}, "9 series are more than the 8"},
 		{&Experiment{Stages: []Stage{{"x", -1, false}}}, `stage "x": -1 seconds`},
 		{&Experiment{Geometry: &geometry.Geometry{}}, "no sides"},

@@ -107,7 +107,7 @@ func scale(dir string, threads int) error {
 	}
 	var t *train.CycleGANTask
 	err = torch.Scope(func() (err error) {
-		t, err = train.NewCycleGANTask(train.DefaultCycleGAN(), train.CycleGANSchedule{Epochs: 20, Batch: 64, DecayFrom: 10}, images, texts)
+		t, err = train.NewCycleGANTask(train.DefaultCycleGAN(), images, texts)
 		return err
 	})
 	if err != nil {

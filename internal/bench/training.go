@@ -110,17 +110,21 @@ func loadTraining(dir, name string) (*training, error) {
 	get := func(n string) torch.Tensor { t, _ := sd.Get(n); return t }
 	if name == "train-cyclegan" {
 		torch.ManualSeed(0)
-		g := train.NewCycleGAN(train.DefaultCycleGAN())
-		images, texts := get("images"), get("texts")
-		return &training{step: func(int) ([]float32, error) {
-			l, err := g.Step(images, texts)
-			return []float32{float32(l.Generators()), float32(l.DiscText), float32(l.DiscImage)}, err
+		c := train.DefaultCycleGAN()
+		t, err := train.NewCycleGANTask(c, repeat(get("images"), c.Batch, 2*c.Seed), repeat(get("texts"), c.Batch, 2*c.Seed+1))
+		if err != nil {
+			return nil, err
+		}
+		return &training{step: func(step int) ([]float32, error) {
+			l, err := t.Step(step)
+			return []float32{float32(l.Get("generators")), float32(l.Get("disc_text")), float32(l.Get("disc_image"))}, err
 		}}, nil
 	}
-	m, err := loadDecoder(dir, kind{dtype: torch.Float32})
+	d, err := loadDecoder(dir, kind{})
 	if err != nil {
 		return nil, err
 	}
+	m := d.Model
 	// The file's own weights must stay as they are, and leave the memory.
 	for _, p := range nn.NamedParameters(m.Mapper) {
 		mapped := *p.Tensor
@@ -150,6 +154,37 @@ func loadTraining(dir, name string) (*training, error) {
 		l, err := t.Step(step)
 		return []float32{float32(l.Get("loss"))}, err
 	}}, nil
+}
+
+// repeated is features that give the same batch, in its order, at every step of a
+// shuffled epoch.
+type repeated struct {
+	train.Matrix         // the batch
+	place        []int32 // in the batch, of each row
+}
+
+// repeatedSteps is more than any run does.
+const repeatedSteps = 10_000
+
+func repeat(batch torch.Tensor, size int, seed uint64) repeated {
+	r := repeated{train.Matrix{Data: torch.ToSlice[float32](batch), Cols: int(batch.Size(1))}, make([]int32, repeatedSteps*size)}
+	order := train.Order{N: len(r.place), Batch: size, Seed: seed}
+	for step := range repeatedSteps {
+		for i, row := range order.Indices(step) {
+			r.place[row] = int32(i)
+		}
+	}
+	return r
+}
+
+func (r repeated) Len() int { return len(r.place) }
+
+func (r repeated) Read(rows []int32, dst []float32) error {
+	places := make([]int32, len(rows))
+	for i, row := range rows {
+		places[i] = r.place[row]
+	}
+	return r.Matrix.Read(places, dst)
 }
 
 func (t *training) run(steps int) (any, error) {

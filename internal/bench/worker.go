@@ -12,10 +12,9 @@ import (
 	"time"
 	"unsafe"
 
-	"cyclecap/data/photo"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -30,25 +29,21 @@ const (
 // side is the Go side.
 type side struct {
 	s        settings
-	clips    map[bool]*clip.Model // by whether they are packed
-	decoders map[kind]*clipcap.Model
+	clips    map[bool]*pipeline.CLIP // by whether they are packed
+	decoders map[kind]*pipeline.Decoder
 	features torch.Tensor
 	texts    torch.Tensor
 	training *training
 }
 
 // kind says how a decoder computes.
-type kind struct {
-	dtype  torch.DType
-	packed bool
-}
+type kind struct{ bf16, packed bool }
 
-// kindOf reads the end of a workload's name: "-bf16", "-packed" or both.
+// kindOf reads the end of a workload's name: "-bf16" or "-packed".
 func kindOf(name string) (k kind, rest string) {
-	k.dtype = torch.Float32
 	rest, k.packed = strings.CutSuffix(name, "-packed")
 	if r, ok := strings.CutSuffix(rest, "-bf16"); ok {
-		k.dtype, rest = torch.BFloat16, r
+		k.bf16, rest = true, r
 	}
 	return k, rest
 }
@@ -64,7 +59,7 @@ func serve(s settings) error {
 	if err := out.Encode(map[string]any{"ready": true, "torch": build.Version, "threads": torch.NumThreads()}); err != nil {
 		return err
 	}
-	w := &side{s: s, clips: map[bool]*clip.Model{}, decoders: map[kind]*clipcap.Model{}}
+	w := &side{s: s, clips: map[bool]*pipeline.CLIP{}, decoders: map[kind]*pipeline.Decoder{}}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		name := strings.TrimPrefix(in.Text(), "run ")
@@ -112,16 +107,9 @@ func (w *side) load(name string) (err error) {
 	switch what {
 	case "image", "text":
 		if w.clips[k.packed] == nil {
-			sd, quick, err := weights.LoadCLIP(filepath.Join(w.s.dir, "clip"))
+			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), clip.Both, pipeline.Options{Pack: k.packed})
 			if err != nil {
 				return err
-			}
-			m, err := clip.Load(sd, !quick)
-			if err != nil {
-				return err
-			}
-			if k.packed {
-				nn.Pack(m)
 			}
 			w.clips[k.packed] = m
 		}
@@ -155,31 +143,8 @@ func tensors(path string) (*nn.StateDict, error) {
 	return f.Load()
 }
 
-func loadDecoder(dir string, k kind) (*clipcap.Model, error) {
-	sd, err := weights.LoadGPT2(filepath.Join(dir, "gpt2"))
-	if err != nil {
-		return nil, err
-	}
-	g, err := gpt2.Load(sd)
-	if err != nil {
-		return nil, err
-	}
-	if sd, _, err = weights.LoadDecoder(filepath.Join(dir, "decoder.pt")); err != nil {
-		return nil, err
-	}
-	m, err := clipcap.LoadMapper(sd, g.Config.NEmbd)
-	if err != nil {
-		return nil, err
-	}
-	if k.dtype != torch.Float32 {
-		nn.To(g, torch.WithDType(k.dtype))
-		nn.To(m, torch.WithDType(k.dtype))
-	}
-	if k.packed {
-		nn.Pack(g)
-		nn.Pack(m)
-	}
-	return &clipcap.Model{Mapper: m, GPT2: g}, nil
+func loadDecoder(dir string, k kind) (*pipeline.Decoder, error) {
+	return pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), pipeline.Options{BF16: k.bf16, Pack: k.packed})
 }
 
 // features are the rows of a result.
@@ -201,47 +166,43 @@ func (w *side) run(name string) (any, error) {
 	case "image-32":
 		return images(model, w.s.photos, 32)
 	case "text-64":
-		return features{torch.ToSlice[float32](model.EncodeText(w.texts)), int(model.Config.EmbedDim)}, nil
+		return features{torch.ToSlice[float32](model.Model.EncodeText(w.texts)), model.Width()}, nil
 	case "clipcap-greedy":
-		return w.captions(1, clipcap.TopP, k), nil
+		return w.captions(1, clipcap.TopP, k)
 	case "clipcap-beam":
-		return w.captions(1, clipcap.Beam, k), nil
+		return w.captions(1, clipcap.Beam, k)
 	}
 	method, rest, _ := strings.Cut(name, "-")
 	var n int
 	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
 		return nil, fmt.Errorf("there is no workload of this name")
 	}
-	return w.captions(n, clipcap.Method(method), k), nil
+	return w.captions(n, clipcap.Method(method), k)
 }
 
 // images turns photo files into features; the next photos are decoded
 // meanwhile.
-func images(model *clip.Model, paths []string, batch int) (features, error) {
-	size := model.Config.ImageSize
-	f := features{width: int(model.Config.EmbedDim)}
-	for b, err := range photo.Load(context.Background(), paths, photo.CLIP(int(size)), 2, batch) {
+func images(model *pipeline.CLIP, paths []string, batch int) (features, error) {
+	f := features{width: model.Width()}
+	for b, err := range model.Photos(context.Background(), paths, batch) {
 		if err != nil {
 			return f, err
 		}
 		if len(b.Failed) > 0 {
 			return f, b.Failed[0]
 		}
-		torch.Tidy(func() torch.Tensor {
-			pixels := torch.FromSlice(b.Pixels, int64(len(b.Index)), 3, size, size)
-			f.values = append(f.values, torch.ToSlice[float32](model.EncodeImage(pixels))...)
-			return torch.Tensor{}
-		})
+		f.values = append(f.values, b.Rows...)
 	}
 	return f, nil
 }
 
 // captions decodes the first n features.
-func (w *side) captions(n int, method clipcap.Method, k kind) [][]int64 {
-	f := w.features.Narrow(0, 0, int64(n)).To(torch.WithDType(k.dtype))
+func (w *side) captions(n int, method clipcap.Method, k kind) ([][]int64, error) {
+	captions, err := w.decoders[k].Generate(context.Background(), w.features.Narrow(0, 0, int64(n)),
+		clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64})
 	var out [][]int64
-	for _, c := range w.decoders[k].Generate(f, clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64}) {
+	for _, c := range captions {
 		out = append(out, c[0].Tokens)
 	}
-	return out
+	return out, err
 }

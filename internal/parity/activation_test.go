@@ -22,14 +22,14 @@ func TestActivation(t *testing.T) {
 	}
 	defer want.Close()
 	for _, gelu := range []bool{false, true} {
-		sd, quick, err := weights.LoadCLIP("testdata/small/clip.pt")
+		sd, quick, err := weights.LoadCLIP("testdata/small/clip.pt", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !quick {
 			t.Error("OpenAI's weights are taken for a CLIP with GELU")
 		}
-		m, err := clip.Load(sd, gelu)
+		m, err := clip.Load(sd, gelu, clip.Both)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -201,11 +201,11 @@ func (c *checker) pixels() torch.Tensor {
 }
 
 func (c *checker) loadCLIP(name string) *clip.Model {
-	sd, quick, err := weights.LoadCLIP(c.path(name))
+	sd, quick, err := weights.LoadCLIP(c.path(name), nil)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
-	m, err := clip.Load(sd, !quick)
+	m, err := clip.Load(sd, !quick, clip.Both)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -313,7 +313,7 @@ func (c *checker) gpt2() error {
 }
 
 func (c *checker) loadMapper(name string) clipcap.Mapper {
-	sd, _, err := weights.LoadDecoder(c.path(name))
+	sd, _, _, err := weights.LoadDecoder(c.path(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -343,8 +343,15 @@ func (c *checker) decode() error {
 	torch.InferenceMode(func() {
 		features := c.tensor("features")
 		n, tokens := features.Size(0), int(c.facts.Sizes.Tokens)
+		generate := func(o clipcap.Options) [][]clipcap.Caption {
+			captions, err := m.Generate(context.Background(), features, o)
+			if err != nil {
+				torch.Throw("parity", "%v", err)
+			}
+			return captions
+		}
 		first := func(o clipcap.Options) (ids [][]int64) {
-			for _, captions := range m.Generate(features, o) {
+			for _, captions := range generate(o) {
 				ids = append(ids, captions[0].Tokens)
 			}
 			return ids
@@ -366,7 +373,7 @@ func (c *checker) decode() error {
 				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedy)
 			var got, want [][]int64
 			var gotScores, wantScores []float64
-			for i, captions := range m.Generate(features, clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: stop}) {
+			for i, captions := range generate(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: stop}) {
 				for j, caption := range captions {
 					got, want = append(got, caption.Tokens), append(want, beams[i][j])
 					gotScores, wantScores = append(gotScores, caption.Score), append(wantScores, scores[i][j])
@@ -450,10 +457,14 @@ func (c *checker) cyclegan() error {
 		return err
 	}
 	data := c.tensor("gan_data")
-	torch.ManualSeed(c.facts.GANSeed)
+	steps, batch := int(data.Size(0)), int(data.Size(2))
 	config := train.DefaultCycleGAN()
-	config.Width = c.facts.Sizes.Gan
-	g := train.NewCycleGAN(config)
+	config.Width, config.Batch, config.Epochs, config.DecayFrom = c.facts.Sizes.Gan, batch, 1, 1
+	torch.ManualSeed(c.facts.GANSeed)
+	g, err := train.NewCycleGANTask(config, inOrder(data.Select(1, 0), batch, 2*config.Seed), inOrder(data.Select(1, 1), batch, 2*config.Seed+1))
+	if err != nil {
+		return err
+	}
 	defer g.Close()
 	nets := []struct {
 		name string
@@ -474,22 +485,37 @@ func (c *checker) cyclegan() error {
 		c.compare("CycleGAN generator from a file", "PyTorch", generator.Forward(data.Select(0, 0).Select(0, 0)), c.tensor("gan_output"))
 	})
 	var losses []float64
-	for i := range data.Size(0) {
+	for i := range steps {
 		err := torch.Scope(func() error {
-			batch := data.Select(0, i)
-			l, err := g.Step(batch.Select(0, 0), batch.Select(0, 1))
-			losses = append(losses, l.GanText, l.GanImage, l.CycleImage, l.CycleText, l.IdentityText, l.IdentityImage, l.DiscText, l.DiscImage)
+			l, err := g.Step(i)
+			for _, name := range []string{"gan_text", "gan_image", "cycle_image", "cycle_text", "identity_text", "identity_image", "disc_text", "disc_image"} {
+				losses = append(losses, l.Get(name))
+			}
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", data.Size(0)), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")))
+	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")))
 	for _, n := range nets {
-		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", data.Size(0), n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
+		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", steps, n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
 	}
 	return nil
+}
+
+// inOrder gives the rows of batches [steps, batch, width] as features that a task
+// shuffles back into their order: it draws step i's batch as batch i.
+func inOrder(batches torch.Tensor, batch int, seed uint64) train.Matrix {
+	width := int(batches.Size(2))
+	rows := torch.ToSlice[float32](batches.Contiguous())
+	m := train.Matrix{Data: make([]float32, len(rows)), Cols: width}
+	order := train.Order{N: m.Len(), Batch: batch, Seed: seed}
+	for k := range m.Len() {
+		at := int(order.Indices(k / batch)[k%batch])
+		copy(m.Data[at*width:(at+1)*width], rows[k*width:])
+	}
+	return m
 }
 
 func (c *checker) decoderTraining() error {
@@ -558,7 +584,7 @@ func (c *checker) files() error {
 		}
 		for _, ext := range []string{".pt", ".safetensors"} {
 			to := filepath.Join(dir, "copy"+ext)
-			if err := weights.Save(context.Background(), to, sd); err != nil {
+			if err := weights.Save(context.Background(), to, sd, nil); err != nil {
 				return err
 			}
 			g, err := weights.Open(to)

@@ -51,6 +51,21 @@ func (c Config) String() string {
 	return s
 }
 
+// Part names one encoder of a CLIP, or both.
+type Part int
+
+// The parts.
+const (
+	Both  Part = iota
+	Image      // what EncodeImage needs
+	Text       // what EncodeText needs
+)
+
+// Has tells whether a tensor with one of OpenAI's names belongs to the part.
+func (p Part) Has(name string) bool {
+	return p == Both || strings.HasPrefix(name, "visual.") == (p == Image)
+}
+
 // ConfigOf tells the sizes from weights with OpenAI's names.
 func ConfigOf(sd *nn.StateDict) (Config, error) {
 	var c Config
@@ -113,7 +128,7 @@ func depth(sd *nn.StateDict, prefix string) (n int64) {
 	}
 }
 
-// Model is both encoders.
+// Model is both encoders, or one: the fields of the other are nil or undefined.
 type Model struct {
 	Config              Config `name:"-"`
 	PositionalEmbedding torch.Tensor
@@ -224,9 +239,11 @@ func normal(t torch.Tensor, std float64) { t.Normal_(torch.WithStd(std)) }
 // Constants are names that OpenAI's archives hold beside the weights.
 var Constants = []string{"input_resolution", "context_length", "vocab_size"}
 
-// Load makes a CLIP from weights with OpenAI's names, without a copy of them.
-// gelu is Config.GELU.
-func Load(sd *nn.StateDict, gelu bool) (m *Model, err error) {
+// Load makes a CLIP, or one encoder of it, from the weights of both with OpenAI's
+// names, without a copy of them. Of the other encoder only names and shapes are
+// checked: its tensors may be on the meta device, and are closed. gelu is
+// Config.GELU.
+func Load(sd *nn.StateDict, gelu bool, part Part) (m *Model, err error) {
 	c, err := ConfigOf(sd)
 	if err != nil {
 		return nil, err
@@ -234,7 +251,11 @@ func Load(sd *nn.StateDict, gelu bool) (m *Model, err error) {
 	c.GELU = gelu
 	err = torch.Scope(func() error {
 		torch.OnDevice(torch.Meta, func() { m = New(c) })
-		return nn.LoadStateDict(m, sd, Constants...)
+		if err := nn.LoadStateDict(m, sd, Constants...); err != nil {
+			return err
+		}
+		m.only(part)
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("CLIP %v: %w", c, err)
@@ -242,16 +263,43 @@ func Load(sd *nn.StateDict, gelu bool) (m *Model, err error) {
 	return m, nil
 }
 
+// only frees the other encoder.
+func (m *Model) only(part Part) {
+	switch part {
+	case Image:
+		for _, t := range []*torch.Tensor{&m.PositionalEmbedding, &m.TextProjection, &m.LogitScale} {
+			t.Close()
+			*t = torch.Tensor{}
+		}
+		nn.Close(m.Transformer)
+		nn.Close(m.TokenEmbedding)
+		nn.Close(m.LnFinal)
+		m.Transformer, m.TokenEmbedding, m.LnFinal = nil, nil, nil
+	case Text:
+		nn.Close(m.Visual)
+		m.Visual = nil
+	}
+}
+
+// Normalize scales features [n, width] to length 1, as CLIP's forward and
+// ClipCap's normalize_prefix do.
+func Normalize(x torch.Tensor) torch.Tensor {
+	return x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
+}
+
 // EncodeImage gives the features [n, embed] of photos [n, 3, size, size],
 // normalised in CLIP's way (package photo). They are not L2-normalised.
 func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
+	if m.Visual == nil {
+		torch.Throw("clip.encode_image", "this CLIP was loaded without its image encoder")
+	}
 	if s := pixels.Shape(); len(s) != 4 || s[1] != 3 || s[2] != m.Config.ImageSize || s[3] != m.Config.ImageSize {
 		torch.Throw("clip.encode_image", "photos of shape [n, 3, %d, %d] are needed, not %s", m.Config.ImageSize, m.Config.ImageSize,
 			strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}
 	v := m.Visual
-	x := v.Conv1.Forward(pixels)                                   // [n, width, grid, grid]
-	n, width := x.Size(0), x.Size(1)                               //
+	x := v.Conv1.Forward(pixels) // [n, width, grid, grid]
+	n, width := x.Size(0), x.Size(1)
 	x = x.Reshape([]int64{n, width, -1}).Permute([]int64{0, 2, 1}) // [n, grid², width]
 	class := v.ClassEmbedding.Add(torch.Zeros([]int64{n, 1, width}, torch.WithDType(x.DType()), torch.WithDevice(x.Device())))
 	x = torch.Cat([]torch.Tensor{class, x}, torch.WithDim(1)) // [n, grid²+1, width]
@@ -264,6 +312,9 @@ func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 // (int64; start token, text, end token, zeros). The feature is taken at the
 // end token, the largest id.
 func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
+	if m.TokenEmbedding == nil {
+		torch.Throw("clip.encode_text", "this CLIP was loaded without its text encoder")
+	}
 	if s := ids.Shape(); len(s) != 2 || s[1] != m.Config.Context {
 		torch.Throw("clip.encode_text", "token ids of shape [n, %d] are needed, not %s", m.Config.Context, strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}

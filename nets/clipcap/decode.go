@@ -1,6 +1,7 @@
 package clipcap
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -32,12 +33,15 @@ const (
 	Beam Method = "beam"
 )
 
+// Stop is GPT-2's token ".", by which ClipCap ends a caption.
+const Stop = 13
+
 // Options says how to decode.
 type Options struct {
 	Method    Method
 	Beam      int   // beams (ClipCap: 5)
 	MaxTokens int   // tokens at most, the stop token included (ClipCap: 67)
-	Stop      int64 // the token that ends a caption ("." is 13); negative: none
+	Stop      int64 // the token that ends a caption (ClipCap: Stop); negative: none
 
 	// Of Sample. Temperature 0 means 1; TopK 0 and TopP 0 or 1 mean all.
 	Temperature float64
@@ -48,8 +52,11 @@ type Options struct {
 
 // Caption is what was decoded for one feature.
 type Caption struct {
-	Tokens  []int64 // with the stop token, where it came up
-	LogProb float64 // sum of the tokens' log-probabilities
+	Tokens []int64 // with the stop token, where it came up
+	// TokenLogProbs are the log-probabilities of the tokens, each given those
+	// before it, by the model itself: before temperature, top-k and top-p.
+	TokenLogProbs []float64
+	LogProb       float64 // their sum; of beam search in f32, as it ranks by it
 	// Score is what beam search ranks by: LogProb over the number of tokens.
 	Score float64
 }
@@ -73,31 +80,40 @@ func (o Options) Check() error {
 	return nil
 }
 
+// Room is the most tokens that a caption can have: the last one is not fed back.
+func (m *Model) Room() int {
+	return int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength() + 1)
+}
+
 // Generate writes a caption for each feature [n, width]. It must run in a
-// scope, without gradients.
-func (m *Model) Generate(features torch.Tensor, o Options) [][]Caption {
-	return m.Continue(m.Mapper.Forward(features), o)
+// scope, without gradients. It ends with ctx's error at the next token when ctx
+// is done.
+func (m *Model) Generate(ctx context.Context, features torch.Tensor, o Options) ([][]Caption, error) {
+	return m.Continue(ctx, m.Mapper.Forward(features), o)
 }
 
 // Continue writes a caption for each prefix [n, length, GPT-2 width]. With
 // Beam the captions of one feature are all its beams, best first; else there
 // is one.
-func (m *Model) Continue(prefix torch.Tensor, o Options) [][]Caption {
+func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
 	if err := o.Check(); err != nil {
-		torch.Throw("generate", "%v", err)
+		return nil, fmt.Errorf("generate: %w", err)
 	}
 	n, length := prefix.Size(0), prefix.Size(1)
 	room := length + int64(o.MaxTokens) - 1
 	if room > m.GPT2.Config.NPositions {
-		torch.Throw("generate", "a prefix of %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
+		return nil, fmt.Errorf("generate: a prefix of %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
+	}
+	if o.Method == Beam && int64(o.Beam) > m.GPT2.Config.VocabSize {
+		return nil, fmt.Errorf("generate: %d beams are more than GPT-2's %d tokens", o.Beam, m.GPT2.Config.VocabSize)
 	}
 	cache := m.GPT2.NewCache(n, room)
 	defer cache.Close()
 	logits := torch.Tidy(func() torch.Tensor { return m.step(prefix, cache) })
 	if o.Method == Beam {
-		return m.beam(logits, cache, o)
+		return m.beam(ctx, logits, cache, o)
 	}
-	return m.single(logits, cache, o)
+	return m.single(ctx, logits, cache, o)
 }
 
 // step gives the logits [n, vocab] behind the last of the new embeddings.
@@ -114,7 +130,7 @@ func (m *Model) next(ids torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 }
 
 // single decodes one sequence for each prefix.
-func (m *Model) single(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Caption {
+func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache, o Options) ([][]Caption, error) {
 	n := int(logits.Size(0))
 	out := make([][]Caption, n)
 	choose := greedy
@@ -127,6 +143,9 @@ func (m *Model) single(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Ca
 		out[i] = make([]Caption, 1)
 	}
 	for step := 0; ; step++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		var live []int64 // rows that go on
 		ids := torch.Tidy(func() torch.Tensor {
 			chosen := choose(logits, rows)
@@ -137,6 +156,7 @@ func (m *Model) single(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Ca
 			for row, id := range torch.ToSlice[int64](chosen) {
 				c := &out[rows[row]][0]
 				c.Tokens = append(c.Tokens, id)
+				c.TokenLogProbs = append(c.TokenLogProbs, p[row])
 				c.LogProb += p[row]
 				if id != o.Stop {
 					live = append(live, int64(row))
@@ -165,7 +185,7 @@ func (m *Model) single(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Ca
 	for _, c := range out {
 		c[0].Score = c[0].LogProb / float64(len(c[0].Tokens))
 	}
-	return out
+	return out, nil
 }
 
 func greedy(logits torch.Tensor, _ []int) torch.Tensor {
@@ -220,15 +240,16 @@ func TopPFilter(logits torch.Tensor, p float64) torch.Tensor {
 // beams are ranked by the average log-probability of their tokens; a beam
 // that ended in the stop token keeps its score and is padded with token 0;
 // the search ends when all beams of a prefix have ended.
-func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Caption {
+func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache, o Options) ([][]Caption, error) {
 	photos, k := logits.Size(0), int64(o.Beam)
 	prefix := cache.Len
 	out := make([][]Caption, photos)
 
 	type state struct {
 		photo   int
-		tokens  [][]int64 // of each beam
-		scores  []float32 // sums
+		tokens  [][]int64   // of each beam
+		logProb [][]float64 // of each beam's tokens
+		scores  []float32   // sums
 		lengths []float32
 		stopped []bool
 	}
@@ -251,6 +272,7 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 		for b := range int(k) {
 			j := i*int(k) + b
 			s.tokens = append(s.tokens, []int64{firstIDs[j]})
+			s.logProb = append(s.logProb, []float64{float64(first[j])})
 			s.scores = append(s.scores, first[j])
 			s.lengths = append(s.lengths, 1)
 			s.stopped = append(s.stopped, firstIDs[j] == o.Stop)
@@ -260,9 +282,12 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 		states[i] = s
 	}
 	device := m.GPT2.Wte.Weight.Device()
-	finish := func(s *state) { out[s.photo] = ranked(s.tokens, s.scores, s.lengths) }
+	finish := func(s *state) { out[s.photo] = ranked(s.tokens, s.logProb, s.scores, s.lengths) }
 
 	for step := 1; len(states) > 0; step++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		// Photos whose beams have all ended leave the batch.
 		going := states[:0]
 		var goingRows, goingNext []int64
@@ -285,7 +310,7 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 			cache.Select(index, shared)
 			index.Close()
 		}
-		var values []float32
+		var values, chosen []float32 // averages; log-probabilities of the new tokens
 		var flat []int64
 		torch.Tidy(func() torch.Tensor {
 			lp := logProbs(m.next(torch.FromSlice(next).To(torch.WithDevice(device)), cache)) // [photos*k, vocab]
@@ -309,6 +334,7 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 			average := sums.Div(torch.FromSlice(lengths, int64(len(lengths)), 1).To(torch.WithDevice(device)))
 			top, ids := average.View([]int64{int64(len(states)), k * vocab}).Topk(k)
 			values, flat = torch.ToSlice[float32](top), torch.ToSlice[int64](ids)
+			chosen = torch.ToSlice[float32](lp.View([]int64{int64(len(states)), k * vocab}).Gather(1, ids))
 			return torch.Tensor{}
 		})
 		rows, next = rows[:0], next[:0]
@@ -318,6 +344,7 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 				j := i*int(k) + b
 				from, id := flat[j]/vocab, flat[j]%vocab
 				t.tokens = append(t.tokens, append(slices.Clone(s.tokens[from]), id))
+				t.logProb = append(t.logProb, append(slices.Clone(s.logProb[from]), float64(chosen[j])))
 				t.lengths = append(t.lengths, s.lengths[from])
 				// The sum is taken back from the average, as ClipCap does:
 				// the rounding belongs to its ranking.
@@ -329,7 +356,7 @@ func (m *Model) beam(logits torch.Tensor, cache *gpt2.Cache, o Options) [][]Capt
 			states[i] = t
 		}
 	}
-	return out
+	return out, nil
 }
 
 // logProbs is softmax and then log, in float32, as ClipCap has it
@@ -348,11 +375,12 @@ func identity(rows []int64) bool {
 }
 
 // ranked gives the beams best first, without their padding.
-func ranked(tokens [][]int64, scores, lengths []float32) []Caption {
+func ranked(tokens [][]int64, logProb [][]float64, scores, lengths []float32) []Caption {
 	out := make([]Caption, len(tokens))
 	for i := range tokens {
 		score := scores[i] / lengths[i]
-		out[i] = Caption{Tokens: tokens[i][:int(lengths[i])], LogProb: float64(scores[i]), Score: float64(score)}
+		n := int(lengths[i])
+		out[i] = Caption{Tokens: tokens[i][:n], TokenLogProbs: logProb[i][:n], LogProb: float64(scores[i]), Score: float64(score)}
 	}
 	slices.SortStableFunc(out, func(a, b Caption) int {
 		switch {

@@ -1,6 +1,8 @@
 package clipcap_test
 
 import (
+	"context"
+	"errors"
 	"math"
 	"testing"
 
@@ -74,15 +76,24 @@ func withoutCache(m *clipcap.Model, feature torch.Tensor, n int, stop int64) (id
 	return ids, logProb
 }
 
+func generate(t *testing.T, m *clipcap.Model, features torch.Tensor, o clipcap.Options) [][]clipcap.Caption {
+	t.Helper()
+	captions, err := m.Generate(context.Background(), features, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return captions
+}
+
 // TestGreedyAndTopP holds the cached, batched decoding to the plain one, with
 // captions that end at different steps.
 func TestGreedyAndTopP(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
-		free := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))
+		free := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))
 		stop := free[0][4] // a token that some captions come to
 		ends := map[int]bool{}
 		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.TopP} {
-			got := m.Generate(features, clipcap.Options{Method: method, MaxTokens: 10, Stop: stop})
+			got := generate(t, m, features, clipcap.Options{Method: method, MaxTokens: 10, Stop: stop})
 			for i, c := range got {
 				want, logProb := withoutCache(m, features.Narrow(0, int64(i), 1), 10, stop)
 				if diff := cmp.Diff(want, c[0].Tokens); diff != "" {
@@ -104,9 +115,9 @@ func TestGreedyAndTopP(t *testing.T) {
 func TestBeamOfOne(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}
-		want := tokens(m.Generate(features, o))
+		want := tokens(generate(t, m, features, o))
 		o.Method, o.Beam = clipcap.Beam, 1
-		if diff := cmp.Diff(want, tokens(m.Generate(features, o))); diff != "" {
+		if diff := cmp.Diff(want, tokens(generate(t, m, features, o))); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -116,11 +127,11 @@ func TestBeamOfOne(t *testing.T) {
 // photos leave the batch at different steps.
 func TestBeamBatch(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
-		stop := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][2]
+		stop := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][2]
 		o := clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: 10, Stop: stop}
-		all := m.Generate(features, o)
+		all := generate(t, m, features, o)
 		for i := range all {
-			alone := m.Generate(features.Narrow(0, int64(i), 1), o)[0]
+			alone := generate(t, m, features.Narrow(0, int64(i), 1), o)[0]
 			for b := range alone {
 				if diff := cmp.Diff(alone[b].Tokens, all[i][b].Tokens); diff != "" {
 					t.Errorf("feature %d, beam %d: %s", i, b, diff)
@@ -138,24 +149,24 @@ func TestBeamBatch(t *testing.T) {
 func TestSample(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		o := clipcap.Options{Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1.5, Seed: 5}
-		first := tokens(m.Generate(features, o))
-		if diff := cmp.Diff(first, tokens(m.Generate(features, o))); diff != "" {
+		first := tokens(generate(t, m, features, o))
+		if diff := cmp.Diff(first, tokens(generate(t, m, features, o))); diff != "" {
 			t.Errorf("the same seed gave another caption: %s", diff)
 		}
-		if diff := cmp.Diff(first[:2], tokens(m.Generate(features.Narrow(0, 0, 2), o))); diff != "" {
+		if diff := cmp.Diff(first[:2], tokens(generate(t, m, features.Narrow(0, 0, 2), o))); diff != "" {
 			t.Errorf("a smaller batch gave another caption: %s", diff)
 		}
 		o.Seed = 6
-		if cmp.Equal(first, tokens(m.Generate(features, o))) {
+		if cmp.Equal(first, tokens(generate(t, m, features, o))) {
 			t.Error("another seed gave the same captions")
 		}
-		greedy := tokens(m.Generate(features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}))
+		greedy := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}))
 		for name, o := range map[string]clipcap.Options{
 			"top-k 1":       {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopK: 1},
 			"tiny top-p":    {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopP: 1e-9},
 			"temperature 0": {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1e-6},
 		} {
-			if diff := cmp.Diff(greedy, tokens(m.Generate(features, o))); diff != "" {
+			if diff := cmp.Diff(greedy, tokens(generate(t, m, features, o))); diff != "" {
 				t.Errorf("%s is not greedy: %s", name, diff)
 			}
 		}
@@ -197,10 +208,77 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		m := small()
 		defer nn.Close(m.GPT2)
 		defer nn.Close(m.Mapper)
-		m.Generate(torch.Randn([]int64{1, 16}), clipcap.Options{Method: clipcap.Greedy, MaxTokens: 30, Stop: -1})
-		return nil
+		_, err := m.Generate(context.Background(), torch.Randn([]int64{1, 16}), clipcap.Options{Method: clipcap.Greedy, MaxTokens: 30, Stop: -1})
+		return err
 	})
 	if err == nil {
 		t.Error("30 tokens behind a prefix of 4 fit into 32 positions")
 	}
+}
+
+// TestTokenLogProbs holds the log-probability of each token to that of the whole
+// sequence computed again.
+func TestTokenLogProbs(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		stop := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][3]
+		for _, o := range []clipcap.Options{
+			{Method: clipcap.Greedy, MaxTokens: 10, Stop: stop},
+			{Method: clipcap.Sample, MaxTokens: 10, Stop: stop, Temperature: 1.5, TopK: 20},
+			{Method: clipcap.Beam, Beam: 4, MaxTokens: 10, Stop: stop},
+		} {
+			for i, alternatives := range generate(t, m, features, o) {
+				if o.Method == clipcap.Beam && len(alternatives) != 4 {
+					t.Errorf("%d alternatives of 4 beams", len(alternatives))
+				}
+				for _, c := range alternatives {
+					if len(c.TokenLogProbs) != len(c.Tokens) {
+						t.Fatalf("%s: %d log-probabilities of %d tokens", o.Method, len(c.TokenLogProbs), len(c.Tokens))
+					}
+					prefix := m.Mapper.Forward(features.Narrow(0, int64(i), 1))
+					embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(torch.FromSlice(c.Tokens, 1, int64(len(c.Tokens))))}, torch.WithDim(1))
+					all := m.GPT2.Logits(m.GPT2.Forward(embeds, nil, torch.Tensor{})).LogSoftmax(-1)
+					var sum float64
+					for k, id := range c.Tokens {
+						want := all.Select(1, prefix.Size(1)-1+int64(k)).Select(1, id).Item()
+						if d := math.Abs(c.TokenLogProbs[k] - want); !(d < 1e-4) {
+							t.Errorf("%s, feature %d, token %d: %g, want %g", o.Method, i, k, c.TokenLogProbs[k], want)
+						}
+						sum += c.TokenLogProbs[k]
+					}
+					if d := math.Abs(sum - c.LogProb); !(d < 1e-4) {
+						t.Errorf("%s, feature %d: the tokens' sum is %g, that of the whole %g", o.Method, i, sum, c.LogProb)
+					}
+				}
+			}
+		}
+	})
+}
+
+// patient is a context that is done at the n-th look at it.
+type patient struct {
+	context.Context
+	left int
+}
+
+func (p *patient) Err() error {
+	if p.left--; p.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestCancel: decoding ends between two tokens.
+func TestCancel(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.Sample, clipcap.Beam} {
+			ctx := &patient{context.Background(), 3}
+			_, err := m.Generate(ctx, features, clipcap.Options{Method: method, Beam: 3, MaxTokens: 20, Stop: -1})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", method, err)
+			}
+			if ctx.left != -1 {
+				t.Errorf("%s: it went on for %d tokens", method, -1-ctx.left)
+			}
+		}
+	})
 }

@@ -32,9 +32,13 @@ type TransformerConfig struct {
 	Heads        int64
 }
 
+// Heads is the number of heads of ClipCap's transformer mapper. No file of
+// weights says it.
+const Heads = 8
+
 // PaperTransformer is the mapper of the paper's Table 1.
 func PaperTransformer() TransformerConfig {
-	return TransformerConfig{FeatureWidth: 512, Width: 768, ClipLength: 40, PrefixLength: 40, Layers: 8, Heads: 8}
+	return TransformerConfig{FeatureWidth: 512, Width: 768, ClipLength: 40, PrefixLength: 40, Layers: 8, Heads: Heads}
 }
 
 // TransformerMapper is ClipCap's mapper of type "transformer".
@@ -169,8 +173,7 @@ func (m *MLPMapper) Forward(features torch.Tensor) torch.Tensor {
 }
 
 // LoadMapper makes the mapper that weights describe (names as in ClipCap's
-// checkpoints, "clip_project.…"), for a GPT-2 of a width. Heads are not in the
-// weights; ClipCap's mapper has 8.
+// checkpoints, "clip_project.…"), for a GPT-2 of a width.
 func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 	const prefix = "clip_project."
 	own := nn.NewStateDict()
@@ -226,7 +229,7 @@ func transformerConfigOf(sd *nn.StateDict, constant torch.Tensor) (TransformerCo
 	if !ok || linear.Dim() != 2 || constant.Dim() != 2 {
 		return TransformerConfig{}, fmt.Errorf("clip_project.linear.weight or clip_project.prefix_const is no matrix")
 	}
-	c := TransformerConfig{FeatureWidth: linear.Size(1), Width: constant.Size(1), PrefixLength: constant.Size(0), Heads: 8}
+	c := TransformerConfig{FeatureWidth: linear.Size(1), Width: constant.Size(1), PrefixLength: constant.Size(0), Heads: Heads}
 	if c.Width == 0 || linear.Size(0)%c.Width != 0 || c.Width%c.Heads != 0 {
 		return c, fmt.Errorf("clip_project.linear gives %d numbers for tokens of width %d with %d heads", linear.Size(0), c.Width, c.Heads)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -55,7 +56,10 @@ func work(name string) error {
 		return err
 	}
 	o.Timeout = 20 * time.Second
-	if name == "hangs" {
+	switch name {
+	case "dies":
+		o.Timeout = time.Hour // its error does not come of a timeout
+	case "hangs":
 		o.Timeout = 2 * time.Second
 	}
 	g, err := distributed.InitProcessGroup(context.Background(), o)
@@ -77,8 +81,9 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// spawn runs a worker as two processes and gives what each printed. Where the
-// second one shall die or hang it is killed once the first one has ended.
+// spawn runs a worker as two processes and gives what each printed. Their
+// standard input stays open. Where the second one is to die or hang, it is
+// killed once the first one has ended.
 func spawn(t *testing.T, name string) [2]string {
 	t.Helper()
 	if !distributed.IsAvailable() {
@@ -94,6 +99,9 @@ func spawn(t *testing.T, name string) [2]string {
 		c.Env = append(os.Environ(), workerVariable+"="+name, "RANK="+strconv.Itoa(rank), "LOCAL_RANK="+strconv.Itoa(rank),
 			"WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port), "GLOO_SOCKET_IFNAME=lo")
 		c.Stdout, c.Stderr = &out[rank], &errs[rank]
+		if _, err := c.StdinPipe(); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +136,6 @@ type collected struct {
 	SumInt, Broadcast     []int64
 	Gathered              [][]int64
 	LargeWrong            int
-	LargeMilliseconds     float64
 }
 
 func collectives(g *distributed.Group, out *json.Encoder) error {
@@ -160,34 +167,23 @@ func collectives(g *distributed.Group, out *json.Encoder) error {
 	// 10M floats, whose sums are known: rank r holds (r+1) times 0, 1, … 999.
 	large := torch.Empty([]int64{10_000_000})
 	data := torch.Data[float32](large)
-	best := math.Inf(1)
-	for range 3 {
-		for i := range data {
-			data[i] = float32(i%1000) * float32(r+1)
-		}
-		if err := g.Barrier(); err != nil {
-			return err
-		}
-		start := time.Now()
-		if err := g.AllReduce(large, distributed.Sum); err != nil {
-			return err
-		}
-		best = min(best, float64(time.Since(start).Microseconds())/1000)
-		for i := range data {
-			if data[i] != float32(i%1000)*3 {
-				c.LargeWrong++
-			}
+	for i := range data {
+		data[i] = float32(i%1000) * float32(r+1)
+	}
+	if err := errors.Join(g.Barrier(), g.AllReduce(large, distributed.Sum)); err != nil {
+		return err
+	}
+	for i := range data {
+		if data[i] != float32(i%1000)*3 {
+			c.LargeWrong++
 		}
 	}
-	c.LargeMilliseconds = best
 	return out.Encode(c)
 }
 
 func TestCollectives(t *testing.T) {
 	for rank, line := range spawn(t, "collectives") {
 		got := decode[collected](t, line)
-		t.Logf("rank %d: the sum of 10M floats took %.1f ms", rank, got.LargeMilliseconds)
-		got.LargeMilliseconds = 0
 		want := collected{Rank: rank, LocalRank: rank, Size: 2,
 			Sum: []float32{2, 4, 30}, Avg: []float32{1, 2, 15}, SumInt: []int64{1 << 41, 1}, Broadcast: []int64{1, 2},
 			Gathered: [][]int64{{0, 0, 7}, {1, 1, 7}}}
@@ -424,17 +420,15 @@ func dies(g *distributed.Group, out *json.Encoder) error {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
 	x := torch.Ones([]int64{1000})
-	start := time.Now()
 	err := g.AllReduce(x, distributed.Sum)
-	if took := time.Since(start); took > 10*time.Second {
-		return fmt.Errorf("the error took %v", took)
-	}
 	if again := g.AllReduce(x, distributed.Sum); again == nil {
 		return errors.New("the group works on without rank 1")
 	}
 	return report(out, err)
 }
 
+// The death of a process is noticed, and not only that it is late: with a
+// timeout of an hour, this test ends within spawn's minute or fails.
 func TestPeerDies(t *testing.T) {
 	t.Parallel()
 	out := spawn(t, "dies")
@@ -453,22 +447,19 @@ func TestPeerDies(t *testing.T) {
 // hangs: rank 1 stays alive but does not come.
 func hangs(g *distributed.Group, out *json.Encoder) error {
 	if g.Rank() == 1 {
-		time.Sleep(20 * time.Second)
+		io.Copy(io.Discard, os.Stdin) // until it is killed
 	}
-	start := time.Now()
-	err := g.AllReduce(torch.Ones([]int64{1000}), distributed.Sum)
-	if took := time.Since(start); took < 1900*time.Millisecond {
-		return fmt.Errorf("the error came after %v, before the timeout of 2s", took)
-	}
-	return report(out, err)
+	return report(out, g.AllReduce(torch.Ones([]int64{1000}), distributed.Sum))
 }
 
 func TestPeerHangs(t *testing.T) {
 	t.Parallel()
 	got := decode[string](t, spawn(t, "hangs")[0])
 	t.Log(got)
-	if want := "is more than 2s late"; !strings.Contains(got, want) {
-		t.Errorf("%q does not say %q", got, want)
+	for _, want := range []string{"Timed out waiting 2000ms", "is more than 2s late"} { // Gloo's words, and ours
+		if !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
+		}
 	}
 }
 
@@ -533,11 +524,15 @@ func TestInitErrors(t *testing.T) {
 		}
 		return
 	}
-	used, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
 	}
-	t.Cleanup(func() { used.Close() })
+	used, silent := listen(), listen()
 	cancelled, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("stop is asked"))
 	for _, c := range []struct {
@@ -551,10 +546,19 @@ func TestInitErrors(t *testing.T) {
 		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"did not meet", "within 1s", "have all 2 been started"}},
 		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
 		{"cancelled while it waits", func() error {
-			soon, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer stop()
-			return join(soon, 0, 2, "127.0.0.1", freePort(t))
-		}, []string{"waited", "deadline exceeded"}},
+			ctx, cancel := context.WithCancelCause(t.Context())
+			go func() {
+				// Rank 1 tries whether the meeting point can be reached, and then
+				// connects again to wait for the others.
+				for range 2 {
+					if c, err := silent.Accept(); err == nil {
+						t.Cleanup(func() { c.Close() })
+					}
+				}
+				cancel(errors.New("enough of waiting"))
+			}()
+			return join(ctx, 1, 2, "127.0.0.1", silent.Addr().(*net.TCPAddr).Port)
+		}, []string{"waited", "enough of waiting"}},
 		{"bad options", func() error { return join(t.Context(), 2, 2, "", 0) }, []string{"RANK is 2", "MASTER_ADDR is empty", "MASTER_PORT is 0"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

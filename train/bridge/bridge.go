@@ -1,6 +1,7 @@
-// Package bridge has the ways from CLIP's image features to a decoder that
-// learned from texts: what the experiment compares. Each is one file that
-// registers itself; to add one is to add a file.
+// Package bridge has the ways from CLIP's image features to a text decoder: what
+// the experiment compares. Each is one file that describes and registers itself:
+// its settings become keys of [bridges] in TOML, and its title a row of the table.
+// To add one is to add a file.
 package bridge
 
 import (
@@ -9,32 +10,63 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/nets/clip"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
 	"cyclecap/train"
 )
 
-// Decoder names what a bridge's decoder is trained on. Bridges with the same
-// one share a decoder.
-type Decoder string
+// Decoder says what a bridge's decoder is trained on. Bridges with equal ones
+// share a decoder.
+type Decoder struct {
+	Name string // of its folder and in titles: "noisy-texts"
+	// Images says that it reads the feature of a caption's photo, which takes paired
+	// data, and not the caption's own text feature.
+	Images bool
+	// Noise names the setting with the variance of the Gaussian noise that is added
+	// to its features; "": none.
+	Noise string
+}
 
 // The decoders.
-const (
+var (
 	// OfTexts reads a caption's own text feature (the paper's Table 1).
-	OfTexts Decoder = "texts"
-	// OfNoisyTexts reads it with CapDec's noise.
-	OfNoisyTexts Decoder = "noisy-texts"
+	OfTexts = Decoder{Name: "texts"}
 	// OfImages reads the feature of the caption's photo: paired data.
-	OfImages Decoder = "images"
+	OfImages = Decoder{Name: "images", Images: true}
 )
+
+// Role is what a bridge is in the comparison.
+type Role int
+
+// The roles.
+const (
+	Method Role = iota
+	// Baseline is what the differences in the table are measured from.
+	Baseline
+	// Ceiling learns from pairs: what could be reached, not marked as the best.
+	Ceiling
+)
+
+// A Setting is a number that a bridge is set by, in TOML.
+type Setting struct {
+	Key     string // in [bridges]: "decap_memory"
+	Default float64
+	Whole   bool   // a whole number
+	Range   string // as in the tags of package experiment/config: "[0,100]"
+	Text    string // what it is, continuing the key: "is the number of …"
+	Source  string // of the default
+}
 
 // A Bridge is a way from image features to a decoder.
 type Bridge struct {
-	Name    string // in TOML
-	Title   string // in tables
-	Decoder Decoder
-	// CycleGAN says that Env.Generator is needed.
-	CycleGAN bool
+	Name     string // in TOML
+	Title    string // in tables
+	Role     Role
+	Paper    string // the paper's column in Table 3, "direct" or "textualised"; "": none
+	Decoder  Decoder
+	CycleGAN bool // Env.Generator is needed
+	Settings []Setting
 	// Fit learns what it needs from the training set and gives the transform
 	// of image features [n, width] at inference. It runs in a scope; what the
 	// transform uses must be kept.
@@ -53,46 +85,66 @@ type Env struct {
 	// the mean length of the text features.
 	Length     float64
 	Normalized bool
-	// DeCap's settings.
-	Temperature float64
-	Memory      int // texts in the memory; 0: all
-	Seed        uint64
-	Device      torch.Device // of the decoder
+	Settings   map[string]float64 // by key
+	Seed       uint64
+	Device     torch.Device // of the decoder
 }
 
 var all = map[string]Bridge{}
 
-func register(b Bridge) struct{} {
+// Register adds a bridge. It is called when the program starts, by each bridge's
+// own file; a second bridge or setting of one name is a mistake of the program,
+// and panics.
+func Register(b Bridge) struct{} {
+	if _, taken := all[b.Name]; taken {
+		panic("bridge: two are named " + b.Name)
+	}
+	for _, s := range b.Settings {
+		for _, other := range all {
+			if slices.ContainsFunc(other.Settings, func(o Setting) bool { return o.Key == s.Key }) {
+				panic("bridge: two settings are named " + s.Key)
+			}
+		}
+	}
 	all[b.Name] = b
 	return struct{}{}
 }
 
+// All lists the bridges by name.
+func All() []Bridge {
+	var list []Bridge
+	for _, name := range names() {
+		list = append(list, all[name])
+	}
+	return list
+}
+
 // Get finds bridges by their names, in the order of the names.
-func Get(names []string) ([]Bridge, error) {
+func Get(list []string) ([]Bridge, error) {
 	var out []Bridge
-	for _, n := range names {
+	for _, n := range list {
 		b, ok := all[n]
 		if !ok {
-			return nil, fmt.Errorf("there is no bridge %q; there are %s", n, strings.Join(Names(), ", "))
+			return nil, fmt.Errorf("there is no bridge %q; there are %s", n, strings.Join(names(), ", "))
 		}
 		out = append(out, b)
 	}
 	return out, nil
 }
 
-// Names lists the bridges.
-func Names() []string { return slices.Sorted(maps.Keys(all)) }
+func names() []string { return slices.Sorted(maps.Keys(all)) }
 
 // rescale gives rows the length of the decoder's inputs.
 func (e Env) rescale(x torch.Tensor) torch.Tensor {
-	return train.Normalize(x).MulScalar(e.Length)
+	return clip.Normalize(x).MulScalar(e.Length)
 }
 
 // block is how many rows are looked at together: bounded memory for any set.
 const block = 8192
 
-// blocks runs f on features, some rows at a time.
-func blocks(f train.Features, n int, do func(x torch.Tensor) error) error {
+// blocks runs f on all features, some rows at a time.
+func blocks(f train.Features, do func(x torch.Tensor) error) error {
+	n := f.Len()
 	buf := make([]float32, block*f.Width())
 	rows := make([]int32, 0, block)
 	for at := 0; at < n; at += block {
@@ -114,23 +166,20 @@ func blocks(f train.Features, n int, do func(x torch.Tensor) error) error {
 	return nil
 }
 
-// mean gives the mean row [width], summed in f64.
-func mean(f train.Features, d torch.Device) (torch.Tensor, error) {
-	sum := torch.Zeros([]int64{int64(f.Width())}, torch.WithDType(torch.Float64))
-	err := blocks(f, f.Len(), func(x torch.Tensor) error {
+// mean gives the mean row [width] in f64, on the CPU.
+func mean(f train.Features) (torch.Tensor, error) {
+	sum := torch.Zeros([]int64{int64(f.Width())}, torch.WithDType(torch.Float64), torch.WithDevice(torch.CPU))
+	err := blocks(f, func(x torch.Tensor) error {
 		sum.Add_(x.SumDim([]int64{0}, torch.WithDType(torch.Float64)))
 		return nil
 	})
-	if err != nil {
-		return sum, err
-	}
-	return sum.DivScalar(f.Len()).To(torch.WithDType(torch.Float32), torch.WithDevice(d)), nil
+	return sum.DivScalar(f.Len()), err
 }
 
 // MeanLength gives the mean length of rows.
 func MeanLength(f train.Features) (float64, error) {
 	var sum float64
-	err := blocks(f, f.Len(), func(x torch.Tensor) error {
+	err := blocks(f, func(x torch.Tensor) error {
 		sum += x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithDType(torch.Float64)).Sum().Item()
 		return nil
 	})

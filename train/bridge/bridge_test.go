@@ -3,11 +3,14 @@ package bridge
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
+	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/train"
 )
 
@@ -56,76 +59,165 @@ func meanRow(m train.Matrix) []float64 {
 	return out
 }
 
-// Every bridge against its formula, written out in f64.
+// dense is a linear layer in f64.
+func dense(l *nn.LinearModule, x []float64) []float64 {
+	out := torch.ToSlice[float64](l.Bias)
+	weight := torch.ToSlice[float64](l.Weight)
+	for i := range out {
+		out[i] += dot(weight[i*len(x):(i+1)*len(x)], x)
+	}
+	return out
+}
+
+func tanh(x []float64) []float64 {
+	for i := range x {
+		x[i] = math.Tanh(x[i])
+	}
+	return x
+}
+
+// unit gives rows length 1.
+func unit(m train.Matrix) train.Matrix {
+	out := train.Matrix{Cols: m.Cols}
+	for i := range m.Len() {
+		for _, v := range scaled(row(m, i), 1) {
+			out.Data = append(out.Data, float32(v))
+		}
+	}
+	return out
+}
+
+// Every bridge against its formula, written out in f64, with features as CLIP
+// gives them and with features of length 1: what it gives, and what a decoder
+// makes of that. No bridge may change the features that it is given.
 func TestTransforms(t *testing.T) {
-	const width, length = 8, 3.5
-	images, texts := random(20, width, 1), random(30, width, 2)
-	query := random(5, width, 3)
-	e := Env{Images: images, Texts: texts, Length: length, Temperature: 0.1}
-	want := map[string]func(x []float64) []float64{
-		"direct":  func(x []float64) []float64 { return x },
-		"clipcap": func(x []float64) []float64 { return x },
+	const width = 8
+	raw := Env{Images: random(20, width, 1), Texts: random(30, width, 2), Length: 3.5, Settings: map[string]float64{"decap_temperature": 0.1}}
+	normal := raw
+	normal.Images, normal.Texts = unit(random(20, width, 1)), unit(random(30, width, 2))
+	normal.Length, normal.Normalized = 1, true
+	for _, c := range []struct {
+		name  string
+		env   Env
+		query train.Matrix
+	}{
+		{"raw", raw, random(5, width, 3)},
+		{"normalized", normal, unit(random(5, width, 3))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := torch.Scope(func() error {
+				torch.ManualSeed(0)
+				e := c.env
+				e.Generator = cyclegan.NewGenerator(width)
+				decoder := clipcap.NewMLPMapper(width, 6, 4)
+				want := formulas(t, e)
+				for _, b := range all {
+					transform, err := b.Fit(e)
+					if err != nil {
+						return err
+					}
+					formula := want[b.Name]
+					if formula == nil {
+						t.Errorf("%s has no formula here", b.Name)
+						continue
+					}
+					x := torch.FromSlice(c.query.Data, 5, width)
+					y := transform(x)
+					if !slices.Equal(torch.ToSlice[float32](x), c.query.Data) {
+						t.Errorf("%s changes the features that it is given", b.Name)
+					}
+					given, prefix := torch.ToSlice[float64](y), torch.ToSlice[float64](decoder.Forward(y))
+					for i := range 5 {
+						feature := formula(row(c.query, i))
+						near(t, b.Name+": feature", i, given, feature, 1e-5*e.Length)
+						near(t, b.Name+": prefix", i, prefix, dense(decoder.Model.Second, tanh(dense(decoder.Model.First, feature))), 1e-5*e.Length)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// near compares row i.
+func near(t *testing.T, what string, i int, have, want []float64, bound float64) {
+	t.Helper()
+	for k, v := range want {
+		if h := have[i*len(want)+k]; !(math.Abs(h-v) <= bound) {
+			t.Errorf("%s: value %d of photo %d is %g instead of %g", what, k, i, h, v)
+		}
+	}
+}
+
+// formulas say what each bridge gives the decoder for the feature of a photo.
+func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
+	images, texts := e.Images.(train.Matrix), e.Texts.(train.Matrix)
+	matrix, m, c, err := gaussianMap(images, texts, whiteningRidge) // which TestGaussianMap checks
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, from, center := torch.ToSlice[float64](matrix), torch.ToSlice[float64](m), torch.ToSlice[float64](c)
+	asItIs := func(x []float64) []float64 { return x }
+	return map[string]func(x []float64) []float64{
+		"direct":  asItIs,
+		"clipcap": asItIs,
 		"capdec":  func(x []float64) []float64 { return scaled(x, 1) },
+		"cyclegan": func(x []float64) []float64 {
+			g := e.Generator.Model
+			y := dense(g.L3, tanh(dense(g.L2, tanh(dense(g.L1, tanh(dense(g.L0, x)))))))
+			if e.Normalized {
+				y = scaled(y, 1)
+			}
+			return y
+		},
 		"meanshift": func(x []float64) []float64 {
 			a, b := meanRow(images), meanRow(texts)
-			y := make([]float64, width)
+			y := make([]float64, len(x))
 			for k := range y {
 				y[k] = x[k] - a[k] + b[k]
 			}
-			return scaled(y, length)
+			return scaled(y, e.Length)
+		},
+		"whitening": func(x []float64) []float64 {
+			y := slices.Clone(center)
+			for k := range y {
+				for j, v := range x {
+					y[k] += (v - from[j]) * a[j*len(x)+k]
+				}
+			}
+			return scaled(y, e.Length)
 		},
 		"decap": func(x []float64) []float64 {
 			x = scaled(x, 1)
 			var weights []float64
 			var sum float64
 			for i := range texts.Len() {
-				w := math.Exp(dot(x, scaled(row(texts, i), 1)) / e.Temperature)
+				w := math.Exp(dot(x, scaled(row(texts, i), 1)) / e.Settings["decap_temperature"])
 				weights, sum = append(weights, w), sum+w
 			}
-			y := make([]float64, width)
+			y := make([]float64, len(x))
 			for i, w := range weights {
 				for k, v := range scaled(row(texts, i), 1) {
 					y[k] += w / sum * v
 				}
 			}
-			return scaled(y, length)
+			return scaled(y, e.Length)
 		},
 	}
-	err := torch.Scope(func() error {
-		torch.ManualSeed(0)
-		e.Generator = cyclegan.NewGenerator(width)
-		x := torch.FromSlice(query.Data, 5, width)
-		for _, b := range all {
-			transform, err := b.Fit(e)
-			if err != nil {
-				return err
-			}
-			have := torch.ToSlice[float32](transform(x))
-			formula := want[b.Name]
-			if b.CycleGAN {
-				for i, v := range torch.ToSlice[float32](e.Generator.Forward(x)) {
-					if have[i] != v {
-						t.Errorf("%s: value %d is %g instead of %g", b.Name, i, have[i], v)
-					}
-				}
-				continue
-			}
-			if formula == nil {
-				t.Errorf("%s has no formula here", b.Name)
-				continue
-			}
-			for i := range 5 {
-				for k, v := range formula(row(query, i)) {
-					if h := float64(have[i*width+k]); math.Abs(h-v) > 1e-5*length {
-						t.Errorf("%s: feature %d of photo %d is %g instead of %g", b.Name, k, i, h, v)
-					}
-				}
-			}
+}
+
+// A transform fits one kind of decoder: what was added to or taken from the
+// features is what that decoder has learned to read.
+func TestDecoders(t *testing.T) {
+	want := map[string]Decoder{"direct": OfTexts, "cyclegan": OfTexts, "meanshift": OfTexts, "decap": OfTexts, "whitening": OfTexts,
+		"capdec": {Name: "noisy-texts", Noise: "capdec_variance"}, "clipcap": OfImages}
+	for _, b := range all {
+		if b.Decoder != want[b.Name] {
+			t.Errorf("%s captions with the decoder of %s, want that of %s", b.Name, b.Decoder.Name, want[b.Name].Name)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -164,7 +256,7 @@ func TestGet(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].Name != "cyclegan" || list[1].Title != "direct" {
 		t.Errorf("%v, %v", list, err)
 	}
-	if _, err := Get([]string{"capdeck"}); err == nil || !strings.Contains(err.Error(), "capdec, clipcap, cyclegan, decap, direct, meanshift") {
+	if _, err := Get([]string{"capdeck"}); err == nil || !strings.Contains(err.Error(), "capdec, clipcap, cyclegan, decap, direct, meanshift, whitening") {
 		t.Error(err)
 	}
 }
@@ -172,7 +264,7 @@ func TestGet(t *testing.T) {
 // TestMeta: with the decoder on another device than the features', every bridge
 // works there.
 func TestMeta(t *testing.T) {
-	e := Env{Images: random(20, 8, 1), Texts: random(30, 8, 2), Length: 1, Temperature: 0.1, Device: torch.Meta}
+	e := Env{Images: random(20, 8, 1), Texts: random(30, 8, 2), Length: 1, Settings: map[string]float64{"decap_temperature": 0.1}, Device: torch.Meta}
 	for _, b := range all {
 		err := torch.Scope(func() error {
 			torch.OnDevice(torch.Meta, func() { e.Generator = cyclegan.NewGenerator(8) })

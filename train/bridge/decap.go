@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"cyclecap/nets/clip"
 	"cyclecap/torch"
 	"cyclecap/train"
 )
@@ -11,18 +12,25 @@ import (
 // decap is DeCap's projection (Li et al. 2023, section 3.3): the image feature
 // becomes the sum of a memory of text features, weighted by the softmax of
 // their cosines over a temperature.
-var _ = register(Bridge{
+var _ = Register(Bridge{
 	Name: "decap", Title: "DeCap memory", Decoder: OfTexts,
+	Settings: []Setting{
+		{Key: "decap_temperature", Default: 0.01, Range: "[1e-4,100]", Source: "DeCap",
+			Text: "divides the cosines before DeCap's softmax over the memory; its code multiplies them by 100."},
+		{Key: "decap_memory", Whole: true, Range: "[0,1e9]", Source: "DeCap",
+			Text: "is the number of texts in DeCap's memory, chosen by the seed; 0: all."},
+	},
 	Fit: func(e Env) (Transform, error) {
-		memory, err := sample(e.Texts, e.Memory, e.Seed)
+		temperature := e.Settings["decap_temperature"]
+		memory, err := sample(e.Texts, int(e.Settings["decap_memory"]), e.Seed)
 		if err != nil {
 			return nil, err
 		}
-		memory = train.Normalize(memory.To(torch.WithDevice(e.Device))).Keep() // [m, width]
+		memory = clip.Normalize(memory.To(torch.WithDevice(e.Device))).Keep() // [m, width]
 		return func(x torch.Tensor) torch.Tensor {
 			// The softmax runs over the memory block by block, so that no
 			// table of all photos and all texts is made.
-			x = train.Normalize(x)
+			x = clip.Normalize(x)
 			n, m := x.Size(0), memory.Size(0)
 			const part = 65536
 			top := torch.Full([]int64{n, 1}, math.Inf(-1), torch.WithDevice(e.Device))
@@ -36,7 +44,7 @@ var _ = register(Bridge{
 			for at := int64(0); at < m; at += part {
 				sum = torch.Tidy(func() torch.Tensor {
 					rows := memory.Narrow(0, at, min(part, m-at))
-					w := x.MM(rows.T()).Sub(top).DivScalar(e.Temperature).Exp()
+					w := x.MM(rows.T()).Sub(top).DivScalar(temperature).Exp()
 					return sum.Add(w.MM(rows))
 				})
 			}

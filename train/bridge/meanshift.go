@@ -4,18 +4,19 @@ import "cyclecap/torch"
 
 // meanshift takes the image features' mean away, adds the text features' and
 // gives the result the length of a text feature.
-var _ = register(Bridge{
+var _ = Register(Bridge{
 	Name: "meanshift", Title: "mean shift", Decoder: OfTexts,
 	Fit: func(e Env) (Transform, error) {
-		images, err := mean(e.Images, e.Device)
+		images, err := mean(e.Images)
 		if err != nil {
 			return nil, err
 		}
-		texts, err := mean(e.Texts, e.Device)
+		texts, err := mean(e.Texts)
 		if err != nil {
 			return nil, err
 		}
-		shift := texts.Sub(images).Keep()
+		on := []torch.Option{torch.WithDType(torch.Float32), torch.WithDevice(e.Device)}
+		shift := texts.To(on...).Sub(images.To(on...)).Keep()
 		return func(x torch.Tensor) torch.Tensor { return e.rescale(x.Add(shift)) }, nil
 	},
 })

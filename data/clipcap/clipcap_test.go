@@ -1,21 +1,22 @@
-package weights_test
+package clipcap_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"cyclecap/data/clipcap"
 	"cyclecap/torch"
-	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestClipCapFeatures holds the reader to files that Python wrote.
-func TestClipCapFeatures(t *testing.T) {
+// TestOpen holds the reader to files that Python wrote.
+func TestOpen(t *testing.T) {
 	text, err := os.ReadFile("testdata/clipcap.json")
 	if err != nil {
 		t.Fatal(err)
@@ -42,16 +43,16 @@ func TestClipCapFeatures(t *testing.T) {
 	}
 	for name, want := range expected.Files {
 		t.Run(name, func(t *testing.T) {
-			f, err := weights.OpenClipCapFeatures(filepath.Join("testdata", name))
+			f, err := clipcap.Open(filepath.Join("testdata", name))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if f.Rows != len(want.Rows) || f.Width != 6 || f.DType != dtypes[name] {
 				t.Errorf("%d rows of %d %v", f.Rows, f.Width, f.DType)
 			}
-			var captions []weights.ClipCapCaption
+			var captions []clipcap.Caption
 			for i, c := range want.Captions {
-				w := weights.ClipCapCaption{ID: int64(i), Caption: c.Caption, Row: c.Row, FileName: c.FileName}
+				w := clipcap.Caption{ID: int64(i), Caption: c.Caption, Row: c.Row, FileName: c.FileName}
 				if c.ID != nil {
 					w.ID = *c.ID
 				}
@@ -86,7 +87,7 @@ func TestClipCapFeatures(t *testing.T) {
 	}
 }
 
-func TestClipCapFeaturesRefused(t *testing.T) {
+func TestRefused(t *testing.T) {
 	good, err := os.ReadFile("testdata/clipcap.pkl")
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +112,8 @@ func TestClipCapFeaturesRefused(t *testing.T) {
 	}{
 		"runs a command":             {file("clipcap-system.pkl"), "posix.system"},
 		"runs one in its storage":    {file("clipcap-nested.pkl"), "posix.system"},
-		"a torch.save file":          {file("zip.pt"), "zip file"},
-		"a legacy file":              {file("legacy.pt"), "not a dict"},
+		"a torch.save file":          {file("../../../weights/testdata/zip.pt"), "zip file"},
+		"a legacy file":              {file("../../../weights/testdata/legacy.pt"), "not a dict"},
 		"text":                       {[]byte("hello"), "a text file"},
 		"empty":                      {nil, "empty"},
 		"cut":                        {good[:len(good)-20], "ends early"},
@@ -127,7 +128,7 @@ func TestClipCapFeaturesRefused(t *testing.T) {
 			if err := os.WriteFile(path, test.data, 0o666); err != nil {
 				t.Fatal(err)
 			}
-			_, err := weights.OpenClipCapFeatures(path)
+			_, err := clipcap.Open(path)
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("want %q: %v", test.want, err)
 			}
@@ -135,5 +136,37 @@ func TestClipCapFeaturesRefused(t *testing.T) {
 	}
 	if _, err := os.Stat("/tmp/cyclecap-was-here"); err == nil {
 		t.Error("a pickle was run")
+	}
+}
+
+// Blocks gives any rows in any order, from any place on.
+func TestBlocks(t *testing.T) {
+	f, err := clipcap.Open("testdata/clipcap.pkl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all := make([]float32, f.Rows*f.Width)
+	if err := f.Read(0, all); err != nil {
+		t.Fatal(err)
+	}
+	rows := []int{2, 0, 0, 1, 2}
+	for first := range rows {
+		var got, want []float32
+		for b, err := range f.Blocks(context.Background(), rows, first) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.First != first+len(got)/f.Width {
+				t.Errorf("a block begins at %d behind %d rows", b.First, len(got)/f.Width)
+			}
+			got = append(got, b.Values...)
+		}
+		for _, r := range rows[first:] {
+			want = append(want, all[r*f.Width:(r+1)*f.Width]...)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
 	}
 }

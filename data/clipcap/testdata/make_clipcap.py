@@ -2,7 +2,7 @@
 precision, ids as strings) and parse_conceptual.py (older pickle, file names)
 do, hostile ones, and what is in the good ones (clipcap.json).
 
-    python weights/testdata/make_clipcap.py
+    python data/clipcap/testdata/make_clipcap.py
 """
 
 import io

@@ -99,6 +99,29 @@ const (
 	maxBytes = 64 << 20 // in strings
 )
 
+// TypeName names the type of a value for people, as Python does where it has one.
+func TypeName(v any) string {
+	switch v := v.(type) {
+	case *Object:
+		return v.Class.String()
+	case *List:
+		return "list"
+	case *Dict:
+		return "dict"
+	case Tuple:
+		return "tuple"
+	case string:
+		return "str"
+	case int64:
+		return "int"
+	case float64:
+		return "float"
+	case nil:
+		return "None"
+	}
+	return fmt.Sprintf("%T", v)
+}
+
 // Machine says what a pickle may use.
 type Machine struct {
 	// Find is asked for every class or function that the pickle names.

@@ -1,0 +1,168 @@
+package experiment
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cyclecap/data/coco"
+	"cyclecap/experiment/config"
+	"cyclecap/train"
+	"cyclecap/train/bridge"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// smallRun is an experiment of a few steps with every bridge.
+func smallRun(t *testing.T, dir string, sets ...string) (*Experiment, *quiet) {
+	t.Helper()
+	path := write(t, filepath.Join(t.TempDir(), "small.toml"), `
+[world]
+size = 32
+pretrain = 64
+train = 24
+val = 6
+[train.clip]
+width = 64
+layers = 1
+image = 32
+text_width = 64
+text_layers = 1
+embed_dim = 32
+epochs = 1
+batch = 32
+[train.gpt2]
+vocab = 512
+width = 64
+layers = 1
+positions = 48
+epochs = 1
+batch = 16
+[train.decoder]
+prefix_length = 4
+clip_length = 4
+layers = 1
+epochs = 1
+batch = 24
+[train.cyclegan]
+epochs = 2
+batch = 12
+[caption]
+beam = 2
+max_tokens = 12
+[eval]
+metrics = ["bleu", "rouge", "cider"]
+examples = 2
+`)
+	var names []string
+	for _, b := range bridge.All() {
+		names = append(names, b.Name)
+	}
+	c, err := config.Load(path, append([]string{"output=" + dir, "bridges.use=[" + strings.Join(names, ",") + "]"}, sets...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &quiet{}
+	x := &Experiment{Config: c, Dir: c.Output, Seeds: 1, UI: q}
+	done, err := x.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if err := x.Execute(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	return x, q
+}
+
+// TestSmall runs all stages in seconds: nothing is learned, but everything is
+// there, of every bridge, a bridge that a single file of this test adds included.
+func TestSmall(t *testing.T) {
+	dir := t.TempDir()
+	x, _ := smallRun(t, dir)
+	var table map[string]map[string]struct {
+		Value *float64
+		Low   *float64
+	}
+	if err := readJSON(filepath.Join(dir, "table.json"), &table); err != nil {
+		t.Fatal(err)
+	}
+	if len(x.bridges) != 8 || len(table) != 8 {
+		t.Fatalf("%d bridges and %d rows", len(x.bridges), len(table))
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	markdown, err := os.ReadFile(filepath.Join(dir, "table.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range x.bridges {
+		results, err := coco.ReadResults(filepath.Join(dir, "seed-0", "captions-"+b.Name, "results.json"))
+		if err != nil || len(results) != 6 {
+			t.Errorf("%s: %d captions (%v)", b.Name, len(results), err)
+		}
+		for _, m := range []string{"BLEU-1", "BLEU-4", "ROUGE_L", "CIDEr"} {
+			if c := table[b.Name][m]; c.Value == nil || c.Low == nil {
+				t.Errorf("%s has no %s", b.Name, m)
+			}
+		}
+		for name, text := range map[string]string{"report.html": string(page), "table.md": string(markdown)} {
+			if !strings.Contains(text, b.Title) {
+				t.Errorf("%s lacks %q", name, b.Title)
+			}
+		}
+	}
+	// With a factor of 1 the added bridge is the direct one.
+	if diff := cmp.Diff(table["direct"], table["scaled"]); diff != "" {
+		t.Error(diff)
+	}
+
+	// The second run does what has changed, and that alone.
+	x, q := smallRun(t, dir, "bridges.scaled_factor=0.5", "bridges.capdec_variance=0.1")
+	if x.Config.Bridges.Settings["scaled_factor"] != 0.5 {
+		t.Errorf("settings %v", x.Config.Bridges.Settings)
+	}
+	said := strings.Join(q.said, "\n")
+	for stage, done := range map[string]bool{"world": false, "clip": false, "gpt2": false, "features/val-texts": false,
+		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/cyclegan": false,
+		"seed-0/captions-direct": false, "seed-0/captions-whitening": false, "seed-0/captions-scaled": true, "seed-0/captions-capdec": true,
+		"evaluate": true, "report": true} {
+		if skipped := strings.Contains(said, stage+": nothing has changed"); skipped == done {
+			t.Errorf("%s: done again: %v", stage, !skipped)
+		}
+	}
+}
+
+// Features of another CLIP than the one that is named are told by their captions.
+func TestAlignment(t *testing.T) {
+	const n, width = 64, 16
+	rng := rand.New(rand.NewPCG(3, 0))
+	random := func() train.Matrix {
+		m := train.Matrix{Data: make([]float32, n*width), Cols: width}
+		for i := range m.Data {
+			m.Data[i] = float32(rng.NormFloat64())
+		}
+		return m
+	}
+	images, other := random(), random()
+	texts := random()
+	for i := range texts.Data { // captions are near their photos, and a gap away
+		texts.Data[i] = images.Data[i] + texts.Data[i] + 2*float32(i%width%2)
+	}
+	rows := span(0, n)
+	own, err := alignment(images, texts, rows, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := alignment(other, texts, rows, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own < 3 || wrong > 3 {
+		t.Errorf("t is %.1f for the same CLIP and %.1f for another", own, wrong)
+	}
+}

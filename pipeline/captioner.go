@@ -1,0 +1,150 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"cyclecap/data/photo"
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
+)
+
+// Files names the weights of a Captioner.
+type Files struct {
+	CLIP    string
+	Decoder string
+	GPT2    string // needed when the decoder's file holds only the mapper
+	// Generator turns image features into text features; "": none, and captions
+	// are direct only.
+	Generator string
+}
+
+// A Captioner captions photos.
+type Captioner struct {
+	CLIP      *CLIP
+	Decoder   *Decoder
+	Generator *Generator // or nil
+	// Once says that Photos is called once: CLIP is closed when the last photo has
+	// gone through it, which makes room for GPT-2.
+	Once bool
+}
+
+// Load loads what a Captioner needs: of CLIP the image encoder alone.
+func Load(f Files, o Options) (_ *Captioner, err error) {
+	c := &Captioner{}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	if c.CLIP, err = LoadCLIP(f.CLIP, clip.Image, o); err != nil {
+		return nil, err
+	}
+	if c.Decoder, err = LoadDecoder(f.Decoder, f.GPT2, o); err != nil {
+		return nil, err
+	}
+	if want, got := c.Decoder.FeatureWidth(), c.CLIP.Width(); want != got {
+		return nil, misfit(f.Decoder, want, f.CLIP, got)
+	}
+	if f.Generator == "" {
+		return c, nil
+	}
+	if c.Generator, err = LoadGenerator(f.Generator, o); err != nil {
+		return nil, err
+	}
+	if want, got := int(c.Generator.Model.Width()), c.CLIP.Width(); want != got {
+		return nil, misfit(f.Generator, want, f.CLIP, got)
+	}
+	return c, nil
+}
+
+func misfit(path string, want int, clipPath string, got int) error {
+	return fmt.Errorf("%s takes features of width %d, but %s gives %d: they do not belong together", path, want, clipPath, got)
+}
+
+// Close frees all weights.
+func (c *Captioner) Close() {
+	if c.CLIP != nil {
+		c.CLIP.Close()
+	}
+	if c.Decoder != nil {
+		c.Decoder.Close()
+	}
+	if c.Generator != nil {
+		c.Generator.Close()
+	}
+}
+
+// Captioned is what a Captioner says of a photo. Each list has the alternatives of
+// beam search, best first, or the one caption of another method.
+type Captioned struct {
+	Direct      []Caption // from the image feature
+	Textualised []Caption // from what the generator makes of it; nil without one
+}
+
+// Captions captions the image features of photos, rows [n, width] as CLIP gives
+// them.
+func (c *Captioner) Captions(ctx context.Context, rows []float32, o clipcap.Options) ([]Captioned, error) {
+	out := make([]Captioned, len(rows)/c.Decoder.FeatureWidth())
+	err := infer(func() error {
+		features := c.Decoder.scaled(c.Decoder.on.tensor(rows, c.Decoder.FeatureWidth()))
+		direct, err := c.Decoder.Generate(ctx, features, o)
+		if err != nil {
+			return err
+		}
+		for i, list := range direct {
+			out[i].Direct = list
+		}
+		if c.Generator == nil {
+			return nil
+		}
+		text, err := c.Decoder.Generate(ctx, c.Decoder.scaled(c.Generator.Model.Forward(features)), o)
+		for i, list := range text {
+			out[i].Textualised = list
+		}
+		return err
+	})
+	return out, err
+}
+
+// A Batch is the captions of a batch of photos.
+type Batch struct {
+	Captions []Captioned
+	Index    []int           // which photo each of Captions is of, ascending
+	Failed   []photo.Failure // photos that could not be read
+}
+
+// Photos captions photo files, batch by batch in their order. With sampling, photo
+// i draws with the seed plus the number of readable photos before it, so that its
+// caption doesn't depend on the size of the batches.
+func (c *Captioner) Photos(ctx context.Context, paths []string, batch int, o clipcap.Options) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		seen := 0
+		for f, err := range c.CLIP.Photos(ctx, paths, batch) {
+			if err != nil {
+				yield(Batch{}, err)
+				return
+			}
+			seen += len(f.Index) + len(f.Failed)
+			b := Batch{Index: f.Index, Failed: f.Failed}
+			if c.Once && seen == len(paths) {
+				c.CLIP.Close()
+			}
+			if len(f.Index) > 0 {
+				if b.Captions, err = c.Captions(ctx, f.Rows, o); err != nil {
+					if e := (*NotFiniteError)(nil); errors.As(err, &e) {
+						err = fmt.Errorf("%s: %w", paths[f.Index[e.Index]], err)
+					}
+					yield(Batch{}, err)
+					return
+				}
+				o.Seed += uint64(len(f.Index))
+			}
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}

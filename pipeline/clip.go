@@ -1,0 +1,204 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"cyclecap/data/photo"
+	"cyclecap/data/tokenizer"
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+)
+
+// CLIP is a CLIP, or one encoder of it, that is ready to compute.
+type CLIP struct {
+	Path  string
+	Model *clip.Model
+	on    Options
+}
+
+// LoadCLIP loads a CLIP: OpenAI's archive, or the file or folder of a
+// transformers model. part chooses an encoder; of the other nothing is read.
+func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
+	if err := ready(); err != nil {
+		return nil, err
+	}
+	sd, quick, err := weights.LoadCLIP(path, part.Has)
+	if err != nil {
+		return nil, err
+	}
+	c := &CLIP{Path: path, on: o}
+	if c.Model, err = clip.Load(sd, !quick, part); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, o.prepare(c.Model)
+}
+
+// ready reports a libtorch that can't be used, before anything else fails.
+func ready() error {
+	_, err := torch.BuildInfo()
+	return err
+}
+
+// Width gives the width of the features.
+func (c *CLIP) Width() int { return int(c.Model.Config.EmbedDim) }
+
+// Close frees the weights. A second Close does nothing.
+func (c *CLIP) Close() {
+	if c.Model != nil {
+		nn.Close(c.Model)
+		torch.ReleaseMemory()
+		c.Model = nil
+	}
+}
+
+// Features are the features of a batch of photos or texts.
+type Features struct {
+	// Rows are the features, f32 [len(Index), width], as the encoder gives them:
+	// not normalised.
+	Rows []float32
+	// Index says which input each row belongs to, ascending.
+	Index []int
+	// Failed lists the photos of the batch that could not be read.
+	Failed []photo.Failure
+}
+
+// Photos computes the features of photo files, batch by batch in their order; the
+// next photos are decoded meanwhile. A photo that can't be read is listed in its
+// batch and stops nothing. Low-order bits depend on the size of the batch.
+func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
+	return func(yield func(Features, error) bool) {
+		size := c.Model.Config.ImageSize
+		for b, err := range photo.Load(ctx, paths, photo.CLIP(int(size)), photo.Workers(), batch) {
+			if err != nil {
+				yield(Features{}, err)
+				return
+			}
+			f := Features{Index: b.Index, Failed: b.Failed}
+			if n := int64(len(b.Index)); n > 0 {
+				f.Rows, err = c.encode(func() torch.Tensor {
+					return c.Model.EncodeImage(torch.FromSlice(b.Pixels, n, 3, size, size).To(c.on.to()...))
+				})
+			}
+			if err != nil {
+				yield(Features{}, err)
+				return
+			}
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// CheckTokenizer reports a CLIP that was trained with another tokenizer than
+// CLIP's, whose texts can't be read.
+func (c *CLIP) CheckTokenizer() error {
+	if have, want := c.Model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
+		return fmt.Errorf("%s has %d tokens and CLIP's vocabulary %d: its texts need another tokenizer", c.Path, have, want)
+	}
+	return nil
+}
+
+// tokens gives the token ids of texts [len(texts), context]: start token, text, end
+// token, zeros. A text that is too long is cut if truncate is set, and is an error
+// otherwise.
+func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
+	if err := c.CheckTokenizer(); err != nil {
+		return nil, err
+	}
+	length := int(c.Model.Config.Context)
+	flat := make([]int64, 0, len(texts)*length)
+	for i, s := range texts {
+		ids, err := tokenizer.CLIP().Context(s, length, truncate)
+		if err != nil {
+			return nil, &LongTextError{Index: i, Text: s, Tokens: len(tokenizer.CLIP().Encode(s)), Room: length - 2}
+		}
+		for _, id := range ids {
+			flat = append(flat, int64(id))
+		}
+	}
+	return flat, nil
+}
+
+// LongTextError is a text that does not fit into a CLIP's context.
+type LongTextError struct {
+	Index  int // in the list of texts
+	Text   string
+	Tokens int // that it has
+	Room   int // tokens that fit, without start and end
+}
+
+func (e *LongTextError) Error() string {
+	return fmt.Sprintf("text %d has %d tokens, and this CLIP takes %d: shorten it or let such texts be truncated: %.60q", e.Index, e.Tokens, e.Room, e.Text)
+}
+
+// Texts computes the features of texts, batch by batch in their order. A text that
+// is too long is cut if truncate is set; otherwise it is a *LongTextError, before
+// anything is computed.
+func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bool) iter.Seq2[Features, error] {
+	return func(yield func(Features, error) bool) {
+		length := int(c.Model.Config.Context)
+		var all []int64
+		if !truncate {
+			var err error
+			if all, err = c.tokens(texts, false); err != nil {
+				yield(Features{}, err)
+				return
+			}
+		}
+		for at := 0; at < len(texts); at += batch {
+			part := texts[at:min(len(texts), at+batch)]
+			var f Features
+			err := ctx.Err()
+			if err == nil {
+				var ids []int64
+				if truncate {
+					ids, err = c.tokens(part, true)
+				} else {
+					ids = all[at*length : (at+len(part))*length]
+				}
+				if err == nil {
+					f.Rows, err = c.encode(func() torch.Tensor {
+						return c.Model.EncodeText(torch.FromSlice(ids, int64(len(part)), int64(length)).To(torch.WithDevice(c.on.Device)))
+					})
+				}
+			}
+			if err != nil {
+				yield(Features{}, err)
+				return
+			}
+			for i := range part {
+				f.Index = append(f.Index, at+i)
+			}
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+// encode runs an encoder and gives its rows.
+func (c *CLIP) encode(f func() torch.Tensor) (rows []float32, err error) {
+	err = infer(func() error {
+		rows = torch.ToSlice[float32](f().To(torch.WithDType(torch.Float32)))
+		return nil
+	})
+	return rows, err
+}
+
+// Normalize scales rows [n, width] to length 1, in place, as the decoders that
+// were trained with normalize_prefix take them.
+func Normalize(rows []float32, width int) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	return infer(func() error {
+		x := torch.FromSlice(rows, int64(len(rows)/width), int64(width))
+		copy(rows, torch.ToSlice[float32](clip.Normalize(x)))
+		return nil
+	})
+}

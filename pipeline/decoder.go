@@ -1,0 +1,192 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"cyclecap/data/tokenizer"
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
+	"cyclecap/nets/cyclegan"
+	"cyclecap/nets/gpt2"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
+)
+
+// Decoder writes captions from features: a mapper and its GPT-2.
+type Decoder struct {
+	Path  string
+	Model *clipcap.Model
+	// Normalize says that features must have length 1, as with ClipCap's
+	// normalize_prefix. It is read from files that SaveDecoder wrote; others do
+	// not say it, and it is false.
+	Normalize bool
+	// OwnGPT2 says that the decoder's file held the GPT-2 that its mapper was
+	// trained with.
+	OwnGPT2 bool
+	on      Options
+}
+
+// MissingGPT2Error is a decoder file that holds only a mapper, where no GPT-2 was
+// named.
+type MissingGPT2Error struct{ Path string }
+
+func (e *MissingGPT2Error) Error() string {
+	return fmt.Sprintf("%s holds only a mapper: its GPT-2 is needed too", e.Path)
+}
+
+// LoadDecoder loads a ClipCap decoder: a mapper with or without its GPT-2. gpt2Path
+// names the GPT-2 where the file has none ("": it must have one); where it has one,
+// gpt2Path is checked and not used.
+func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
+	if err := ready(); err != nil {
+		return nil, err
+	}
+	mapper, gpt, meta, err := weights.LoadDecoder(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o}
+	if text := meta[weights.NormalizePrefix]; text != "" {
+		if d.Normalize, err = strconv.ParseBool(text); err != nil {
+			return nil, fmt.Errorf("%s: its metadata %s is %q, and should be true or false", path, weights.NormalizePrefix, text)
+		}
+	}
+	gptFile := path
+	switch {
+	case gpt != nil && gpt2Path != "":
+		if _, err := weights.Open(gpt2Path); err != nil {
+			return nil, err
+		}
+	case gpt == nil && gpt2Path == "":
+		return nil, &MissingGPT2Error{path}
+	case gpt == nil:
+		gptFile = gpt2Path
+		if gpt, err = weights.LoadGPT2(gpt2Path); err != nil {
+			return nil, err
+		}
+	}
+	d.Model = &clipcap.Model{}
+	if d.Model.GPT2, err = gpt2.Load(gpt); err != nil {
+		return nil, fmt.Errorf("%s: %w", gptFile, err)
+	}
+	if have, most := d.Model.GPT2.Config.VocabSize, int64(tokenizer.GPT2().VocabSize()); have > most {
+		return nil, fmt.Errorf("%s has %d tokens and GPT-2's vocabulary %d: it was trained with another tokenizer", gptFile, have, most)
+	}
+	d.Model.Mapper, err = clipcap.LoadMapper(mapper, d.Model.GPT2.Config.NEmbd)
+	if err != nil && gptFile != path {
+		return nil, fmt.Errorf("%s with %s: %w", path, gptFile, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return d, o.prepare(d.Model.GPT2, d.Model.Mapper)
+}
+
+// SaveDecoder writes a decoder in ClipCap's form, with what LoadDecoder needs to
+// know of it. gpt may be nil: the mapper alone.
+func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *gpt2.Model, normalize bool) error {
+	sd := nn.NewStateDict()
+	add := func(prefix string, module any) {
+		own := nn.StateDictOf(module)
+		for _, n := range own.Names() {
+			t, _ := own.Get(n)
+			sd.Add(prefix+n, t)
+		}
+	}
+	add("clip_project.", mapper)
+	if gpt != nil {
+		add("gpt.transformer.", gpt)
+	}
+	return weights.Save(ctx, path, sd, map[string]string{weights.NormalizePrefix: strconv.FormatBool(normalize)})
+}
+
+// FeatureWidth gives the width of the features.
+func (d *Decoder) FeatureWidth() int { return int(d.Model.Mapper.FeatureWidth()) }
+
+// Close frees the weights.
+func (d *Decoder) Close() {
+	nn.Close(d.Model.Mapper)
+	nn.Close(d.Model.GPT2)
+	torch.ReleaseMemory()
+}
+
+// NotFiniteError is a feature for which the networks gave NaN or infinity.
+type NotFiniteError struct {
+	Index   int // of the feature
+	LogProb float64
+}
+
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("the networks gave no finite numbers (log-probability %g): are the weights damaged?", e.LogProb)
+}
+
+// Caption is a caption, and how probable the decoder finds it.
+type Caption struct {
+	Text string
+	clipcap.Caption
+}
+
+// Generate writes the captions of features [n, width] that are as the decoder was
+// trained (see Normalize): for each feature all beams, best first, or the one
+// caption of another method. It must run in a scope, without gradients.
+func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap.Options) ([][]Caption, error) {
+	all, err := d.Model.Generate(ctx, features.To(d.on.to()...), o)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]Caption, len(all))
+	for i, list := range all {
+		for _, c := range list {
+			if math.IsNaN(c.LogProb) || math.IsInf(c.LogProb, 0) {
+				return nil, &NotFiniteError{Index: i, LogProb: c.LogProb}
+			}
+			ids := make([]int, len(c.Tokens))
+			for k, id := range c.Tokens {
+				ids[k] = int(id)
+			}
+			text, err := tokenizer.GPT2().Decode(ids)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = append(out[i], Caption{strings.TrimSpace(text), c})
+		}
+	}
+	return out, nil
+}
+
+// Generator turns image features into text features: the CycleGAN's textualiser.
+type Generator struct {
+	Path  string
+	Model *cyclegan.Generator
+}
+
+// LoadGenerator loads a generator from image to text features.
+func LoadGenerator(path string, o Options) (*Generator, error) {
+	if err := ready(); err != nil {
+		return nil, err
+	}
+	sd, err := weights.LoadGenerator(path)
+	if err != nil {
+		return nil, err
+	}
+	g := &Generator{Path: path}
+	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return g, o.prepare(g.Model)
+}
+
+// Close frees the weights.
+func (g *Generator) Close() { nn.Close(g.Model) }
+
+// scaled gives features the length that the decoder was trained with.
+func (d *Decoder) scaled(x torch.Tensor) torch.Tensor {
+	if d.Normalize {
+		return clip.Normalize(x)
+	}
+	return x
+}

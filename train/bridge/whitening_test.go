@@ -1,0 +1,113 @@
+package bridge
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/train"
+)
+
+// TestGaussianMap holds the transport to that of POT (Python Optimal Transport).
+func TestGaussianMap(t *testing.T) {
+	text, err := os.ReadFile("testdata/whitening.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct {
+		Width                 int
+		Source, Target, Query []float32
+		A, Mapped             []float64
+	}
+	if err := json.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	w := want.Width
+	err = torch.Scope(func() error {
+		a, from, to, err := gaussianMap(train.Matrix{Data: want.Source, Cols: w}, train.Matrix{Data: want.Target, Cols: w}, 0)
+		if err != nil {
+			return err
+		}
+		x := torch.FromSlice(want.Query, int64(len(want.Query)/w), int64(w)).To(torch.WithDType(torch.Float64))
+		mapped := x.Sub(from).MM(a).Add(to)
+		for name, pair := range map[string][2][]float64{"A": {want.A, torch.ToSlice[float64](a)}, "mapped": {want.Mapped, torch.ToSlice[float64](mapped)}} {
+			worst := 0.
+			for i, v := range pair[0] {
+				worst = max(worst, math.Abs(v-pair[1][i]))
+			}
+			t.Logf("%s: largest difference %.1e", name, worst)
+			// The covariance's condition number is 25,000, and mapped values are as
+			// large as 115: two f64 implementations differ by 1.4e-9.
+			if !(worst < 1e-8) {
+				t.Errorf("%s differs by %g from POT's", name, worst)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Mapped image features have the text features' mean and covariance.
+func TestWhiteningMovesMoments(t *testing.T) {
+	images, texts := random(300, 6, 1), random(400, 6, 2)
+	for i := range images.Len() { // unlike variances
+		for k := range 6 {
+			images.Data[i*6+k] *= float32(k + 1)
+		}
+	}
+	err := torch.Scope(func() error {
+		a, from, to, err := gaussianMap(images, texts, 0)
+		if err != nil {
+			return err
+		}
+		f64 := torch.WithDType(torch.Float64)
+		moved := torch.FromSlice(images.Data, 300, 6).To(f64).Sub(from).MM(a).Add(to).To(torch.WithDType(torch.Float32))
+		m, c, err := covariance(train.Matrix{Data: torch.ToSlice[float32](moved), Cols: 6}, 0)
+		if err != nil {
+			return err
+		}
+		wantM, wantC, err := covariance(texts, 0)
+		if err != nil {
+			return err
+		}
+		if d := m.Sub(wantM).Abs().Max().Item(); !(d < 1e-5) {
+			t.Errorf("the mean is off by %g", d)
+		}
+		if d := c.Sub(wantC).Abs().Max().Item(); !(d < 1e-5) {
+			t.Errorf("the covariance is off by %g", d)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Features that fill only a part of their dimensions, and fewer than there are
+// dimensions, give finite numbers.
+func TestWhiteningOfFlatFeatures(t *testing.T) {
+	images, texts := random(5, 8, 1), random(6, 8, 2)
+	for i := range images.Len() {
+		images.Data[i*8+3] = 1
+	}
+	err := torch.Scope(func() error {
+		b := all["whitening"]
+		transform, err := b.Fit(Env{Images: images, Texts: texts, Length: 1})
+		if err != nil {
+			return err
+		}
+		for _, v := range torch.ToSlice[float64](transform(torch.FromSlice(images.Data, 5, 8))) {
+			if math.IsNaN(v) || math.Abs(v) > 1 {
+				t.Errorf("a value of %g", v)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

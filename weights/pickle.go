@@ -1,0 +1,85 @@
+package weights
+
+import (
+	"bytes"
+	"fmt"
+
+	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/pickle"
+)
+
+// PickleLimits bounds what a pickle may cost to read.
+type PickleLimits struct {
+	Steps int // opcodes
+	Bytes int // in strings
+}
+
+// ReadPickle reads a file of pickle.dump: plain values (dicts are *pickle.Dict,
+// lists *pickle.List) and tensors, each an Entry whose elements are not read.
+// Nothing in it is run: it may name only what a tensor needs.
+func ReadPickle(path string, limits PickleLimits) (value any, err error) {
+	err = mapped(path, func(in []byte) error {
+		value, err = parsePickle(path, in, limits)
+		return err
+	})
+	if err != nil {
+		return nil, &Error{path, atomicfile.Plain(err)}
+	}
+	return value, nil
+}
+
+// rawBytes is a bytes object of a pickle, as part of its file.
+type rawBytes struct {
+	b  []byte
+	at int
+}
+
+func parsePickle(path string, in []byte, limits PickleLimits) (any, error) {
+	if len(in) < 2 || in[0] != 0x80 || in[1] > 5 {
+		what := looksLike(in)
+		if bytes.HasPrefix(in, []byte("PK\x03\x04")) {
+			what = "a zip file (of torch.save?)"
+		}
+		return nil, fmt.Errorf("%s, not a pickle as Python's pickle.dump writes it", what)
+	}
+	u := &unpickler{storages: map[string]*storage{}}
+	m := u.machine()
+	m.MaxSteps, m.MaxBytes = limits.Steps, limits.Bytes
+	m.Bytes = func(b []byte, at int) (any, error) { return rawBytes{b, at}, nil }
+	m.Persistent = func(any) (any, error) { return nil, fmt.Errorf("a persistent id, which plain pickles don't have") }
+	m.Find = func(g pickle.Global) error {
+		if g == (pickle.Global{Module: "torch.storage", Name: "_load_from_bytes"}) {
+			return nil
+		}
+		return u.find(g)
+	}
+	m.Call = func(g pickle.Global, args pickle.Tuple) (any, error) {
+		if g.Name != "_load_from_bytes" {
+			v, err := u.call(g, args)
+			if t, ok := v.(*tensor); ok && err == nil {
+				return t.entry(path, ""), nil
+			}
+			return v, err
+		}
+		// The bytes are a file of torch.save's older form, of one storage.
+		var raw rawBytes
+		if len(args) == 1 {
+			raw, _ = args[0].(rawBytes)
+		}
+		if raw.b == nil {
+			return nil, fmt.Errorf("%v without bytes", g)
+		}
+		object, err := legacyObject(raw.b)
+		if err != nil {
+			return nil, fmt.Errorf("the storage of a tensor: %w", err)
+		}
+		s, ok := object.(*storage)
+		if !ok {
+			return nil, fmt.Errorf("a %s instead of the storage of a tensor", typeName(object))
+		}
+		s.offset += int64(raw.at)
+		return s, nil
+	}
+	value, _, err := m.Load(in)
+	return value, err
+}
