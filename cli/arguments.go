@@ -13,8 +13,8 @@ import (
 //
 //	--images a.jpg b.jpg -o out.safetensors
 //
-// becomes --images=a.jpg --images=b.jpg -o out.safetensors. No word after "--" is
-// an option.
+// becomes --images=a.jpg --images=b.jpg -o out.safetensors. Such options have a
+// placeholder that ends in "…". No word after "--" is an option.
 func arrange(args []string, commands []*cli.Command) []string {
 	const completion = "--generate-bash-completion" // must stay the last word
 	if len(args) < 3 || args[len(args)-1] == completion {
@@ -24,14 +24,25 @@ func arrange(args []string, commands []*cli.Command) []string {
 	if i < 0 {
 		return args
 	}
+	// The words that name the command stay where they are.
+	command, named := commands[i], 2
+	for _, sub := range command.Subcommands {
+		if sub.HasName(args[2]) {
+			command, named = sub, 3
+		}
+	}
 	flags := map[string]cli.Flag{}
-	for _, f := range commands[i].Flags {
+	lists := map[string]bool{} // options whose placeholder ends in "…"
+	for _, f := range command.Flags {
 		for _, name := range f.Names() {
 			flags[name] = f
+			if s, ok := f.(*cli.StringSliceFlag); ok {
+				lists[name] = strings.Contains(s.Usage, "…`")
+			}
 		}
 	}
 
-	options := slices.Clone(args[:2])
+	options := slices.Clone(args[:named])
 	var operands []string
 	list := "" // the list option that takes the words that follow
 	word := func(s string) {
@@ -41,7 +52,7 @@ func arrange(args []string, commands []*cli.Command) []string {
 			operands = append(operands, s)
 		}
 	}
-	for rest := args[2:]; len(rest) > 0; rest = rest[1:] {
+	for rest := args[named:]; len(rest) > 0; rest = rest[1:] {
 		arg := rest[0]
 		if arg == "--" {
 			for _, s := range rest[1:] {
@@ -54,7 +65,7 @@ func arrange(args []string, commands []*cli.Command) []string {
 			continue
 		}
 		if arg == "--help" || arg == "-h" {
-			return []string{args[0], args[1], "--help"} // whatever the other arguments are
+			return append(slices.Clone(args[:named]), "--help") // whatever the other arguments are
 		}
 		options = append(options, arg)
 		list = ""
@@ -62,7 +73,8 @@ func arrange(args []string, commands []*cli.Command) []string {
 		switch flags[name].(type) {
 		case nil, *cli.BoolFlag: // the parser reports unknown options
 			continue
-		case *cli.StringSliceFlag:
+		}
+		if lists[name] {
 			list = name
 		}
 		if !valued {

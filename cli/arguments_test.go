@@ -24,6 +24,9 @@ func TestArrange(t *testing.T) {
 		{"cyclecap features --images=a b=c --images d e", "cyclecap features --images=a --images=b=c --images d --images=e --"},
 		{"cyclecap features --images a --normalize b", "cyclecap features --images a --normalize -- b"},
 		{"cyclecap features --text -5 x -- -y --z", "cyclecap features --text -5 --text=x --text=-y --text=--z --"},
+		{"cyclecap run --set a=1 x.toml --set b=2 --resume", "cyclecap run --set a=1 --set b=2 --resume -- x.toml"},
+		{"cyclecap train decoder x.toml --set a=1 --resume", "cyclecap train decoder --set a=1 --resume -- x.toml"},
+		{"cyclecap train decoder x.toml --help", "cyclecap train decoder --help"},
 		{"cyclecap features --i --generate-bash-completion", "cyclecap features --i --generate-bash-completion"},
 	} {
 		got := strings.Join(arrange(strings.Fields(test.in), commands), " ")

@@ -24,7 +24,7 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
-			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix)", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix); decoder files written by cyclecap say so themselves", DisableDefaultText: true},
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
 			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam: use `N` beams"},
 			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "generate at most `N` tokens per caption"},

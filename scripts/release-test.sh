@@ -44,12 +44,15 @@ say "using it in a module, with go get"
 mkdir "$work/app"
 cd "$work/app"
 go mod init example.org/app
-go get "$module@$version"
-folder=$(go list -m -f '{{.Dir}}' "$module")
+go get "$module@latest"
+folder=$(go list -m -f '{{.Dir}}' "$module@$version")
 case $folder in
 "$GOMODCACHE"/*) ;;
 *) die "the module comes from $folder, not from the module cache" ;;
 esac
+for line in "go get $module@latest" "go run $module/torch/setup" "go get -tool $module/torch/setup"; do
+  grep -q "^$line" "$folder/docs/torch.md" || die "docs/torch.md of the release should have: $line"
+done
 # The first example of docs/torch.md, as users see it.
 awk '/^```go$/ {on = 1; next} /^```$/ {if (on) exit} on' "$folder/docs/torch.md" >main.go
 go build -o app . # no go mod tidy: package torch needs no other modules
@@ -67,7 +70,7 @@ say "using it in a module, vendored"
 cp -r "$work/app" "$work/vendored"
 cd "$work/vendored"
 rm app
-go get -tool "$module/torch/setup@$version"
+go get -tool "$module/torch/setup"
 go mod vendor
 (
   export GOMODCACHE=$work/none GOPROXY=off

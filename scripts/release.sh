@@ -17,15 +17,15 @@ if [ $# -lt 2 ] || [ $# -gt 3 ]; then
   exit 2
 fi
 version=$1 module=$2
-mkdir -p "${3:-dist}"
-dist=$(cd "${3:-dist}" && pwd)
+dist=$(realpath -m "${3:-dist}")
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # The module comes first, because this step checks the arguments.
-go run ./internal/release -proxy "$dist/goproxy" -sources "$work/sources" "$version" "$module"
+go build -o "$work/release" ./internal/release
+"$work/release" -proxy "$dist/goproxy" -sources "$work/sources" "$version" "$module"
 commit=$(git describe --always --dirty --exclude='*' --abbrev=12)
 case $commit in
 *-dirty) say "note: the working tree has uncommitted changes; --version will print $commit" ;;

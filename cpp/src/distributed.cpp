@@ -6,6 +6,8 @@
 
 #ifdef CYCLECAP_GLOO
 
+#include <signal.h>
+
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -90,6 +92,25 @@ ct_error talk(F &&f) noexcept {
   });
 }
 
+// Threads that are started in its life don't get SIGPIPE. Gloo's write to
+// processes that may have ended, and Go keeps that signal from its own threads
+// only: on another one it would end this process as well.
+class WithoutSigpipe {
+ public:
+  WithoutSigpipe() {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+  }
+  ~WithoutSigpipe() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  WithoutSigpipe(const WithoutSigpipe &) = delete;
+  WithoutSigpipe &operator=(const WithoutSigpipe &) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 }  // namespace
 
 extern "C" {
@@ -99,6 +120,7 @@ int ct_group_available(void) { return 1; }
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
                       int size, int64_t timeout_ms, ct_group *group) {
   return talk([&] {
+    const WithoutSigpipe threads;
     const auto timeout = std::chrono::milliseconds(timeout_ms);
     c10d::TCPStoreOptions tcp;
     tcp.port = static_cast<uint16_t>(port);

@@ -151,8 +151,8 @@ func copyModule(files []string, to, dir string) error {
 }
 
 // importPaths matches the path of a package of the module, in quotes or as a
-// word of a text. Folders are known by the files: "cyclecap/meteor in the
-// user's cache folder" is no package.
+// word of a text, and the module in `go get cyclecap@latest`. Folders are known
+// by the files: "cyclecap/meteor in the user's cache folder" is no package.
 func importPaths(module string, files []string) *regexp.Regexp {
 	tops := map[string]bool{}
 	for _, name := range files {
@@ -161,7 +161,7 @@ func importPaths(module string, files []string) *regexp.Regexp {
 		}
 	}
 	return regexp.MustCompile("(?m)(^|[\\s\"`\\[(])" + regexp.QuoteMeta(module) +
-		"(/(?:" + strings.Join(slices.Sorted(maps.Keys(tops)), "|") + ")\\b)")
+		"(@latest\\b|/(?:" + strings.Join(slices.Sorted(maps.Keys(tops)), "|") + ")\\b)")
 }
 
 // publish adds a version to a module proxy's folder.

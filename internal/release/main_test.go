@@ -37,7 +37,7 @@ func TestCopyModule(t *testing.T) {
 		"door/door.go": {"// Package door, see house/door and `house/window`.\npackage door\n\nimport (\n\t\"os\"\n\n\t\"house/window\"\n\n\t\"golang.org/x/sys/unix\"\n)\n\nvar _ = \"in the folder house/windowless, .cache/house/door\"\n",
 			"// Package door, see example.com/x/house/door and `example.com/x/house/window`.\npackage door\n\nimport (\n\t\"os\"\n\n\t\"example.com/x/house/window\"\n\n\t\"golang.org/x/sys/unix\"\n)\n\nvar _ = \"in the folder house/windowless, .cache/house/door\"\n"},
 		"window/w.go": {"package window\n\nimport \"house/door\"\n", "package window\n\nimport \"example.com/x/house/door\"\n"},
-		"README.md":   {"[`house/door`](door), go run house/door\n", "[`example.com/x/house/door`](door), go run example.com/x/house/door\n"},
+		"README.md":   {"[`house/door`](door), go run house/door\ngo get house@latest\n", "[`example.com/x/house/door`](door), go run example.com/x/house/door\ngo get example.com/x/house@latest\n"},
 		"notes.txt":   {"house/door\n", "house/door\n"},
 	}
 	t.Chdir(in)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"cyclecap/torch/internal/libtorch"
 )
@@ -104,20 +106,30 @@ func (s *setup) pip(ctx context.Context, name, what string, args, options []stri
 		if _, err := exec.LookPath("python3"); err != nil {
 			return fmt.Errorf("libtorch is installed with pip, but there is no python3: on Debian and Ubuntu, `apt-get install python3 python3-venv`, %s", instead)
 		}
-		if err := s.command(ctx, "python3", "-m", "venv", s.venv); err != nil {
+		if err := told(ctx, "python3", "-m", "venv", s.venv); err != nil {
 			return fmt.Errorf("python3 could not make a virtual environment in %s (the reason is above): on Debian and Ubuntu, `apt-get install python3-venv`, %s", s.venv, instead)
 		}
 	}
 	s.log("installing %s into %s", what, s.venv)
-	if err := s.command(ctx, python, slices.Concat([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, options, args)...); err != nil {
+	if err := told(ctx, python, slices.Concat([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, options, args)...); err != nil {
 		return fmt.Errorf("pip could not install %s (the reason is above): try again, %s", what, instead)
 	}
 	return os.WriteFile(stamp, []byte(list+"\n"), 0o666)
 }
 
-// command runs a program; all that it prints is for the user to read.
-func (s *setup) command(ctx context.Context, name string, args ...string) error {
-	c := exec.CommandContext(ctx, name, args...)
+// told runs a program; all that it prints is for the user to read.
+func told(ctx context.Context, name string, args ...string) error {
+	c := command(ctx, name, args...)
 	c.Stdout, c.Stderr = os.Stderr, os.Stderr
 	return c.Run()
+}
+
+// command is a program that ends with all that it has started when setup is
+// interrupted.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
+	c.WaitDelay = 10 * time.Second
+	return c
 }

@@ -83,10 +83,7 @@ func logged(ctx context.Context, log, name string, args ...string) error {
 		return err
 	}
 	defer f.Close()
-	c := exec.CommandContext(ctx, name, args...)
+	c := command(ctx, name, args...)
 	c.Stdout, c.Stderr = f, f
-	// Interrupted, make ends its compilers and then itself.
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.WaitDelay = 10 * time.Second
 	return c.Run()
 }
