@@ -4,7 +4,6 @@
 package parity
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -25,36 +24,10 @@ import (
 	"cyclecap/weights"
 )
 
-// Row is one comparison.
-type Row struct {
-	What      string
-	Reference string  // whose numbers
-	MaxDiff   float64 // largest |ours - theirs|
-	Relative  float64 // the same over the largest |theirs|
-	Differing int64   // elements that are not the same bits
-	Elements  int64
-	// Reason says why a row may differ in bits, and Bound by how much
-	// (relative); a row without a reason must be bit-equal.
-	Reason string
-	Bound  float64
-}
-
-// Equal tells rows of equal bits.
-func (r Row) Equal() bool { return r.Differing == 0 }
-
-// OK tells rows within their bound. Where the fixtures were made on another
-// kind of processor, whose kernels differ, all rows may differ by 1e-5.
-func (r Row) OK(sameCPU bool) bool {
-	bound := r.Bound
-	if !sameCPU {
-		bound = max(bound, 1e-5)
-	}
-	return r.Equal() || r.Relative <= bound
-}
-
 // expected is what make.py wrote, beside the tensors.
 type expected struct {
 	Size    string
+	Seed    int64
 	CPU     string
 	Threads int
 	Photos  []string
@@ -84,9 +57,10 @@ type checker struct {
 	rows   []Row
 }
 
-// Result has the rows and where the reference was made.
+// Result has the rows and how the reference was made.
 type Result struct {
 	Rows []Row
+	Seed int64
 	CPU  string // as make.py describes it
 }
 
@@ -113,12 +87,12 @@ func Run(dir, photos string) (*Result, error) {
 	}
 	defer c.want.Close()
 	torch.SetNumThreads(c.facts.Threads)
-	for _, step := range []func() error{c.clip, c.archive, c.transformersCLIP, c.gpt2, c.mappers, c.decode, c.initial, c.cyclegan, c.decoderTraining, c.files} {
+	for _, step := range []func() error{c.clip, c.archive, c.transformersCLIP, c.gpt2, c.mappers, c.decode, c.initial, c.cyclegan, c.decoderTraining} {
 		if err := torch.Scope(step); err != nil {
 			return nil, err
 		}
 	}
-	return &Result{c.rows, c.facts.CPU}, nil
+	return &Result{c.rows, c.facts.Seed, c.facts.CPU}, nil
 }
 
 // tensor gives a tensor that make.py wrote, as a copy of its own, which is
@@ -131,29 +105,30 @@ func (c *checker) tensor(name string) torch.Tensor {
 	return t.Clone()
 }
 
-func (c *checker) compare(what, reference string, got, want torch.Tensor, reason ...any) {
-	c.numbers(what, reference, torch.ToSlice[float64](got), torch.ToSlice[float64](want), reason...)
+// compare adds a row of tensors that must be bit-equal.
+func (c *checker) compare(what, reference string, got, want torch.Tensor) {
+	c.numbers(what, reference, torch.ToSlice[float64](got), torch.ToSlice[float64](want), bitEqual)
 }
 
-// numbers adds a row. reason is empty, or a text and a bound.
-func (c *checker) numbers(what, reference string, got, want []float64, reason ...any) {
-	r := Row{What: what, Reference: reference, Elements: int64(len(want))}
-	if len(reason) == 2 {
-		r.Reason, r.Bound = reason[0].(string), reason[1].(float64)
-	}
+// numbers adds a row.
+func (c *checker) numbers(what, reference string, got, want []float64, tolerance Tolerance) {
+	r := Row{What: what, Reference: reference, Elements: int64(len(want)), Tolerance: tolerance}
 	if len(got) != len(want) {
 		torch.Throw("parity", "%s: %d numbers, %d are expected", what, len(got), len(want))
 	}
 	var largest float64
 	for i, w := range want {
 		largest = max(largest, math.Abs(w))
-		if d := math.Abs(got[i] - w); d != 0 || math.Float64bits(got[i]) != math.Float64bits(w) && got[i] != w {
-			r.Differing++
-			r.MaxDiff = max(r.MaxDiff, d)
-			if math.IsNaN(d) {
-				r.MaxDiff = math.Inf(1)
-			}
+		if math.Float64bits(got[i]) == math.Float64bits(w) {
+			continue
 		}
+		r.Differing++
+		d := math.Abs(got[i] - w)
+		if math.IsNaN(d) {
+			d = math.Inf(1)
+		}
+		r.MaxDiff = max(r.MaxDiff, d)
+		r.MeanDiff += d / float64(len(want))
 	}
 	if r.MaxDiff > 0 {
 		r.Relative = r.MaxDiff / largest
@@ -161,13 +136,21 @@ func (c *checker) numbers(what, reference string, got, want []float64, reason ..
 	c.rows = append(c.rows, r)
 }
 
-func (c *checker) ids(what, reference string, got, want [][]int64) {
+// lists adds a row of lists whose elements must be equal: those of token ids,
+// where no difference but "another token" makes sense, and of names.
+func lists[T comparable](c *checker, what, reference string, got, want [][]T) {
 	r := Row{What: what, Reference: reference}
+	if len(got) != len(want) {
+		torch.Throw("parity", "%s: %d lists, %d are expected", what, len(got), len(want))
+	}
 	for i := range want {
-		r.Elements += int64(len(want[i]))
-		if i >= len(got) || !slices.Equal(got[i], want[i]) {
-			r.Differing++
-			r.MaxDiff, r.Relative = math.Inf(1), math.Inf(1)
+		longest := max(len(got[i]), len(want[i]))
+		r.Elements += int64(longest)
+		for j := range longest {
+			if j >= len(got[i]) || j >= len(want[i]) || got[i][j] != want[i][j] {
+				r.Differing++
+				r.MaxDiff, r.MeanDiff, r.Relative = math.Inf(1), math.Inf(1), math.Inf(1)
+			}
 		}
 	}
 	c.rows = append(c.rows, r)
@@ -243,11 +226,7 @@ func (c *checker) archive() error {
 		names = append(names, e.Name)
 	}
 	slices.Sort(names)
-	var differ float64
-	if !slices.Equal(names, c.facts.ArchiveNames) {
-		differ = 1
-	}
-	c.numbers(fmt.Sprintf("names of the archive's %d tensors", len(names)), "torch.jit.load", []float64{differ}, []float64{0})
+	lists(c, "names of the TorchScript archive's tensors", "torch.jit.load", [][]string{names}, [][]string{c.facts.ArchiveNames})
 	return nil
 }
 
@@ -350,8 +329,8 @@ func (c *checker) decode() error {
 			return ids
 		}
 		batch := fmt.Sprintf(", batch %d with cache", n)
-		c.ids("greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
-		c.ids("beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
+		lists(c, "greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
+		lists(c, "beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
 		for _, stop := range c.facts.Stops {
 			var greedy [][]int64
 			var beams [][][]int64
@@ -362,7 +341,7 @@ func (c *checker) decode() error {
 					return
 				}
 			}
-			c.ids(fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "ClipCap's generate2, no cache",
+			lists(c, fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
 				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedy)
 			var got, want [][]int64
 			var gotScores, wantScores []float64
@@ -372,9 +351,9 @@ func (c *checker) decode() error {
 					gotScores, wantScores = append(gotScores, caption.Score), append(wantScores, scores[i][j])
 				}
 			}
-			c.ids(fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "ClipCap's generate_beam, no cache", got, want)
-			c.numbers(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "ClipCap's generate_beam, no cache", gotScores, wantScores,
-				"the cache computes one position at a time, and all photos at once", 1e-5)
+			lists(c, fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", got, want)
+			c.numbers(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", gotScores, wantScores,
+				Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5})
 		}
 	})
 	return err
@@ -400,25 +379,32 @@ func (c *checker) initial() error {
 	return nil
 }
 
-// module compares all parameters of a module with those of a state dict.
-func (c *checker) module(what, reference string, m any, want *nn.StateDict, reason ...any) {
-	r := Row{What: what, Reference: reference}
-	if len(reason) == 2 {
-		r.Reason, r.Bound = reason[0].(string), reason[1].(float64)
-	}
-	before := len(c.rows)
-	for _, p := range nn.NamedParameters(m) {
-		w, ok := want.Get(p.Name)
+// module adds a row of all parameters of a module, which must be bit-equal to
+// those of a state dict.
+func (c *checker) module(what, reference string, m any, want *nn.StateDict) {
+	c.tensors(what, reference, nn.NamedParameters(m), want, bitEqual)
+}
+
+// tensors adds a row of several tensors and those of the same names in a state
+// dict.
+func (c *checker) tensors(what, reference string, got []nn.Named, want *nn.StateDict, tolerance Tolerance) {
+	r := Row{What: what, Reference: reference, Tolerance: tolerance}
+	var sum float64
+	for _, g := range got {
+		w, ok := want.Get(g.Name)
 		if !ok {
-			torch.Throw("parity", "%s: the reference has no %s", what, p.Name)
+			torch.Throw("parity", "%s: the reference has no %s", what, g.Name)
 		}
-		c.compare(p.Name, reference, *p.Tensor, w)
-		one := c.rows[len(c.rows)-1]
-		r.Differing += one.Differing
-		r.Elements += one.Elements
-		r.MaxDiff, r.Relative = max(r.MaxDiff, one.MaxDiff), max(r.Relative, one.Relative)
+		var one checker
+		one.compare(what+", "+g.Name, reference, *g.Tensor, w)
+		o := one.rows[0]
+		r.Differing += o.Differing
+		r.Elements += o.Elements
+		r.MaxDiff, r.Relative = max(r.MaxDiff, o.MaxDiff), max(r.Relative, o.Relative)
+		sum += o.MeanDiff * float64(o.Elements)
 	}
-	c.rows = append(c.rows[:before], r)
+	r.MeanDiff = sum / float64(r.Elements)
+	c.rows = append(c.rows, r)
 }
 
 // part gives the tensors under a prefix.
@@ -485,7 +471,7 @@ func (c *checker) cyclegan() error {
 			return err
 		}
 	}
-	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", data.Size(0)), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")))
+	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", data.Size(0)), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")), bitEqual)
 	for _, n := range nets {
 		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", data.Size(0), n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
 	}
@@ -525,64 +511,17 @@ func (c *checker) decoderTraining() error {
 			}
 		}
 		what := ", ClipCap's way"
-		var losses20, weights20 []any
+		var losses20, weights20 Tolerance
 		if !exact {
 			what = ""
 			const why = "no padding mask, head on the caption only; Adam makes whole steps of gradients near 0"
-			losses20, weights20 = []any{why, 1e-3}, []any{why, 1e-1}
+			losses20, weights20 = Tolerance{Why: why, Relative: 1e-3}, Tolerance{Why: why, Relative: 1e-1}
 		}
-		c.numbers(fmt.Sprintf("losses of %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", losses, torch.ToSlice[float64](c.tensor("train_losses")), losses20...)
-		c.module(fmt.Sprintf("weights after %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", m.Mapper, want, weights20...)
+		c.numbers(fmt.Sprintf("losses of %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", losses, torch.ToSlice[float64](c.tensor("train_losses")), losses20)
+		c.tensors(fmt.Sprintf("weights after %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", nn.NamedParameters(m.Mapper), want, weights20)
 		opt.Close()
 		nn.Close(m.Mapper)
 		nn.Close(m.GPT2)
-	}
-	return nil
-}
-
-// files writes what was read and reads it back.
-func (c *checker) files() error {
-	dir, err := os.MkdirTemp("", "cyclecap-parity-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	for _, name := range []string{"clip.pt", "gpt2-old.bin", "clip-archive.pt", "clip-transformers"} {
-		f, err := weights.Open(c.path(name))
-		if err != nil {
-			return err
-		}
-		sd, err := f.Load()
-		if err != nil {
-			return err
-		}
-		for _, ext := range []string{".pt", ".safetensors"} {
-			to := filepath.Join(dir, "copy"+ext)
-			if err := weights.Save(context.Background(), to, sd); err != nil {
-				return err
-			}
-			g, err := weights.Open(to)
-			if err != nil {
-				return err
-			}
-			back, err := g.Load()
-			if err != nil {
-				return err
-			}
-			r := Row{What: fmt.Sprintf("%s written as %s and read again", name, ext), Reference: "itself"}
-			for _, key := range sd.Names() {
-				a, _ := sd.Get(key)
-				b, ok := back.Get(key)
-				r.Elements += a.Numel()
-				if !ok || a.DType() != b.DType() || !a.Equal(b) {
-					r.Differing++
-					r.MaxDiff, r.Relative = math.Inf(1), math.Inf(1)
-				}
-			}
-			c.rows = append(c.rows, r)
-			back.Close()
-		}
-		sd.Close()
 	}
 	return nil
 }
