@@ -12,9 +12,12 @@ import (
 //
 // Only the caption's positions go through GPT-2's head, and attention is plain
 // causal attention: padding stands behind the text, so no position that counts
-// can see it. exact does the same in ClipCap's way, which computes the head on
-// the prefix too and masks the padding: slower, the same loss up to rounding,
-// and bit-equal to Python. It is there for regression tests.
+// can see it. exact computes the same loss as ClipCap does, with the head on the
+// prefix too and a mask for the padding: slower, and bit-equal to Python. It is
+// there for regression tests. The two differ by rounding, since the products of
+// a matrix with fewer rows may be added up in another order: the loss by an ulp
+// or two, and the gradients by about 5e-6 of their largest element
+// (docs/parity.md has the measurements).
 func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) torch.Tensor {
 	prefix := m.Mapper.Forward(features)                                                // [n, p, d]
 	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1)) // [n, p+t, d]

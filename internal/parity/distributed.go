@@ -58,7 +58,7 @@ func Together(ctx context.Context, python, script string) (Row, error) {
 		return Row{}, fmt.Errorf("%s: %d numbers, %d are expected", script, len(ours), len(theirs))
 	}
 	var k checker
-	k.numbers("collectives and averaged gradients, Python and Go in one group", "torch.distributed", ours, theirs)
+	k.numbers("collectives and averaged gradients, Python and Go in one group", "torch.distributed", ours, theirs, bitEqual)
 	return k.rows[0], nil
 }
 

@@ -25,36 +25,10 @@ import (
 	"cyclecap/weights"
 )
 
-// Row is one comparison.
-type Row struct {
-	What      string
-	Reference string  // whose numbers
-	MaxDiff   float64 // largest |ours - theirs|
-	Relative  float64 // the same over the largest |theirs|
-	Differing int64   // elements that are not the same bits
-	Elements  int64
-	// Reason says why a row may differ in bits, and Bound by how much
-	// (relative); a row without a reason must be bit-equal.
-	Reason string
-	Bound  float64
-}
-
-// Equal tells rows of equal bits.
-func (r Row) Equal() bool { return r.Differing == 0 }
-
-// OK tells rows within their bound. Where the fixtures were made on another
-// kind of processor, whose kernels differ, all rows may differ by 1e-5.
-func (r Row) OK(sameCPU bool) bool {
-	bound := r.Bound
-	if !sameCPU {
-		bound = max(bound, 1e-5)
-	}
-	return r.Equal() || r.Relative <= bound
-}
-
 // expected is what make.py wrote, beside the tensors.
 type expected struct {
 	Size    string
+	Seed    int64
 	CPU     string
 	Threads int
 	Photos  []string
@@ -84,9 +58,10 @@ type checker struct {
 	rows   []Row
 }
 
-// Result has the rows and where the reference was made.
+// Result has the rows and how the reference was made.
 type Result struct {
 	Rows []Row
+	Seed int64
 	CPU  string // as make.py describes it
 }
 
@@ -113,12 +88,12 @@ func Run(dir, photos string) (*Result, error) {
 	}
 	defer c.want.Close()
 	torch.SetNumThreads(c.facts.Threads)
-	for _, step := range []func() error{c.clip, c.archive, c.transformersCLIP, c.gpt2, c.mappers, c.decode, c.initial, c.cyclegan, c.decoderTraining, c.files} {
+	for _, step := range []func() error{c.clip, c.archive, c.transformersCLIP, c.gpt2, c.mappers, c.decode, c.initial, c.cyclegan, c.decoderTraining} {
 		if err := torch.Scope(step); err != nil {
 			return nil, err
 		}
 	}
-	return &Result{c.rows, c.facts.CPU}, nil
+	return &Result{c.rows, c.facts.Seed, c.facts.CPU}, nil
 }
 
 // tensor gives a tensor that make.py wrote, as a copy of its own, which is
@@ -131,29 +106,30 @@ func (c *checker) tensor(name string) torch.Tensor {
 	return t.Clone()
 }
 
-func (c *checker) compare(what, reference string, got, want torch.Tensor, reason ...any) {
-	c.numbers(what, reference, torch.ToSlice[float64](got), torch.ToSlice[float64](want), reason...)
+// compare adds a row of tensors that must be bit-equal.
+func (c *checker) compare(what, reference string, got, want torch.Tensor) {
+	c.numbers(what, reference, torch.ToSlice[float64](got), torch.ToSlice[float64](want), bitEqual)
 }
 
-// numbers adds a row. reason is empty, or a text and a bound.
-func (c *checker) numbers(what, reference string, got, want []float64, reason ...any) {
-	r := Row{What: what, Reference: reference, Elements: int64(len(want))}
-	if len(reason) == 2 {
-		r.Reason, r.Bound = reason[0].(string), reason[1].(float64)
-	}
+// numbers adds a row.
+func (c *checker) numbers(what, reference string, got, want []float64, tolerance Tolerance) {
+	r := Row{What: what, Reference: reference, Elements: int64(len(want)), Tolerance: tolerance}
 	if len(got) != len(want) {
 		torch.Throw("parity", "%s: %d numbers, %d are expected", what, len(got), len(want))
 	}
 	var largest float64
 	for i, w := range want {
 		largest = max(largest, math.Abs(w))
-		if d := math.Abs(got[i] - w); d != 0 || math.Float64bits(got[i]) != math.Float64bits(w) && got[i] != w {
-			r.Differing++
-			r.MaxDiff = max(r.MaxDiff, d)
-			if math.IsNaN(d) {
-				r.MaxDiff = math.Inf(1)
-			}
+		if math.Float64bits(got[i]) == math.Float64bits(w) {
+			continue
 		}
+		r.Differing++
+		d := math.Abs(got[i] - w)
+		if math.IsNaN(d) {
+			d = math.Inf(1)
+		}
+		r.MaxDiff = max(r.MaxDiff, d)
+		r.MeanDiff += d / float64(len(want))
 	}
 	if r.MaxDiff > 0 {
 		r.Relative = r.MaxDiff / largest
@@ -161,13 +137,21 @@ func (c *checker) numbers(what, reference string, got, want []float64, reason ..
 	c.rows = append(c.rows, r)
 }
 
-func (c *checker) ids(what, reference string, got, want [][]int64) {
+// lists adds a row of lists whose elements must be equal: those of token ids,
+// where no difference but "another token" makes sense, and of names.
+func lists[T comparable](c *checker, what, reference string, got, want [][]T) {
 	r := Row{What: what, Reference: reference}
+	if len(got) != len(want) {
+		torch.Throw("parity", "%s: %d lists, %d are expected", what, len(got), len(want))
+	}
 	for i := range want {
-		r.Elements += int64(len(want[i]))
-		if i >= len(got) || !slices.Equal(got[i], want[i]) {
-			r.Differing++
-			r.MaxDiff, r.Relative = math.Inf(1), math.Inf(1)
+		longest := max(len(got[i]), len(want[i]))
+		r.Elements += int64(longest)
+		for j := range longest {
+			if j >= len(got[i]) || j >= len(want[i]) || got[i][j] != want[i][j] {
+				r.Differing++
+				r.MaxDiff, r.MeanDiff, r.Relative = math.Inf(1), math.Inf(1), math.Inf(1)
+			}
 		}
 	}
 	c.rows = append(c.rows, r)
@@ -196,7 +180,7 @@ func (c *checker) pixels() torch.Tensor {
 			torch.Throw("parity", "%s: %v", name, err)
 		}
 	}
-	c.compare("photos, decoded and preprocessed", "Pillow, torchvision", px.Narrow(0, 0, want.Size(0)), want)
+	c.compare(fmt.Sprintf("%d photos, decoded and preprocessed", px.Size(0)), "Pillow, torchvision", px, want)
 	return px
 }
 
@@ -230,8 +214,9 @@ func (c *checker) archive() error {
 	defer nn.Close(m)
 	nn.To(m, torch.WithDType(torch.Float32))
 	torch.InferenceMode(func() {
-		px := c.tensor("pixels")
-		c.compare("CLIP from a TorchScript archive in f16, image features", "OpenAI's CLIP", m.EncodeImage(px), c.tensor("archive_image"))
+		want := c.tensor("archive_image")
+		px := c.tensor("pixels").Narrow(0, 0, want.Size(0))
+		c.compare("CLIP from a TorchScript archive in f16, image features", "OpenAI's CLIP", m.EncodeImage(px), want)
 		c.compare("CLIP from a TorchScript archive in f16, text features", "OpenAI's CLIP", m.EncodeText(c.tensor("text_ids")), c.tensor("archive_text"))
 	})
 	f, err := weights.Open(c.path("clip-archive.pt"))
@@ -243,11 +228,7 @@ func (c *checker) archive() error {
 		names = append(names, e.Name)
 	}
 	slices.Sort(names)
-	var differ float64
-	if !slices.Equal(names, c.facts.ArchiveNames) {
-		differ = 1
-	}
-	c.numbers(fmt.Sprintf("names of the archive's %d tensors", len(names)), "torch.jit.load", []float64{differ}, []float64{0})
+	lists(c, "names of the TorchScript archive's tensors", "torch.jit.load", [][]string{names}, [][]string{c.facts.ArchiveNames})
 	return nil
 }
 
@@ -256,24 +237,12 @@ func (c *checker) transformersCLIP() error {
 	defer nn.Close(m)
 	torch.InferenceMode(func() {
 		px, ids := c.tensor("pixels"), c.tensor("text_ids")
-		all := c.tensor("transformers_image")
-		if all.Size(0) != px.Size(0) {
-			px = c.quietPixels()
-		}
-		c.compare(fmt.Sprintf("CLIP image features, batch %d", px.Size(0)), "transformers", m.EncodeImage(px), all)
+		c.compare(fmt.Sprintf("CLIP image features, batch %d", px.Size(0)), "transformers", m.EncodeImage(px), c.tensor("transformers_image"))
 		c.compare("CLIP image features, batch 1", "transformers", m.EncodeImage(px.Narrow(0, 0, 1)), c.tensor("transformers_image_1"))
 		c.compare(fmt.Sprintf("CLIP text features, batch %d", ids.Size(0)), "transformers", m.EncodeText(ids), c.tensor("transformers_text"))
 		c.compare("CLIP text features, batch 1", "transformers", m.EncodeText(ids.Narrow(0, 0, 1)), c.tensor("transformers_text_1"))
 	})
 	return nil
-}
-
-// quietPixels is pixels without its row.
-func (c *checker) quietPixels() torch.Tensor {
-	n := len(c.rows)
-	px := c.pixels()
-	c.rows = c.rows[:n]
-	return px
 }
 
 func (c *checker) loadGPT2(name string) *gpt2.Model {
@@ -357,8 +326,8 @@ func (c *checker) decode() error {
 			return ids
 		}
 		batch := fmt.Sprintf(", batch %d with cache", n)
-		c.ids("greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
-		c.ids("beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
+		lists(c, "greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
+		lists(c, "beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
 		for _, stop := range c.facts.Stops {
 			var greedy [][]int64
 			var beams [][][]int64
@@ -369,7 +338,7 @@ func (c *checker) decode() error {
 					return
 				}
 			}
-			c.ids(fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "ClipCap's generate2, no cache",
+			lists(c, fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
 				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedy)
 			var got, want [][]int64
 			var gotScores, wantScores []float64
@@ -379,9 +348,9 @@ func (c *checker) decode() error {
 					gotScores, wantScores = append(gotScores, caption.Score), append(wantScores, scores[i][j])
 				}
 			}
-			c.ids(fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "ClipCap's generate_beam, no cache", got, want)
-			c.numbers(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "ClipCap's generate_beam, no cache", gotScores, wantScores,
-				"the cache computes one position at a time, and all photos at once", 1e-5)
+			lists(c, fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", got, want)
+			c.numbers(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", gotScores, wantScores,
+				Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5})
 		}
 	})
 	return err
@@ -407,25 +376,32 @@ func (c *checker) initial() error {
 	return nil
 }
 
-// module compares all parameters of a module with those of a state dict.
-func (c *checker) module(what, reference string, m any, want *nn.StateDict, reason ...any) {
-	r := Row{What: what, Reference: reference}
-	if len(reason) == 2 {
-		r.Reason, r.Bound = reason[0].(string), reason[1].(float64)
-	}
-	before := len(c.rows)
-	for _, p := range nn.NamedParameters(m) {
-		w, ok := want.Get(p.Name)
+// module adds a row of all parameters of a module, which must be bit-equal to
+// those of a state dict.
+func (c *checker) module(what, reference string, m any, want *nn.StateDict) {
+	c.tensors(what, reference, nn.NamedParameters(m), want, bitEqual)
+}
+
+// tensors adds a row of several tensors and those of the same names in a state
+// dict.
+func (c *checker) tensors(what, reference string, got []nn.Named, want *nn.StateDict, tolerance Tolerance) {
+	r := Row{What: what, Reference: reference, Tolerance: tolerance}
+	var sum float64
+	for _, g := range got {
+		w, ok := want.Get(g.Name)
 		if !ok {
-			torch.Throw("parity", "%s: the reference has no %s", what, p.Name)
+			torch.Throw("parity", "%s: the reference has no %s", what, g.Name)
 		}
-		c.compare(p.Name, reference, *p.Tensor, w)
-		one := c.rows[len(c.rows)-1]
-		r.Differing += one.Differing
-		r.Elements += one.Elements
-		r.MaxDiff, r.Relative = max(r.MaxDiff, one.MaxDiff), max(r.Relative, one.Relative)
+		var one checker
+		one.compare(what+", "+g.Name, reference, *g.Tensor, w)
+		o := one.rows[0]
+		r.Differing += o.Differing
+		r.Elements += o.Elements
+		r.MaxDiff, r.Relative = max(r.MaxDiff, o.MaxDiff), max(r.Relative, o.Relative)
+		sum += o.MeanDiff * float64(o.Elements)
 	}
-	c.rows = append(c.rows[:before], r)
+	r.MeanDiff = sum / float64(r.Elements)
+	c.rows = append(c.rows, r)
 }
 
 // part gives the tensors under a prefix.
@@ -497,7 +473,7 @@ func (c *checker) cyclegan() error {
 			return err
 		}
 	}
-	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")))
+	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")), bitEqual)
 	for _, n := range nets {
 		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", steps, n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
 	}
@@ -518,47 +494,72 @@ func inOrder(batches torch.Tensor, batch int, seed uint64) train.Matrix {
 	return m
 }
 
+// lossTolerance has the tolerances of decoderTraining's rows.
+type lossTolerance struct{ same, gradients, losses, weights Tolerance }
+
+// decoderTraining trains a mapper on ClipCap's loss, once in ClipCap's way and
+// once in that of production.
 func (c *checker) decoderTraining() error {
-	f, err := weights.Open(c.path("decoder-trained.safetensors"))
-	if err != nil {
-		return err
+	var references [2]*nn.StateDict
+	for i, name := range []string{"decoder-gradients.safetensors", "decoder-trained.safetensors"} {
+		f, err := weights.Open(c.path(name))
+		if err != nil {
+			return err
+		}
+		if references[i], err = f.Load(); err != nil {
+			return err
+		}
+		defer references[i].Close()
 	}
-	want, err := f.Load()
-	if err != nil {
-		return err
-	}
+	gradients, trained := references[0], references[1]
+	const reference = "PyTorch (ClipCap's rules)"
 	features, tokens := c.tensor("train_features"), c.tensor("train_tokens")
+	want := torch.ToSlice[float64](c.tensor("train_losses"))
 	steps := int(features.Size(0))
 	for _, exact := range []bool{true, false} {
+		way, may := ", ClipCap's way", lossTolerance{}
+		if !exact {
+			way, may = ", production's way", c.production()
+		}
 		m := &clipcap.Model{Mapper: c.loadMapper("decoder.pt"), GPT2: c.loadGPT2("gpt2")}
 		nn.SetRequiresGrad(m.Mapper, true)
-		o := optim.AdamDefaults()
-		o.LR, o.Eps = c.facts.TrainLR, 1e-6
+		o := optim.TransformersAdamWDefaults()
+		o.LR = c.facts.TrainLR
 		opt := optim.TransformersAdamW(nn.Parameters(m.Mapper), o)
-		var losses []float64
+		var losses, same []float64
 		for i := range steps {
 			err := torch.Scope(func() error {
+				loss := func(exact bool) torch.Tensor {
+					return train.DecoderLoss(m, features.Select(0, int64(i)), tokens.Select(0, int64(i)), exact)
+				}
+				if exact { // the weights are the reference's in every step
+					torch.NoGrad(func() { same = append(same, loss(false).Item()) })
+				}
 				opt.SetLR(c.facts.TrainLR * optim.WarmupLinear(i, c.facts.TrainWarmup, steps))
 				opt.ZeroGrad()
-				loss := train.DecoderLoss(m, features.Select(0, int64(i)), tokens.Select(0, int64(i)), exact)
-				loss.Backward()
+				l := loss(exact)
+				l.Backward()
+				losses = append(losses, l.Item())
+				if i == 0 {
+					var got []nn.Named
+					for _, p := range nn.NamedParameters(m.Mapper) {
+						grad := p.Tensor.Grad()
+						got = append(got, nn.Named{Name: p.Name, Tensor: &grad})
+					}
+					c.tensors("gradients of the first mapper step"+way, reference, got, gradients, may.gradients)
+				}
 				opt.Step()
-				losses = append(losses, loss.Item())
 				return nil
 			})
 			if err != nil {
 				return err
 			}
 		}
-		what := ", ClipCap's way"
-		var losses20, weights20 []any
-		if !exact {
-			what = ""
-			const why = "no padding mask, head on the caption only; Adam makes whole steps of gradients near 0"
-			losses20, weights20 = []any{why, 1e-3}, []any{why, 1e-1}
+		c.numbers(fmt.Sprintf("losses of %d mapper steps%s", steps, way), reference, losses, want, may.losses)
+		c.tensors(fmt.Sprintf("weights after %d mapper steps%s", steps, way), reference, nn.NamedParameters(m.Mapper), trained, may.weights)
+		if exact {
+			c.numbers(fmt.Sprintf("losses of %d mapper steps, production's way at ClipCap's weights", steps), reference, same, want, c.production().same)
 		}
-		c.numbers(fmt.Sprintf("losses of %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", losses, torch.ToSlice[float64](c.tensor("train_losses")), losses20...)
-		c.module(fmt.Sprintf("weights after %d mapper steps%s", steps, what), "PyTorch (ClipCap's rules)", m.Mapper, want, weights20...)
 		opt.Close()
 		nn.Close(m.Mapper)
 		nn.Close(m.GPT2)
@@ -566,49 +567,40 @@ func (c *checker) decoderTraining() error {
 	return nil
 }
 
-// files writes what was read and reads it back.
-func (c *checker) files() error {
-	dir, err := os.MkdirTemp("", "cyclecap-parity-")
-	if err != nil {
-		return err
+// production has the tolerances of train.DecoderLoss as a training uses it:
+// about three times the largest difference from the exact loss, which is
+// bit-equal to the reference. It was measured on an Intel Xeon with AVX-512 and
+// two threads, over nine seeds at the real size and 24 at the small one:
+//
+//	                               real            small
+//	losses at equal weights        1.8e-7          8.4e-8           of the largest
+//	gradients of the first step    5.4e-6          1.2e-6           of a parameter's largest
+//	losses of 20 steps             0.0156, 0.0033  9.5e-7, 1.7e-7   largest, largest mean of a seed
+//	weights after 20 steps         3.8, 0.055      0.0012, 2.0e-6   the same, in learning rates
+//
+// The small figures are those of MKL's AVX2 kernels: with its AVX-512 ones all
+// bits are equal there. The real ones of 20 steps vary by a factor of ten
+// between seeds, since a random GPT-2 of 12 layers amplifies rounding; it is
+// their means that would show a wrong gradient: 20 steps move a weight by 2.3
+// learning rates on average.
+func (c *checker) production() lossTolerance {
+	const (
+		head = "GPT-2's head is computed on the caption's positions only, and its sums may be added in another order"
+		adam = "the same, amplified by 20 steps of Adam, which are as large where a gradient is near 0 as elsewhere"
+	)
+	lr := c.facts.TrainLR
+	if c.facts.Size == "small" {
+		return lossTolerance{
+			same:      Tolerance{Why: head, Relative: 2.5e-7},
+			gradients: Tolerance{Why: head, Relative: 4e-6},
+			losses:    Tolerance{Why: adam, Max: 3e-6, Mean: 5e-7},
+			weights:   Tolerance{Why: adam, Max: 4e-3 * lr, Mean: 6e-6 * lr},
+		}
 	}
-	defer os.RemoveAll(dir)
-	for _, name := range []string{"clip.pt", "gpt2-old.bin", "clip-archive.pt", "clip-transformers"} {
-		f, err := weights.Open(c.path(name))
-		if err != nil {
-			return err
-		}
-		sd, err := f.Load()
-		if err != nil {
-			return err
-		}
-		for _, ext := range []string{".pt", ".safetensors"} {
-			to := filepath.Join(dir, "copy"+ext)
-			if err := weights.Save(context.Background(), to, sd, nil); err != nil {
-				return err
-			}
-			g, err := weights.Open(to)
-			if err != nil {
-				return err
-			}
-			back, err := g.Load()
-			if err != nil {
-				return err
-			}
-			r := Row{What: fmt.Sprintf("%s written as %s and read again", name, ext), Reference: "itself"}
-			for _, key := range sd.Names() {
-				a, _ := sd.Get(key)
-				b, ok := back.Get(key)
-				r.Elements += a.Numel()
-				if !ok || a.DType() != b.DType() || !a.Equal(b) {
-					r.Differing++
-					r.MaxDiff, r.Relative = math.Inf(1), math.Inf(1)
-				}
-			}
-			c.rows = append(c.rows, r)
-			back.Close()
-		}
-		sd.Close()
+	return lossTolerance{
+		same:      Tolerance{Why: head, Relative: 5e-7},
+		gradients: Tolerance{Why: head, Relative: 1.5e-5},
+		losses:    Tolerance{Why: adam, Max: 0.05, Mean: 0.01},
+		weights:   Tolerance{Why: adam, Max: 12 * lr, Mean: 0.17 * lr},
 	}
-	return nil
 }

@@ -101,10 +101,7 @@ def clip(out, s, photos):
 
     px, names = pixels(s["image"], photos, 4)
     out.facts["photos"] = names
-    if not names:
-        out.add("pixels", px)
-    else:
-        out.add("pixels", px[:4])  # enough to compare preprocessing bit by bit
+    out.add("pixels", px)
     ids = texts(s, 6)
     out.add("text_ids", ids)
     with torch.no_grad():
@@ -280,9 +277,10 @@ def clipcap(out, s, gpt):
     inputs = torch.randn(s["steps"], s["batch"], s["embed"])
     out.add("train_tokens", tokens)
     out.add("train_features", inputs)
-    losses = models.train_decoder(mapper, gpt, list(zip(inputs, tokens)), lr=1e-4, warmup=5)
+    losses, gradients = models.train_decoder(mapper, gpt, list(zip(inputs, tokens)), lr=1e-4, warmup=5)
     out.facts["train_lr"], out.facts["train_warmup"] = 1e-4, 5
     out.add("train_losses", torch.tensor(losses, dtype=torch.float64))
+    save_file({k: v.contiguous() for k, v in gradients.items()}, out.folder / "decoder-gradients.safetensors")
     save_file({k: v.contiguous() for k, v in mapper.state_dict().items()}, out.folder / "decoder-trained.safetensors")
 
 

@@ -173,20 +173,23 @@ def decoder_loss(mapper, gpt, features, tokens):
 
 
 def train_decoder(mapper, gpt, batches, lr, warmup):
-    """Mapper only, transformers' AdamW, linear warm-up and decay to 0."""
+    """Mapper only, transformers' AdamW, linear warm-up and decay to 0. Returns
+    the losses, and the gradients of the first step by name."""
     gpt.requires_grad_(False)
     optimizer = TransformersAdamW(mapper.parameters(), lr=lr)
     total = len(batches)
-    losses = []
+    losses, first = [], {}
     for step, (features, tokens) in enumerate(batches):
         factor = step / max(1, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
         optimizer.param_groups[0]["lr"] = lr * factor
         optimizer.zero_grad()
         loss = decoder_loss(mapper, gpt, features, tokens)
         loss.backward()
+        if step == 0:
+            first = {name: p.grad.clone() for name, p in mapper.named_parameters()}
         optimizer.step()
         losses.append(loss.item())
-    return losses
+    return losses, first
 
 
 def generator(width):
