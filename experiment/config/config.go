@@ -102,8 +102,8 @@ type Data struct {
 	// unreadable, and captions that are empty or refer to an unknown photo. They are
 	// listed and skipped; the run stops if there are more.
 	MaxBad float64 `toml:"max_bad" default:"0.01" range:"[0,1]"`
-	// ValLimit is the number of validation photos to caption, drawn by the seed; 0
-	// means all.
+	// ValLimit is the number of validation photos to caption, selected at random by the
+	// seed; 0 means all.
 	ValLimit int `toml:"val_limit" default:"0" range:"[0,1e9]"`
 }
 
