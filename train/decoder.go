@@ -13,8 +13,8 @@ import (
 // Only the positions of the caption go through GPT-2's head, and attention is plain causal
 // attention: padding follows the text, so no position that counts can attend to it. With
 // exact, DecoderLoss computes what ClipCap does: the head on the prefix as well, and a mask
-// for the padding. That is slower and gives the same loss up to rounding, but bit-identical
-// to Python; it exists for regression tests.
+// for the padding. That is slower; the loss is the same up to rounding, and bit-identical to
+// Python's. It exists for regression tests.
 func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) torch.Tensor {
 	prefix := m.Mapper.Forward(features)                                                // [n, p, d]
 	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1)) // [n, p+t, d]

@@ -98,9 +98,9 @@ type Data struct {
 	// photo are present but not known to belong to it; disjoint uses the photos of one
 	// half of the training set and the captions of the other half.
 	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
-	// MaxBad is the largest allowed share of bad inputs: photos that are missing or
-	// unreadable, and captions that are empty or refer to an unknown photo. They are
-	// listed and skipped; the run stops if there are more.
+	// MaxBad is the largest share of bad inputs to accept: photos that are missing or
+	// unreadable, and captions that are empty or refer to an unknown photo. Bad inputs
+	// are listed and skipped; if their share is larger, the run stops.
 	MaxBad float64 `toml:"max_bad" default:"0.01" range:"[0,1]"`
 	// ValLimit is the number of validation photos to caption, selected at random by the
 	// seed; 0 means all.
