@@ -93,10 +93,10 @@ type Data struct {
 	// no training photos are needed. Its features must come from the CLIP in
 	// clip.weights. The file is only read; no code in it is executed.
 	ClipCap string `toml:"clipcap" source:"ClipCap: train.py --data"`
-	// Pairing is the choice of photos and captions that the CycleGAN is trained on:
-	// paper uses the whole training set, as the paper does, so that the captions of a
-	// photo are present but not known to belong to it; disjoint uses the photos of one
-	// half of the training set and the captions of the other half.
+	// Pairing is the choice of photos and captions for unpaired training: "paper" uses
+	// the whole training set, as the paper does, so that the captions of a photo are
+	// present but not known to belong to it; "disjoint" uses the photos of one half of
+	// the training set and the captions of the other half.
 	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
 	// MaxBad is the largest share of bad inputs to accept: photos that are missing or
 	// unreadable, and captions that are empty or refer to an unknown photo. Bad inputs
@@ -137,7 +137,8 @@ type TrainCLIP struct {
 	Width int `toml:"width" default:"192" range:"[64,16384]"`
 	// Layers is the number of layers of the image encoder.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Patch is the width and height of a patch in pixels; it must divide image.
+	// Patch is the width and height of a patch in pixels; it must divide
+	// train.clip.image.
 	Patch int `toml:"patch" default:"16" range:"[1,1024]"`
 	// Image is the width and height in pixels of the encoder's input.
 	Image int `toml:"image" default:"128" range:"[1,4096]"`
@@ -154,13 +155,14 @@ type TrainCLIP struct {
 	Batch int `toml:"batch" default:"128" range:"[2,1e6]"`
 	// LR is the peak learning rate of AdamW.
 	LR float64 `toml:"lr" default:"5e-4" range:"(0,10]" source:"CLIP: ViT-B/32"`
-	// WeightDecay is the weight decay of matrices; vectors and scalars do not decay.
+	// WeightDecay is the weight decay of parameters with two or more dimensions; the
+	// others do not decay.
 	WeightDecay float64 `toml:"weight_decay" default:"0.2" range:"[0,10]" source:"CLIP"`
 	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
 	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
-	// Dtype is the precision to compute in: f32, or bf16 with autocast. The weights
-	// are always f32.
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are always f32.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
 	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
@@ -189,8 +191,8 @@ type TrainGPT2 struct {
 	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
 	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
-	// Dtype is the precision to compute in: f32, or bf16 with autocast. The weights
-	// are always f32.
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are always f32.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
 	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
@@ -223,8 +225,8 @@ type TrainDecoder struct {
 	FreezeGPT2 bool `toml:"freeze_gpt2" default:"true" source:"Table 1"`
 	// NormalizePrefix scales features to length 1 before they enter the mapper.
 	NormalizePrefix bool `toml:"normalize_prefix" default:"false" source:"ClipCap"`
-	// Dtype is the precision to compute in: f32, or bf16 with autocast. The weights
-	// are f32, except those of a frozen GPT-2.
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are f32, except those of a frozen GPT-2.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16" source:"ClipCap"`
 	// CheckpointEvery is the number of steps between checkpoints, each with a
 	// validation.
@@ -236,19 +238,19 @@ type TrainDecoder struct {
 type TrainCycleGAN struct {
 	// Epochs is the number of passes over the larger of the two sets of features.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 2"`
-	// Batch is the number of image features per step, and of text features.
+	// Batch is the number of image features and of text features per step.
 	Batch int `toml:"batch" default:"64" range:"[1,1e6]" source:"Table 2"`
 	// LR is the learning rate of Adam, for generators and discriminators.
 	LR float64 `toml:"lr" default:"2e-4" range:"(0,10]" source:"Zhu et al."`
-	// Beta1 is Adam's decay rate of the first moment.
+	// Beta1 is Adam's coefficient for the running average of the gradient.
 	Beta1 float64 `toml:"beta1" default:"0.5" range:"[0,1)" source:"Zhu et al."`
-	// Beta2 is Adam's decay rate of the second moment.
+	// Beta2 is Adam's coefficient for the running average of the squared gradient.
 	Beta2 float64 `toml:"beta2" default:"0.999" range:"[0,1)" source:"Zhu et al."`
 	// DecayFrom is the epoch, counted from 0, from which the learning rate falls
 	// linearly to 0; if it equals epochs, the rate is constant. The default is half of
 	// epochs, rounded down.
 	DecayFrom int `toml:"decay_from" range:"[0,1e6]" source:"Zhu et al."`
-	// Adversarial is the adversarial loss: least-squares, or bce for binary
+	// Adversarial is the adversarial loss: "least-squares", or "bce" for binary
 	// cross-entropy.
 	Adversarial string `toml:"adversarial" default:"least-squares" choices:"least-squares,bce" source:"Zhu et al."`
 	// CycleWeight is the weight of the two L1 cycle losses.
@@ -261,20 +263,20 @@ type TrainCycleGAN struct {
 	Pool int `toml:"pool" default:"50" range:"[0,1e6]" source:"Zhu et al."`
 	// DiscHalved halves the discriminators' losses.
 	DiscHalved bool `toml:"disc_halved" default:"true" source:"Zhu et al."`
-	// Normalize is the normalization of the networks' inputs: none passes features as
-	// the decoder receives them (at length 1 with train.decoder.normalize_prefix);
-	// standard scales each dimension to mean 0 and standard deviation 1, which is
+	// Normalize is the normalization of the networks' inputs: "none" passes features
+	// as the decoder receives them (at length 1 with train.decoder.normalize_prefix);
+	// "standard" scales each dimension to mean 0 and standard deviation 1, which is
 	// folded into the generators when they are saved.
 	Normalize string `toml:"normalize" default:"none" choices:"none,standard"`
 	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"5000" range:"[1,1e9]"`
 }
 
-// Bridges is the list of bridges to compare, and their settings. A bridge is a way
-// from image features to text features.
+// Bridges is the list of bridges to compare, and their settings. A bridge is a way to
+// turn image features into inputs of a text decoder.
 type Bridges struct {
-	// Use is the list of bridges, in the order of the table. clipcap is supervised: it
-	// is the ceiling.
+	// Use is the list of bridges, in the order of the table. clipcap is supervised and
+	// serves as the ceiling.
 	Use []string `toml:"use" default:"direct,cyclegan" choices:"bridges" source:"Table 3"`
 	// Settings maps keys to the settings that bridges declare (see package bridge).
 	Settings map[string]float64 `toml:"-"`
@@ -282,7 +284,7 @@ type Bridges struct {
 
 // Caption configures how captions are decoded.
 type Caption struct {
-	// Decode is the decoding method: beam search, or greedy, which takes the most
+	// Decode is the decoding method: "beam" for beam search, or "greedy" for the most
 	// probable token at each step.
 	Decode string `toml:"decode" default:"beam" choices:"beam,greedy" source:"ClipCap"`
 	// Beam is the number of beams.
