@@ -13,7 +13,7 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// seedCaptions are the captions of a seed, by bridge.
+// seedCaptions are the captions of a run with one seed, by bridge.
 type seedCaptions struct {
 	seed     int
 	key      string
@@ -22,8 +22,8 @@ type seedCaptions struct {
 	gan      *learned
 }
 
-// captions writes a caption for each validation photo by each bridge, in COCO's
-// results format.
+// captions captions every validation photo with every bridge and writes the captions in
+// COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
 	s := &seedCaptions{seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan}
 	var keys []string
@@ -53,7 +53,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 	return s, nil
 }
 
-// env is what a bridge may learn from.
+// env returns the data that a bridge may use.
 func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned) (e bridge.Env, err error) {
 	e = bridge.Env{Normalized: x.Config.Train.Decoder.NormalizePrefix, Length: 1,
 		Settings: x.Config.Bridges.Settings, Seed: uint64(seed), Device: x.device}
@@ -77,7 +77,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 	return scope(seed, func() error {
 		gptFile := gpt.path
 		if !x.Config.Train.Decoder.FreezeGPT2 {
-			gptFile = "" // the decoder has its own
+			gptFile = "" // the decoder file contains GPT-2
 		}
 		m, err := pipeline.LoadDecoder(d.path, gptFile, pipeline.Options{Device: x.device})
 		if err != nil {

@@ -14,23 +14,22 @@ import (
 	"cyclecap/experiment/config"
 )
 
-// data is the photos and captions of an experiment. Photos and captions are
-// two sets: that a caption is of a photo is known to who evaluates, to the
-// supervised bridge, and to nobody else.
+// data is the photos and captions of an experiment. They are two separate sets: only the
+// evaluation and the supervised bridge use the pairs of photos and captions.
 type data struct {
 	train, val part
-	isCOCO     bool // val is COCO's val2014, on which the paper reports
+	isCOCO     bool // val is COCO val2014, for which the paper has scores
 	notes      []string
 }
 
-// part is a training or validation set.
+// A part is a training or validation set.
 type part struct {
 	photos []photoFile
 	texts  []string
-	// textImage is the photo of each text; nil where there are no pairs.
+	// textImage is the photo of each text, or nil if the set is not paired.
 	textImage []int64
-	// stored has the photos' features, by rows[photo], where they come with the
-	// set; the photos are nowhere then.
+	// stored has the features of the photos, by rows[photo], if they come with the set.
+	// The photos themselves are not available then.
 	stored *clipcap.File
 	rows   []int
 }
@@ -42,7 +41,7 @@ type photoFile struct {
 
 func (d *data) paired() bool { return d.train.textImage != nil }
 
-// references gives the captions of each validation photo.
+// references returns the captions of each photo.
 func (p part) references() map[int64][]string {
 	refs := map[int64][]string{}
 	for i, t := range p.texts {
@@ -51,7 +50,7 @@ func (p part) references() map[int64][]string {
 	return refs
 }
 
-// loadData reads the annotations, and looks at no photo yet.
+// loadData reads the annotations, but no photos.
 func (x *Experiment) loadData() (*data, error) {
 	c := x.Config.Data
 	d := &data{}
@@ -78,13 +77,13 @@ func (x *Experiment) loadData() (*data, error) {
 	d.limit(c.ValLimit, x.Config.Seed)
 	for name, p := range map[string]part{"training": d.train, "validation": d.val} {
 		if len(p.photos) == 0 || len(p.texts) == 0 {
-			return nil, fmt.Errorf("the %s set has %d photos and %d captions: both are needed", name, len(p.photos), len(p.texts))
+			return nil, fmt.Errorf("the %s set has %d photos and %d captions; it needs at least one of each", name, len(p.photos), len(p.texts))
 		}
 	}
 	return d, nil
 }
 
-// limit keeps n validation photos and their captions.
+// limit reduces the validation set to n random photos and their captions.
 func (d *data) limit(n, seed int) {
 	if n == 0 || n >= len(d.val.photos) {
 		return
@@ -116,7 +115,7 @@ func (d *data) readCOCO(annotations, images string, maxBad float64) (p part, err
 	return p, nil
 }
 
-// add puts a set at the end of a part.
+// add appends a set to a part.
 func (d *data) add(p *part, set *sets.Set) {
 	for _, m := range set.Photos {
 		p.photos = append(p.photos, photoFile{m.ID, m.Path})
@@ -131,12 +130,12 @@ func (d *data) add(p *part, set *sets.Set) {
 		}
 	}
 	if b := set.Bad; b.Count > 0 {
-		d.notes = append(d.notes, fmt.Sprintf("%d %s are left out: %s", b.Count, b.Of, strings.Join(b.First, "; ")))
+		d.notes = append(d.notes, fmt.Sprintf("skipped %d %s: %s", b.Count, b.Of, strings.Join(b.First, "; ")))
 	}
 }
 
-// readKarpathy reads Karpathy's split of COCO: "train" and "restval" train,
-// "test" validates.
+// readKarpathy reads Karpathy's split of COCO: "train" and "restval" are the training set,
+// "test" is the validation set.
 func (d *data) readKarpathy(c config.Data) error {
 	splits, err := sets.Karpathy(c.Karpathy, func(path string) string {
 		if strings.HasPrefix(path, "val") {
@@ -158,8 +157,8 @@ func (d *data) readKarpathy(c config.Data) error {
 	return nil
 }
 
-// readPlain reads a folder of photos and a text file with a caption a line,
-// which have nothing to do with each other.
+// readPlain reads a folder of photos and a text file with one caption per line, which are
+// unrelated.
 func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	list, err := sets.Folder(photos)
 	if err != nil {
@@ -174,7 +173,7 @@ func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	return nil
 }
 
-// readClipCap reads ClipCap's captions, and where its features are.
+// readClipCap reads the captions in a file of ClipCap and locates its features.
 func (d *data) readClipCap(path string, maxBad float64) error {
 	f, err := clipcap.Open(path)
 	if err != nil {
@@ -189,8 +188,8 @@ func (d *data) readClipCap(path string, maxBad float64) error {
 	return nil
 }
 
-// identity tells whether the photos are those of another time: by name, size
-// and time of change.
+// identity returns a hash of the names, sizes and modification times of photos, to detect
+// whether they have changed.
 func identity(photos []photoFile) (string, error) {
 	list := make([]string, 0, len(photos))
 	for _, p := range photos {

@@ -15,13 +15,12 @@ import (
 	"cyclecap/experiment/report"
 )
 
-// TestDemo runs the demo at a smaller size, from the photos to the report, and
-// asks whether its parts have learned: losses fell, and captions of validation
-// photos with combinations that no training photo has beat the same captions
-// shuffled over the photos.
+// TestDemo runs the demo at a smaller size, from the photos to the report, and checks that
+// its parts have learned: losses fall, and captions of validation photos with combinations
+// that no training photo has score better than the same captions shuffled over the photos.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it trains for some two minutes")
+		t.Skip("trains for about two minutes")
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -86,7 +85,7 @@ func TestDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		own := heldCIDEr(t, set, results, held)
-		// Each photo gets the caption of another, in nine ways.
+		// Each photo gets the caption of another photo, in nine ways.
 		var other float64
 		for shift := 10; shift < 100; shift += 10 {
 			shuffled := append([]coco.Result(nil), results...)
@@ -97,7 +96,7 @@ func TestDemo(t *testing.T) {
 		}
 		t.Logf("%s: CIDEr of held-out combinations %.3f, shuffled %.3f", b, own, other)
 		if !(own > other) {
-			t.Errorf("%s: CIDEr of held-out combinations is %.3f, and %.3f if shuffled", b, own, other)
+			t.Errorf("%s: CIDEr of held-out combinations is %.3f, but %.3f if shuffled", b, own, other)
 		}
 	}
 
@@ -117,7 +116,7 @@ func TestDemo(t *testing.T) {
 	q.said = nil
 	run()
 	for _, s := range []string{"world", "clip", "gpt2", "features/train-images", "seed-0/decoder-texts", "seed-0/cyclegan", "seed-0/captions-direct", "evaluate", "report"} {
-		q.has(t, s+": nothing has changed")
+		q.has(t, s+": unchanged, skipped")
 	}
 }
 
@@ -128,8 +127,8 @@ func meanOf(p []report.Point) (m float64) {
 	return m
 }
 
-// heldCIDEr is the mean CIDEr of the photos that are held out, in the whole
-// set.
+// heldCIDEr returns the mean CIDEr of the held-out photos, with the document frequencies of
+// the whole set.
 func heldCIDEr(t *testing.T, set *coco.Dataset, results []coco.Result, held map[int64]bool) float64 {
 	t.Helper()
 	items, err := eval.Pair(set, results, false)
@@ -148,7 +147,7 @@ func heldCIDEr(t *testing.T, set *coco.Dataset, results []coco.Result, held map[
 		}
 	}
 	if n < 20 {
-		t.Fatalf("%g photos are held out", n)
+		t.Fatalf("got %g held-out photos, want at least 20", n)
 	}
 	if v := sum / n; !math.IsNaN(v) {
 		return v

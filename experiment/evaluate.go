@@ -15,18 +15,18 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// scoreTable is what the evaluate stage finds, and leaves as scores.json.
+// scoreTable is the result of the evaluate stage, which it writes to scores.json.
 type scoreTable struct {
-	// Bridges has the scores of each bridge by metric.
+	// Bridges maps bridges and metrics to scores.
 	Bridges map[string]map[string]report.Score `json:"bridges"`
-	// Differences are of each bridge and the baseline.
+	// Differences compares each bridge with the baseline.
 	Differences []report.Difference `json:"differences"`
 	Images      int                 `json:"images"`
 
 	key string
 }
 
-// evaluate scores all captions: over seeds, with intervals over photos.
+// evaluate scores all captions: means over seeds, with intervals over photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
 	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing}}
@@ -52,10 +52,10 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	return &t, nil
 }
 
-// meteor gives METEOR, or says why it is not computed.
+// meteor returns METEOR, or the reason why it is not computed.
 func (x *Experiment) meteor() (eval.Metric, string) {
 	if !slices.Contains(x.Config.Eval.Metrics, "meteor") {
-		return nil, "not asked for"
+		return nil, "not requested"
 	}
 	dir := x.Config.Eval.MeteorData
 	if dir == "" {
@@ -68,7 +68,7 @@ func (x *Experiment) meteor() (eval.Metric, string) {
 	return s.Metric(), ""
 }
 
-// metrics are those that are asked for.
+// metrics returns the metrics that the configuration requests.
 func (x *Experiment) metrics(scorer eval.Metric) []eval.Metric {
 	var list []eval.Metric
 	for _, name := range x.Config.Eval.Metrics {
@@ -153,7 +153,7 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 		}
 		for _, d := range differences {
 			if b.Paper == "" && d.Score != "CIDEr" {
-				continue // the paper's claim in full, the others in one line
+				continue // all metrics for the paper's bridges, only CIDEr for the others
 			}
 			t.Differences = append(t.Differences, report.Difference{Bridge: b.Name, Baseline: base, Difference: d})
 		}
@@ -161,7 +161,7 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 	return t, nil
 }
 
-// itemsOf pairs captions with what people wrote.
+// itemsOf pairs captions with their references.
 func itemsOf(results []coco.Result, refs map[int64][]string) ([]eval.Item, error) {
 	var items []eval.Item
 	var without []string
@@ -173,7 +173,7 @@ func itemsOf(results []coco.Result, refs map[int64][]string) ([]eval.Item, error
 		items = append(items, eval.Item{ImageID: r.ImageID, Candidate: r.Caption, References: refs[r.ImageID]})
 	}
 	if len(items) == 0 {
-		return nil, errors.New("no photo has captions to score against: " + strings.Join(without[:min(5, len(without))], ", "))
+		return nil, errors.New("none of the photos has reference captions: " + strings.Join(without[:min(5, len(without))], ", "))
 	}
 	return items, nil
 }

@@ -1,7 +1,6 @@
-// Package experiment runs the paper from a configuration: data, features, the
-// text decoders, the latent CycleGAN, captions by every bridge, scores and a
-// report. Each part is a stage with a folder of its own, which is skipped where
-// nothing that it depends on has changed.
+// Package experiment runs the paper's experiment from a configuration: data, features, text
+// decoders, latent CycleGAN, captions by every bridge, scores and a report. Each part is a
+// stage with its own folder. A stage is skipped if nothing that it depends on has changed.
 package experiment
 
 import (
@@ -22,50 +21,51 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// Experiment is a configuration and where and how it is run.
+// Experiment is a configuration, with the options to run it.
 type Experiment struct {
 	Config *config.Config
-	Dir    string // that everything is written to
-	Seeds  int    // how many, from Config.Seed on
-	Resume bool   // goes on with training that was interrupted
+	Dir    string // folder for all results
+	Seeds  int    // number of runs, with the seeds from Config.Seed on
+	Resume bool   // continue interrupted trainings
 	UI     UI
-	// Group is the processes that train together; nil: this one alone. Only
-	// rank 0 writes files, and does what isn't training.
+	// Group is the processes that train together, or nil for a single process. Only
+	// rank 0 writes files and runs the stages that are not trainings.
 	Group *distributed.Group
 
 	device  torch.Device
 	bridges []bridge.Bridge
 	data    *data
-	// What the report says of the stages.
+	// The stages in the report.
 	order   []string
 	took    map[string]float64 // seconds
 	skipped map[string]bool
 }
 
-// UI is what a run tells people.
+// UI shows the progress of a run to the user.
 type UI interface {
 	// Say prints a line.
 	Say(format string, args ...any)
-	// Bar begins to show the progress of work in total parts, so many of which
-	// were done before.
+	// Bar shows a progress bar for work in total parts, of which from were done
+	// before.
 	Bar(what string, from, total int) Bar
-	// Atomic runs what must not be cut short by an interruption, such as the
-	// checkpoint that it asks for.
+	// Atomic runs f, which must not be cut short by an interruption because it writes a
+	// checkpoint then.
 	Atomic(f func() error) error
 }
 
-// Bar shows progress.
+// Bar is a progress bar.
 type Bar interface {
-	// Set says how much is done, and a word on how it goes.
+	// Set sets the number of parts that are done, and a short note.
 	Set(done int, note string)
 	Finish()
 }
 
-// The stages, in their order; decoder, cyclegan and caption are done for each
-// seed.
+// Stages are the names of the stages in order. decoder, cyclegan and caption run once for
+// each seed.
 var Stages = []string{"world", "clip", "gpt2", "features", "decoder", "cyclegan", "caption", "evaluate", "report"}
 
-// Open makes the folder, keeps the configuration in it and locks it.
+// Open creates the folder, locks it and writes the configuration to it. The caller must
+// call done to unlock it.
 func (x *Experiment) Open() (done func(), err error) {
 	if x.Group.Rank() != 0 {
 		return func() {}, nil
@@ -88,7 +88,7 @@ func (x *Experiment) Open() (done func(), err error) {
 	return unlock, nil
 }
 
-// prepare looks at everything that can be wrong before work begins.
+// prepare checks the configuration before work begins.
 func (x *Experiment) prepare() (err error) {
 	c := x.Config
 	if x.device, err = torch.ParseDevice(c.Device); err != nil {
@@ -106,7 +106,7 @@ func (x *Experiment) prepare() (err error) {
 			continue
 		}
 		if _, err := os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s: there is no %s", p.key, p.path)
+			return fmt.Errorf("%s: no such file or folder: %s", p.key, p.path)
 		} else if err != nil {
 			return fmt.Errorf("%s: %w", p.key, err)
 		}
@@ -114,12 +114,11 @@ func (x *Experiment) prepare() (err error) {
 	return nil
 }
 
-// Execute runs the stages up to the one named last, all of them if it is
-// empty. The caller has opened the experiment, and holds the thread for tensor
-// work.
+// Execute runs the stages up to the one named last, or all of them if last is empty. The
+// caller must have called Open, and should have called runtime.LockOSThread.
 func (x *Experiment) Execute(ctx context.Context, last string) error {
 	if last != "" && !slices.Contains(Stages, last) {
-		return fmt.Errorf("there is no stage %q; there are %s", last, strings.Join(Stages, ", "))
+		return fmt.Errorf("unknown stage %q; valid stages: %s", last, strings.Join(Stages, ", "))
 	}
 	if err := x.prepare(); err != nil {
 		return err
@@ -127,7 +126,7 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 	until := func(stage string) bool { return last == stage }
 	world := x.world()
 	if world == nil && until("world") {
-		return errors.New("world: the config has no [world], and names its data")
+		return errors.New("world: the configuration has no [world]; it names existing data")
 	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
@@ -185,11 +184,11 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 	return x.report(ctx, features, captions, scores)
 }
 
-// model is a CLIP or a GPT-2: a file, or a stage that trains it.
+// model is a CLIP or GPT-2: existing weights, or a stage that trains them.
 type model struct {
-	stage *stage // nil where there are weights
-	path  string // of the weights
-	id    string // identifies them
+	stage *stage // nil for existing weights
+	path  string // path of the weights
+	id    string // identifies the weights
 }
 
 func (x *Experiment) runModel(ctx context.Context, m *model) error {
@@ -199,13 +198,13 @@ func (x *Experiment) runModel(ctx context.Context, m *model) error {
 	return x.run(ctx, m.stage)
 }
 
-// given is a model whose weights are there.
+// given returns a model with existing weights.
 func given(path string) (*model, error) {
 	id, err := hashOf(path)
 	return &model{path: path, id: id}, err
 }
 
-// scope runs tensor work whose random numbers follow from a seed.
+// scope runs f in a tensor scope, with a seed for its random numbers.
 func scope(seed int, f func() error) error {
 	return torch.Scope(func() error {
 		torch.ManualSeed(uint64(seed))
@@ -213,7 +212,7 @@ func scope(seed int, f func() error) error {
 	})
 }
 
-// closing frees modules when a stage is done.
+// closing frees modules at the end of a stage.
 func closing(modules ...any) {
 	for _, m := range modules {
 		nn.Close(m)

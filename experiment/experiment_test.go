@@ -16,7 +16,7 @@ import (
 	"cyclecap/experiment/config"
 )
 
-// quiet is a UI that remembers what it was told.
+// quiet is a UI that records its messages.
 type quiet struct{ said []string }
 
 func (q *quiet) Say(format string, args ...any) {
@@ -51,7 +51,7 @@ func experiment(t *testing.T, c *config.Config) (*Experiment, *quiet) {
 	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, took: map[string]float64{}, skipped: map[string]bool{}}, q
 }
 
-// plain is a config without a world, of defaults as far as there are any.
+// plain returns a config of defaults, without [world].
 func plain(t *testing.T) *config.Config {
 	t.Helper()
 	c, err := config.Load(write(t, filepath.Join(t.TempDir(), "plain.toml"), "[world]\n"), nil)
@@ -73,9 +73,9 @@ func write(t *testing.T, path, text string) string {
 	return path
 }
 
-// A stage is done once for its inputs; other inputs put the former outcome
-// aside; half of an interrupted one is cleared, unless the stage goes on
-// with it.
+// TestStages checks that a stage runs once for its inputs, that other inputs move the old
+// results to another folder, and that files of an interrupted run are removed unless the
+// stage continues from them.
 func TestStages(t *testing.T) {
 	x, q := experiment(t, plain(t))
 	runs := 0
@@ -95,18 +95,18 @@ func TestStages(t *testing.T) {
 			t.Fatal(err)
 		}
 		if runs != want {
-			t.Fatalf("it ran %d times instead of %d", runs, want)
+			t.Fatalf("it ran %d times, want %d", runs, want)
 		}
 	}
 	there := func(path string, want bool) {
 		t.Helper()
 		if _, err := os.Stat(filepath.Join(x.Dir, path)); (err == nil) != want {
-			t.Errorf("%s is there: %v", path, !want)
+			t.Errorf("%s exists: %v", path, !want)
 		}
 	}
 	run(stageOf(1, "a"), 1)
 	run(stageOf(1, "a"), 1)
-	q.has(t, "a/s: nothing has changed")
+	q.has(t, "a/s: unchanged, skipped")
 	run(stageOf(1, "b"), 2)
 	q.has(t, "settings or inputs have changed")
 	there("a/s.previous/run1", true)
@@ -139,7 +139,7 @@ func TestTwoRunsInOneFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = x.Open()
-	wants(t, err, "another run is at work in this folder")
+	wants(t, err, "another run is using this folder")
 	done()
 	if done, err = x.Open(); err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestData(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(have, want) {
-			t.Errorf("photo %d: %v instead of %v", id, have, want)
+			t.Errorf("photo %d: got %v, want %v", id, have, want)
 		}
 	}
 

@@ -25,25 +25,24 @@ type featureSets struct {
 	width                   int
 	trainImages, trainTexts train.Features
 	valImages, valTexts     train.Features
-	// Ids of the rows of images, and the rows by id: photos that could not be
-	// read have none.
+	// The id of each row of images, and the row of each id. Unreadable photos have no
+	// row.
 	trainImageIDs, valImageIDs []int64
 	trainImageRow, valImageRow map[int64]int
 	skipped                    []features.Skip
-	// Rows that the bridges may learn from; nil: all.
+	// The rows that bridges may use; nil means all.
 	imageRows, textRows []int32
 }
 
-// unpaired gives the training set's features as two sets.
+// unpaired returns the features of the training set as two unpaired sets.
 func (f *featureSets) unpaired() (images, texts train.Features) {
 	return subset(f.trainImages, f.imageRows), subset(f.trainTexts, f.textRows)
 }
 
-// batch is how many photos or captions are encoded at once.
+// batch is the number of photos or captions to encode at once.
 const batch = 64
 
-// features computes the features of all photos and captions, or maps those that
-// are there.
+// features computes the features of all photos and captions, or opens existing ones.
 func (x *Experiment) features(ctx context.Context, world *stage, clipModel *model) (*featureSets, error) {
 	var err error
 	if x.data, err = x.loadData(); err != nil {
@@ -60,7 +59,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		name string
 		part part
 		to   *train.Features
-		ids  *[]int64 // of photos; nil for texts
+		ids  *[]int64 // ids of photos; nil for texts
 	}{
 		{"val-images", x.data.val, &f.valImages, &f.valImageIDs},
 		{"val-texts", x.data.val, &f.valTexts, nil},
@@ -107,7 +106,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if w := set.Width(); f.width == 0 {
 			f.width = w
 		} else if w != f.width {
-			return nil, fmt.Errorf("%s: its features are of width %d, those of the CLIP %d: they must be of one CLIP", s.part.stored.Path, w, f.width)
+			return nil, fmt.Errorf("%s: its features have width %d, but those of the CLIP in clip.weights have width %d; both must come from the same CLIP", s.part.stored.Path, w, f.width)
 		}
 		keys = append(keys, st.key())
 		if x.Config.Train.Decoder.NormalizePrefix {
@@ -115,7 +114,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		}
 	}
 	if x.Config.Train.Decoder.NormalizePrefix {
-		keys = append(keys, "length 1") // which decoders, CycleGAN and bridges see
+		keys = append(keys, "length 1") // affects decoders, CycleGAN and bridges
 	}
 	f.key = strings.Join(keys, " ")
 	f.trainImageRow, f.valImageRow = rowsByID(f.trainImageIDs), rowsByID(f.valImageIDs)
@@ -123,9 +122,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 	return f, x.checkStored(f, clipModel.path)
 }
 
-// checkStored reports features that came with the photos and are of another CLIP
-// than this one: their file does not say of which, and another one's may have the
-// same width.
+// checkStored returns an error if the features that come with the training set were
+// computed by another CLIP. Their file does not name the CLIP, and those of another one may
+// have the same width.
 func (x *Experiment) checkStored(f *featureSets, clipPath string) error {
 	p := x.data.train
 	if p.stored == nil {
@@ -140,22 +139,22 @@ func (x *Experiment) checkStored(f *featureSets, clipPath string) error {
 		}
 	}
 	if len(images) < 16 {
-		return nil // too few to tell
+		return nil // too few for the test
 	}
 	score, err := alignment(f.trainImages, f.trainTexts, images, texts)
 	if err != nil {
 		return err
 	}
 	if !(score > 3) {
-		return fmt.Errorf("%s: its features are not of the CLIP %s: captions are no nearer to their own photos than to others (t = %.1f over %d pairs)",
+		return fmt.Errorf("%s: its features do not come from the CLIP %s: captions are no closer to their own photos than to others (t = %.1f, %d pairs); set clip.weights to the CLIP that computed them",
 			p.stored.Path, clipPath, score, len(images))
 	}
 	return nil
 }
 
-// alignment is how much nearer texts are to their own images than to the others:
-// the t statistic of the differences of their cosines. Features of one CLIP have
-// some 20 or more, those of two CLIPs about 0.
+// alignment measures how much closer texts are to their own images than to the others, as
+// the t statistic of the differences of their cosines. It is about 20 or more for features
+// of the same CLIP, and about 0 for features of two CLIPs.
 func alignment(images, texts train.Features, imageRows, textRows []int32) (float64, error) {
 	n, w := len(imageRows), images.Width()
 	a, b := make([]float32, n*w), make([]float32, n*w)
@@ -201,8 +200,8 @@ func rowsByID(ids []int64) map[int64]int {
 	return rows
 }
 
-// split gives the photos of one half and the captions of the other where the
-// sets must be disjoint.
+// split limits the bridges to the photos of one half of the training set and the captions
+// of the other half if data.pairing is "disjoint".
 func (x *Experiment) split(f *featureSets) {
 	if x.Config.Data.Pairing != "disjoint" || !x.data.paired() {
 		return
@@ -225,8 +224,8 @@ func (x *Experiment) split(f *featureSets) {
 	}
 }
 
-// copyStored keeps features that came with the photos as if they had been
-// computed here.
+// copyStored writes the features that come with the training set to dir, in the form of
+// computed features.
 func copyStored(ctx context.Context, dir string, p part, model, inputs string) error {
 	f := p.stored
 	w, err := features.Create(dir, features.Spec{Kind: "images", Model: model, Process: "ClipCap's features, " + f.DType.String(),
@@ -250,7 +249,7 @@ func copyStored(ctx context.Context, dir string, p part, model, inputs string) e
 	return w.Close(ctx)
 }
 
-// encoder is a CLIP that is loaded when it is first needed.
+// encoder is a CLIP that is loaded on first use.
 type encoder struct {
 	x     *Experiment
 	model *model
@@ -279,7 +278,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	if err != nil {
 		return err
 	}
-	defer w.Keep() // what is computed when it is interrupted
+	defer w.Keep() // keeps what was computed before an interruption
 	done := w.Done()
 	rest := photos[done:]
 	paths := make([]string, len(rest))
@@ -303,7 +302,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 		}
 		bad = append(bad, skips...)
 		if share := e.x.Config.Data.MaxBad; float64(len(bad)) > share*float64(len(photos)) {
-			return fmt.Errorf("%d of %d photos so far can't be read, which is more than data.max_bad = %g allows: %s",
+			return fmt.Errorf("cannot read %d of %d photos so far, which is more than data.max_bad = %g allows: %s",
 				len(bad), len(photos), share, examples(bad))
 		}
 		if err := w.Add(ctx, ids, b.Rows, skips); err != nil {
@@ -313,12 +312,12 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 		bar.Set(done, "")
 	}
 	if len(bad) > 0 {
-		e.x.UI.Say("%d of %d photos can't be read and are left out: %s", len(bad), len(photos), examples(bad))
+		e.x.UI.Say("skipped %d of %d photos that cannot be read: %s", len(bad), len(photos), examples(bad))
 	}
 	return w.Close(ctx)
 }
 
-// examples names the first of the inputs that were skipped.
+// examples lists the errors of the first skipped inputs.
 func examples(bad []features.Skip) string {
 	var s []string
 	for i, b := range bad {
@@ -360,8 +359,7 @@ func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs 
 	return w.Close(ctx)
 }
 
-// normalized is features at length 1, as a decoder with normalize_prefix takes
-// them.
+// normalized is features scaled to length 1, the input of a decoder with normalize_prefix.
 type normalized struct{ train.Features }
 
 func (n normalized) Read(rows []int32, dst []float32) error {
@@ -371,7 +369,7 @@ func (n normalized) Read(rows []int32, dst []float32) error {
 	return pipeline.Normalize(dst[:len(rows)*n.Width()], n.Width())
 }
 
-// some is a choice of features.
+// some is a subset of features.
 type some struct {
 	train.Features
 	rows []int32
@@ -394,7 +392,7 @@ func (s some) Read(rows []int32, dst []float32) error {
 	return s.Features.Read(of, dst)
 }
 
-// hashOf identifies weights: by the contents of their files.
+// hashOf returns a hash of a weights file, or of the files in a folder.
 func hashOf(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

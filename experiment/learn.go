@@ -17,15 +17,14 @@ import (
 	"cyclecap/weights"
 )
 
-// learned is what a training stage leaves.
+// learned is the result of a training stage.
 type learned struct {
-	path string // of the weights
-	key  string // of the stage
+	path string // path of the weights
+	key  string // key of the stage
 	log  string // folder of metrics.jsonl
 }
 
-// decoders trains the decoders that the bridges need, and gives them by what
-// they learned from.
+// decoders trains the decoders that the bridges need.
 func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt *model) (map[bridge.Decoder]learned, error) {
 	out := map[bridge.Decoder]learned{}
 	for _, b := range x.bridges {
@@ -34,7 +33,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 			continue
 		}
 		if kind.Images && !x.data.paired() {
-			return nil, fmt.Errorf("bridges.use: %s learns from pairs, and these photos and captions have none", b.Name)
+			return nil, fmt.Errorf("bridges.use: %s needs paired photos and captions, but those of the training set are not paired", b.Name)
 		}
 		s := x.decoderStage(seed, kind, f, gpt)
 		if err := x.run(ctx, s); err != nil {
@@ -92,8 +91,8 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, tuned, c.NormalizePrefix)
 }
 
-// newDecoder makes a mapper with initial weights and loads its GPT-2, on the
-// device; without a model it makes one of the configured size, for a plan.
+// newDecoder returns a decoder on the device: a mapper with initial weights, and the GPT-2
+// loaded from gpt. If gpt is nil, it creates a GPT-2 of the configured size, for a plan.
 func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
 	var g *gpt2.Model
 	if gpt == nil {
@@ -110,7 +109,7 @@ func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
 	c := x.Config.Train.Decoder
 	d := g.Config.NEmbd
 	if int64(c.PrefixLength)+2 > g.Config.NPositions {
-		return nil, fmt.Errorf("train.decoder.prefix_length: a prefix of %d leaves no room in GPT-2's %d positions", c.PrefixLength, g.Config.NPositions)
+		return nil, fmt.Errorf("train.decoder.prefix_length: a prefix of length %d leaves no room for captions in GPT-2's %d positions", c.PrefixLength, g.Config.NPositions)
 	}
 	nn.To(g, torch.WithDevice(x.device), torch.WithDType(torch.Float32))
 	m := &clipcap.Model{GPT2: g}
@@ -127,8 +126,8 @@ func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
 	return m, nil
 }
 
-// decoderData gives what a decoder learns from, and the validation set in the
-// same form.
+// decoderData returns the training data of a decoder, and the validation set in the same
+// form.
 func (x *Experiment) decoderData(kind bridge.Decoder, f *featureSets, g *gpt2.Model) (data, held train.DecoderData, err error) {
 	tok, err := tokenizer.GPT2First(int(g.Config.VocabSize))
 	if err != nil {
@@ -158,8 +157,8 @@ func tokenized(tok *tokenizer.GPT2Tokenizer, texts []string) *train.Texts {
 	return t
 }
 
-// paired gives captions the features of their photos; captions of photos that
-// could not be read are left out.
+// paired returns captions with the features of their photos, without the captions of
+// unreadable photos.
 func paired(captions *train.Texts, images train.Features, imageOf []int64, rowOf map[int64]int) (train.DecoderData, error) {
 	var items []int32
 	var rows []int
@@ -172,7 +171,7 @@ func paired(captions *train.Texts, images train.Features, imageOf []int64, rowOf
 	return train.DecoderData{Captions: captions.Select(items), Features: images, Row: func(c int) int { return rows[c] }}, nil
 }
 
-// cyclegan trains the latent CycleGAN; nil where no bridge needs it.
+// cyclegan trains the latent CycleGAN. It returns nil if no bridge needs it.
 func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*learned, error) {
 	needed := false
 	for _, b := range x.bridges {
@@ -223,7 +222,7 @@ func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
 
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }
 
-// loop makes a training's loop, which shows its progress.
+// loop returns the loop of a training, which shows its progress.
 func (x *Experiment) loop(kind, dir, key string, steps, every int) *train.Loop {
 	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: key, Resume: x.Resume}
 	var bar Bar

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"time"
 
 	"cyclecap/data/tokenizer"
@@ -19,19 +20,18 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// planned is a line of the plan.
+// planned is a row of the plan.
 type planned struct {
 	name            string
-	trained, frozen int64 // parameters
+	trained, frozen int64 // numbers of parameters
 	steps           int
-	times           int // how often it is trained
+	times           int // number of trainings
 	seconds         float64
-	memory          uint64 // resident after the measurement
+	memory          uint64 // resident memory after the measurement
 }
 
-// Plan prints what a run would train: sizes, steps, and the time and memory
-// that some steps on random data of the same shape take here. It writes no
-// file.
+// Plan prints the trainings of a run: sizes, steps, and estimates of time and memory from
+// running a few steps on random data of the same shape. It writes no files.
 func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 	if err := x.prepare(); err != nil {
 		return err
@@ -79,8 +79,8 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		}
 	}
 	t := table.NewWriter()
-	t.Style().Format = table.FormatOptions{} // units are in lower case
-	t.AppendHeader(table.Row{"training", "parameters", "frozen", "steps", "a step", "time", "memory"})
+	t.Style().Format = table.FormatOptions{} // do not change units to upper case
+	t.AppendHeader(table.Row{"training", "trainable", "frozen", "steps", "time per step", "total time", "memory"})
 	var total time.Duration
 	for _, p := range lines {
 		one := time.Duration(p.seconds * float64(time.Second))
@@ -93,10 +93,10 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		t.AppendRow(table.Row{p.name, count(p.trained), count(p.frozen), steps, one.Round(time.Millisecond), all.Round(time.Second),
 			fmt.Sprintf("%.2f GiB", float64(p.memory)/(1<<30))})
 	}
-	t.AppendFooter(table.Row{"all", "", "", "", "", total.Round(time.Second), ""})
-	fmt.Fprintf(out, "%s: %d photos and %d captions to train on, bridges %v, seeds %d to %d, into %s\n%s\n",
-		x.Config.Name, photos, captions, x.Config.Bridges.Use, x.Config.Seed, x.Config.Seed+x.Seeds-1, x.Dir, t.Render())
-	fmt.Fprintln(out, "Times are those of a few steps on this machine now; features, captions and scores are not counted.")
+	t.AppendFooter(table.Row{"total", "", "", "", "", total.Round(time.Second), ""})
+	fmt.Fprintf(out, "%s: %d training photos, %d training captions, bridges %s, seeds %d to %d, output %s\n%s\n",
+		x.Config.Name, photos, captions, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, x.Dir, t.Render())
+	fmt.Fprintln(out, "Times are estimated from a few steps on this machine; they do not include features, captions and scores.")
 	return nil
 }
 
@@ -110,11 +110,11 @@ func count(n int64) string {
 	return fmt.Sprintf("%.1f K", float64(n)/1e3)
 }
 
-// worldTokens is about how many tokens a caption of a world has.
+// worldTokens is the approximate number of tokens in a caption of a world.
 const worldTokens = 18
 
-// counts gives the numbers of training captions and photos, and about how many
-// tokens a caption has.
+// counts returns the numbers of training captions and photos, and the approximate number
+// of tokens per caption.
 func (x *Experiment) counts() (captions, photos, tokens int, err error) {
 	if w := x.Config.World; w != nil && x.Config.Data.Photos == "" {
 		return w.Train * world.CaptionsEach, w.Train, worldTokens, nil
@@ -135,7 +135,7 @@ func (x *Experiment) counts() (captions, photos, tokens int, err error) {
 	return captions, photos, n / sample, nil
 }
 
-// measure times steps of a task; the first warms up.
+// measure times some steps of a task, after one step to warm up.
 func measure(ctx context.Context, p *planned, t train.Task) error {
 	const steps = 3
 	var begin time.Time
@@ -185,7 +185,7 @@ func noise(n, width int) train.Matrix {
 	return m
 }
 
-// texts gives n texts of so many tokens.
+// texts returns n texts with the given number of tokens.
 func texts(n, tokens, vocab int) *train.Texts {
 	t := &train.Texts{}
 	ids := make([]int, tokens)

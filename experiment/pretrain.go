@@ -18,8 +18,8 @@ import (
 	"cyclecap/weights"
 )
 
-// world is the stage that renders the demo's data set; nil where the data is
-// given.
+// world returns the stage that renders a data set, or nil if the configuration has no
+// [world].
 func (x *Experiment) world() *stage {
 	w := x.Config.World
 	if w == nil {
@@ -36,15 +36,15 @@ func worldConfig(w *config.World) world.Config {
 	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val}
 }
 
-// pretrained gives the photos and captions that the small CLIP and GPT-2 learn
-// from.
+// pretrained returns the training photos and captions of the small CLIP and GPT-2, and the
+// folder of the photos.
 func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
 	dir := filepath.Join(x.Config.WorldDir(), "pretrain")
 	d, err := coco.Read(filepath.Join(dir, "captions_pretrain.json"))
 	return d, dir, err
 }
 
-// clip is the CLIP that is named, or the stage that trains one.
+// clip returns the CLIP in clip.weights, or one with a stage that trains it.
 func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
 		return given(p)
@@ -81,14 +81,14 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 	return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m), nil)
 }
 
-// headWidth is the width of a head of every CLIP and GPT-2.
+// headWidth is the width of an attention head in CLIP and GPT-2.
 const headWidth = 64
 
-// clipContext is the length of a text for the CLIP that is trained here. The
-// world's captions need no more, and OpenAI's 77 would cost twice the time.
+// clipContext is the context length of the small CLIP. It is enough for the world's
+// captions, and OpenAI's 77 would take twice the time.
 const clipContext = 32
 
-// newCLIP makes a CLIP of the configured size on the device.
+// newCLIP returns a new CLIP of the configured size on the device.
 func (x *Experiment) newCLIP() *clip.Model {
 	c := x.Config.Train.CLIP
 	m := clip.New(clip.Config{
@@ -101,7 +101,7 @@ func (x *Experiment) newCLIP() *clip.Model {
 	return m
 }
 
-// newGPT2 makes a GPT-2 of the configured size on the device.
+// newGPT2 returns a new GPT-2 of the configured size on the device.
 func (x *Experiment) newGPT2() *gpt2.Model {
 	c := x.Config.Train.GPT2
 	m := gpt2.New(gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
@@ -110,7 +110,7 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 	return m
 }
 
-// clipData reads photos as CLIP sees them, before normalisation, and captions.
+// clipData reads photos, preprocessed for CLIP but not normalized, and captions.
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
 	of := photo.CLIP(size)
 	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
@@ -130,7 +130,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 		data.Of[i] = append(data.Of[i], int32(data.Captions.Len()))
 		data.Captions.Add(ids)
 	}
-	// As bytes: a quarter of the memory.
+	// Pixels are stored as bytes, which takes a quarter of the memory of f32.
 	plain := photo.Preprocess{Size: size, Std: [3]float32{1. / 255, 1. / 255, 1. / 255}}
 	bar := x.UI.Bar("photos", 0, len(paths))
 	defer bar.Finish()
@@ -150,7 +150,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 	return data, nil
 }
 
-// gpt2 is the GPT-2 that is named, or the stage that trains one.
+// gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
 		return given(p)
@@ -187,9 +187,9 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), nil)
 }
 
-// runningText joins captions to one text: those of a photo stand together, so
-// that the language model learns to heed what was said before, as one that has
-// read the web does.
+// runningText joins captions into one text. The captions of a photo follow each other, so
+// that the language model learns to use the context before the current sentence, as one
+// trained on web text does.
 func runningText(d *coco.Dataset, tok *tokenizer.GPT2Tokenizer, seed int) []int32 {
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	captions := d.Captions()

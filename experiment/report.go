@@ -33,8 +33,7 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// report writes report.html, table.md and table.json into the experiment's
-// folder.
+// report writes report.html, table.md and table.json to the experiment's folder.
 func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*seedCaptions, scores *scoreTable) error {
 	s := &stage{name: "report", dir: "report", inputs: []any{scores.key, f.key, x.Config.Eval.Examples, x.Config.Name}}
 	s.do = func(ctx context.Context, dir string) error {
@@ -45,7 +44,7 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		e := &report.Experiment{
 			Name: x.Config.Name, Data: x.dataName(), Val2014: x.data.isCOCO, Images: scores.Images,
 			Differences: scores.Differences, Config: string(resolved), Notes: x.reportNotes(),
-			ExamplesNote: fmt.Sprintf("Uncurated: drawn from all validation photos by seed %d.", x.Config.Seed),
+			ExamplesNote: fmt.Sprintf("Selected at random from all validation photos with seed %d.", x.Config.Seed),
 		}
 		for _, b := range x.bridges {
 			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name]}
@@ -61,7 +60,7 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		x.facts(e, f)
 		return report.Write(x.Dir, e)
 	}
-	// What it makes lies outside of its folder, where people tidy up.
+	// Its files are outside the stage's folder, where users may delete them.
 	for _, name := range report.Files {
 		if _, err := os.Stat(filepath.Join(x.Dir, name)); errors.Is(err, fs.ErrNotExist) {
 			if err := os.RemoveAll(filepath.Join(x.Dir, s.dir)); err != nil {
@@ -83,7 +82,7 @@ func (x *Experiment) dataName() string {
 	case x.Config.Data.Karpathy != "":
 		return "COCO, Karpathy's test split"
 	case x.Config.World != nil:
-		return fmt.Sprintf("a rendered world of seed %d, %d photos for validation", x.Config.World.Seed, x.Config.World.Val)
+		return fmt.Sprintf("rendered world (seed %d, %d validation photos)", x.Config.World.Seed, x.Config.World.Val)
 	}
 	return x.Config.Data.ValAnnotations
 }
@@ -92,11 +91,11 @@ func (x *Experiment) reportNotes() []string {
 	if x.Config.World == nil {
 		return nil
 	}
-	return []string{"Everything here was trained from nothing on rendered photos: a small CLIP and a small GPT-2 stand in for OpenAI's. " +
-		"The scores say how the bridges compare on this world, and nothing about photos."}
+	return []string{"All models were trained from scratch on rendered photos, with a small CLIP and a small GPT-2 in place of OpenAI's. " +
+		"The scores compare the bridges on this data set; they say nothing about real photos."}
 }
 
-// examples draws photos and what each bridge says of them.
+// examples selects photos at random, with the captions of each bridge.
 func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
 	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 3))
 	refs := x.data.val.references()
@@ -108,7 +107,7 @@ func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
 	for _, i := range rng.Perm(len(first))[:min(len(first), x.Config.Eval.Examples)] {
 		id := first[i].ImageID
 		e := report.Example{ID: id, Truths: refs[id]}
-		e.Photo, _ = os.ReadFile(paths[id]) // the page says so where there is none
+		e.Photo, _ = os.ReadFile(paths[id]) // the page says so if the photo is missing
 		for _, b := range x.bridges {
 			e.Captions = append(e.Captions, report.Caption{Bridge: b.Name, Text: c.results[b.Name][i].Caption})
 		}
@@ -117,7 +116,7 @@ func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
 	return list
 }
 
-// charts are the losses of all trainings.
+// charts returns charts of the losses of all trainings.
 func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
 	add := func(title, dir string, names map[string]string) {
 		if err != nil {
@@ -129,16 +128,16 @@ func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
 		}
 	}
 	if x.Config.CLIP.Weights == "" {
-		add("CLIP, trained here", filepath.Join(x.Dir, "clip"), map[string]string{"loss": "contrastive loss"})
+		add("CLIP", filepath.Join(x.Dir, "clip"), map[string]string{"loss": "contrastive loss"})
 	}
 	if x.Config.GPT2.Weights == "" {
-		add("GPT-2, trained here", filepath.Join(x.Dir, "gpt2"), map[string]string{"loss": "loss of a token"})
+		add("GPT-2", filepath.Join(x.Dir, "gpt2"), map[string]string{"loss": "loss per token"})
 	}
 	shown := map[bridge.Decoder]bool{}
 	for _, b := range x.bridges {
 		if k := b.Decoder; !shown[k] {
 			shown[k] = true
-			add("Decoder from "+strings.ReplaceAll(k.Name, "-", " "), c.decoders[k].log, map[string]string{"loss": "training", "validation": "validation"})
+			add("Decoder trained on "+strings.ReplaceAll(k.Name, "-", " "), c.decoders[k].log, map[string]string{"loss": "training", "validation": "validation"})
 		}
 	}
 	if c.gan != nil {
@@ -149,7 +148,7 @@ func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
 	return list, err
 }
 
-// losses reads a training's log.
+// losses reads series from the log of a training; names maps their keys to titles.
 func losses(path string, names map[string]string) ([]report.Series, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -188,14 +187,14 @@ func mapKeys(m map[string]string) func(func(string) bool) {
 	}
 }
 
-// most is how many pairs the geometry is measured over: recall compares all of
-// them with all.
+// most is the maximum number of pairs to measure the geometry on, because recall compares
+// all photos with all captions.
 const most = 5000
 
-// geometry measures the gap between the validation photos and their captions,
-// and what the bridges make of it.
+// geometry measures the gap between the validation photos and their captions, before and
+// after each bridge.
 func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geometry, err error) {
-	// Each photo with its first caption.
+	// Pair each photo with its first caption.
 	caption := map[int64]int{}
 	for i, id := range x.data.val.textImage {
 		if _, ok := caption[id]; !ok {
@@ -223,7 +222,7 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 		var sets []geometry.Set
 		for _, b := range x.bridges {
 			if b.Decoder != bridge.OfTexts || b.Role == bridge.Baseline {
-				continue // the image feature goes in as it is
+				continue // it passes the image feature unchanged
 			}
 			e, err := x.env(b, c.seed, f, c.gan)
 			if err != nil {
@@ -250,7 +249,7 @@ func rows(t torch.Tensor) [][]float32 {
 	return out
 }
 
-// facts are versions, counts and durations.
+// facts adds versions, counts and durations to e.
 func (x *Experiment) facts(e *report.Experiment, f *featureSets) {
 	if b, err := torch.BuildInfo(); err == nil {
 		e.Versions = append(e.Versions, report.Fact{Name: "libtorch", Value: b.Version})
@@ -261,16 +260,16 @@ func (x *Experiment) facts(e *report.Experiment, f *featureSets) {
 		e.Counts = append(e.Counts, report.Fact{Name: name, Value: strconv.Itoa(n)})
 	}
 	images, texts := f.unpaired()
-	counted("photos to train on", f.trainImages.Len())
-	counted("captions to train on", f.trainTexts.Len())
+	counted("training photos", f.trainImages.Len())
+	counted("training captions", f.trainTexts.Len())
 	if x.Config.Data.Pairing == "disjoint" {
-		counted("of them, photos that the bridges see", images.Len())
-		counted("of them, captions that bridges and text decoders see", texts.Len())
+		counted("training photos used by bridges", images.Len())
+		counted("training captions used by bridges and text decoders", texts.Len())
 	}
-	counted("photos to validate on", f.valImages.Len())
-	counted("photos that could not be read", len(f.skipped))
+	counted("validation photos", f.valImages.Len())
+	counted("unreadable photos", len(f.skipped))
 	for _, n := range x.data.notes {
-		e.Counts = append(e.Counts, report.Fact{Name: "left out", Value: n})
+		e.Counts = append(e.Counts, report.Fact{Name: "skipped", Value: strings.TrimPrefix(n, "skipped ")})
 	}
 	for _, name := range x.order {
 		e.Stages = append(e.Stages, report.Stage{Name: name, Seconds: x.took[name], Skipped: x.skipped[name]})

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// smallRun is an experiment of a few steps with every bridge.
+// smallRun runs an experiment of a few steps with every bridge.
 func smallRun(t *testing.T, dir string, sets ...string) (*Experiment, *quiet) {
 	t.Helper()
 	path := write(t, filepath.Join(t.TempDir(), "small.toml"), `
@@ -77,8 +77,8 @@ examples = 2
 	return x, q
 }
 
-// TestSmall runs all stages in seconds: nothing is learned, but everything is
-// there, of every bridge, a bridge that a single file of this test adds included.
+// TestSmall runs all stages in seconds. Nothing is learned, but there must be results of
+// every bridge, including one that is added by a single file of this test.
 func TestSmall(t *testing.T) {
 	dir := t.TempDir()
 	x, _ := smallRun(t, dir)
@@ -116,12 +116,12 @@ func TestSmall(t *testing.T) {
 			}
 		}
 	}
-	// With a factor of 1 the added bridge is the direct one.
+	// With a factor of 1, the added bridge equals direct.
 	if diff := cmp.Diff(table["direct"], table["scaled"]); diff != "" {
 		t.Error(diff)
 	}
 
-	// The second run does what has changed, and that alone.
+	// The second run repeats only the stages whose settings or inputs have changed.
 	x, q := smallRun(t, dir, "bridges.scaled_factor=0.5", "bridges.capdec_variance=0.1")
 	if x.Config.Bridges.Settings["scaled_factor"] != 0.5 {
 		t.Errorf("settings %v", x.Config.Bridges.Settings)
@@ -131,13 +131,13 @@ func TestSmall(t *testing.T) {
 		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/cyclegan": false,
 		"seed-0/captions-direct": false, "seed-0/captions-whitening": false, "seed-0/captions-scaled": true, "seed-0/captions-capdec": true,
 		"evaluate": true, "report": true} {
-		if skipped := strings.Contains(said, stage+": nothing has changed"); skipped == done {
-			t.Errorf("%s: done again: %v", stage, !skipped)
+		if skipped := strings.Contains(said, stage+": unchanged, skipped"); skipped == done {
+			t.Errorf("%s: repeated: %v", stage, !skipped)
 		}
 	}
 }
 
-// Features of another CLIP than the one that is named are told by their captions.
+// TestAlignment checks that alignment detects features of another CLIP by their captions.
 func TestAlignment(t *testing.T) {
 	const n, width = 64, 16
 	rng := rand.New(rand.NewPCG(3, 0))
@@ -150,7 +150,7 @@ func TestAlignment(t *testing.T) {
 	}
 	images, other := random(), random()
 	texts := random()
-	for i := range texts.Data { // captions are near their photos, and a gap away
+	for i := range texts.Data { // captions are near their photos, but across a gap
 		texts.Data[i] = images.Data[i] + texts.Data[i] + 2*float32(i%width%2)
 	}
 	rows := span(0, n)

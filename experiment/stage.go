@@ -17,33 +17,33 @@ import (
 	"cyclecap/torch"
 )
 
-// A stage is a part of the experiment with a folder of its own.
+// A stage is a part of the experiment with its own folder.
 type stage struct {
-	name string // as in `--until`: "decoder"
-	dir  string // under the experiment's folder
-	// inputs is all that its outcome depends on: settings, and the keys of
-	// the stages that it reads.
+	name string // name for --until: "decoder"
+	dir  string // relative to the experiment's folder
+	// inputs is everything that the result depends on: settings, and the keys of the
+	// stages that it reads.
 	inputs []any
-	// keeps says that do itself goes on with what an interrupted run left.
+	// keeps is true if do continues from the files of an interrupted run.
 	keeps bool
-	// shared says that all processes of a group do it together; the others are
-	// done by rank 0.
+	// shared is true if all processes of a group run the stage together. Otherwise only
+	// rank 0 runs it.
 	shared bool
 	do     func(ctx context.Context, dir string) error
 }
 
-// stageFile is what a stage that is done leaves in its folder.
+// stageFile is the name of the file that a finished stage writes to its folder.
 const stageFile = "stage.json"
 
-// stageRecord says what a stage was made of.
+// stageRecord is the contents of stageFile.
 type stageRecord struct {
 	Stage    string    `json:"stage"`
 	Key      string    `json:"key"`
 	Finished time.Time `json:"finished"`
-	Seconds  float64   `json:"seconds"` // of the run that finished it
+	Seconds  float64   `json:"seconds"` // duration of the run that finished the stage
 }
 
-// key identifies a stage's inputs.
+// key returns a hash of the stage's inputs.
 func (s *stage) key() string {
 	b, err := json.Marshal(append([]any{s.name}, s.inputs...))
 	if err != nil {
@@ -59,13 +59,13 @@ func readRecord(dir string) (r stageRecord, err error) {
 		return r, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w; remove it to do the stage again", filepath.Join(dir, stageFile), err)
+		return r, fmt.Errorf("%s: %w; remove the file to repeat the stage", filepath.Join(dir, stageFile), err)
 	}
 	return r, nil
 }
 
-// run does a stage unless it is done with the same inputs. All processes of a
-// group call it.
+// run runs a stage unless it was finished with the same inputs. All processes of a group
+// must call it.
 func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if err := ctx.Err(); err != nil && x.Group.Size() == 1 {
 		return err
@@ -95,22 +95,22 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	return err
 }
 
-// note remembers how long a stage took, for the report.
+// note records the duration of a stage for the report.
 func (x *Experiment) note(s *stage, seconds float64, skipped bool) {
 	x.order = append(x.order, s.title())
 	x.took[s.title()], x.skipped[s.title()] = seconds, skipped
 }
 
-// begin makes a stage's folder ready, or says that the stage is done.
+// begin prepares the folder of a stage, or reports that the stage is done.
 func (x *Experiment) begin(s *stage) (done bool, err error) {
 	dir := filepath.Join(x.Dir, s.dir)
 	switch r, err := readRecord(dir); {
 	case err == nil && r.Key == s.key():
-		x.UI.Say("%s: nothing has changed", s.title())
+		x.UI.Say("%s: unchanged, skipped", s.title())
 		x.note(s, r.Seconds, true)
 		return true, nil
 	case err == nil:
-		// Done with other inputs: what is there is put aside, not lost.
+		// Finished with other inputs: keep the old results in another folder.
 		aside := dir + ".previous"
 		if err := os.RemoveAll(aside); err != nil {
 			return false, err
@@ -118,11 +118,11 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 		if err := os.Rename(dir, aside); err != nil {
 			return false, err
 		}
-		x.UI.Say("%s: settings or inputs have changed; what was there is in %s", s.title(), aside)
+		x.UI.Say("%s: settings or inputs have changed; moved the old results to %s", s.title(), aside)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, err
 	case !s.keeps:
-		if err := os.RemoveAll(dir); err != nil { // half of an interrupted run
+		if err := os.RemoveAll(dir); err != nil { // incomplete files of an interrupted run
 			return false, err
 		}
 	}
@@ -130,10 +130,10 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 	return false, os.MkdirAll(dir, 0o777)
 }
 
-// agree tells all processes of a group what rank 0 found.
+// agree distributes rank 0's done and err to all processes of a group.
 func (x *Experiment) agree(done bool, err error) (bool, error) {
 	if x.Group.Size() == 1 || (x.Group.Rank() != 0 && err != nil) {
-		return done, err // a process that failed leaves the group, and the others see it
+		return done, err // a process that fails leaves the group, which the others notice
 	}
 	failed := false
 	e := torch.Scope(func() error {
@@ -151,7 +151,7 @@ func (x *Experiment) agree(done bool, err error) (bool, error) {
 	case e != nil:
 		return done, e
 	case failed:
-		return done, errors.New("rank 0 has failed, and says why")
+		return done, errors.New("rank 0 has failed; see its error message")
 	}
 	return done, nil
 }
@@ -163,7 +163,7 @@ func number(b bool) float32 {
 	return 0
 }
 
-// title names a stage for people: "seed-0/decoder-texts".
+// title returns the name of the stage in messages: "seed-0/decoder-texts".
 func (s *stage) title() string { return filepath.ToSlash(s.dir) }
 
 // writeJSON writes a file atomically.
@@ -175,7 +175,7 @@ func writeJSON(path string, v any) error {
 	return atomicfile.WriteBytes(path, append(b, '\n'))
 }
 
-// lock keeps a second run out of the folder for as long as this process lives.
+// lock prevents a second run in the folder until unlock is called or the process ends.
 func lock(dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, ".lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
@@ -184,7 +184,7 @@ func lock(dir string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: another run is at work in this folder; wait for it or choose another folder (--output)", dir)
+		return nil, fmt.Errorf("%s: another run is using this folder; wait for it to finish or choose another folder with --output", dir)
 	}
 	return func() { f.Close() }, nil
 }

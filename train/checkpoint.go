@@ -15,32 +15,32 @@ import (
 	"cyclecap/weights"
 )
 
-// Parts is what training changes.
+// Parts is the state that training changes, which a checkpoint contains.
 type Parts struct {
-	// Modules by the name that leads those of their tensors.
+	// Modules maps prefixes of tensor names to modules.
 	Modules map[string]any
-	// Optimizers by name.
+	// Optimizers maps names to optimizers.
 	Optimizers map[string]optim.Optimizer
-	// Tensors and Counters are what there is beside them.
+	// Tensors and Counters are any further state, by name.
 	Tensors  map[string]torch.Tensor
 	Counters map[string]*int
 }
 
-// checkpoint says what a checkpoint is of. It is kept as metadata of a
-// safetensors file; the tensors are the parts' and the random generator's.
+// checkpoint is the metadata of a checkpoint, which is a safetensors file. The tensors
+// of the file are those of Parts and the state of the random generator.
 type checkpoint struct {
 	Kind     string
 	Config   string
 	Step     int
-	Best     float64        // validation loss; +Inf before the first
+	Best     float64        // lowest validation loss; +Inf before the first validation
 	Counters map[string]int // Parts.Counters
-	// Steps has the step count of each of an optimizer's parameters.
+	// Steps maps optimizers to the step counts of their parameters.
 	Steps map[string][]int64
 }
 
 const checkpointKey = "cyclecap.checkpoint"
 
-// MarshalJSON writes Best as text, since JSON has no infinity.
+// MarshalJSON writes Best as a string, because JSON has no infinity.
 func (c checkpoint) MarshalJSON() ([]byte, error) {
 	type plain checkpoint
 	best := strconv.FormatFloat(c.Best, 'g', -1, 64)
@@ -51,7 +51,7 @@ func (c checkpoint) MarshalJSON() ([]byte, error) {
 	}{plain(c), best})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON reads the output of MarshalJSON.
 func (c *checkpoint) UnmarshalJSON(b []byte) error {
 	type plain checkpoint
 	in := struct {
@@ -66,8 +66,8 @@ func (c *checkpoint) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// saveCheckpoint writes atomically: the former file is there until the new one
-// is whole and on disk.
+// saveCheckpoint writes a checkpoint atomically: the previous file remains until the new
+// one is complete and on disk.
 func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) error {
 	return torch.Scope(func() error {
 		sd := nn.NewStateDict()
@@ -104,7 +104,7 @@ func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) err
 	})
 }
 
-// loadCheckpoint puts a checkpoint's contents into parts.
+// loadCheckpoint restores parts from a checkpoint.
 func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error) {
 	f, err := weights.Open(path)
 	if err != nil {
@@ -112,16 +112,16 @@ func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error
 	}
 	meta, ok := f.Meta[checkpointKey]
 	if !ok {
-		return c, fmt.Errorf("%s: these are weights and no checkpoint of training", path)
+		return c, fmt.Errorf("%s: not a training checkpoint: the file contains only weights", path)
 	}
 	if err := json.Unmarshal([]byte(meta), &c); err != nil {
-		return c, fmt.Errorf("%s: what it says of itself can't be read: %w", path, err)
+		return c, fmt.Errorf("%s: cannot read the checkpoint's metadata: %w", path, err)
 	}
 	if c.Kind != kind {
-		return c, fmt.Errorf("%s is a checkpoint of a %s, not of a %s", path, c.Kind, kind)
+		return c, fmt.Errorf("%s: checkpoint of a %s training, want %s", path, c.Kind, kind)
 	}
 	if c.Config != config {
-		return c, fmt.Errorf("%s was trained with other settings or data: put them back to continue it, or remove its folder to begin anew", path)
+		return c, fmt.Errorf("%s: checkpoint was trained with other settings or data; restore them to resume it, or remove its folder to start over", path)
 	}
 	sd, err := f.Load()
 	if err != nil {
@@ -151,9 +151,9 @@ func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error
 					t, ok := sd.Get(fmt.Sprintf("optimizer.%s.%d.%s", name, i, n))
 					if !ok {
 						if states[i].Step == 0 {
-							break // no step yet: no state
+							break // no state before the first step
 						}
-						return fmt.Errorf("the state %s of parameter %d of optimizer %s is missing", n, i, name)
+						return fmt.Errorf("optimizer %s: the state %s of parameter %d is missing", name, n, i)
 					}
 					states[i].Tensors = append(states[i].Tensors, t.Clone().Keep())
 				}
@@ -164,7 +164,7 @@ func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error
 		}
 		random, ok := sd.Get("random")
 		if !ok {
-			return fmt.Errorf("the state of the random generator is missing")
+			return fmt.Errorf("the state of the random number generator is missing")
 		}
 		for name, v := range p.Counters {
 			*v = c.Counters[name]
@@ -175,19 +175,19 @@ func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	if c.Step < 0 || math.IsNaN(c.Best) {
-		return c, fmt.Errorf("%s: step %d is none", path, c.Step)
+		return c, fmt.Errorf("%s: invalid step %d or validation loss %g", path, c.Step, c.Best)
 	}
 	return c, nil
 }
 
-// restore copies a tensor of a file into one of training.
+// restore copies a tensor of a file into a tensor of the same shape and dtype.
 func restore(sd *nn.StateDict, name string, to torch.Tensor) error {
 	from, ok := sd.Get(name)
 	if !ok {
 		return fmt.Errorf("tensor %s is missing", name)
 	}
 	if !slices.Equal(from.Shape(), to.Shape()) || from.DType() != to.DType() {
-		return fmt.Errorf("tensor %s is %v %v and should be %v %v", name, from.DType(), from.Shape(), to.DType(), to.Shape())
+		return fmt.Errorf("tensor %s is %v %v, want %v %v", name, from.DType(), from.Shape(), to.DType(), to.Shape())
 	}
 	torch.NoGrad(func() { to.Copy_(from) })
 	return nil

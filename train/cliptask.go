@@ -12,8 +12,8 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// CLIPConfig has the settings of CLIP's training (Radford et al. 2021,
-// section 2.5 and appendix F).
+// CLIPConfig configures the training of a CLIP (Radford et al. 2021, section 2.5 and
+// appendix F).
 type CLIPConfig struct {
 	Epochs      int
 	Batch       int
@@ -25,41 +25,41 @@ type CLIPConfig struct {
 	Device      torch.Device
 }
 
-// CLIPData is photos and the captions of each.
+// CLIPData is a set of photos and their captions.
 type CLIPData struct {
 	// Pixels are the photos [n, 3, size, size], resized and cropped but not
-	// normalised.
+	// normalized.
 	Pixels []uint8
-	// Mean and Std normalise the pixels, scaled to [0, 1], of each channel.
+	// Mean and Std normalize each channel after scaling pixels to [0, 1].
 	Mean, Std [3]float32
-	// Captions are texts as CLIP takes them: start, text, end.
+	// Captions are the token ids of the captions, with CLIP's start and end tokens.
 	Captions *Texts
-	// Of lists the captions of each photo.
+	// Of lists the indices of the captions of each photo.
 	Of [][]int32
 }
 
-// CLIPTask trains a CLIP from scratch, as a small stand-in for OpenAI's.
+// CLIPTask trains a small CLIP from scratch, as a stand-in for OpenAI's.
 type CLIPTask struct {
 	Model  *clip.Model
 	config CLIPConfig
 	data   CLIPData
 	order  Order
-	opt    optim.Optimizer // of what decays, and of what doesn't
-	rest   optim.Optimizer
+	opt    optim.Optimizer // of parameters with weight decay
+	rest   optim.Optimizer // of the others
 	steps  int
 }
 
-// NewCLIPTask makes a task.
+// NewCLIPTask returns a task that trains m on data.
 func NewCLIPTask(c CLIPConfig, m *clip.Model, data CLIPData) (*CLIPTask, error) {
 	if len(data.Of) < c.Batch {
-		return nil, fmt.Errorf("clip: there are %d photos, less than a batch of %d", len(data.Of), c.Batch)
+		return nil, fmt.Errorf("clip: got %d photos, need at least one batch of %d", len(data.Of), c.Batch)
 	}
 	if slices.Contains(data.Std[:], 0) {
-		return nil, fmt.Errorf("clip: the photos' deviation is %v, and pixels are divided by it", data.Std)
+		return nil, fmt.Errorf("clip: the standard deviation of pixels must not be 0, got %v", data.Std)
 	}
 	t := &CLIPTask{Model: m, config: c, data: data, order: Order{N: len(data.Of), Batch: c.Batch, Seed: c.Seed}}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
-	// Gains, biases and the temperature do not decay.
+	// As in CLIP, gains, biases and the temperature have no weight decay.
 	var decay, rest []torch.Tensor
 	for _, p := range nn.Parameters(m) {
 		if p.Dim() < 2 {
@@ -75,10 +75,10 @@ func NewCLIPTask(c CLIPConfig, m *clip.Model, data CLIPData) (*CLIPTask, error) 
 	return t, nil
 }
 
-// Steps counts the steps of all epochs.
+// Steps returns the number of steps in all epochs.
 func (t *CLIPTask) Steps() int { return t.steps }
 
-// Parts lists the model and the optimizers.
+// Parts returns the model and the optimizers.
 func (t *CLIPTask) Parts() Parts {
 	return Parts{
 		Modules:    map[string]any{"clip": t.Model},
@@ -86,10 +86,10 @@ func (t *CLIPTask) Parts() Parts {
 	}
 }
 
-// Batch names the photos of a step.
+// Batch lists the photos of a step.
 func (t *CLIPTask) Batch(step int) string { return listed("photos", t.order.Indices(step)) }
 
-// Step does one optimizer step.
+// Step runs one optimizer step.
 func (t *CLIPTask) Step(step int) (Losses, error) {
 	loss, accuracy := t.loss(step)
 	t.opt.ZeroGrad()
@@ -104,11 +104,11 @@ func (t *CLIPTask) Step(step int) (Losses, error) {
 	return Losses{{"loss", item(loss)}, {"accuracy", item(accuracy)}, {"lr", lr}}, nil
 }
 
-// loss is the symmetric cross-entropy of which text belongs to which photo of
-// the batch (the paper's figure 3), and how many photos find their text.
+// loss returns the symmetric cross-entropy of matching the photos and texts of a batch
+// (figure 3 of the CLIP paper), and the share of photos that are matched correctly.
 func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 	photos := t.order.Indices(step)
-	// One of a photo's captions, by step.
+	// Each photo is paired with one of its captions, drawn for each step.
 	rng := rand.New(rand.NewPCG(t.config.Seed+1, uint64(step)))
 	captions := make([]int32, len(photos))
 	for i, p := range photos {
@@ -128,7 +128,7 @@ func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
 }
 
-// pixels gives photos [n, 3, size, size], normalised.
+// pixels returns normalized photos [n, 3, size, size].
 func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
 	size := t.Model.Config.ImageSize
 	plane := int(size * size)
@@ -155,8 +155,8 @@ func (t *CLIPTask) Close() {
 	t.rest.Close()
 }
 
-// WarmupCosine is the factor of CLIP's rate at a step (from 0): it rises to 1
-// over the first warmup steps and falls to 0 along a cosine.
+// WarmupCosine returns the factor of the learning rate at a step, counted from 0: it rises
+// linearly to 1 over the first warmup steps, and then falls to 0 along a cosine.
 func WarmupCosine(step, warmup, total int) float64 {
 	if step < warmup {
 		return float64(step+1) / float64(warmup)

@@ -11,44 +11,42 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// CycleGANConfig has the settings of the latent CycleGAN's training: the paper's
-// Table 2, and what it leaves open. Its zero value is not usable, start from
-// DefaultCycleGAN.
+// CycleGANConfig configures the training of the latent CycleGAN: the paper's Table 2,
+// and what it leaves open. Start from DefaultCycleGAN; the zero value is not usable.
 type CycleGANConfig struct {
 	Width          int64   // of the features
-	LR             float64 // of Adam, for generators and discriminators
+	LR             float64 // learning rate of Adam, for generators and discriminators
 	Beta1, Beta2   float64
-	CycleWeight    float64 // of both cycle losses
-	IdentityWeight float64 // of both identity losses, relative to CycleWeight
-	Pool           int     // past fakes shown to the discriminators
-	// BCE takes the binary cross-entropy of Goodfellow et al. 2014 for the
-	// adversarial losses; otherwise they are least-squares.
+	CycleWeight    float64 // weight of both cycle losses
+	IdentityWeight float64 // weight of both identity losses, relative to CycleWeight
+	Pool           int     // number of past fakes to keep for the discriminators
+	// BCE uses binary cross-entropy (Goodfellow et al. 2014) for the adversarial losses
+	// instead of least squares.
 	BCE bool
-	// FullDisc leaves the discriminators' losses whole, which are halved
-	// otherwise.
+	// FullDisc disables the halving of the discriminators' losses.
 	FullDisc bool
 
 	Epochs    int // passes over the larger of the two sets
 	Batch     int
-	DecayFrom int // epoch from which the rate falls linearly, to 0 at the end
-	// Standardize gives the nets features with mean 0 and deviation 1 in each
-	// dimension, by the training set's statistics of each side. The generators
-	// that are saved take and give plain features all the same.
+	DecayFrom int // epoch from which the learning rate falls linearly to 0
+	// Standardize scales the networks' inputs to mean 0 and standard deviation 1 in
+	// each dimension, by the statistics of the training set for images and for texts.
+	// This is folded into the generators that Generators returns.
 	Standardize bool
-	Seed        uint64 // of the order of the features
+	Seed        uint64 // seed of the data order
 	Device      torch.Device
-	Group       *distributed.Group // that shares each batch; nil: this process alone
+	Group       *distributed.Group // processes that share each batch; nil for a single process
 }
 
-// DefaultCycleGAN has the paper's Table 2 and the CycleGAN paper's defaults (Zhu et
-// al. 2017).
+// DefaultCycleGAN returns the settings of the paper's Table 2 and the defaults of the
+// CycleGAN paper (Zhu et al. 2017).
 func DefaultCycleGAN() CycleGANConfig {
 	return CycleGANConfig{Width: 512, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, CycleWeight: 10, IdentityWeight: 0.5, Pool: 50,
 		Epochs: 20, Batch: 64, DecayFrom: 10}
 }
 
-// CycleGANTask trains generators between image features and text features, on two
-// unpaired sets of them.
+// CycleGANTask trains generators between image features and text features on two unpaired
+// sets of features.
 type CycleGANTask struct {
 	ToText    *cyclegan.Generator // image -> text: the paper's textualiser
 	ToImage   *cyclegan.Generator // text -> image
@@ -60,14 +58,14 @@ type CycleGANTask struct {
 	fakeText, fakeImage pool
 	gens, discs         []torch.Tensor // parameters
 	images, texts       *side
-	steps, epoch        int // in all; of an epoch
+	steps, epoch        int // number of steps in total and per epoch
 }
 
-// side is the features of one kind.
+// side is the features of one kind: images or texts.
 type side struct {
 	features  Features
 	order     Order
-	mean, std torch.Tensor // [width], of Standardize
+	mean, std torch.Tensor // [width]; undefined without Standardize
 }
 
 func (s *side) batch(step int, c CycleGANConfig) (torch.Tensor, error) {
@@ -78,20 +76,20 @@ func (s *side) batch(step int, c CycleGANConfig) (torch.Tensor, error) {
 	return x, err
 }
 
-// NewCycleGANTask makes the four nets, in the order image-to-text generator,
-// text-to-image generator, text discriminator, image discriminator, with
-// PyTorch's default initial weights, and their optimizers. It needs a scope.
+// NewCycleGANTask creates the four networks with PyTorch's default initialization, in the
+// order image-to-text generator, text-to-image generator, text discriminator, image
+// discriminator, and their optimizers. It must be called in a scope.
 func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, error) {
 	for name, f := range map[string]Features{"image": images, "text": texts} {
 		if f.Len() < c.Batch {
-			return nil, fmt.Errorf("cyclegan: there are %d %s features, less than a batch of %d", f.Len(), name, c.Batch)
+			return nil, fmt.Errorf("cyclegan: got %d %s features, need at least one batch of %d", f.Len(), name, c.Batch)
 		}
 		if int64(f.Width()) != c.Width {
-			return nil, fmt.Errorf("cyclegan: %s features of width %d are needed, and these have %d", name, c.Width, f.Width())
+			return nil, fmt.Errorf("cyclegan: %s features: want width %d, got %d", name, c.Width, f.Width())
 		}
 	}
 	if c.Batch%c.Group.Size() != 0 {
-		return nil, fmt.Errorf("cyclegan: a batch of %d can't be shared by %d processes", c.Batch, c.Group.Size())
+		return nil, fmt.Errorf("cyclegan: batch size %d is not divisible by the number of processes, %d", c.Batch, c.Group.Size())
 	}
 	t := &CycleGANTask{config: c, fakeText: pool{size: c.Pool}, fakeImage: pool{size: c.Pool}}
 	torch.OnDevice(c.Device, func() {
@@ -118,8 +116,8 @@ func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, e
 	return t, nil
 }
 
-// measure computes mean and deviation of each dimension, in f64 and in one
-// pass of bounded memory.
+// measure computes the mean and standard deviation of each dimension in f64, in one pass
+// with bounded memory.
 func (s *side) measure(d torch.Device) error {
 	n, w := s.features.Len(), s.features.Width()
 	sum, squares := make([]float64, w), make([]float64, w)
@@ -150,10 +148,10 @@ func (s *side) measure(d torch.Device) error {
 	return nil
 }
 
-// Steps counts the steps of all epochs.
+// Steps returns the number of steps in all epochs.
 func (t *CycleGANTask) Steps() int { return t.steps }
 
-// Parts lists the nets, optimizers and pools.
+// Parts returns the networks, optimizers and pools.
 func (t *CycleGANTask) Parts() Parts {
 	return Parts{
 		Modules:    map[string]any{"to_text": t.ToText, "to_image": t.ToImage, "text_disc": t.TextDisc, "image_disc": t.ImageDisc},
@@ -163,12 +161,12 @@ func (t *CycleGANTask) Parts() Parts {
 	}
 }
 
-// Batch names the features of a step.
+// Batch lists the features of a step.
 func (t *CycleGANTask) Batch(step int) string {
 	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
-// Close frees the nets, the optimizers' state and the pools.
+// Close frees the networks, the state of the optimizers and the pools.
 func (t *CycleGANTask) Close() {
 	for _, p := range append(t.gens, t.discs...) {
 		p.Close()
@@ -179,10 +177,10 @@ func (t *CycleGANTask) Close() {
 	t.fakeImage.close()
 }
 
-// Step trains on a batch of image features and one of text features: first the
-// generators (adversarial losses, L1 cycles and identities), then the
-// discriminators on real features and on fakes from the pool, their losses halved.
-// The order of operators is that of the CycleGAN authors' training step.
+// Step trains on a batch of image features and a batch of text features: first the
+// generators (adversarial, L1 cycle and identity losses), then the discriminators, on
+// real features and on fakes from the pool. Operators run in the order of the CycleGAN
+// authors' training step.
 func (t *CycleGANTask) Step(step int) (Losses, error) {
 	c := t.config
 	images, err := t.images.batch(step, c)
@@ -245,8 +243,8 @@ func (t *CycleGANTask) Step(step int) (Losses, error) {
 	return losses, err
 }
 
-// past asks a pool, which is the same in all processes: it sees the fakes of
-// them all.
+// past queries a pool for this process's share of the batch. The pool receives the fakes of
+// all processes, so that it is the same in each.
 func (t *CycleGANTask) past(p *pool, fakes torch.Tensor) torch.Tensor {
 	all, part := gathered(t.config.Group, fakes)
 	return part(p.query(all))
@@ -258,8 +256,7 @@ func (t *CycleGANTask) freeze(on bool) {
 	}
 }
 
-// adversarial is the loss of scores against a target, 1 for real and 0 for
-// fake.
+// adversarial returns the loss of scores against a target: 1 for real, 0 for fake.
 func (c CycleGANConfig) adversarial(scores torch.Tensor, target float64) torch.Tensor {
 	if c.BCE {
 		return scores.BinaryCrossEntropyWithLogits(scores.FullLike(target))
@@ -278,17 +275,17 @@ func (c CycleGANConfig) discriminate(d *cyclegan.Discriminator, real, fake torch
 	return loss
 }
 
-// pool keeps past fakes (Shrivastava et al. 2017): once it is full, half of
-// the fakes of a batch are swapped for older ones.
+// A pool keeps past fakes (Shrivastava et al. 2017): once it is full, each fake of a batch
+// is swapped for an older one with probability 1/2.
 type pool struct {
 	size int
 	past torch.Tensor // [size, width]
 	used int
 }
 
-// query gives the batch that the discriminator sees in place of fakes
-// [n, width]. Each call draws torch.rand(n) and torch.randint(0, size, (n,))
-// from the default generator: the coin and the place of each row.
+// query returns the batch that the discriminator sees in place of fakes [n, width]. Each
+// call draws torch.rand(n) and torch.randint(0, size, (n,)) from the default generator:
+// whether to swap each row, and with which row of the pool.
 func (p *pool) query(fakes torch.Tensor) torch.Tensor {
 	if p.size == 0 || fakes.Device() == torch.Meta {
 		return fakes
@@ -316,7 +313,7 @@ func (p *pool) query(fakes torch.Tensor) torch.Tensor {
 	return out
 }
 
-// make takes the pool's memory.
+// make allocates the pool.
 func (p *pool) make(width int64, d torch.Device) {
 	if !p.past.Defined() {
 		p.past = torch.Zeros([]int64{int64(p.size), width}, torch.WithDevice(d)).Keep()
@@ -325,9 +322,9 @@ func (p *pool) make(width int64, d torch.Device) {
 
 func (p *pool) close() { p.past.Close() }
 
-// Generators gives copies of the two generators, image to text and text to
-// image, that take and give plain features: what Standardize does is folded
-// into the first and the last layer. It needs a scope.
+// Generators returns copies of the two generators, image to text and text to image, that
+// map plain features to plain features: the scaling of Standardize is folded into the
+// first and last layers. It must be called in a scope.
 func (t *CycleGANTask) Generators() (toText, toImage *nn.StateDict) {
 	return fold(t.ToText, t.images, t.texts), fold(t.ToImage, t.texts, t.images)
 }

@@ -5,19 +5,18 @@ import (
 	"cyclecap/torch"
 )
 
-// DecoderLoss is ClipCap's loss of a decoder on CLIP features [n, width] and
-// the captions' GPT-2 tokens [n, t] (int64, padded behind with 0): the mean
-// cross-entropy of each token given the prefix and the tokens before it. As
-// in ClipCap token 0 is padding wherever it stands.
+// DecoderLoss returns ClipCap's loss of a decoder, given CLIP features [n, width] and the
+// captions' GPT-2 tokens [n, t] (int64, padded at the end with 0): the mean cross-entropy
+// of each token given the prefix and the tokens before it. As in ClipCap, token 0 counts
+// as padding at any position.
 //
-// Only the caption's positions go through GPT-2's head, and attention is plain
-// causal attention: padding stands behind the text, so no position that counts
-// can see it. exact computes the same loss as ClipCap does, with the head on the
-// prefix too and a mask for the padding: slower, and bit-equal to Python. It is
-// there for regression tests. The two differ by rounding, since the products of
-// a matrix with fewer rows may be added up in another order: the loss by an ulp
-// or two, and the gradients by about 5e-6 of their largest element
-// (docs/parity.md has the measurements).
+// Only the positions of the caption go through GPT-2's head, and attention is plain causal
+// attention: padding follows the text, so no position that counts can attend to it. With
+// exact, DecoderLoss computes what ClipCap does: the head on the prefix as well, and a mask
+// for the padding. That is slower and bit-identical to Python; it exists for regression
+// tests. The two differ by rounding, since the products of a matrix with fewer rows may be
+// summed in another order: the loss by an ulp or two, and gradients by about 5e-6 of their
+// largest element (docs/parity.md has the measurements).
 func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) torch.Tensor {
 	prefix := m.Mapper.Forward(features)                                                // [n, p, d]
 	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1)) // [n, p+t, d]
@@ -28,12 +27,12 @@ func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) to
 	} else {
 		logits = m.GPT2.Logits(m.GPT2.Forward(embeds, nil, torch.Tensor{}).Narrow(1, p-1, t))
 	}
-	logits = logits.To(torch.WithDType(torch.Float32)) // of bf16 under autocast
+	logits = logits.To(torch.WithDType(torch.Float32)) // autocast may have computed bf16
 	return logits.Reshape([]int64{-1, logits.Size(2)}).CrossEntropyLoss(tokens.Flatten(), torch.WithIgnoreIndex(0))
 }
 
-// causalPadMask gives the boolean mask [n, 1, p+t, p+t] of what may be seen:
-// positions not behind one's own, padding excluded.
+// causalPadMask returns the boolean attention mask [n, 1, p+t, p+t]: each position attends
+// to itself and to earlier ones, except to padding.
 func causalPadMask(tokens torch.Tensor, p int64) torch.Tensor {
 	n, t := tokens.Size(0), tokens.Size(1)
 	on := []torch.Option{torch.WithDType(torch.Bool), torch.WithDevice(tokens.Device())}

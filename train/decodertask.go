@@ -12,31 +12,31 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// DecoderConfig has the settings of a text decoder's training: the paper's
-// Table 1 and ClipCap's train.py.
+// DecoderConfig configures the training of a text decoder: the paper's Table 1 and
+// ClipCap's train.py.
 type DecoderConfig struct {
 	Epochs      int
 	Batch       int
 	LR          float64
 	WarmupSteps int
-	// TuneGPT2 trains GPT-2 as well as the mapper; the paper freezes it.
+	// TuneGPT2 trains GPT-2 as well as the mapper. The paper freezes GPT-2.
 	TuneGPT2 bool
-	// BF16 computes in bf16 where autocast says so; the weights stay f32,
-	// except for a frozen GPT-2's.
+	// BF16 enables autocast to bf16. The weights stay f32, except for the matrices of
+	// a frozen GPT-2.
 	BF16 bool
-	// NoiseVariance is CapDec's: Gaussian noise of this variance is added to
-	// the features, which are scaled to length 1 before and after. 0: none.
+	// NoiseVariance is the variance of CapDec's Gaussian noise, which is added to the
+	// features; they are scaled to length 1 before and after. 0 means no noise.
 	NoiseVariance float64
-	Seed          uint64 // of the order of the captions
+	Seed          uint64 // seed of the data order
 	Device        torch.Device
-	Group         *distributed.Group // that shares each batch; nil: this process alone
+	Group         *distributed.Group // processes that share each batch; nil for a single process
 }
 
-// DecoderData is what a decoder learns from: captions and the feature of each.
+// DecoderData is the training data of a decoder: captions, and a feature for each.
 type DecoderData struct {
 	Captions *Texts // GPT-2 tokens
 	Features Features
-	// Row gives the row of the feature of a caption; nil: the caption's number.
+	// Row returns the row of a caption's feature. If it is nil, caption i has row i.
 	Row func(caption int) int
 }
 
@@ -51,7 +51,7 @@ func (d DecoderData) rows(captions []int32) []int32 {
 	return rows
 }
 
-// DecoderTask trains a decoder's mapper, and its GPT-2 if it is told to.
+// DecoderTask trains the mapper of a decoder and, with TuneGPT2, its GPT-2.
 type DecoderTask struct {
 	Model  *clipcap.Model
 	config DecoderConfig
@@ -60,22 +60,22 @@ type DecoderTask struct {
 	order  Order
 	opt    optim.Optimizer
 	params []torch.Tensor
-	limit  int // tokens of a caption
+	limit  int // maximum number of tokens of a caption
 	steps  int
 }
 
-// NewDecoderTask makes a task. The model's GPT-2 is frozen, or else thawed. held
-// has captions for the validation loss, at most 512 of which are used; it may
-// be empty.
+// NewDecoderTask returns a task that trains m on data. It freezes m's GPT-2 or, with
+// TuneGPT2, makes it trainable. held is the validation data, of which at most 512 captions
+// are used; it may be empty.
 func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (*DecoderTask, error) {
 	if c.Batch%c.Group.Size() != 0 {
-		return nil, fmt.Errorf("decoder: a batch of %d can't be shared by %d processes", c.Batch, c.Group.Size())
+		return nil, fmt.Errorf("decoder: batch size %d is not divisible by the number of processes, %d", c.Batch, c.Group.Size())
 	}
 	if data.Captions.Len() < c.Batch {
-		return nil, fmt.Errorf("decoder: there are %d captions, less than a batch of %d", data.Captions.Len(), c.Batch)
+		return nil, fmt.Errorf("decoder: got %d captions, need at least one batch of %d", data.Captions.Len(), c.Batch)
 	}
 	if want, have := m.Mapper.FeatureWidth(), int64(data.Features.Width()); want != have {
-		return nil, fmt.Errorf("decoder: the mapper takes features of width %d, and these have %d", want, have)
+		return nil, fmt.Errorf("decoder: the mapper expects features of width %d, got %d", want, have)
 	}
 	t := &DecoderTask{Model: m, config: c, data: data, held: held, limit: captionLimit(data.Captions)}
 	if room := int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength()); t.limit > room {
@@ -85,8 +85,8 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
 	nn.SetRequiresGrad(m.GPT2, c.TuneGPT2)
 	if c.BF16 && !c.TuneGPT2 {
-		// What autocast would cast in every step is cast once: the matrices of
-		// products. Layer norms and positions stay f32.
+		// Cast once what autocast would cast in every step: the matrices of matrix
+		// products. Layer norms and position embeddings stay f32.
 		for _, p := range nn.NamedParameters(m.GPT2) {
 			if p.Tensor.Dim() == 2 && p.Name != "wpe.weight" {
 				half := p.Tensor.To(torch.WithDType(torch.BFloat16)).Keep()
@@ -106,8 +106,8 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	return t, nil
 }
 
-// captionLimit is ClipCap's rule for the longest caption: the mean plus ten
-// standard deviations, at most the longest there is.
+// captionLimit returns the maximum length of a caption by ClipCap's rule: the mean plus
+// ten standard deviations, but at most the length of the longest caption.
 func captionLimit(t *Texts) int {
 	var sum, squares, longest float64
 	n := float64(t.Len())
@@ -122,10 +122,10 @@ func captionLimit(t *Texts) int {
 	return int(min(longest, mean+10*std))
 }
 
-// Steps counts the steps of all epochs.
+// Steps returns the number of steps in all epochs.
 func (t *DecoderTask) Steps() int { return t.steps }
 
-// Parts lists the mapper, GPT-2 where it is trained, and the optimizer.
+// Parts returns the mapper, GPT-2 if it is trained, and the optimizer.
 func (t *DecoderTask) Parts() Parts {
 	p := Parts{
 		Modules:    map[string]any{"clip_project": t.Model.Mapper},
@@ -137,10 +137,10 @@ func (t *DecoderTask) Parts() Parts {
 	return p
 }
 
-// Batch names the captions of a step.
+// Batch lists the captions of a step.
 func (t *DecoderTask) Batch(step int) string { return listed("captions", t.order.Indices(step)) }
 
-// Step does one optimizer step.
+// Step runs one optimizer step.
 func (t *DecoderTask) Step(step int) (Losses, error) {
 	all := t.order.Indices(step)
 	captions := share(all, t.config.Group)
@@ -155,8 +155,8 @@ func (t *DecoderTask) Step(step int) (Losses, error) {
 	t.opt.ZeroGrad()
 	loss := t.loss(x, tokens)
 	if n := t.config.Group.Size(); n > 1 {
-		// The batch's mean is over its tokens, of which the shares have more
-		// and less.
+		// The loss is a mean over tokens, and the processes have different numbers
+		// of them.
 		loss = loss.MulScalar(float64(n*t.counted(captions)) / float64(t.counted(all)))
 	}
 	loss.Backward()
@@ -170,15 +170,15 @@ func (t *DecoderTask) Step(step int) (Losses, error) {
 	return Losses{{"loss", values[0]}, {"lr", lr}}, err
 }
 
-// noise adds CapDec's noise. All processes draw that of the whole batch, so
-// that it is the same for any number of them.
+// noise adds CapDec's noise. Each process draws the noise of the whole batch, so that it
+// does not depend on the number of processes.
 func (t *DecoderTask) noise(x torch.Tensor, variance float64) torch.Tensor {
 	n := x.Size(0)
 	noise := torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n)
 	return capDecNoise(x, noise.To(torch.WithDevice(x.Device())), variance)
 }
 
-// counted counts the tokens that the loss of captions is the mean of.
+// counted returns the number of tokens that count in the loss of captions.
 func (t *DecoderTask) counted(captions []int32) (n int) {
 	for _, c := range captions {
 		ids := t.data.Captions.Get(int(c))
@@ -192,14 +192,14 @@ func (t *DecoderTask) counted(captions []int32) (n int) {
 }
 
 func (t *DecoderTask) loss(x, tokens torch.Tensor) (loss torch.Tensor) {
-	// What forward has made and backward doesn't need is freed in between.
+	// Free what the forward pass has computed and the backward pass does not need.
 	return torch.Tidy(func() torch.Tensor {
 		autocast(t.config.BF16, t.config.Device, func() { loss = DecoderLoss(t.Model, x, tokens, false) })
 		return loss
 	})
 }
 
-// Validate gives the loss on held-out captions.
+// Validate returns the loss on the validation data.
 func (t *DecoderTask) Validate() (float64, error) {
 	n := min(512, t.held.Captions.Len())
 	if n == 0 {
@@ -231,12 +231,12 @@ func (t *DecoderTask) Validate() (float64, error) {
 	return sum / float64(batches), nil
 }
 
-// capDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3):
-// features at length 1, Gaussian noise of a variance in each dimension, length
-// 1 again. noise is from the standard normal distribution.
+// capDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3): it scales
+// features to length 1, adds Gaussian noise with the given variance in each dimension, and
+// scales the result to length 1. noise is drawn from the standard normal distribution.
 func capDecNoise(x, noise torch.Tensor, variance float64) torch.Tensor {
 	return clip.Normalize(clip.Normalize(x).Add(noise.MulScalar(math.Sqrt(variance))))
 }
 
-// Close frees the optimizer's state.
+// Close frees the state of the optimizer.
 func (t *DecoderTask) Close() { t.opt.Close() }

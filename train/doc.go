@@ -1,4 +1,5 @@
-// Package train has the training steps of the two learned parts: the text
-// decoder (ClipCap's rules, the paper's Table 1) and the latent CycleGAN (the
-// paper's Table 2, with the CycleGAN paper's losses and defaults).
+// Package train implements the trainings: the text decoder (the paper's Table 1, with
+// ClipCap's rules) and the latent CycleGAN (the paper's Table 2, with the losses and
+// defaults of the CycleGAN paper), and small stand-ins for OpenAI's CLIP and GPT-2. A
+// [Loop] runs a [Task] step by step and writes checkpoints and logs.
 package train

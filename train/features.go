@@ -2,27 +2,27 @@ package train
 
 import "cyclecap/torch"
 
-// Features are rows of CLIP features, such as a feature store has on disk.
+// Features is a matrix of CLIP features, one per row, such as a feature store on disk.
 type Features interface {
 	Len() int
 	Width() int
-	// Read copies rows into dst, [len(rows), Width] in f32.
+	// Read copies rows into dst [len(rows), Width].
 	Read(rows []int32, dst []float32) error
 }
 
-// Matrix is Features in memory.
+// Matrix is an implementation of Features in memory.
 type Matrix struct {
-	Data []float32 // [n, Columns]
+	Data []float32 // [n, Cols]
 	Cols int
 }
 
-// Len counts the rows.
+// Len returns the number of rows.
 func (m Matrix) Len() int { return len(m.Data) / m.Cols }
 
-// Width gives the length of a row.
+// Width returns the number of columns.
 func (m Matrix) Width() int { return m.Cols }
 
-// Read copies rows.
+// Read copies rows into dst.
 func (m Matrix) Read(rows []int32, dst []float32) error {
 	for i, r := range rows {
 		copy(dst[i*m.Cols:(i+1)*m.Cols], m.Data[int(r)*m.Cols:])
@@ -30,7 +30,7 @@ func (m Matrix) Read(rows []int32, dst []float32) error {
 	return nil
 }
 
-// rowsOf gives rows of features as a tensor [n, width] on a device.
+// rowsOf returns rows of features as a tensor [n, width] on a device.
 func rowsOf(f Features, rows []int32, d torch.Device) (torch.Tensor, error) {
 	dst := make([]float32, len(rows)*f.Width())
 	if err := f.Read(rows, dst); err != nil {

@@ -9,11 +9,11 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// GPT2Config has the settings of a language model's training.
+// GPT2Config configures the training of a GPT-2.
 type GPT2Config struct {
 	Epochs      int
-	Batch       int // windows
-	Window      int // tokens of a window
+	Batch       int // number of windows
+	Window      int // number of tokens per window
 	LR          float64
 	WarmupSteps int
 	BF16        bool
@@ -21,22 +21,21 @@ type GPT2Config struct {
 	Device      torch.Device
 }
 
-// GPT2Task trains a GPT-2 from scratch on running text, as a small stand-in
-// for OpenAI's.
+// GPT2Task trains a small GPT-2 from scratch on running text, as a stand-in for OpenAI's.
 type GPT2Task struct {
 	Model  *gpt2.Model
 	config GPT2Config
 	text   []int32
-	order  Order // of windows
+	order  Order // order of the windows
 	opt    optim.Optimizer
 	steps  int
 }
 
-// NewGPT2Task makes a task on a text's tokens.
+// NewGPT2Task returns a task that trains m on the tokens of a text.
 func NewGPT2Task(c GPT2Config, m *gpt2.Model, text []int32) (*GPT2Task, error) {
 	windows := len(text)/c.Window - 1
 	if windows < c.Batch {
-		return nil, fmt.Errorf("gpt2: a text of %d tokens is shorter than a batch of %d windows of %d", len(text), c.Batch, c.Window)
+		return nil, fmt.Errorf("gpt2: got a text of %d tokens, need at least one batch of %d windows of %d tokens", len(text), c.Batch, c.Window)
 	}
 	t := &GPT2Task{Model: m, config: c, text: text, order: Order{N: windows, Batch: c.Batch, Seed: c.Seed}}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
@@ -44,23 +43,23 @@ func NewGPT2Task(c GPT2Config, m *gpt2.Model, text []int32) (*GPT2Task, error) {
 	return t, nil
 }
 
-// Steps counts the steps of all epochs.
+// Steps returns the number of steps in all epochs.
 func (t *GPT2Task) Steps() int { return t.steps }
 
-// Parts lists the model and the optimizer.
+// Parts returns the model and the optimizer.
 func (t *GPT2Task) Parts() Parts {
 	return Parts{Modules: map[string]any{"gpt": t.Model}, Optimizers: map[string]optim.Optimizer{"adamw": t.opt}}
 }
 
-// Batch names the windows of a step.
+// Batch lists the windows of a step.
 func (t *GPT2Task) Batch(step int) string { return listed("windows", t.order.Indices(step)) }
 
-// Step does one optimizer step: each token from those before it.
+// Step runs one optimizer step on predicting each token from those before it.
 func (t *GPT2Task) Step(step int) (Losses, error) {
 	w := t.config.Window
 	flat := make([]int64, 0, t.config.Batch*(w+1))
 	for _, i := range t.order.Indices(step) {
-		// Each epoch cuts the text elsewhere.
+		// Each epoch cuts the text into windows at other positions.
 		at := int(i)*w + step/t.order.StepsPerEpoch()*17%w
 		for _, id := range t.text[at : at+w+1] {
 			flat = append(flat, int64(id))
@@ -84,5 +83,5 @@ func (t *GPT2Task) Step(step int) (Losses, error) {
 	return Losses{{"loss", item(loss)}, {"lr", lr}}, nil
 }
 
-// Close frees the optimizer's state.
+// Close frees the state of the optimizer.
 func (t *GPT2Task) Close() { t.opt.Close() }

@@ -5,13 +5,13 @@ import (
 	"cyclecap/torch/distributed"
 )
 
-// share gives this process's part of a batch that all know.
+// share returns this process's part of a batch that is the same in all processes.
 func share(batch []int32, g *distributed.Group) []int32 {
 	n := len(batch) / g.Size()
 	return batch[g.Rank()*n : (g.Rank()+1)*n]
 }
 
-// averaged gives the averages of numbers over the processes.
+// averaged returns the averages of values over the processes.
 func averaged(g *distributed.Group, values ...float64) ([]float64, error) {
 	if g.Size() == 1 {
 		return values, nil
@@ -21,8 +21,8 @@ func averaged(g *distributed.Group, values ...float64) ([]float64, error) {
 	return torch.ToSlice[float64](t), err
 }
 
-// gathered gives the rows of all processes, by rank; part gives this one's
-// back.
+// gathered returns the rows of all processes in the order of their ranks. part returns
+// this process's rows of such a tensor.
 func gathered(g *distributed.Group, rows torch.Tensor) (all torch.Tensor, part func(torch.Tensor) torch.Tensor) {
 	if g.Size() == 1 {
 		return rows, func(t torch.Tensor) torch.Tensor { return t }

@@ -16,7 +16,7 @@ import (
 	"cyclecap/torch/distributed"
 )
 
-// group is that of the processes of a test; nil in the test itself.
+// group is the group of the processes of a test; nil in the test itself.
 var group *distributed.Group
 
 const (
@@ -24,7 +24,7 @@ const (
 	folderVariable = "CYCLECAP_TEST_FOLDER"
 )
 
-// The test program is also one of two processes that train together.
+// TestMain also runs the test binary as one of two processes that train together.
 func TestMain(m *testing.M) {
 	name := os.Getenv(taskVariable)
 	if name == "" {
@@ -57,7 +57,7 @@ func together(name string) error {
 		return err
 	}
 	var all []Losses
-	// Only rank 1 is interrupted, at step 6: both must stop, and go on.
+	// Only rank 1 is interrupted, at step 6. Both must stop there and then continue.
 	for _, stop := range []int{6, 99} {
 		ctx, cancel := context.WithCancel(context.Background())
 		l := &Loop{Dir: os.Getenv(folderVariable), Kind: name, Steps: 12, Every: 100, Config: "c", Resume: true, Group: group,
@@ -73,7 +73,7 @@ func together(name string) error {
 			return err
 		}
 		if stop == 6 && (err == nil || len(all) != 6) {
-			return fmt.Errorf("rank %d went on to step %d after an interruption at 6 (%v)", group.Rank(), len(all), err)
+			return fmt.Errorf("rank %d continued to step %d after an interruption at step 6 (%v)", group.Rank(), len(all), err)
 		}
 		if err := group.Barrier(); err != nil {
 			return err
@@ -82,8 +82,8 @@ func together(name string) error {
 	return json.NewEncoder(os.Stdout).Encode(all)
 }
 
-// Two processes that share a batch have the losses of one: to 1e-5, since sums
-// are in another order.
+// TestTwoProcesses checks that two processes that share a batch have the losses of one
+// process, within 1e-5 because they add in another order.
 func TestTwoProcesses(t *testing.T) {
 	for _, name := range []string{"cyclegan", "decoder"} {
 		t.Run(name, func(t *testing.T) {
@@ -125,13 +125,13 @@ func TestTwoProcesses(t *testing.T) {
 					t.Fatalf("rank %d: %v", rank, err)
 				}
 				if len(have) != len(want) {
-					t.Fatalf("rank %d: %d steps instead of %d", rank, len(have), len(want))
+					t.Fatalf("rank %d: got %d steps, want %d", rank, len(have), len(want))
 				}
 				for i := range want {
 					for k, w := range want[i] {
 						d := math.Abs(have[i][k].Value-w.Value) / max(1, math.Abs(w.Value))
 						if !(d <= 1e-5) {
-							t.Errorf("rank %d, step %d: %s is %g instead of %g", rank, i, w.Name, have[i][k].Value, w.Value)
+							t.Errorf("rank %d, step %d: %s is %g, want %g", rank, i, w.Name, have[i][k].Value, w.Value)
 						}
 						worst = max(worst, d)
 					}

@@ -14,37 +14,37 @@ import (
 	"cyclecap/torch/distributed"
 )
 
-// A Loop trains a task for a number of steps, with checkpoints in a folder.
+// A Loop trains a task for a number of steps and writes checkpoints to a folder.
 type Loop struct {
-	Dir   string // of last.safetensors, best.safetensors, metrics.jsonl and events
-	Kind  string // of the task: "decoder"
-	Steps int    // in all
-	Every int    // steps between checkpoints (and validations)
-	// Config identifies the settings that the weights depend on; a checkpoint
-	// of another one is refused.
+	Dir   string // folder of last.safetensors, best.safetensors, metrics.jsonl and event files
+	Kind  string // kind of task: "decoder"
+	Steps int    // total number of steps
+	Every int    // number of steps between checkpoints (and validations)
+	// Config identifies the settings that the weights depend on. A checkpoint with
+	// another value is an error.
 	Config string
-	// Resume goes on from the last checkpoint, if there is one. Without it a
-	// checkpoint in Dir is an error, since it would be overwritten.
+	// Resume continues from the last checkpoint, if there is one. Without Resume, a
+	// checkpoint in Dir is an error, because it would be overwritten.
 	Resume bool
-	// Begin is told how many steps were done before, Progress of each step that is
-	// done, and End that Run ends, if it has begun. Each may be nil.
+	// Begin is called with the number of steps done before, Progress after each step,
+	// and End at the end of Run if Begin was called. Each may be nil.
 	Begin    func(done int)
 	Progress func(done int, l Losses)
 	End      func()
-	// Group is the processes that train together, nil for this one alone. Rank
-	// 0 writes the files; all read the checkpoint.
+	// Group is the processes that train together, or nil for a single process. Only
+	// rank 0 writes files; all processes read the checkpoint.
 	Group *distributed.Group
 }
 
-// Paths of the files in a Loop's folder.
+// Names of the files in a Loop's folder.
 const (
 	LastCheckpoint = "last.safetensors"
 	BestCheckpoint = "best.safetensors"
 	MetricsFile    = "metrics.jsonl"
 )
 
-// Run trains until all steps are done, ctx is done or a loss is not finite.
-// Where ctx ends it, a checkpoint is written first and ctx's error returned.
+// Run trains until all steps are done, ctx is cancelled or a loss is not finite. If ctx is
+// cancelled, Run writes a checkpoint and returns ctx's error.
 func (l *Loop) Run(ctx context.Context, t Task) error {
 	if err := os.MkdirAll(l.Dir, 0o777); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	case err != nil:
 		return err
 	case !l.Resume:
-		return fmt.Errorf("%s holds the checkpoint of training that was begun: --resume continues it; remove the folder to begin anew", l.Dir)
+		return fmt.Errorf("%s: contains a checkpoint of an unfinished training; use --resume to continue it, or remove the folder to start over", l.Dir)
 	default:
 		info, err := loadCheckpoint(last, l.Kind, l.Config, t.Parts())
 		if err != nil {
@@ -64,13 +64,13 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		}
 		at, best = info.Step, info.Best
 		if at > l.Steps {
-			return fmt.Errorf("%s is of step %d and only %d are asked for", last, at, l.Steps)
+			return fmt.Errorf("%s: checkpoint is at step %d, beyond the requested %d steps", last, at, l.Steps)
 		}
 	}
 	writer := l.Group.Rank() == 0
 	var log *metrics
 	if writer {
-		// What a process that was killed had half written.
+		// Remove partial files of a process that was killed.
 		stale, _ := filepath.Glob(filepath.Join(l.Dir, ".*.tmp"))
 		for _, path := range stale {
 			os.Remove(path)
@@ -108,12 +108,11 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 			}
 			log.add(at, 0, Losses{{"validation", loss}})
 		}
-		// What the log says must be on disk before the checkpoint that it
-		// belongs to.
+		// The log must be on disk before the checkpoint that continues from it.
 		if err := log.flush(); err != nil {
 			return err
 		}
-		// An interruption must not stop the checkpoint that it asks for.
+		// An interruption must not cancel the checkpoint that it triggers.
 		ctx := context.WithoutCancel(ctx)
 		if err := saveCheckpoint(ctx, last, info, t.Parts()); err != nil {
 			return err
@@ -129,7 +128,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	for at < l.Steps {
 		if err := l.stopped(ctx); err != nil {
 			if failed := save(); failed != nil {
-				return fmt.Errorf("interrupted at step %d, and no checkpoint could be written: %w", at, failed)
+				return fmt.Errorf("interrupted at step %d, and cannot write a checkpoint: %w", at, failed)
 			}
 			return err
 		}
@@ -163,8 +162,8 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	return nil
 }
 
-// stopped tells whether training shall end here: where any process of the group
-// was told to.
+// stopped returns an error if training must stop now, because any process of the group was
+// interrupted.
 func (l *Loop) stopped(ctx context.Context) error {
 	err := ctx.Err()
 	if l.Group.Size() == 1 {
@@ -192,11 +191,11 @@ func (l *Loop) stopped(ctx context.Context) error {
 }
 
 func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {
-	good := "there is no checkpoint yet"
+	good := "no checkpoint was written yet"
 	if saved > 0 {
-		good = fmt.Sprintf("the last good checkpoint is that of step %d, %s", saved, last)
+		good = fmt.Sprintf("the last good checkpoint is from step %d: %s", saved, last)
 	}
-	return fmt.Errorf("%s: at step %d the %s loss is %v, on the batch of %s; %s; a lower learning rate or f32 may help",
+	return fmt.Errorf("%s: at step %d, the %s loss is %v (batch: %s); %s; try a lower learning rate or dtype f32",
 		l.Kind, at+1, x.Name, x.Value, t.Batch(at), good)
 }
 

@@ -41,8 +41,7 @@ func captions(n, vocab int) *Texts {
 	return t
 }
 
-// tasks makes each task anew from the same seed, at a size that trains in
-// moments.
+// tasks creates each task, always from the same seed, at a size that trains quickly.
 var tasks = map[string]func(t *testing.T) Task{
 	"cyclegan": func(t *testing.T) Task {
 		c := DefaultCycleGAN()
@@ -100,8 +99,8 @@ func build(t *testing.T, name string) Task {
 	return task
 }
 
-// Training that is interrupted and resumed ends with the bits of training that
-// was not: weights, optimizers, pools, random state, and the log.
+// TestResumeIsBitEqual checks that a training that is interrupted and resumed ends bit for
+// bit like one that is not: weights, optimizers, pools, random state and log.
 func TestResumeIsBitEqual(t *testing.T) {
 	for name := range tasks {
 		t.Run(name, func(t *testing.T) {
@@ -110,11 +109,11 @@ func TestResumeIsBitEqual(t *testing.T) {
 			if err := (&Loop{Dir: whole, Kind: name, Steps: steps, Every: 100, Config: "c"}).Run(context.Background(), build(t, name)); err != nil {
 				t.Fatal(err)
 			}
-			// Interrupted at step 5, then again at step 8, each time going on
-			// in what stands for a new process.
+			// Interrupt it at step 5 and again at step 8. Each time, a new task with
+			// another random state stands for a new process.
 			for _, at := range []int{5, 8, steps + 1} {
 				ctx, cancel := context.WithCancel(context.Background())
-				torch.ManualSeed(uint64(at)) // what a new process finds there
+				torch.ManualSeed(uint64(at)) // the state of a new process
 				l := &Loop{Dir: cut, Kind: name, Steps: steps, Every: 100, Config: "c", Resume: true,
 					Progress: func(done int, _ Losses) {
 						if done == at {
@@ -167,7 +166,7 @@ func load(t *testing.T, dir string) map[string][]byte {
 	return out
 }
 
-// losses gives the log without times.
+// losses returns the log without times.
 func losses(t *testing.T, dir string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, MetricsFile))
@@ -181,7 +180,7 @@ func losses(t *testing.T, dir string) string {
 			t.Fatalf("%v: %s", err, line)
 		}
 		if _, step := v["seconds"]; !step {
-			continue // a validation, of which the interrupted one has more
+			continue // a validation; the interrupted training has more of them
 		}
 		delete(v, "seconds")
 		b, _ := json.Marshal(v)
@@ -191,7 +190,7 @@ func losses(t *testing.T, dir string) string {
 	return out.String()
 }
 
-// Each task learns what it can: its loss falls.
+// TestLossesFall checks that each task learns: its loss falls.
 func TestLossesFall(t *testing.T) {
 	for name := range tasks {
 		t.Run(name, func(t *testing.T) {
@@ -231,10 +230,10 @@ func TestLoopErrors(t *testing.T) {
 		loop Loop
 		want string
 	}{
-		{Loop{Steps: 6, Config: "a"}, "--resume continues it"},
+		{Loop{Steps: 6, Config: "a"}, "use --resume to continue it"},
 		{Loop{Steps: 6, Config: "b", Resume: true}, "other settings or data"},
-		{Loop{Steps: 6, Config: "a", Kind: "clip", Resume: true}, "checkpoint of a gpt2, not of a clip"},
-		{Loop{Steps: 3, Config: "a", Resume: true}, "is of step 4 and only 3 are asked for"},
+		{Loop{Steps: 6, Config: "a", Kind: "clip", Resume: true}, "checkpoint of a gpt2 training, want clip"},
+		{Loop{Steps: 3, Config: "a", Resume: true}, "checkpoint is at step 4, beyond the requested 3 steps"},
 	} {
 		if err := run(c.loop); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q is not in %v", c.want, err)
@@ -245,7 +244,7 @@ func TestLoopErrors(t *testing.T) {
 	}
 }
 
-// nan is a task whose loss breaks at a step.
+// nan is a task whose loss is NaN at a step.
 type nan struct {
 	Task
 	at int
@@ -261,15 +260,15 @@ func (n nan) Step(step int) (Losses, error) {
 func TestNonFiniteLossStops(t *testing.T) {
 	l := &Loop{Dir: t.TempDir(), Kind: "gpt2", Steps: 9, Every: 3}
 	err := l.Run(context.Background(), nan{build(t, "gpt2"), 4})
-	for _, want := range []string{"at step 5", "loss is NaN", "batch of windows", "last good checkpoint is that of step 3"} {
+	for _, want := range []string{"at step 5", "loss is NaN", "(batch: windows ", "last good checkpoint is from step 3"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}
 	}
 }
 
-// An epoch shows every item at most once, and a step's items follow from its
-// number alone.
+// TestOrder checks that an epoch has every item at most once, and that the items of a step
+// depend on its number alone.
 func TestOrder(t *testing.T) {
 	o := Order{N: 10, Batch: 3, Seed: 1}
 	for epoch := range 3 {
@@ -297,8 +296,8 @@ func asBytes(x []int32) (b []byte) {
 	return b
 }
 
-// Folding the standardisation into a generator changes what it computes by
-// rounding only.
+// TestFoldedGenerator checks that folding the standardization into a generator changes its
+// results only by rounding.
 func TestFoldedGenerator(t *testing.T) {
 	task := build(t, "cyclegan").(*CycleGANTask)
 	err := torch.Scope(func() error {

@@ -11,8 +11,8 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// TestMeta does a step of each task with its net on the meta device and its
-// data on the CPU: what was left there does not mix, as on CUDA.
+// TestMeta runs a step of each task with its network on the meta device and its data on
+// the CPU. A tensor left behind on the CPU makes it fail, as it would on CUDA.
 func TestMeta(t *testing.T) {
 	matrix := func(n, width int) Matrix { return Matrix{Data: make([]float32, n*width), Cols: width} }
 	texts := func(n int) *Texts {
@@ -73,8 +73,8 @@ func TestMeta(t *testing.T) {
 	}
 }
 
-// TestStateToDevice: the state that a checkpoint gives, on the CPU, goes to
-// where the parameters are.
+// TestStateToDevice checks that SetState moves the state of a checkpoint from the CPU to
+// the device of the parameters.
 func TestStateToDevice(t *testing.T) {
 	err := torch.Scope(func() error {
 		var m *nn.LinearModule

@@ -17,16 +17,16 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// metrics writes the losses of each step to metrics.jsonl, an object a line,
-// and to a TensorBoard event file.
+// metrics writes the losses of each step to metrics.jsonl, one JSON object per line, and
+// to a TensorBoard event file.
 type metrics struct {
 	file   *os.File
 	lines  *bufio.Writer
 	events *eventFile
 }
 
-// openMetrics goes on behind step at: what was written of later steps, by
-// training that ended between two checkpoints, is taken away.
+// openMetrics continues the log after step at. Entries of later steps, written by a
+// training that ended between two checkpoints, are removed.
 func openMetrics(dir string, at int) (*metrics, error) {
 	path := filepath.Join(dir, MetricsFile)
 	old, err := os.ReadFile(path)
@@ -96,9 +96,8 @@ func (m *metrics) close() {
 	m.events.file.Close()
 }
 
-// eventFile is a TensorBoard event file: records of a length, its checksum,
-// an Event message and its checksum (tensorflow's TFRecord; event.proto and
-// summary.proto).
+// eventFile is a TensorBoard event file. Each record is a length, its checksum, an Event
+// message and its checksum (TensorFlow's TFRecord, event.proto and summary.proto).
 type eventFile struct {
 	file *os.File
 	w    *bufio.Writer
@@ -115,8 +114,8 @@ func newEventFile(dir string, at int) (*eventFile, error) {
 	var b []byte
 	b = protowire.AppendTag(b, 3, protowire.BytesType) // file_version
 	e.event(0, protowire.AppendString(b, "brain.Event:2"))
-	// A session log of status START (1): TensorBoard drops what a former file
-	// has of this step and later ones.
+	// A session log with status START (1) makes TensorBoard discard this and later steps
+	// of earlier files.
 	var s []byte
 	s = protowire.AppendTag(s, 1, protowire.VarintType)
 	s = protowire.AppendVarint(s, 1)
@@ -135,7 +134,7 @@ func (e *eventFile) scalar(step int, tag string, v float64) {
 	e.event(step, protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), summary))
 }
 
-// event writes a record of an Event with a time, a step and one more field.
+// event writes a record with an Event that has the time, a step and another field.
 func (e *eventFile) event(step int, field []byte) {
 	var b []byte
 	b = protowire.AppendTag(b, 1, protowire.Fixed64Type)

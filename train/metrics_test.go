@@ -10,18 +10,19 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The checksum is TFRecord's: CRC-32C, rotated by 15 bits and shifted.
+// TestMaskedChecksum checks TFRecord's checksum: CRC-32C, rotated by 15 bits, plus a
+// constant.
 func TestMaskedChecksum(t *testing.T) {
 	crc := uint32(0xE3069283) // of "123456789", from the standard (RFC 3720)
 	want := crc>>15 | crc<<17
 	want += 0xa282ead8
 	if have := binary.LittleEndian.Uint32(masked([]byte("123456789"))); have != want {
-		t.Errorf("%x instead of %x", have, want)
+		t.Errorf("got %x, want %x", have, want)
 	}
 }
 
-// An event file reads back record by record. (TensorBoard itself reads these
-// files, and drops the steps that a resumed training did again.)
+// TestEventFile reads an event file back record by record. (TensorBoard itself reads these
+// files, and discards the steps that a resumed training repeated.)
 func TestEventFile(t *testing.T) {
 	dir := t.TempDir()
 	m, err := openMetrics(dir, 6)

@@ -4,10 +4,9 @@ import (
 	"math/rand/v2"
 )
 
-// Order gives the items of each step: item numbers 0 to N-1 in an order that
-// is shuffled anew in every epoch, so many a batch, an incomplete last batch
-// left out (PyTorch's DataLoader with shuffle and drop_last). It follows from
-// the seed and the step alone.
+// Order determines the items of each step: the numbers 0 to N-1, shuffled in each epoch
+// and split into batches, without an incomplete last batch (like PyTorch's DataLoader with
+// shuffle and drop_last). It depends only on the seed and the step.
 type Order struct {
 	N     int
 	Batch int
@@ -17,10 +16,10 @@ type Order struct {
 	perm  []int32
 }
 
-// StepsPerEpoch counts the batches of an epoch.
+// StepsPerEpoch returns the number of batches in an epoch.
 func (o *Order) StepsPerEpoch() int { return o.N / o.Batch }
 
-// Indices gives the items of a step. The slice is valid until the next call.
+// Indices returns the items of a step. The slice is valid until the next call.
 func (o *Order) Indices(step int) []int32 {
 	per := o.StepsPerEpoch()
 	epoch := step / per

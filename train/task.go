@@ -7,25 +7,24 @@ import (
 	"cyclecap/torch"
 )
 
-// A Task is something that can be trained step by step. Everything that the
-// next step depends on is either in Parts or follows from the step's number, so
-// that training that was interrupted ends with the same bits.
+// A Task can be trained step by step. Everything that a step depends on is either in Parts
+// or follows from the step's number, so that an interrupted and resumed training ends bit
+// for bit like an uninterrupted one.
 type Task interface {
-	// Step does step number step, counted from 0, in a scope, and gives its
-	// losses.
+	// Step runs a step, counted from 0, in a scope and returns its losses.
 	Step(step int) (Losses, error)
-	// Parts lists what a checkpoint holds.
+	// Parts returns the contents of a checkpoint.
 	Parts() Parts
-	// Batch describes a step's batch for people, for when it goes wrong.
+	// Batch describes the batch of a step, for error messages.
 	Batch(step int) string
 }
 
-// A Validator is a Task with a loss on held-out data, less being better. It
+// A Validator is a Task with a loss on validation data, of which lower is better. Validate
 // runs in a scope without gradients.
 type Validator interface{ Validate() (float64, error) }
 
-// Losses are named numbers of a step, in the order in which people read them.
-// The first is the one that a progress bar shows.
+// Losses are the named values of a step, in the order in which to show them. Progress bars
+// show the first.
 type Losses []Loss
 
 // Loss is one of Losses.
@@ -34,7 +33,7 @@ type Loss struct {
 	Value float64
 }
 
-// Get gives a loss by name, NaN where there is none.
+// Get returns the value with a name, or NaN if there is none.
 func (l Losses) Get(name string) float64 {
 	for _, x := range l {
 		if x.Name == name {
@@ -44,7 +43,7 @@ func (l Losses) Get(name string) float64 {
 	return math.NaN()
 }
 
-// autocast runs f, in bf16 where on.
+// autocast runs f, with autocast to bf16 if on is true.
 func autocast(on bool, d torch.Device, f func()) {
 	if on {
 		torch.Autocast(d.Type, torch.BFloat16, f)
@@ -60,7 +59,7 @@ func item(t torch.Tensor) float64 {
 	return t.Item()
 }
 
-// listed names items of a batch for people.
+// listed lists items of a batch for error messages: "photos 3, 5 and 62 more".
 func listed(what string, items []int32) string {
 	s := what
 	for i, v := range items {

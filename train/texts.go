@@ -2,13 +2,13 @@ package train
 
 import "cyclecap/torch"
 
-// Texts are token ids of many texts, packed.
+// Texts stores the token ids of many texts in one slice.
 type Texts struct {
 	ids   []int32
 	start []int
 }
 
-// Add puts a text at the end.
+// Add appends a text.
 func (t *Texts) Add(ids []int) {
 	if t.start == nil {
 		t.start = []int{0}
@@ -19,13 +19,13 @@ func (t *Texts) Add(ids []int) {
 	t.start = append(t.start, len(t.ids))
 }
 
-// Len counts the texts.
+// Len returns the number of texts.
 func (t *Texts) Len() int { return max(0, len(t.start)-1) }
 
-// Get gives a text's ids.
+// Get returns the token ids of a text.
 func (t *Texts) Get(i int) []int32 { return t.ids[t.start[i]:t.start[i+1]] }
 
-// Select gives the texts that are listed, in that order.
+// Select returns a copy of the texts with the given indices, in that order.
 func (t *Texts) Select(items []int32) *Texts {
 	out := &Texts{start: make([]int, 1, len(items)+1)}
 	for _, i := range items {
@@ -35,8 +35,8 @@ func (t *Texts) Select(items []int32) *Texts {
 	return out
 }
 
-// batch gives texts as int64 [n, longest], cut at limit and padded behind with
-// pad.
+// batch returns texts as an int64 tensor [n, longest], cut to limit tokens and padded at
+// the end with pad.
 func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch.Tensor {
 	longest := 1
 	for _, i := range items {

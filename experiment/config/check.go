@@ -13,7 +13,7 @@ import (
 // WorldDir is the folder of the rendered data set.
 func (c *Config) WorldDir() string { return filepath.Join(c.Output, "world") }
 
-// resolve computes the defaults that depend on other keys.
+// resolve fills in the defaults that depend on other keys.
 func (l *loader) resolve() {
 	c := l.config
 	if c.Name == "" {
@@ -47,9 +47,9 @@ var (
 	deviceForm = regexp.MustCompile(`^(cpu|cuda|cuda:[0-9]{1,3})$`)
 )
 
-// check finds values that are wrong together. Each rule names its keys, and the
-// problem is put where one of them was set, the first if that can be; a rule
-// whose keys have a wrong value already is silent.
+// check reports values that contradict each other. Each rule names its keys, and the
+// problem is reported where one of them was set, preferably the first. A rule is skipped
+// if one of its keys is already known to have an invalid value.
 func (l *loader) check() {
 	c := l.config
 	d, t := &c.Data, &c.Train
@@ -57,7 +57,7 @@ func (l *loader) check() {
 		if !broken || slices.ContainsFunc(names, func(n string) bool { return l.bad[n] }) {
 			return
 		}
-		// What is missing has the line of its table, where that is there.
+		// A missing key is reported at the line of its table, if the file has that.
 		path := strings.Split(names[0], ".")
 		at := Problem{File: l.file, Line: l.lines[joinPath(path[:len(path)-1])], Key: names[0]}
 		for _, name := range slices.Backward(names) {
@@ -69,23 +69,23 @@ func (l *loader) check() {
 	}
 	on := func(names ...string) []string { return names }
 
-	rule(!nameForm.MatchString(c.Name), on("name"), "%q is no name of an experiment: want letters, digits, '.', '_' and '-', no '.' in front", c.Name)
-	rule(!deviceForm.MatchString(c.Device), on("device"), "%q is no device: want cpu, cuda or cuda:N", c.Device)
+	rule(!nameForm.MatchString(c.Name), on("name"), "must consist of letters, digits, '.', '_' and '-', and not begin with '.', got %q", c.Name)
+	rule(!deviceForm.MatchString(c.Device), on("device"), "must be cpu, cuda or cuda:N, got %q", c.Device)
 
-	// Data. Photos and captions are either of the training set's files or plain.
+	// Data. The training set is annotated photos, or plain photos and captions.
 	plain := d.Photos != "" || d.Captions != ""
-	rule(d.Photos == "" && plain, on("data.captions"), "data.photos is missing: they replace the training set together")
-	rule(d.Captions == "" && plain, on("data.photos"), "data.captions is missing: they replace the training set together")
+	rule(d.Photos == "" && plain, on("data.captions"), "requires data.photos as well: together they replace the training set")
+	rule(d.Captions == "" && plain, on("data.photos"), "requires data.captions as well: together they replace the training set")
 	rule(plain && d.TrainAnnotations != "", on("data.train_annotations", "data.photos", "data.captions"),
-		"data.photos and data.captions replace the training set: leave out one or the other")
+		"data.photos and data.captions replace the training set: remove either them or this key")
 	rule(plain && d.TrainImages != "", on("data.train_images", "data.photos", "data.captions"),
-		"data.photos and data.captions replace the training set: leave out one or the other")
+		"data.photos and data.captions replace the training set: remove either them or this key")
 	for _, other := range []struct{ name, value string }{{"data.train_annotations", d.TrainAnnotations}, {"data.train_images", d.TrainImages},
 		{"data.karpathy", d.Karpathy}, {"data.photos", d.Photos}, {"data.captions", d.Captions}} {
-		rule(d.ClipCap != "" && other.value != "", on(other.name, "data.clipcap"), "data.clipcap replaces the training set: leave out one or the other")
+		rule(d.ClipCap != "" && other.value != "", on(other.name, "data.clipcap"), "data.clipcap replaces the training set: remove either it or this key")
 	}
 	need := func(value, name, what string) {
-		rule(value == "", on(name), "missing: want %s, or [world], which renders a data set", what)
+		rule(value == "", on(name), "missing: set it to %s, or add [world] to render a data set", what)
 	}
 	if !plain && d.ClipCap == "" {
 		need(d.TrainAnnotations, "data.train_annotations", "the COCO captions file of the training set")
@@ -93,47 +93,47 @@ func (l *loader) check() {
 	}
 	need(d.ValAnnotations, "data.val_annotations", "the COCO captions file of the validation set")
 	need(d.ValImages, "data.val_images", "the folder of the validation photos")
-	used, _ := bridge.Get(c.Bridges.Use) // names that aren't there were reported
+	used, _ := bridge.Get(c.Bridges.Use) // unknown names were reported before
 	for _, b := range used {
 		rule(plain && b.Decoder.Images, on("bridges.use", "data.photos", "data.captions"),
-			"%s learns from pairs, and data.photos and data.captions have none", b.Name)
+			"%s needs paired photos and captions, but those of data.photos and data.captions are not paired", b.Name)
 	}
 	rule(c.World == nil && c.CLIP.Weights == "", on("clip.weights"),
-		"missing: want the file or folder of a CLIP; one is trained only where there is [world]")
+		"missing: set it to a CLIP weights file or folder, or add [world] to train a small CLIP")
 	rule(c.World == nil && c.GPT2.Weights == "", on("gpt2.weights"),
-		"missing: want the file or folder of a GPT-2; one is trained only where there is [world]")
+		"missing: set it to a GPT-2 weights file or folder, or add [world] to train a small GPT-2")
 
-	// Sizes of what is trained.
+	// Sizes of the trained models.
 	for _, w := range []struct {
 		name  string
 		width int
 	}{{"train.clip.width", t.CLIP.Width}, {"train.clip.text_width", t.CLIP.TextWidth}, {"train.gpt2.width", t.GPT2.Width}} {
-		rule(w.width%64 != 0, on(w.name), "%d is no multiple of 64, the width of a head", w.width)
+		rule(w.width%64 != 0, on(w.name), "must be a multiple of 64, the width of an attention head, got %d", w.width)
 	}
 	rule(t.CLIP.Image%t.CLIP.Patch != 0, on("train.clip.patch", "train.clip.image"),
 		"train.clip.patch = %d does not divide train.clip.image = %d", t.CLIP.Patch, t.CLIP.Image)
-	if c.GPT2.Weights == "" && c.World != nil { // otherwise its sizes are known when it is loaded
-		// The last token is not read.
+	if c.GPT2.Weights == "" && c.World != nil { // otherwise its sizes are only known once it is loaded
+		// The last token is never an input.
 		room := t.Decoder.PrefixLength + c.Caption.MaxTokens - 1
 		rule(room > t.GPT2.Positions, on("train.gpt2.positions", "train.decoder.prefix_length", "caption.max_tokens"),
-			"train.decoder.prefix_length = %d and caption.max_tokens = %d need %d positions, and train.gpt2.positions is %d",
+			"train.decoder.prefix_length = %d and caption.max_tokens = %d need %d positions, but train.gpt2.positions = %d",
 			t.Decoder.PrefixLength, c.Caption.MaxTokens, room, t.GPT2.Positions)
 	}
 	rule(t.CycleGAN.DecayFrom > t.CycleGAN.Epochs, on("train.cyclegan.decay_from", "train.cyclegan.epochs"),
-		"train.cyclegan.decay_from = %d is more than train.cyclegan.epochs = %d", t.CycleGAN.DecayFrom, t.CycleGAN.Epochs)
+		"train.cyclegan.decay_from = %d is greater than train.cyclegan.epochs = %d", t.CycleGAN.DecayFrom, t.CycleGAN.Epochs)
 
-	// Enough for a batch, where the number is known.
+	// There must be enough photos for a batch, where their number is known.
 	if w := c.World; w != nil {
 		rule(c.CLIP.Weights == "" && t.CLIP.Batch > w.Pretrain, on("train.clip.batch", "world.pretrain"),
-			"train.clip.batch = %d is more than world.pretrain = %d photos", t.CLIP.Batch, w.Pretrain)
+			"train.clip.batch = %d is greater than world.pretrain = %d", t.CLIP.Batch, w.Pretrain)
 		photos := w.Train
 		if d.Pairing == "disjoint" {
 			photos /= 2
 		}
 		rendered := strings.HasPrefix(d.TrainImages, c.WorldDir())
 		rule(rendered && t.CycleGAN.Batch > photos, on("train.cyclegan.batch", "world.train", "data.pairing"),
-			"train.cyclegan.batch = %d is more than the %d training photos that world.train = %d gives with data.pairing = %q", t.CycleGAN.Batch, photos, w.Train, d.Pairing)
+			"train.cyclegan.batch = %d is greater than the number of training photos, which is %d with world.train = %d and data.pairing = %q", t.CycleGAN.Batch, photos, w.Train, d.Pairing)
 	}
 	rule(d.ValLimit > 0 && c.Eval.Examples > d.ValLimit, on("eval.examples", "data.val_limit"),
-		"eval.examples = %d is more than data.val_limit = %d photos", c.Eval.Examples, d.ValLimit)
+		"eval.examples = %d is greater than data.val_limit = %d", c.Eval.Examples, d.ValLimit)
 }

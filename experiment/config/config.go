@@ -1,42 +1,44 @@
 // Package config reads the TOML file of an experiment, as `cyclecap run` takes
-// it: strictly, so that a typing error can't become a default. It needs no
-// libtorch.
+// it. Unknown keys are errors, so that a typo cannot silently leave a default in
+// place. The package does not need libtorch.
 //
-// The structs of this file are the one place where keys are defined: a field's
-// comment describes its key for people, and its tags are what the package goes by
-// (the settings of bridges, which are declared with them, come in addition):
+// The structs in this file are the only place where keys are defined, apart from
+// the settings of bridges, which each bridge declares itself. A field's comment is
+// the description of its key that users read; its tags are what the package reads:
 //
 //	toml     the key
-//	default  the value where the file has none; words, or "" where it is computed
-//	range    numbers that are allowed, as an interval: [1,100] (0,1] [0,)
-//	choices  words that are allowed; "bridges": the names of the bridges
+//	default  the value if the key is not set; absent if it is empty or computed
+//	range    the allowed numbers, as an interval: [1,100] (0,1] [0,1)
+//	choices  the allowed words; "bridges" stands for the names of the bridges
 //	source   where the default comes from
 //
-// docs/config.md is made from them.
+// docs/config.md is generated from them.
 package config
 
 //go:generate go test -run TestDocs -update .
 
 // Config is an experiment. Paths are relative to the working directory.
 type Config struct {
-	// Name of the experiment, as reports show it: letters, digits, '.', '_' and '-'.
-	// Without one it is that of the file, without ".toml".
+	// Name is the name of the experiment in reports; it may contain letters, digits,
+	// '.', '_' and '-'. The default is the name of the configuration file without
+	// ".toml".
 	Name string `toml:"name"`
-	// Output is the folder that everything is written to. Without one it is
-	// work/NAME.
+	// Output is the folder that all results are written to. The default is work/NAME.
 	Output string `toml:"output"`
-	// Seed of everything that is drawn: initial weights, order of the data,
-	// noise, bootstrap. With --seeds N the runs have this one and the N-1 after it.
+	// Seed is the seed of all random choices: initial weights, data order, noise and
+	// bootstrap samples. With --seeds N, the runs use this seed and the N-1 seeds that
+	// follow it.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
-	// Device that computes: cpu, cuda or cuda:N.
+	// Device is the device to compute on: cpu, cuda or cuda:N.
 	Device string `toml:"device" default:"cpu"`
-	// Threads that compute; 0: one for each core.
+	// Threads is the number of CPU threads to compute with; 0 means one per core.
 	Threads int `toml:"threads" default:"0" range:"[0,1024]"`
 
-	// World is a rendered data set. Where the file has this table, the set is
-	// written to OUTPUT/world, and the keys of [data] that name training and
-	// validation data default to it; a CLIP and a GPT-2 without weights are
-	// trained on a part of it that neither training nor validation see.
+	// World is a rendered data set. If the file has this table, the data set is
+	// written to OUTPUT/world and is the default for the keys of [data] that name
+	// training and validation data. If clip.weights or gpt2.weights is empty, a small
+	// CLIP or GPT-2 is trained on a separate part of the data set, which is used for
+	// neither training nor validation.
 	World   *World  `toml:"world"`
 	Data    Data    `toml:"data"`
 	CLIP    CLIP    `toml:"clip"`
@@ -47,74 +49,79 @@ type Config struct {
 	Eval    Eval    `toml:"eval"`
 }
 
-// World says how large a rendered data set is (`cyclecap world`).
+// World configures the rendered data set (see `cyclecap world`).
 type World struct {
-	// Seed of the scenes. It is not that of the training, so that runs of several
-	// seeds share a world.
+	// Seed is the seed of the scenes. It is separate from the experiment's seed so
+	// that runs with different seeds share a data set.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
-	// Size of a photo's side in pixels.
+	// Size is the width and height of the photos in pixels.
 	Size int `toml:"size" default:"224" range:"[32,1024]" source:"CLIP ViT-B/32"`
-	// Pretrain is the number of photos that CLIP and GPT-2 are trained on.
+	// Pretrain is the number of photos to train CLIP and GPT-2 on.
 	Pretrain int `toml:"pretrain" default:"8000" range:"[1,1e7]"`
-	// Train is the number of photos of the training set.
+	// Train is the number of photos in the training set.
 	Train int `toml:"train" default:"4000" range:"[1,1e7]"`
-	// Val is the number of photos of the validation set.
+	// Val is the number of photos in the validation set.
 	Val int `toml:"val" default:"500" range:"[1,1e7]"`
 }
 
-// Data says what is trained on and what is captioned.
+// Data is the data to train on and the photos to caption.
 type Data struct {
-	// TrainAnnotations is the COCO captions file of the training set. The world's
-	// where there is [world].
+	// TrainAnnotations is the COCO captions file of the training set. The default is
+	// the file in the rendered data set if the configuration has [world].
 	TrainAnnotations string `toml:"train_annotations" source:"the paper: COCO train2014"`
-	// TrainImages is the folder of its photos. The world's where there is [world].
+	// TrainImages is the folder of the training photos. The default is the folder in
+	// the rendered data set if the configuration has [world].
 	TrainImages string `toml:"train_images" source:"the paper: COCO train2014"`
-	// ValAnnotations is the COCO captions file of the validation set. The world's
-	// where there is [world].
+	// ValAnnotations is the COCO captions file of the validation set. The default is
+	// the file in the rendered data set if the configuration has [world].
 	ValAnnotations string `toml:"val_annotations" source:"the paper: COCO val2014"`
-	// ValImages is the folder of its photos. The world's where there is [world].
+	// ValImages is the folder of the validation photos. The default is the folder in
+	// the rendered data set if the configuration has [world].
 	ValImages string `toml:"val_images" source:"the paper: COCO val2014"`
-	// Karpathy is the file of Karpathy's split (dataset_coco.json): with it,
-	// training and validation sets are divided as it says. Empty: as COCO does.
+	// Karpathy is the file of Karpathy's split of COCO (dataset_coco.json), which then
+	// determines the training and validation sets. If it is empty, COCO's own split is
+	// used.
 	Karpathy string `toml:"karpathy"`
-	// Photos is a folder of photos without captions. With captions, it replaces
-	// the training set.
+	// Photos is a folder of photos without captions. Together with captions, it
+	// replaces the training set.
 	Photos string `toml:"photos" source:"the paper: future work"`
-	// Captions is a text file with a caption a line. With photos, it replaces the
-	// training set.
+	// Captions is a text file with one caption per line. Together with photos, it
+	// replaces the training set.
 	Captions string `toml:"captions" source:"the paper: future work"`
-	// ClipCap is a file of features and captions that ClipCap's parse_coco.py wrote
-	// (oscar_split_ViT-B_32_train.pkl), of the CLIP of clip.weights: it replaces the
-	// training set, and no training photo is needed. Nothing in it is run.
+	// ClipCap is a file of features and captions written by ClipCap's parse_coco.py
+	// (such as oscar_split_ViT-B_32_train.pkl). It replaces the training set, so that
+	// no training photos are needed. Its features must come from the CLIP in
+	// clip.weights. The file is only read; no code in it is executed.
 	ClipCap string `toml:"clipcap" source:"ClipCap: train.py --data"`
-	// Pairing says which photos and captions the CycleGAN sees: those of the whole set,
-	// as in the paper, where a photo's captions are there but unknown to
-	// be its; or disjoint, the photos of one half of the set and the captions of the other.
+	// Pairing is the choice of photos and captions for unpaired training: "paper" uses
+	// the whole training set, as the paper does, so that the captions of a photo are
+	// present but not known to belong to it; "disjoint" uses the photos of one half of
+	// the training set and the captions of the other half.
 	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
-	// MaxBad is the share of photos that may be missing or unreadable, and of captions
-	// that may be empty or of unknown photos: they are listed and skipped. With
-	// more, the run stops.
+	// MaxBad is the largest share of bad inputs to accept: photos that are missing or
+	// unreadable, and captions that are empty or refer to an unknown photo. Bad inputs
+	// are listed and skipped; if their share is larger, the run stops.
 	MaxBad float64 `toml:"max_bad" default:"0.01" range:"[0,1]"`
-	// ValLimit is the number of validation photos to caption, chosen by the seed;
-	// 0: all.
+	// ValLimit is the number of validation photos to caption, selected at random by the
+	// seed; 0 means all.
 	ValLimit int `toml:"val_limit" default:"0" range:"[0,1e9]"`
 }
 
-// CLIP names the encoder of photos and texts.
+// CLIP is the encoder of photos and texts.
 type CLIP struct {
-	// Weights is the file or folder of a CLIP. Empty: one is trained, as
-	// [train.clip] says, which needs [world].
+	// Weights is the CLIP weights file or folder. If it is empty, a small CLIP is
+	// trained as configured in [train.clip], which requires [world].
 	Weights string `toml:"weights" source:"Table 1: ViT-B/32"`
 }
 
-// GPT2 names the language model of the decoder.
+// GPT2 is the language model of the decoder.
 type GPT2 struct {
-	// Weights is the file or folder of a GPT-2. Empty: one is trained, as
-	// [train.gpt2] says, which needs [world].
+	// Weights is the GPT-2 weights file or folder. If it is empty, a small GPT-2 is
+	// trained as configured in [train.gpt2], which requires [world].
 	Weights string `toml:"weights" source:"the paper: GPT-2 small"`
 }
 
-// Train has the settings of what is trained.
+// Train configures the trainings.
 type Train struct {
 	CLIP     TrainCLIP     `toml:"clip"`
 	GPT2     TrainGPT2     `toml:"gpt2"`
@@ -122,163 +129,181 @@ type Train struct {
 	CycleGAN TrainCycleGAN `toml:"cyclegan"`
 }
 
-// TrainCLIP has the sizes and the training of a small CLIP; it is used where
+// TrainCLIP is the architecture and training of a small CLIP, which is used if
 // clip.weights is empty.
 type TrainCLIP struct {
-	// Width of the image encoder, a multiple of 64: heads are that wide in every
-	// CLIP.
+	// Width is the width of the image encoder; it must be a multiple of 64, the width
+	// of an attention head.
 	Width int `toml:"width" default:"192" range:"[64,16384]"`
-	// Layers of the image encoder.
+	// Layers is the number of layers of the image encoder.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Patch is a patch's side in pixels.
+	// Patch is the width and height of a patch in pixels; it must divide
+	// train.clip.image.
 	Patch int `toml:"patch" default:"16" range:"[1,1024]"`
-	// Image is the side, in pixels, of the photos as CLIP sees them.
+	// Image is the width and height in pixels of the encoder's input.
 	Image int `toml:"image" default:"128" range:"[1,4096]"`
-	// TextWidth is the width of the text encoder, a multiple of 64.
+	// TextWidth is the width of the text encoder; it must be a multiple of 64, the
+	// width of an attention head.
 	TextWidth int `toml:"text_width" default:"128" range:"[64,16384]"`
 	// TextLayers is the number of layers of the text encoder.
 	TextLayers int `toml:"text_layers" default:"4" range:"[1,1000]"`
 	// EmbedDim is the width of the features.
 	EmbedDim int `toml:"embed_dim" default:"512" range:"[1,16384]" source:"Table 2"`
-	// Epochs, passes over the photos.
+	// Epochs is the number of passes over the photos.
 	Epochs int `toml:"epochs" default:"10" range:"[1,1e6]"`
-	// Batch, photos and captions of a step.
+	// Batch is the number of photos per step, each with one of its captions.
 	Batch int `toml:"batch" default:"128" range:"[2,1e6]"`
-	// LR is the rate of AdamW at its highest.
+	// LR is the peak learning rate of AdamW.
 	LR float64 `toml:"lr" default:"5e-4" range:"(0,10]" source:"CLIP: ViT-B/32"`
-	// WeightDecay of matrices.
+	// WeightDecay is the weight decay of parameters with two or more dimensions; the
+	// others do not decay.
 	WeightDecay float64 `toml:"weight_decay" default:"0.2" range:"[0,10]" source:"CLIP"`
-	// WarmupSteps, over which the rate rises from 0.
+	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
+	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
-	// Dtype, f32 or bf16 (autocast; the weights stay f32).
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are always f32.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
-	// CheckpointEvery, steps between checkpoints.
+	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
 
-// TrainGPT2 has the sizes and the training of a small GPT-2; it is used where
+// TrainGPT2 is the architecture and training of a small GPT-2, which is used if
 // gpt2.weights is empty.
 type TrainGPT2 struct {
-	// Vocab is the size of the vocabulary: GPT-2's first so many tokens, by which
-	// words come in more pieces than by all 50257.
+	// Vocab is the vocabulary size. The vocabulary is the first entries of GPT-2's;
+	// with fewer than all 50257, words are split into more tokens.
 	Vocab int `toml:"vocab" default:"2048" range:"[256,50257]"`
-	// Width of the embeddings, a multiple of 64: heads are that wide in every
-	// GPT-2.
+	// Width is the width of the embeddings; it must be a multiple of 64, the width of
+	// an attention head.
 	Width int `toml:"width" default:"192" range:"[64,16384]"`
-	// Layers, transformer blocks.
+	// Layers is the number of transformer blocks.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Positions, prefix and tokens that fit into it.
+	// Positions is the maximum sequence length: the prefix and the tokens of a
+	// caption.
 	Positions int `toml:"positions" default:"128" range:"[2,65536]"`
-	// Epochs, passes over the captions.
+	// Epochs is the number of passes over the captions.
 	Epochs int `toml:"epochs" default:"3" range:"[1,1e6]"`
-	// Batch, windows of text of a step.
+	// Batch is the number of windows of text per step.
 	Batch int `toml:"batch" default:"32" range:"[1,1e6]"`
-	// LR is the rate of AdamW at its highest.
+	// LR is the peak learning rate of AdamW.
 	LR float64 `toml:"lr" default:"1e-3" range:"(0,10]"`
-	// WarmupSteps, over which the rate rises from 0.
+	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
+	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
-	// Dtype, f32 or bf16 (autocast; the weights stay f32).
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are always f32.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
-	// CheckpointEvery, steps between checkpoints.
+	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
 
-// TrainDecoder has the settings of the text decoder: the paper's Table 1 and,
-// where that is silent, ClipCap's train.py.
+// TrainDecoder is the architecture and training of the text decoder. The defaults are
+// those of the paper's Table 1 and, where it does not say, of ClipCap's train.py.
 type TrainDecoder struct {
-	// Mapper turns a feature into a prefix: a transformer or an mlp.
+	// Mapper is the network that turns a feature into a prefix: a transformer or an
+	// MLP.
 	Mapper string `toml:"mapper" default:"transformer" choices:"transformer,mlp" source:"Table 1"`
-	// PrefixLength is the number of embeddings that GPT-2 is given.
+	// PrefixLength is the number of prefix embeddings that GPT-2 receives.
 	PrefixLength int `toml:"prefix_length" default:"40" range:"[1,1024]" source:"Table 1"`
-	// ClipLength is the number of tokens that the transformer mapper makes of a
-	// feature.
+	// ClipLength is the number of tokens that the transformer mapper expands a feature
+	// to.
 	ClipLength int `toml:"clip_length" default:"40" range:"[1,1024]" source:"Table 1"`
-	// Layers of the transformer mapper.
+	// Layers is the number of layers of the transformer mapper.
 	Layers int `toml:"layers" default:"8" range:"[1,1000]" source:"Table 1"`
-	// Epochs, passes over the captions.
+	// Epochs is the number of passes over the captions.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 1"`
-	// Batch, captions of a step.
+	// Batch is the number of captions per step.
 	Batch int `toml:"batch" default:"64" range:"[1,1e6]" source:"Table 1"`
-	// LR is the rate of AdamW at its highest.
+	// LR is the peak learning rate of AdamW.
 	LR float64 `toml:"lr" default:"2e-5" range:"(0,10]" source:"ClipCap"`
-	// WarmupSteps, over which the rate rises from 0; after them it falls linearly to 0.
+	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
+	// its peak, before it falls linearly to 0.
 	WarmupSteps int `toml:"warmup_steps" default:"5000" range:"[0,1e9]" source:"ClipCap"`
-	// FreezeGPT2 trains the mapper alone; false: GPT-2 as well.
+	// FreezeGPT2 freezes GPT-2, so that only the mapper is trained; if it is false,
+	// GPT-2 is trained as well.
 	FreezeGPT2 bool `toml:"freeze_gpt2" default:"true" source:"Table 1"`
-	// NormalizePrefix scales features to length 1 before the mapper sees them.
+	// NormalizePrefix scales features to length 1 before they enter the mapper.
 	NormalizePrefix bool `toml:"normalize_prefix" default:"false" source:"ClipCap"`
-	// Dtype, f32 or bf16 (autocast; the weights stay f32).
+	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
+	// weights are f32, except those of a frozen GPT-2.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16" source:"ClipCap"`
-	// CheckpointEvery, steps between checkpoints and validations.
+	// CheckpointEvery is the number of steps between checkpoints, each with a
+	// validation.
 	CheckpointEvery int `toml:"checkpoint_every" default:"1000" range:"[1,1e9]"`
 }
 
-// TrainCycleGAN has the settings of the latent CycleGAN: the paper's Table 2
-// and, where that is silent, the CycleGAN paper (Zhu et al. 2017).
+// TrainCycleGAN is the training of the latent CycleGAN. The defaults are those of the
+// paper's Table 2 and, where it does not say, of the CycleGAN paper (Zhu et al. 2017).
 type TrainCycleGAN struct {
-	// Epochs, passes over the larger of the two sets.
+	// Epochs is the number of passes over the larger of the two sets of features.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 2"`
-	// Batch, features of either kind of a step.
+	// Batch is the number of image features and of text features per step.
 	Batch int `toml:"batch" default:"64" range:"[1,1e6]" source:"Table 2"`
-	// LR is the rate of Adam, for generators and discriminators.
+	// LR is the learning rate of Adam, for generators and discriminators.
 	LR float64 `toml:"lr" default:"2e-4" range:"(0,10]" source:"Zhu et al."`
-	// Beta1 of Adam.
+	// Beta1 is Adam's coefficient for the running average of the gradient.
 	Beta1 float64 `toml:"beta1" default:"0.5" range:"[0,1)" source:"Zhu et al."`
-	// Beta2 of Adam.
+	// Beta2 is Adam's coefficient for the running average of the squared gradient.
 	Beta2 float64 `toml:"beta2" default:"0.999" range:"[0,1)" source:"Zhu et al."`
-	// DecayFrom is the epoch, counted from 0, from which the rate falls linearly
-	// to 0; as many as there are epochs: never. Without one it is half of epochs,
-	// rounded down.
+	// DecayFrom is the epoch, counted from 0, from which the learning rate falls
+	// linearly to 0; if it equals epochs, the rate is constant. The default is half of
+	// epochs, rounded down.
 	DecayFrom int `toml:"decay_from" range:"[0,1e6]" source:"Zhu et al."`
-	// Adversarial loss: least-squares, or bce, binary cross-entropy.
+	// Adversarial is the adversarial loss: "least-squares", or "bce" for binary
+	// cross-entropy.
 	Adversarial string `toml:"adversarial" default:"least-squares" choices:"least-squares,bce" source:"Zhu et al."`
-	// CycleWeight of both L1 cycle losses.
+	// CycleWeight is the weight of the two L1 cycle losses.
 	CycleWeight float64 `toml:"cycle_weight" default:"10" range:"[0,1e6]" source:"Zhu et al."`
-	// IdentityWeight of both identity losses, relative to cycle_weight (the
-	// lambda_identity of the CycleGAN authors' code).
+	// IdentityWeight is the weight of the two identity losses, relative to
+	// cycle_weight (lambda_identity in the CycleGAN authors' code).
 	IdentityWeight float64 `toml:"identity_weight" default:"0.5" range:"[0,1e6]" source:"Zhu et al."`
-	// Pool is the number of past fakes that the discriminators may be shown; 0: none.
+	// Pool is the number of past fakes to keep for the discriminators; 0 disables the
+	// pool.
 	Pool int `toml:"pool" default:"50" range:"[0,1e6]" source:"Zhu et al."`
 	// DiscHalved halves the discriminators' losses.
 	DiscHalved bool `toml:"disc_halved" default:"true" source:"Zhu et al."`
-	// Normalize says what the nets are given: features as the decoder gets them
-	// (none; at length 1 with train.decoder.normalize_prefix), or with mean 0 and
-	// deviation 1 in each dimension (standard), which is folded into the
-	// generators when they are saved.
+	// Normalize is the normalization of the networks' inputs: "none" passes features
+	// as the decoder receives them (at length 1 with train.decoder.normalize_prefix);
+	// "standard" scales each dimension to mean 0 and standard deviation 1, which is
+	// folded into the generators when they are saved.
 	Normalize string `toml:"normalize" default:"none" choices:"none,standard"`
-	// CheckpointEvery, steps between checkpoints.
+	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"5000" range:"[1,1e9]"`
 }
 
-// Bridges says which ways from image to text features are compared.
+// Bridges is the list of bridges to compare, and their settings. A bridge is a way to
+// turn image features into inputs of a text decoder.
 type Bridges struct {
-	// Use lists the bridges, in the order of the table. clipcap is supervised:
-	// the ceiling.
+	// Use is the list of bridges, in the order of the table. clipcap is supervised and
+	// serves as the ceiling.
 	Use []string `toml:"use" default:"direct,cyclegan" choices:"bridges" source:"Table 3"`
-	// Settings are the bridges' own, by key. Each bridge declares them in package
-	// bridge.
+	// Settings maps keys to the settings that bridges declare (see package bridge).
 	Settings map[string]float64 `toml:"-"`
 }
 
-// Caption says how captions are decoded.
+// Caption configures how captions are decoded.
 type Caption struct {
-	// Decode is the rule: beam search, or greedy, the most probable token.
+	// Decode is the decoding method: "beam" for beam search, or "greedy" for the most
+	// probable token at each step.
 	Decode string `toml:"decode" default:"beam" choices:"beam,greedy" source:"ClipCap"`
 	// Beam is the number of beams.
 	Beam int `toml:"beam" default:"5" range:"[1,1000]" source:"ClipCap"`
-	// MaxTokens is the length of a caption at most, the full stop included.
+	// MaxTokens is the maximum length of a caption in tokens, including the full stop.
 	MaxTokens int `toml:"max_tokens" default:"67" range:"[1,1024]" source:"ClipCap"`
-	// Batch, photos captioned at once.
+	// Batch is the number of photos to caption at once.
 	Batch int `toml:"batch" default:"16" range:"[1,1e6]"`
 }
 
-// Eval says what is measured and shown.
+// Eval configures what is measured and shown.
 type Eval struct {
-	// Metrics lists what captions are scored by. METEOR needs meteor_data.
+	// Metrics is the list of metrics to score captions with. METEOR needs the data in
+	// meteor_data.
 	Metrics []string `toml:"metrics" default:"bleu,rouge,cider,meteor" choices:"bleu,rouge,cider,meteor" source:"Table 3"`
-	// Examples is the number of photos that the report shows, chosen by the seed.
+	// Examples is the number of photos to show in the report, selected at random by the
+	// seed.
 	Examples int `toml:"examples" default:"12" range:"[0,1000]" source:"Appendix A"`
-	// MeteorData is the folder of METEOR's data, as `make meteor-data` makes it.
-	// Empty: where that puts it.
+	// MeteorData is the folder of METEOR's data. The default is where `make
+	// meteor-data` puts it.
 	MeteorData string `toml:"meteor_data"`
 }

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// The comments of the structs are what people read about a key.
+// The comments of the structs are the descriptions of keys that users read.
 //
 //go:embed config.go
 var source string
 
-// comments gives the comment of every struct ("World") and field
-// ("World.Seed"), without its line ends.
+// comments returns the comment of every struct ("World") and field ("World.Seed")
+// as a single line.
 func comments() map[string]string {
 	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		panic("config: " + err.Error()) // it was compiled
+		panic("config: " + err.Error()) // impossible: it was compiled
 	}
 	oneLine := func(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }
 	texts := map[string]string{}
@@ -38,13 +38,13 @@ func comments() map[string]string {
 	return texts
 }
 
-// An entry is a key, or a table where Key ends with "]", as help and
+// An entry is a key, or a table if Key begins with "[", as `run --keys` and
 // docs/config.md show it.
 type entry struct {
 	Key, Want, Default, Source, Text string
 }
 
-// entries describes all tables and keys, in the order of the structs.
+// entries returns all tables and keys, in the order of the structs.
 func entries() (list []entry) {
 	texts := comments()
 	_, tables := schema()
@@ -53,7 +53,7 @@ func entries() (list []entry) {
 			name := t.typ.Name()
 			text := texts[name]
 			if t.typ == reflect.TypeFor[World]() {
-				text = texts["Config.World"] // which says what it does to other keys
+				text = texts["Config.World"] // it describes the effect on other keys
 			}
 			list = append(list, entry{Key: "[" + t.String() + "]", Text: sentence(text, name)})
 		}
@@ -79,8 +79,8 @@ func entries() (list []entry) {
 	return list
 }
 
-// sentence makes what stands beside a key of a comment that begins with the Go name:
-// "Seed is the seed of …" becomes "The seed of …".
+// sentence turns a comment that begins with the Go name into the description of the
+// key: "Seed is the seed of …" becomes "The seed of …".
 func sentence(text, name string) string {
 	text = strings.TrimSpace(strings.TrimPrefix(text, name))
 	text = strings.TrimPrefix(text, "is ")
@@ -90,9 +90,9 @@ func sentence(text, name string) string {
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-// Describe lists the tables and keys that begin with a prefix ("": all) for people:
-// what each is, the values that it takes, its default and where that comes from. It
-// gives "" where no key begins so.
+// Describe returns help on the key named prefix, or on all keys below the table named
+// prefix ("" for all keys): a description, the allowed values, the default and its
+// source. It returns "" if there are no such keys.
 func Describe(prefix string) string {
 	var b strings.Builder
 	heading := ""
@@ -118,7 +118,8 @@ func Describe(prefix string) string {
 	return strings.TrimPrefix(b.String(), "\n")
 }
 
-// Suggest says which key or table may be meant by one that is not known.
+// Suggest returns a suggestion for an unknown key or table, such as "did you mean
+// train.cyclegan?", or else the valid keys.
 func Suggest(key string) string {
 	path := strings.Split(key, ".")
 	if s := suggest(path, true); strings.HasPrefix(s, "did you mean") {
@@ -127,7 +128,7 @@ func Suggest(key string) string {
 	return suggest(path, false)
 }
 
-// wrap breaks text into lines of at most 80 columns.
+// wrap breaks text into indented lines of at most 80 columns.
 func wrap(indent, text string) string {
 	var b strings.Builder
 	line := indent

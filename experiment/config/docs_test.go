@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -13,18 +14,19 @@ import (
 
 var update = flag.Bool("update", false, "write docs/config.md")
 
-// markdown makes docs/config.md.
+// markdown returns the contents of docs/config.md.
 func markdown() string {
 	var b strings.Builder
 	b.WriteString(`# Keys of an experiment
 
-` + "`cyclecap run FILE.toml`" + ` reads these keys, and no others: an unknown key, a wrong type or a value that is out of
-range is an error. ` + "`--set train.cyclegan.epochs=5`" + ` puts a value over the file's. The last column says where a default
-comes from: the paper and its tables, ClipCap's, CLIP's, CapDec's and DeCap's code, or Zhu et al. 2017 (CycleGAN).
-This page is made from the comments and tags in experiment/config/config.go: ` + "`go generate ./experiment/config`" + `.
+` + "`cyclecap run FILE.toml`" + ` reads the keys on this page. An unknown key, a value of the wrong type and a value that is out of range are errors.
+` + "`--set train.cyclegan.epochs=5`" + ` overrides a value of the file. The source column says where a default comes from: the paper and
+its tables, the code of ClipCap, CLIP, CapDec or DeCap, or the CycleGAN paper (Zhu et al. 2017). ` + "`cyclecap run --keys [PREFIX]`" + `
+prints the same descriptions. This page is generated from the comments and tags in experiment/config/config.go: to update
+it, run ` + "`go generate ./experiment/config`" + `.
 `)
 	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", "[", `\[`, "]", `\]`)
-	head := "\n| key | value | default | | source |\n| --- | --- | --- | --- | --- |\n"
+	head := "\n| key | value | default | description | source |\n| --- | --- | --- | --- | --- |\n"
 	b.WriteString(head)
 	for _, e := range entries() {
 		if strings.HasPrefix(e.Key, "[") {
@@ -40,7 +42,7 @@ This page is made from the comments and tags in experiment/config/config.go: ` +
 	return b.String()
 }
 
-// docs/config.md says what the structs say.
+// TestDocs checks that docs/config.md is up to date.
 func TestDocs(t *testing.T) {
 	file := filepath.Join("..", "..", "docs", "config.md")
 	want := markdown()
@@ -54,26 +56,40 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, string(have)); diff != "" {
-		t.Errorf("docs/config.md is old: go generate ./experiment/config\n%s", diff)
+		t.Errorf("docs/config.md is out of date; run go generate ./experiment/config\n%s", diff)
 	}
 }
 
-// Every key has a comment that begins with its Go name, in words for people.
+// TestComments checks that every table and key has a comment that begins with its Go
+// name and "is", or another verb in the third person, so that what is left without the
+// name and "is" is a sentence too.
 func TestComments(t *testing.T) {
+	form := func(name string) *regexp.Regexp {
+		return regexp.MustCompile(`^` + name + ` ?(is (a|an|the|[A-Z]\w*'s) \S|[a-z]{2,}s \S).*\.$`)
+	}
 	texts := comments()
 	_, tables := schema()
 	for _, table := range tables {
+		name := table.typ.Name()
+		if text := texts[name]; !form(name).MatchString(text) {
+			t.Errorf("[%s]: the comment is %q, want \"%s is the …\" or \"%s <verb>s …\", with a full stop", table, text, name, name)
+		}
 		for _, k := range table.keys {
-			if k.text != "" { // a bridge's
-				if !strings.HasPrefix(k.text, "is ") && !strings.HasPrefix(k.text, "divides ") || !strings.HasSuffix(k.text, ".") {
-					t.Errorf("%s: %q does not continue the key", k, k.text)
+			if k.text != "" { // a bridge's setting, whose text continues the key
+				if !form("").MatchString(k.text) {
+					t.Errorf("%s: the text is %q, want \"is the …\" or \"<verb>s …\", with a full stop", k, k.text)
 				}
 				continue
 			}
-			name := table.typ.Field(k.index[len(k.index)-1]).Name
-			if text := texts[table.typ.Name()+"."+name]; !strings.HasPrefix(text, name) || !strings.HasSuffix(text, ".") {
-				t.Errorf("%s: the comment is %q, want %s … .", k, text, name)
+			field := table.typ.Field(k.index[len(k.index)-1]).Name
+			if text := texts[name+"."+field]; !form(field).MatchString(text) {
+				t.Errorf("%s: the comment is %q, want \"%s is the …\" or \"%s <verb>s …\", with a full stop", k, text, field, field)
 			}
+		}
+	}
+	for _, e := range entries() {
+		if !regexp.MustCompile(`^[A-Z]`).MatchString(e.Text) {
+			t.Errorf("%s: %q is not a sentence", e.Key, e.Text)
 		}
 	}
 }
@@ -93,20 +109,20 @@ func TestDescribe(t *testing.T) {
 	}
 	want := `
   train.cyclegan.lr
-      The rate of Adam, for generators and discriminators.
-      a number above 0 and at most 10; default 2e-4 (Zhu et al.)
+      The learning rate of Adam, for generators and discriminators.
+      a number greater than 0 and at most 10; default 2e-4 (Zhu et al.)
 `
 	if !strings.Contains(text, want) {
 		t.Errorf("Describe has no %q:\n%s", want, text)
 	}
 	part := Describe("train.cyclegan")
 	if !strings.Contains(part, want) || strings.Contains(part, "train.clip") || !strings.HasPrefix(part, "[train.cyclegan]\n") {
-		t.Errorf("of train.cyclegan:\n%s", part)
+		t.Errorf("Describe(train.cyclegan):\n%s", part)
 	}
 	if one := Describe("train.cyclegan.lr"); !strings.Contains(one, want) || strings.Contains(one, "beta1") {
-		t.Errorf("of train.cyclegan.lr:\n%s", one)
+		t.Errorf("Describe(train.cyclegan.lr):\n%s", one)
 	}
 	if Describe("train.cycle") != "" {
-		t.Error("a part of a name is a prefix")
+		t.Error("train.cycle, which is only part of a name, has a description")
 	}
 }

@@ -6,28 +6,28 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// keyLines finds the line, counted from 1, of every key and table heading in
-// TOML text, by the path of the key with joinPath. A path that comes up several times
-// (a table and the keys below it) has the line of the first. Keys inside of
-// lists have none. The toml package reports no positions of keys; it has
-// accepted the text before, so that only text in order has to be understood
-// here: where it is not, the scan ends.
+// keyLines returns the line, counted from 1, of every key and table heading in TOML
+// text. The keys of the map are paths joined by joinPath. A path that occurs several
+// times (a table and the keys below it) has the line of its first occurrence. Keys
+// inside lists are not included. This scanner exists because the toml package does not
+// report the positions of keys. That package has accepted the text before, so only
+// valid TOML has to be understood here; the scan ends at anything else.
 func keyLines(text string) map[string]int {
 	s := &scan{text: text, line: 1, lines: map[string]int{}}
 	s.document()
 	return s.lines
 }
 
-// joinPath makes a path a map's key; no TOML key has a NUL in it.
+// joinPath joins a path into a key for maps. No TOML key contains a NUL.
 func joinPath(path []string) string { return strings.Join(path, "\x00") }
 
 type scan struct {
-	text  string // what is left
+	text  string // remaining text
 	line  int
 	lines map[string]int
 }
 
-// take goes n bytes ahead.
+// take consumes n bytes and returns them.
 func (s *scan) take(n int) string {
 	n = min(n, len(s.text))
 	taken := s.text[:n]
@@ -36,7 +36,7 @@ func (s *scan) take(n int) string {
 	return taken
 }
 
-// peek gives the next byte, 0 at the end.
+// peek returns the next byte, or 0 at the end.
 func (s *scan) peek() byte {
 	if s.text == "" {
 		return 0
@@ -46,7 +46,7 @@ func (s *scan) peek() byte {
 
 func (s *scan) blanks() { s.take(len(s.text) - len(strings.TrimLeft(s.text, " \t"))) }
 
-// space passes over blanks, line ends and comments.
+// space skips blanks, line ends and comments.
 func (s *scan) space() {
 	for {
 		s.take(len(s.text) - len(strings.TrimLeft(s.text, " \t\r\n")))
@@ -57,7 +57,7 @@ func (s *scan) space() {
 	}
 }
 
-// until goes to the first of some bytes, or the end.
+// until advances to the first byte in stops, or to the end.
 func (s *scan) until(stops string) {
 	n := strings.IndexAny(s.text, stops)
 	if n < 0 {
@@ -106,7 +106,7 @@ func (s *scan) document() {
 	}
 }
 
-// assignment reads "key = value" in a table.
+// assignment reads "key = value" below a table.
 func (s *scan) assignment(table []string) bool {
 	path, ok := s.key()
 	if !ok {
@@ -142,7 +142,7 @@ func (s *scan) key() (path []string, ok bool) {
 			if !s.quoted() {
 				return nil, false
 			}
-			// toml knows the escapes.
+			// The toml package resolves escapes.
 			var v struct{ K string }
 			if _, err := toml.Decode("K = "+from[:len(from)-len(s.text)], &v); err != nil {
 				return nil, false
@@ -164,7 +164,7 @@ func (s *scan) key() (path []string, ok bool) {
 	}
 }
 
-// quoted passes over a string of any of the four kinds.
+// quoted skips a string of any of TOML's four kinds.
 func (s *scan) quoted() bool {
 	quote := s.text[:1]
 	multi := strings.HasPrefix(s.text, strings.Repeat(quote, 3))
@@ -181,13 +181,13 @@ func (s *scan) quoted() bool {
 		case s.peek() == '\\':
 			s.take(1)
 			if quote == `"` {
-				s.take(1) // what is escaped
+				s.take(1) // the escaped character
 			}
 		case !multi:
 			s.take(1)
 			return true
 		case strings.HasPrefix(s.text, strings.Repeat(quote, 3)):
-			// Up to two quotes may stand before the three that end it.
+			// Up to two quotes may precede the three that end the string.
 			n := len(s.text) - len(strings.TrimLeft(s.text, quote))
 			s.take(min(n, 5))
 			return true
@@ -197,7 +197,7 @@ func (s *scan) quoted() bool {
 	}
 }
 
-// list passes over a list, and what is in it.
+// list skips a list and its contents.
 func (s *scan) list() bool {
 	for depth := 0; ; {
 		s.until("[]{}#\"'")

@@ -20,12 +20,12 @@ import (
 
 // A Problem is one thing that is wrong with a config.
 type Problem struct {
-	File   string // "" where it comes from a --set
-	Line   int    // from 1; 0 where there is none, as of a key that is missing
-	Column int    // from 1, in bytes; only of broken TOML
-	Set    string // the argument of --set
-	Key    string // in full, "train.cyclegan.epochs"; "" of broken TOML
-	Text   string // what is wrong, and what would be right
+	File   string // "" for a value of --set
+	Line   int    // from 1; 0 if there is none, as for a missing key
+	Column int    // from 1, in bytes; 0 except for TOML syntax errors
+	Set    string // argument of --set
+	Key    string // full key, such as "train.cyclegan.epochs"; "" for TOML syntax errors
+	Text   string // what is wrong, and what would be valid
 }
 
 func (p Problem) String() string {
@@ -44,11 +44,11 @@ func (p Problem) String() string {
 	return s + ": " + p.Text
 }
 
-// Error is all that is wrong with a config: what stands in the file in the order
-// of its lines, then what is missing, then what comes from --set.
+// Error lists everything that is wrong with a config: problems in the file in the order
+// of their lines, then missing keys, then problems in arguments of --set.
 type Error struct{ Problems []Problem }
 
-// Error gives a line for each problem.
+// Error returns one line per problem.
 func (e *Error) Error() string {
 	if len(e.Problems) == 1 {
 		return e.Problems[0].String()
@@ -60,14 +60,14 @@ func (e *Error) Error() string {
 	return s
 }
 
-// maxSize of a config, in bytes: whatever is larger is another kind of file. The
-// largest here has 3 KiB; deep nesting costs toml the square of its size, and more.
+// maxSize is the maximum size of a config in bytes; a larger file is some other kind of
+// file. The largest config in this repository has 3 KiB. Without a limit, deep nesting
+// would take the toml package quadratic time or more.
 const maxSize = 32 << 10
 
-// Load reads a config, with sets over it: arguments of --set, such as
-// "train.cyclegan.epochs=5", whose values are TOML or bare words. All that
-// has no value gets its default. What is wrong with the config itself is an
-// *Error.
+// Load reads a config and overrides its values with sets, the arguments of --set, such
+// as "train.cyclegan.epochs=5". Their values are TOML or bare words. Keys that are not
+// set get their defaults. If the config is invalid, the error is an *Error.
 func Load(path string, sets []string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -79,13 +79,13 @@ func Load(path string, sets []string) (*Config, error) {
 		return nil, err
 	}
 	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s: larger than 32 KiB: this is no config", path)
+		return nil, fmt.Errorf("%s: not a configuration file: it is larger than 32 KiB", path)
 	}
 	return parse(path, data, sets)
 }
 
-// defaults gives the default of every key, with a world. It has no name, no output
-// and no data.
+// defaults returns a config with the default of every key, including World. Its name,
+// output and data are empty.
 func defaults() *Config {
 	c := &Config{World: &World{}}
 	keys, _ := schema()
@@ -106,7 +106,7 @@ func defaults() *Config {
 			v = strings.Split(k.value, ",")
 		}
 		if err != nil {
-			panic(fmt.Sprintf("config: broken default of %s: %v", k, err))
+			panic(fmt.Sprintf("config: invalid default of %s: %v", k, err))
 		}
 		k.set(c, v)
 	}
@@ -114,8 +114,7 @@ func defaults() *Config {
 	return c
 }
 
-// Encode writes the config as TOML, with every key; Load reads the same config from
-// it.
+// Encode returns the config as TOML, with every key. Load reads it back unchanged.
 func (c *Config) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	_, tables := schema()
@@ -135,15 +134,15 @@ func (c *Config) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// loader collects what file and sets say.
+// A loader collects the values of a file and of sets, and their problems.
 type loader struct {
 	file     string
-	lines    map[string]int // of the file's keys
-	set      string         // the argument that is read now; "" while it is the file
+	lines    map[string]int // line of each key in the file
+	set      string         // the argument of --set being read; "" while reading the file
 	config   *Config
-	world    bool               // [world] is there
-	origin   map[string]Problem // where a value comes from, by key
-	bad      map[string]bool    // keys with a wrong value
+	world    bool               // the config has [world]
+	origin   map[string]Problem // where each key was set
+	bad      map[string]bool    // keys with an invalid value
 	problems []Problem
 }
 
@@ -157,7 +156,7 @@ func parse(path string, data []byte, sets []string) (*Config, error) {
 	if l.problems == nil {
 		return l.config, nil
 	}
-	// Whatever stands in the file by its lines, what is missing, the arguments.
+	// First the problems in the file by line, then missing keys, then arguments.
 	rank := func(p Problem) int {
 		switch {
 		case p.Set != "":
@@ -173,7 +172,7 @@ func parse(path string, data []byte, sets []string) (*Config, error) {
 	return nil, &Error{l.problems}
 }
 
-// read takes each value by itself.
+// read checks each value by itself; resolve and check look at them together.
 func read(path string, data []byte, sets []string) (*loader, error) {
 	text := strings.TrimPrefix(string(data), "\uFEFF")
 	broken := func(at int, why string) error {
@@ -186,7 +185,7 @@ func read(path string, data []byte, sets []string) (*loader, error) {
 		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
 			at += n
 		}
-		return nil, broken(at, fmt.Sprintf("byte %#x is not UTF-8, as TOML must be", text[at]))
+		return nil, broken(at, fmt.Sprintf("byte %#x is not valid UTF-8", text[at]))
 	}
 	var root map[string]any
 	if _, err := toml.Decode(text, &root); err != nil {
@@ -194,7 +193,7 @@ func read(path string, data []byte, sets []string) (*loader, error) {
 		if !errors.As(err, &syntax) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		// Its column is one too many in front of a line, so that it is counted here.
+		// Its column is off by one at the start of a line, so it is recomputed here.
 		return nil, broken(syntax.Position.Start, syntax.Message)
 	}
 	l := &loader{file: path, lines: keyLines(text), config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
@@ -209,7 +208,7 @@ func read(path string, data []byte, sets []string) (*loader, error) {
 	return l, nil
 }
 
-// at is a problem of a key without its text: where the value comes from.
+// at returns a Problem without text that says where a key was set.
 func (l *loader) at(path []string) Problem {
 	if l.set != "" {
 		return Problem{Set: l.set, Key: toml.Key(path).String()}
@@ -222,7 +221,7 @@ func (l *loader) report(p Problem, text string) {
 	l.problems = append(l.problems, p)
 }
 
-// table takes what a table says.
+// table reads the keys of a table.
 func (l *loader) table(path []string, values map[string]any) {
 	if slices.Equal(path, []string{"world"}) {
 		l.world = true
@@ -239,18 +238,19 @@ func (l *loader) table(path []string, values map[string]any) {
 		case known && isTable(v):
 			l.table(at, inner)
 		case known:
-			l.report(l.at(at), fmt.Sprintf("this is a table, [%s], not %s", strings.Join(at, "."), inWords(v)))
+			l.report(l.at(at), fmt.Sprintf("must be a table ([%s]), got %s", strings.Join(at, "."), inWords(v)))
 		case isTable(v) && single(inner, l.set != ""):
-			l.table(at, inner) // the path in full tells more
+			l.table(at, inner) // report the full path of the key inside
 		case isTable(v):
-			l.report(l.at(at), "there is no such table; "+suggest(at, true))
+			l.report(l.at(at), "unknown table; "+suggest(at, true))
 		default:
-			l.report(l.at(at), "there is no such key; "+suggest(at, false))
+			l.report(l.at(at), "unknown key; "+suggest(at, false))
 		}
 	}
 }
 
-// single says that a table holds one thing, which is a table unless any will do.
+// single reports whether a table has exactly one element, which must be a table itself
+// unless any is true.
 func single(t map[string]any, any bool) bool {
 	for _, v := range t {
 		if !any && !isTable(v) {
@@ -279,22 +279,22 @@ func (l *loader) value(k *key, v any) {
 
 var setKey = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
-// argument takes an argument of --set.
+// argument reads an argument of --set.
 func (l *loader) argument(arg string) {
 	name, text, ok := strings.Cut(arg, "=")
 	name, text = strings.TrimSpace(name), strings.TrimSpace(text)
 	l.set = arg
 	switch {
 	case !ok || !setKey.MatchString(name):
-		l.report(Problem{Set: arg}, "want KEY=VALUE, such as train.cyclegan.epochs=5")
+		l.report(Problem{Set: arg}, "must be KEY=VALUE, such as train.cyclegan.epochs=5")
 		return
 	case !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n"):
-		l.report(Problem{Set: arg, Key: name}, "the value is not a line of UTF-8 text")
+		l.report(Problem{Set: arg, Key: name}, "the value must be a single line of valid UTF-8")
 		return
 	}
 	v, err := setValue(text)
 	if err != nil {
-		l.report(Problem{Set: arg, Key: name}, "the value is broken TOML: "+err.Error())
+		l.report(Problem{Set: arg, Key: name}, "the value is not valid TOML: "+err.Error())
 		return
 	}
 	for path := strings.Split(name, "."); len(path) > 0; path = path[:len(path)-1] {
@@ -303,8 +303,8 @@ func (l *loader) argument(arg string) {
 	l.table(nil, v.(map[string]any))
 }
 
-// setValue reads a value of --set: TOML, or bare words, also in a list, since
-// shells take quotes away.
+// setValue reads a value of --set: TOML, or bare words, also in a list, because shells
+// remove quotes.
 func setValue(text string) (any, error) {
 	var v struct{ V any }
 	_, err := toml.Decode("V = "+text, &v)

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Files that are no configs.
+// TestLoadFiles checks the errors for files that are not configs.
 func TestLoadFiles(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large.toml")
@@ -25,7 +25,7 @@ func TestLoadFiles(t *testing.T) {
 	for path, want := range map[string]string{
 		missing: "open " + missing + ": no such file or directory",
 		dir:     "read " + dir + ": is a directory",
-		large:   large + ": larger than 32 KiB: this is no config",
+		large:   large + ": not a configuration file: it is larger than 32 KiB",
 	} {
 		if _, err := Load(path, nil); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", path, err, want)
@@ -33,7 +33,7 @@ func TestLoadFiles(t *testing.T) {
 	}
 }
 
-// What the paper says, as configs/paper.toml has it and as the defaults do.
+// TestPaper checks that configs/paper.toml and the defaults have the values in the paper.
 func TestPaper(t *testing.T) {
 	c, err := Load("../../configs/paper.toml", nil)
 	if err != nil {
@@ -114,8 +114,8 @@ func TestSets(t *testing.T) {
 		c.want(want)
 		have, err := parse("dir/a.b.toml", []byte("[world]\n[train.decoder]\nepochs = 3\n"), c.sets)
 		if slices.Contains(c.sets, `clip.weights="a\tb"`) {
-			// A tab is a control character, and the file's first value counts too.
-			if err == nil || err.Error() != `--set clip.weights="a\tb": "a\tb" has a control character` {
+			// A tab is a control character, and the first of two --set values counts too.
+			if err == nil || err.Error() != `--set clip.weights="a\tb": "a\tb" contains a control character` {
 				t.Errorf("%q: %v", c.sets, err)
 			}
 			continue
@@ -128,14 +128,14 @@ func TestSets(t *testing.T) {
 			t.Errorf("%q: %s", c.sets, diff)
 		}
 	}
-	// --set alone makes a world.
+	// --set alone can add [world].
 	c, err := parse("a.toml", nil, []string{"world.train=100"})
 	if err != nil || c.World == nil || c.World.Train != 100 || c.World.Val != 500 {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
 
-// randomConfig sets any of the keys to anything that is allowed.
+// randomConfig sets random keys to random allowed values.
 func randomConfig(t *rapid.T) *Config {
 	c := defaults()
 	keys, _ := schema()
@@ -167,7 +167,8 @@ func randomConfig(t *rapid.T) *Config {
 	return c
 }
 
-// Whatever Load accepts, it reads again from what Encode writes.
+// TestRoundTrip checks that Load reads back any config that it has accepted from the
+// output of Encode.
 func TestRoundTrip(t *testing.T) {
 	for _, path := range []string{"../../configs/paper.toml", "../../configs/demo.toml"} {
 		c, err := Load(path, nil)
@@ -193,8 +194,8 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The random values may contradict each other, but every one must be
-		// read as it was written.
+		// The random values may contradict each other, but each must be read back as
+		// it was written.
 		l, err := read("x.toml", data, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +225,7 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// The line of every key, in every form of TOML.
+// TestKeyLines checks the line of every key, in every form that TOML has.
 func TestKeyLines(t *testing.T) {
 	text := "# [no]\r\n" +
 		`a = 1 # b = 2
@@ -271,8 +272,8 @@ z = 1
 	}
 }
 
-// Nothing in a file or an argument makes Load panic, what it accepts it reads
-// again, and every key has a line in a file that TOML accepts.
+// FuzzLoad checks that no file or argument makes Load panic, that Load reads back what it
+// has accepted, and that every key in valid TOML has a line.
 func FuzzLoad(f *testing.F) {
 	f.Add("[world]\n[train.decoder]\nlr = 2e-5 # a\n", "train.cyclegan.epochs=5")
 	f.Add("[world]\nsize = 1\n[trian.x]\na.\"b\\u0000\" = {c = [1, {d = 2}], e = nan}\n", "bridges.use=[a,b]")
@@ -293,7 +294,7 @@ func FuzzLoad(f *testing.F) {
 				t.Fatal(diff)
 			}
 		} else if err.Error() == "" {
-			t.Fatal("an error without a text")
+			t.Fatal("the error has no text")
 		}
 
 		var root map[string]any

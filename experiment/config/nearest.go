@@ -7,10 +7,10 @@ import (
 	"cyclecap/internal/nearest"
 )
 
-// nearestPaths gives what is meant by a path: the known ones that are alike in
-// each element, from the last one on ("cyclegan.epoch" is like
-// "train.cyclegan.epochs"); else those with the same last element. Those of the
-// same length come first; of several equally good ones all are given.
+// nearestPaths returns the known paths that an unknown path may stand for: those whose
+// elements, counted from the last, are similar ("cyclegan.epoch" is similar to
+// "train.cyclegan.epochs"), or else those with the same last element. Paths of the
+// same length are preferred. If several are equally good, it returns all of them.
 func nearestPaths(path []string, known [][]string) [][]string {
 	var best [][]string
 	most := 0.0
@@ -51,7 +51,7 @@ func nearestPaths(path []string, known [][]string) [][]string {
 	return best
 }
 
-// suggest says what may be meant by an unknown key or table.
+// suggest returns the hint in the error for an unknown key or table.
 func suggest(path []string, isTable bool) string {
 	var known [][]string
 	keys, tables := schema()
@@ -75,7 +75,7 @@ func suggest(path []string, isTable bool) string {
 		}
 		return "did you mean " + last + "?"
 	}
-	// Nothing is like it: what is there, in the nearest table that exists.
+	// Nothing is similar: list what is valid in the nearest table that exists.
 	for n := len(path) - 1; n >= 0; n-- {
 		t := tableAt(path[:n])
 		if t == nil {
@@ -90,11 +90,11 @@ func suggest(path []string, isTable bool) string {
 				names = append(names, "["+inner.String()+"]")
 			}
 		}
-		where := "there are "
+		where := ""
 		if n > 0 {
-			where = "[" + t.String() + "] has "
+			where = " in [" + t.String() + "]"
 		}
-		return where + strings.Join(names, ", ")
+		return "valid keys" + where + ": " + strings.Join(names, ", ")
 	}
 	return ""
 }

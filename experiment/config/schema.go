@@ -13,16 +13,16 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// A key is what the tags of a field say, or a setting of a bridge.
+// A key is a field of a struct with its tags, or a setting of a bridge.
 type key struct {
 	path    []string
-	index   []int // of the field, from Config on; of Bridges.Settings for a setting
+	index   []int // index path of the field in Config; of Bridges.Settings for a setting
 	typ     reflect.Type
-	value   string // the default
+	value   string // default
 	limits  *interval
 	choices []string
 	source  string
-	text    string // of a setting: what it is
+	text    string // description; only for settings
 }
 
 func (k *key) String() string { return strings.Join(k.path, ".") }
@@ -38,12 +38,12 @@ type table struct {
 
 func (t *table) String() string { return strings.Join(t.path, ".") }
 
-// schema gives the keys and tables in the order of the structs. It is made when it
-// is first needed, when all bridges have registered themselves.
+// schema returns the keys and tables in the order of the structs. It is computed on
+// first use, when all bridges have registered themselves.
 var schema = sync.OnceValues(func() ([]*key, []*table) { return schemaOf(reflect.TypeFor[Config](), nil, nil) })
 
-// schemaOf reads the tags. A tag that it can't read is a mistake of this package,
-// which its tests find: it panics.
+// schemaOf reads the tags of a struct. It panics on an invalid tag, which is a bug in
+// this package that its tests would find.
 func schemaOf(typ reflect.Type, path []string, index []int) (keys []*key, tables []*table) {
 	own := &table{path: path, typ: typ}
 	tables = append(tables, own)
@@ -116,7 +116,7 @@ func tableAt(path []string) *table {
 	return nil
 }
 
-// set gives the key a value of its type in a config whose World is there.
+// set sets the key to a value of its type. The config's World must not be nil.
 func (k *key) set(c *Config, v any) {
 	field := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
 	if field.Kind() != reflect.Map {
@@ -129,7 +129,7 @@ func (k *key) set(c *Config, v any) {
 	field.SetMapIndex(reflect.ValueOf(k.name()), reflect.ValueOf(v).Convert(field.Type().Elem()))
 }
 
-// get gives the key's value in a config whose World is there.
+// get returns the key's value. The config's World must not be nil.
 func (k *key) get(c *Config) any {
 	field := reflect.ValueOf(c).Elem().FieldByIndex(k.index)
 	if field.Kind() == reflect.Map {
@@ -142,17 +142,17 @@ func (k *key) get(c *Config) any {
 	return field.Interface()
 }
 
-// want says in words what values the key takes.
+// want describes the allowed values: "an integer between 1 and 1024".
 func (k *key) want() string {
 	switch k.typ.Kind() {
 	case reflect.Int:
-		return "a whole number" + k.limits.String()
+		return "an integer" + k.limits.String()
 	case reflect.Float64:
 		return "a number" + k.limits.String()
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Slice:
-		return "a list of some of " + quoted(k.choices)
+		return "a list of one or more of " + quoted(k.choices)
 	}
 	if k.choices != nil {
 		return "one of " + quoted(k.choices)
@@ -168,18 +168,18 @@ func quoted(words []string) string {
 	return strings.Join(s, ", ")
 }
 
-// read checks a value as TOML has it, and gives it as the field's type, or else
-// what is wrong with it.
+// read checks a value that was decoded from TOML and converts it to the field's type.
+// If the value is invalid, it returns the text of an error.
 func (k *key) read(v any) (any, string) {
-	wrong := fmt.Sprintf("want %s, not %s", k.want(), inWords(v))
+	wrong := func(have any) string { return fmt.Sprintf("must be %s, got %v", k.want(), have) }
 	switch k.typ.Kind() {
 	case reflect.Int:
 		n, ok := v.(int64)
 		if !ok {
-			return nil, wrong
+			return nil, wrong(inWords(v))
 		}
 		if !k.limits.has(float64(n)) {
-			return nil, fmt.Sprintf("%d is out of range: want %s", n, k.want())
+			return nil, wrong(n)
 		}
 		return int(n), ""
 	case reflect.Float64:
@@ -188,66 +188,66 @@ func (k *key) read(v any) (any, string) {
 			x, ok = float64(n), true
 		}
 		if !ok {
-			return nil, wrong
+			return nil, wrong(inWords(v))
 		}
 		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return nil, fmt.Sprintf("%s is not finite: want %s", inWords(x), k.want())
+			return nil, wrong(inWords(v)) // as TOML spells it
 		}
 		if !k.limits.has(x) {
-			return nil, fmt.Sprintf("%v is out of range: want %s", x, k.want())
+			return nil, wrong(x)
 		}
 		return x, ""
 	case reflect.Bool:
 		if b, ok := v.(bool); ok {
 			return b, ""
 		}
-		return nil, wrong
+		return nil, wrong(inWords(v))
 	case reflect.String:
 		if s, ok := v.(string); ok {
 			return s, k.word(s)
 		}
-		return nil, wrong
+		return nil, wrong(inWords(v))
 	}
 	list, ok := v.([]any)
 	if !ok {
-		return nil, wrong
+		return nil, wrong(inWords(v))
 	}
 	if len(list) == 0 {
-		return nil, "the list is empty: want " + k.want()
+		return nil, wrong("an empty list")
 	}
 	var words []string
 	for _, e := range list {
 		s, ok := e.(string)
 		if !ok {
-			return nil, fmt.Sprintf("want %s, and the list has %s", k.want(), inWords(e))
+			return nil, wrong("a list that contains " + inWords(e))
 		}
 		if text := k.word(s); text != "" {
 			return nil, text
 		}
 		if slices.Contains(words, s) {
-			return nil, fmt.Sprintf("%q is in the list twice", s)
+			return nil, fmt.Sprintf("%q is listed twice", s)
 		}
 		words = append(words, s)
 	}
 	return words, ""
 }
 
-// word says what is wrong with a string.
+// word returns what is wrong with a string, or "".
 func (k *key) word(s string) string {
 	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
-		return fmt.Sprintf("%q has a control character", s)
+		return fmt.Sprintf("%q contains a control character", s)
 	}
 	if k.choices == nil || slices.Contains(k.choices, s) {
 		return ""
 	}
-	text := fmt.Sprintf("%q is none of %s", s, quoted(k.choices))
+	text := fmt.Sprintf("must be one of %s, got %q", quoted(k.choices), s)
 	if near := nearest.Word(s, k.choices); near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)
 	}
 	return text
 }
 
-// inWords names a TOML value in an error.
+// inWords describes a TOML value in an error.
 func inWords(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -266,7 +266,7 @@ func inWords(v any) string {
 		}
 		s := strconv.FormatFloat(v, 'g', -1, 64)
 		if !strings.ContainsAny(s, ".e") {
-			s += ".0" // so that it is told from a whole number
+			s += ".0" // to distinguish it from an integer
 		}
 		return "the number " + s
 	case bool:
@@ -281,7 +281,7 @@ func inWords(v any) string {
 	return "a date or time"
 }
 
-// interval is a range of numbers.
+// An interval is a range of numbers.
 type interval struct {
 	low, high         float64
 	lowOpen, highOpen bool
@@ -292,7 +292,7 @@ func newInterval(s string) *interval {
 	a, err := strconv.ParseFloat(low, 64)
 	b, err2 := strconv.ParseFloat(high, 64)
 	if !ok || err != nil || err2 != nil || !(a < b) {
-		panic("config: broken range " + s)
+		panic("config: invalid range " + s)
 	}
 	return &interval{low: a, high: b, lowOpen: s[0] == '(', highOpen: s[len(s)-1] == ')'}
 }
@@ -301,7 +301,7 @@ func (r *interval) has(x float64) bool {
 	return (x > r.low || x == r.low && !r.lowOpen) && (x < r.high || x == r.high && !r.highOpen)
 }
 
-// String continues "a number".
+// String continues "a number": " between 0 and 1".
 func (r *interval) String() string {
 	number := func(x float64) string {
 		if x == math.Trunc(x) && math.Abs(x) < 1e6 {
@@ -310,14 +310,14 @@ func (r *interval) String() string {
 		return strings.NewReplacer("e+0", "e", "e+", "e").Replace(strconv.FormatFloat(x, 'g', -1, 64))
 	}
 	if !r.lowOpen && !r.highOpen {
-		return " from " + number(r.low) + " to " + number(r.high)
+		return " between " + number(r.low) + " and " + number(r.high)
 	}
-	low, high := " of at least ", " and at most "
+	low, high := " greater than or equal to ", " and at most "
 	if r.lowOpen {
-		low = " above "
+		low = " greater than "
 	}
 	if r.highOpen {
-		high = " and below "
+		high = " and less than "
 	}
 	return low + number(r.low) + high + number(r.high)
 }

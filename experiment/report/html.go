@@ -22,7 +22,7 @@ var pageText string
 
 var page = template.Must(template.New("page").Parse(pageText))
 
-// HTML writes the page: HTML5 that stands alone, with nothing to load or run.
+// HTML writes the page, which is self-contained: there is nothing to load or run.
 func HTML(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -64,24 +64,24 @@ func HTML(w io.Writer, e *Experiment) error {
 	for _, s := range e.Stages {
 		f := Fact{s.Name, duration(s.Seconds)}
 		if s.Skipped {
-			f.Value += " (done before)"
+			f.Value += " (earlier run)"
 		}
 		v.Durations = append(v.Durations, f)
 		total += s.Seconds
 	}
 	if len(e.Stages) > 1 {
-		v.Durations = append(v.Durations, Fact{"all", duration(total)})
+		v.Durations = append(v.Durations, Fact{"total", duration(total)})
 	}
-	// Into memory first: a template that fails has written half a page.
+	// Write to memory first, so that a failing template does not leave half a page.
 	var b bytes.Buffer
 	if err := page.Execute(&b, v); err != nil {
-		return fmt.Errorf("report: cannot make the page: %w", err)
+		return fmt.Errorf("report: cannot create the page: %w", err)
 	}
 	_, err := b.WriteTo(w)
 	return err
 }
 
-// A view is what the template shows.
+// A view is the data of the template.
 type view struct {
 	*Experiment
 	Subtitle    string
@@ -100,7 +100,7 @@ type view struct {
 
 type example struct {
 	ID            int64
-	Photo         template.URL // empty: there is none
+	Photo         template.URL // empty if there is none
 	Width, Height int
 	Truths        []string
 	Captions      []Fact
@@ -120,11 +120,11 @@ func (v *view) geometry(g *geometry.Geometry) error {
 		s := &g.Sides[i]
 		x := side{Name: s.Name, Gap: number(s.Gap), Paired: number(s.Paired.Mean), Unpaired: number(s.Unpaired.Mean)}
 		for _, r := range s.Recall {
-			x.Recall = append(x.Recall, fmt.Sprintf("%.1f %%", 100*r))
+			x.Recall = append(x.Recall, fmt.Sprintf("%.1f%%", 100*r))
 		}
 		v.Sides = append(v.Sides, x)
 		if i == 0 && len(g.Sides) > 1 {
-			continue // the images are in every bridge's figures
+			continue // the figures of every bridge include the images
 		}
 		if i == 0 {
 			s = nil
@@ -140,8 +140,8 @@ func (v *view) geometry(g *geometry.Geometry) error {
 	return nil
 }
 
-// thumbnail makes a JPEG of at most 560 pixels a side, upright as stored, and a
-// data URI of it; an empty one if data is no picture.
+// thumbnail returns a JPEG of at most 560x560 pixels as a data URI, without applying the
+// EXIF orientation. The URI is empty if data cannot be decoded.
 func thumbnail(data []byte) (uri template.URL, width, height int) {
 	const side, most = 560, 100e6
 	c, _, err := image.DecodeConfig(bytes.NewReader(data))

@@ -20,8 +20,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// A figure is a drawing with its legend, which is HTML: it wraps on a phone,
-// and a screen reader reads it.
+// A figure is a drawing with a legend. The legend is HTML, so that it wraps on a phone and
+// a screen reader can read it.
 type figure struct {
 	Title  string
 	Alt    string
@@ -35,21 +35,21 @@ type key struct {
 	Note   string
 }
 
-// colours is how many the page's style has: --c0 to --c7.
+// colours is the number of colours in the page's style: --c0 to --c7.
 const colours = 8
 
-// A figure is drawn as wide as a phone shows it, in points, so that its text
-// is never scaled below what can be read.
+// Figures are as wide, in points, as a phone shows them, so that their text is never too
+// small to read.
 const (
 	figureWidth  = 330
 	figureHeight = 235
-	// maxPoints is how many points a figure has at the most.
+	// maxPoints is the maximum number of points in a figure.
 	maxPoints = 2000
 )
 
-// Colours of a drawing are marks that svg puts the page's own in the place of,
-// which differ by light and dark: 0xA0, what shows through in percent, and
-// which. Alpha itself would change a mark by rounding.
+// The colours in a drawing are placeholders, which svg replaces by the page's colours
+// because those depend on light or dark mode: 0xA0, the transparency in percent, and the
+// number of the colour. An alpha value would change the placeholder by rounding.
 var (
 	ink  = color.RGBA{0xA0, 0, 0xF0, 255}
 	grid = color.RGBA{0xA0, 0, 0xF1, 255}
@@ -57,7 +57,7 @@ var (
 
 func colour(i int) color.RGBA { return color.RGBA{0xA0, 0, uint8(i), 255} }
 
-// faint is the i-th colour, through which percent shows.
+// faint returns colour i with a transparency in percent.
 func faint(i int, percent uint8) color.RGBA { return color.RGBA{0xA0, percent, uint8(i), 255} }
 
 func newPlot(x, y string) *plot.Plot {
@@ -81,7 +81,7 @@ func newPlot(x, y string) *plot.Plot {
 	return p
 }
 
-// ticks are few enough for a phone, and short: 20k for 20000.
+// ticks chooses few ticks with short labels, such as 20k for 20000, to suit a phone.
 type ticks struct{}
 
 func (ticks) Ticks(low, high float64) []plot.Tick {
@@ -104,8 +104,8 @@ func (ticks) Ticks(low, high float64) []plot.Tick {
 	return out
 }
 
-// short is v, a multiple of step, with no digit that doesn't count, in the unit
-// that suits the largest.
+// short formats v, a multiple of step, without insignificant digits and in the unit that
+// suits the largest value.
 func short(v, step, largest float64) string {
 	unit := ""
 	switch {
@@ -129,8 +129,8 @@ var (
 	svgMark  = regexp.MustCompile(`#A0[0-9A-F]{4}`)
 )
 
-// svg draws p to stand in HTML: no prologue, no namespaces, no ids, the page's
-// font and its colours, of which a browser takes care in the dark and in print.
+// svg returns p as inline SVG for HTML: without prologue, namespaces and ids, and with the
+// font and colours of the page, which the browser adapts to dark mode and print.
 func svg(p *plot.Plot) (template.HTML, error) {
 	c := vgsvg.New(figureWidth, figureHeight)
 	p.Draw(draw.Crop(draw.New(c), 1, -8, 1, -5))
@@ -157,7 +157,7 @@ func svg(p *plot.Plot) (template.HTML, error) {
 	return template.HTML(s), nil
 }
 
-// curves draws a chart; ok is false if it has nothing to show.
+// curves draws a chart. ok is false if there is nothing to show.
 func curves(c Chart) (f figure, ok bool, err error) {
 	y := c.Y
 	if y == "" {
@@ -199,7 +199,7 @@ func curves(c Chart) (f figure, ok bool, err error) {
 	}
 	p.Add(lines...)
 	if smoothed {
-		f.Alt += " Smoothed; the faint lines are the values themselves."
+		f.Alt += " The strong lines are smoothed; the faint lines are the values."
 	}
 	f.SVG, err = svg(p)
 	return f, true, err
@@ -219,8 +219,8 @@ func finitePoints(points []Point) plotter.XYs {
 	return xy
 }
 
-// extremes keeps at most n points: the least and the greatest of each stretch,
-// so that a spike stays.
+// extremes reduces xy to at most n points: the minimum and maximum of each interval, so
+// that spikes remain visible.
 func extremes(xy plotter.XYs, n int) plotter.XYs {
 	if len(xy) <= n {
 		return xy
@@ -243,8 +243,8 @@ func extremes(xy plotter.XYs, n int) plotter.XYs {
 	return out
 }
 
-// smooth is the mean over a window of 5 % of the points, of which a half is
-// missing at either end.
+// smooth returns the moving average over a window of 5% of the points, which is truncated
+// at both ends.
 func smooth(xy plotter.XYs) plotter.XYs {
 	sums := make([]float64, len(xy)+1)
 	for i, p := range xy {
@@ -259,7 +259,7 @@ func smooth(xy plotter.XYs) plotter.XYs {
 	return out
 }
 
-// spread keeps at most n points, evenly spread, the first and last among them.
+// spread reduces xy to at most n evenly spaced points, including the first and the last.
 func spread(xy plotter.XYs, n int) plotter.XYs {
 	if len(xy) <= n {
 		return xy
@@ -271,8 +271,8 @@ func spread(xy plotter.XYs, n int) plotter.XYs {
 	return out
 }
 
-// dots draws all points as one path: a stroke of no length with round ends,
-// which takes a tenth of the bytes of a circle each.
+// dots draws points as one path of zero-length strokes with round ends, which takes a tenth
+// of the bytes of circles.
 type dots struct {
 	plotter.XYs
 	colour color.Color
@@ -295,9 +295,9 @@ func round(l vg.Length) vg.Length { return vg.Length(math.Round(float64(l)*10) /
 
 func (d dots) DataRange() (xmin, xmax, ymin, ymax float64) { return plotter.XYRange(d.XYs) }
 
-// plane draws images, texts and one bridge's features in the plane.
+// plane draws the features of images, texts and a bridge, if it is not nil, in a plane.
 func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
-	percent := func(i int) string { return fmt.Sprintf("axis %d (%.0f %% of variance)", i+1, 100*g.Explained[i]) }
+	percent := func(i int) string { return fmt.Sprintf("axis %d (%.0f%% of variance)", i+1, 100*g.Explained[i]) }
 	p := newPlot(percent(0), percent(1))
 	f := figure{Title: "Features"}
 	sides := []struct {
@@ -311,7 +311,7 @@ func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 			points [][2]float64
 		}{bridge.Name, bridge.Points})
 	}
-	f.Alt = "Scatter of features in the plane of the two main directions of images and texts."
+	f.Alt = "Scatter plot of features along the two principal axes of images and texts."
 	for i, s := range sides {
 		xy := make(plotter.XYs, 0, len(s.points))
 		var mx, my float64
@@ -324,7 +324,7 @@ func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 		}
 		p.Add(dots{xy, faint(i, 40), 3})
 		n := float64(len(xy))
-		f.Alt += fmt.Sprintf(" %s: centred on (%.2f, %.2f).", s.name, mx/n, my/n)
+		f.Alt += fmt.Sprintf(" %s: centred at (%.2f, %.2f).", s.name, mx/n, my/n)
 		f.Legend = append(f.Legend, key{Colour: i, Name: s.name})
 	}
 	var err error
@@ -332,9 +332,9 @@ func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 	return f, err
 }
 
-// cosines draws how near features are to their own texts, and to others'.
+// cosines draws histograms of the cosines of features with their own and with other texts.
 func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
-	p := newPlot("cosine with a text", "share of pairs")
+	p := newPlot("cosine with a caption", "share of pairs")
 	f := figure{Title: "Cosines", Alt: "Histograms of cosines."}
 	add := func(i int, name string, h geometry.Histogram, dashed bool) {
 		l := line(steps(h), colour(i), 1.6)
@@ -346,12 +346,12 @@ func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 		f.Alt += fmt.Sprintf(" %s: mean %.3f.", name, h.Mean)
 		f.Legend = append(f.Legend, key{Colour: i, Name: name, Note: fmt.Sprintf("mean %.3f", h.Mean)})
 	}
-	add(0, "image and its text", g.Sides[0].Paired, false)
-	add(0, "image and another text", g.Sides[0].Unpaired, true)
+	add(0, "image and own caption", g.Sides[0].Paired, false)
+	add(0, "image and other captions", g.Sides[0].Unpaired, true)
 	if bridge != nil {
 		f.Title += ", with " + bridge.Name
-		add(2, bridge.Name+" and its text", bridge.Paired, false)
-		add(2, bridge.Name+" and another text", bridge.Unpaired, true)
+		add(2, bridge.Name+" and own caption", bridge.Paired, false)
+		add(2, bridge.Name+" and other captions", bridge.Unpaired, true)
 	}
 	p.Y.Min = 0
 	var err error
@@ -359,7 +359,8 @@ func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 	return f, err
 }
 
-// steps outlines a histogram, from the first bin with anything in it to the last.
+// steps returns the outline of a histogram from its first to its last bin that is not
+// empty.
 func steps(h geometry.Histogram) plotter.XYs {
 	total := 0
 	for _, c := range h.Counts {

@@ -1,6 +1,6 @@
-// Package report writes what an experiment found as a page for people
-// (report.html, which stands alone: no script, no network), as a Markdown table
-// and as JSON. It computes no score: the caller fills in an [Experiment].
+// Package report writes the results of an experiment as a web page (report.html, which is
+// self-contained and uses neither scripts nor the network), as a Markdown table and as
+// JSON. It does not compute scores: the caller fills in an [Experiment].
 package report
 
 import (
@@ -19,68 +19,68 @@ import (
 	"cyclecap/internal/atomicfile"
 )
 
-// Metrics are the columns of the table, in order, by the names that scores go by.
+// Metrics are the columns of the table in order, which are the keys of [Bridge.Scores].
 var Metrics = []string{"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE_L", "METEOR", "CIDEr"}
 
-// An Experiment is all that the report says. Whatever is empty is left out of
-// it. It goes through JSON unharmed if its numbers are finite.
+// An Experiment is the contents of the report. Empty parts are left out of the page. It
+// can be encoded as JSON and decoded without loss if its numbers are finite.
 type Experiment struct {
 	Name string `json:"name"`
-	// Notes are what a reader must know first, a sentence or two each.
+	// Notes are shown at the top of the page, a sentence or two each.
 	Notes []string `json:"notes,omitempty"`
-	// Data says what was evaluated on: "COCO val2014, Karpathy's test split".
+	// Data is the name of the evaluation data: "COCO val2014, Karpathy's test split".
 	Data string `json:"data"`
-	// Val2014 says that this is COCO val2014 as in the paper, which puts the
-	// paper's own scores and the published ones beside the table.
+	// Val2014 is true if the data is COCO val2014, as in the paper. The report then also
+	// shows the paper's scores and other published scores.
 	Val2014 bool `json:"val2014,omitempty"`
-	// Images is the number of images evaluated.
+	// Images is the number of evaluated images.
 	Images  int      `json:"images"`
 	Bridges []Bridge `json:"bridges"`
-	// Differences are those that the experiment is about.
+	// Differences are the comparisons between bridges to show.
 	Differences []Difference `json:"differences,omitempty"`
 
 	Examples []Example `json:"examples,omitempty"`
-	// ExamplesNote says how the examples were chosen.
+	// ExamplesNote says how the examples were selected.
 	ExamplesNote string             `json:"examples_note,omitempty"`
 	Charts       []Chart            `json:"charts,omitempty"`
 	Geometry     *geometry.Geometry `json:"geometry,omitempty"`
 
-	// Config is the resolved configuration, as text.
+	// Config is the resolved configuration as text.
 	Config   string  `json:"config,omitempty"`
 	Versions []Fact  `json:"versions,omitempty"`
 	Counts   []Fact  `json:"counts,omitempty"`
 	Stages   []Stage `json:"stages,omitempty"`
 }
 
-// A Bridge is a way from image features to captions, and its scores.
+// A Bridge is a way from image features to captions, with its scores.
 type Bridge struct {
-	// ID names it in table.json and in the examples: "direct", "cyclegan".
+	// ID identifies the bridge in table.json and in the examples: "direct", "cyclegan".
 	ID string `json:"id"`
-	// Label is its name for people; empty: the ID.
+	// Label is the name to show; the ID if it is empty.
 	Label string `json:"label,omitempty"`
-	// Supervised bridges were trained on pairs: they are a ceiling, and are
-	// not marked as the best.
+	// Supervised is true if the bridge was trained on pairs. It is a ceiling, and is not
+	// marked as the best.
 	Supervised bool `json:"supervised,omitempty"`
-	// Paper is the paper's column that it is set beside, "direct" or
-	// "textualised"; empty: none.
+	// Paper is the paper's column to compare with, "direct" or "textualised", or empty
+	// if there is none.
 	Paper string `json:"paper,omitempty"`
-	// Scores are by name of the metric. One that is missing wasn't computed.
+	// Scores maps metrics to scores. A missing score was not computed.
 	Scores map[string]Score `json:"scores"`
 }
 
-// A Score is one metric of one bridge over all images, as the metric's code
-// gives it (0.247, not 24.7).
+// A Score is one metric of one bridge over all images, as package eval returns it (0.247,
+// not 24.7).
 type Score struct {
-	// Seeds are the scores of each run; one of a single run.
+	// Seeds are the scores of the runs, one per seed.
 	Seeds []float64 `json:"seeds,omitempty"`
-	// Interval is the 95 % bootstrap interval over images, of the mean over
-	// seeds; nil: not computed.
+	// Interval is the 95% bootstrap interval over images of the mean over seeds, or nil
+	// if it was not computed.
 	Interval *eval.Interval `json:"interval,omitempty"`
-	// Missing is why the metric was not computed; then there are no seeds.
+	// Missing is the reason why the metric was not computed; Seeds is empty then.
 	Missing string `json:"missing,omitempty"`
 }
 
-// Value is the mean over seeds, NaN of none.
+// Value returns the mean over seeds, or NaN if there are none.
 func (s Score) Value() float64 {
 	var sum float64
 	for _, v := range s.Seeds {
@@ -89,8 +89,8 @@ func (s Score) Value() float64 {
 	return sum / float64(len(s.Seeds))
 }
 
-// Std is the spread over seeds: the sample's standard deviation (n-1), NaN of
-// fewer than two.
+// Std returns the sample standard deviation over seeds (divided by n-1), or NaN if there
+// are fewer than two.
 func (s Score) Std() float64 {
 	if len(s.Seeds) < 2 {
 		return math.NaN()
@@ -102,41 +102,41 @@ func (s Score) Std() float64 {
 	return math.Sqrt(sum / float64(len(s.Seeds)-1))
 }
 
-// A Difference is a paired comparison over the same images: a bridge's score less
-// that of the baseline.
+// A Difference is a paired comparison over the same images: a bridge's score minus that of
+// the baseline.
 type Difference struct {
 	Bridge   string `json:"bridge"`
 	Baseline string `json:"baseline"`
 	eval.Difference
 }
 
-// An Example is one photo and what each bridge says of it.
+// An Example is a photo and the caption of each bridge.
 type Example struct {
 	ID int64 `json:"id"`
-	// Photo is an image file's bytes, JPEG or PNG, of any size: the page gets a
-	// smaller copy. Without any, or with bytes that can't be read, the page says so.
+	// Photo is the contents of a JPEG or PNG file of any size; the page contains a
+	// smaller copy. If it is empty or cannot be decoded, the page says so.
 	Photo    []byte    `json:"photo,omitempty"`
 	Truths   []string  `json:"truths,omitempty"`
 	Captions []Caption `json:"captions"`
 }
 
-// A Caption is what the bridge with that ID says.
+// A Caption is the caption of the bridge with the ID Bridge.
 type Caption struct {
 	Bridge string `json:"bridge"`
 	Text   string `json:"text"`
 }
 
-// A Chart shows series over training steps: a decoder's loss, the generators'.
+// A Chart shows series over training steps, such as the losses of a decoder.
 type Chart struct {
 	Title string `json:"title"`
-	// Y names the vertical axis; empty: "loss".
+	// Y is the label of the vertical axis; "loss" if it is empty.
 	Y string `json:"y,omitempty"`
-	// Series are at most 8.
+	// Series has at most 8 elements.
 	Series []Series `json:"series"`
 }
 
-// A Series is a line of a chart. Points are in order of their steps; those that
-// are not finite are left out of the line.
+// A Series is a line of a chart. Points are in the order of their steps; points that are
+// not finite are skipped.
 type Series struct {
 	Name   string  `json:"name"`
 	Points []Point `json:"points"`
@@ -148,21 +148,21 @@ type Point struct {
 	Value float64 `json:"value"`
 }
 
-// A Fact is a line of a table: a version, a count.
+// A Fact is a row of a table, such as a version or a count.
 type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// A Stage is a part of the run and how long it took.
+// A Stage is a part of the run and its duration.
 type Stage struct {
 	Name    string  `json:"name"`
 	Seconds float64 `json:"seconds"`
-	// Skipped stages had been done before; Seconds is what they took then.
+	// Skipped is true if an earlier run did the stage; Seconds is its duration then.
 	Skipped bool `json:"skipped,omitempty"`
 }
 
-// name is the bridge's name for people.
+// name returns the name to show.
 func (b Bridge) name() string {
 	if b.Label != "" {
 		return b.Label
@@ -188,11 +188,11 @@ func paperScores(id string) []float64 {
 	return nil
 }
 
-// published are scores on COCO from the papers of the other bridges.
+// published lists scores on COCO from the papers of the other bridges.
 const published = "Published elsewhere on COCO (BLEU-4 / METEOR / CIDEr): CapDec .264 / .251 / .918, " +
-	"DeCap .247 / .250 / .912, ClipCap (supervised) .335 / .275 / 1.131. Their images and decoding are not all the paper's: set them beside these with care."
+	"DeCap .247 / .250 / .912, ClipCap (supervised) .335 / .275 / 1.131. Not all of them use the paper's images and decoding, so compare them with care."
 
-// check returns what is wrong with e, all of it.
+// check returns all errors in e.
 func (e *Experiment) check() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("report: "+format, a...)) }
@@ -206,28 +206,28 @@ func (e *Experiment) check() error {
 	}
 	interval := func(what string, i eval.Interval) {
 		if !finite(i.Low, i.High) || i.Low > i.High {
-			bad("%s: the interval [%v, %v] is none", what, i.Low, i.High)
+			bad("%s: invalid interval [%v, %v]", what, i.Low, i.High)
 		}
 	}
 	seen := map[string]bool{}
 	for i, b := range e.Bridges {
 		if b.ID == "" || seen[b.ID] {
-			bad("bridge %d: the ID %q is empty or another's too", i, b.ID)
+			bad("bridge %d: the ID %q is empty or a duplicate", i, b.ID)
 		}
 		seen[b.ID] = true
 		if b.Paper != "" && paperScores(b.Paper) == nil {
-			bad("bridge %q: the paper has no column %q, but direct and textualised", b.ID, b.Paper)
+			bad("bridge %q: the paper has no column %q; its columns are direct and textualised", b.ID, b.Paper)
 		}
 		for m, s := range b.Scores {
 			what := fmt.Sprintf("bridge %q, %s", b.ID, m)
 			if !slices.Contains(Metrics, m) {
-				bad("%s: no such metric; there are %s", what, strings.Join(Metrics, ", "))
+				bad("%s: no such metric; valid metrics: %s", what, strings.Join(Metrics, ", "))
 			}
 			if !finite(s.Seeds...) {
-				bad("%s: a score of %v is not finite", what, s.Seeds)
+				bad("%s: scores must be finite, got %v", what, s.Seeds)
 			}
 			if s.Missing != "" && len(s.Seeds) > 0 {
-				bad("%s: has scores, and a reason why it has none", what)
+				bad("%s: has both scores and a reason why they are missing", what)
 			}
 			if s.Interval != nil {
 				interval(what, *s.Interval)
@@ -237,34 +237,34 @@ func (e *Experiment) check() error {
 	for _, d := range e.Differences {
 		what := fmt.Sprintf("difference of %q and %q in %s", d.Bridge, d.Baseline, d.Score)
 		if !seen[d.Bridge] || !seen[d.Baseline] {
-			bad("%s: not both are bridges", what)
+			bad("%s: one of these is not a bridge of the experiment", what)
 		}
 		if !finite(d.Difference.Difference) {
-			bad("%s: %v is not finite", what, d.Difference.Difference)
+			bad("%s: must be finite, got %v", what, d.Difference.Difference)
 		}
 		interval(what, eval.Interval{Low: d.Low, High: d.High})
 	}
 	for _, c := range e.Charts {
 		if len(c.Series) > colours {
-			bad("chart %q: %d series are more than the %d colours", c.Title, len(c.Series), colours)
+			bad("chart %q: %d series, but there are only %d colours", c.Title, len(c.Series), colours)
 		}
 	}
 	for _, s := range e.Stages {
 		if !finite(s.Seconds) || s.Seconds < 0 {
-			bad("stage %q: %v seconds", s.Name, s.Seconds)
+			bad("stage %q: invalid duration of %v seconds", s.Name, s.Seconds)
 		}
 	}
 	if g := e.Geometry; g != nil && len(g.Sides) == 0 {
-		bad("the geometry has no sides; make it with geometry.Measure")
+		bad("geometry: no sides; use geometry.Measure")
 	}
 	return errors.Join(errs...)
 }
 
-// Files are what Write writes.
+// Files are the names of the files that Write writes.
 var Files = []string{"table.json", "table.md", "report.html"}
 
-// Write writes Files into dir, which is there. All three are made before the
-// first is written, and each takes the place of an older one at once and whole.
+// Write writes Files to dir, which must exist. It creates the contents of all files before
+// it writes the first, and replaces each existing file atomically.
 func Write(dir string, e *Experiment) error {
 	data := make([]bytes.Buffer, len(Files))
 	for i, make := range []func(io.Writer, *Experiment) error{JSON, Markdown, HTML} {
@@ -280,10 +280,9 @@ func Write(dir string, e *Experiment) error {
 	return nil
 }
 
-// JSON writes the table for machines: bridge -> metric -> {value, low, high,
-// std, seeds}. low and high are null without an interval, std with fewer than
-// two seeds; a metric that was not computed has null as its value, and why as
-// "missing".
+// JSON writes the table as JSON: bridge -> metric -> {value, low, high, std, seeds}. low
+// and high are null if there is no interval, and std is null if there are fewer than two
+// seeds. If a metric was not computed, its value is null and "missing" is the reason.
 func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -328,7 +327,7 @@ func why(s Score) string {
 	return "not computed"
 }
 
-// A row is one of the table, for people.
+// A row is a row of the table, formatted.
 type row struct {
 	Name       string
 	Paper      bool
@@ -338,26 +337,26 @@ type row struct {
 
 type cell struct {
 	Metric   string
-	Value    string // empty: not computed
+	Value    string // empty if not computed
 	Interval string
 	Std      string
 	Best     bool
 }
 
-// A table is Table 3 as people read it.
+// A table is the table of scores, formatted.
 type table struct {
 	Rows []row
-	// Missing are the metrics that were not computed, and why.
+	// Missing lists the metrics that were not computed, with the reason.
 	Missing []string
-	// Intervals, Spread and Best say whether any cell has one; Seeds is the
-	// largest number of seeds.
+	// Intervals, Spread and Best report whether any cell has an interval, a standard
+	// deviation or a mark; Seeds is the largest number of seeds.
 	Intervals, Spread, Best bool
 	Seeds                   int
 }
 
 func (e *Experiment) table() table {
 	var t table
-	// Scores that print alike are alike to a reader: all of them are marked.
+	// Scores that are equal as printed are all marked.
 	best := map[string]string{}
 	rivals := 0
 	for _, b := range e.Bridges {
@@ -417,20 +416,20 @@ func (e *Experiment) table() table {
 	return t
 }
 
-// legend says what stands in the table.
+// legend explains the table.
 func (t table) legend() string {
 	var s []string
 	if t.Seeds > 1 {
 		s = append(s, fmt.Sprintf("Each score is the mean over %d seeds.", t.Seeds))
 	}
 	if t.Intervals {
-		s = append(s, "In brackets: the 95 % bootstrap interval over images.")
+		s = append(s, "Brackets: the 95% bootstrap interval over images.")
 	}
 	if t.Spread {
-		s = append(s, "After ±: the standard deviation over seeds.")
+		s = append(s, "±: the standard deviation over seeds.")
 	}
 	if t.Best {
-		s = append(s, "Bold: the best of a column, among the bridges trained without pairs.")
+		s = append(s, "Bold: the best score of a column among the bridges trained without pairs.")
 	}
 	return strings.Join(s, " ")
 }
@@ -448,7 +447,7 @@ func parse(s string) (v float64) {
 	return v
 }
 
-// Markdown writes the table for people, in GitHub's Markdown.
+// Markdown writes the table in GitHub Flavored Markdown.
 func Markdown(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -507,14 +506,14 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", markdown(d.What), markdown(d.Metric), d.Value+" "+d.Interval)
+			fmt.Fprintf(&b, "| %s less %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// markdown escapes what would be markup.
+// markdown escapes markup.
 func markdown(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", "&", "&amp;", "*", `\*`, "_", `\_`, "`", "\\`", "[", `\[`).Replace(s)
@@ -526,12 +525,12 @@ func (e *Experiment) subtitle() string {
 		if s != "" {
 			s += " · "
 		}
-		s += fmt.Sprintf("%d images evaluated", e.Images)
+		s += fmt.Sprintf("%d evaluated images", e.Images)
 	}
 	return s
 }
 
-type difference struct{ What, Metric, Value, Interval, Verdict string }
+type difference struct{ Bridge, Baseline, Metric, Value, Interval, Verdict string }
 
 func (e *Experiment) differences() []difference {
 	names := map[string]string{}
@@ -540,7 +539,7 @@ func (e *Experiment) differences() []difference {
 	}
 	var out []difference
 	for _, d := range e.Differences {
-		x := difference{What: names[d.Bridge] + " less " + names[d.Baseline], Metric: d.Score, Value: fmt.Sprintf("%+.3f", d.Difference.Difference),
+		x := difference{Bridge: names[d.Bridge], Baseline: names[d.Baseline], Metric: d.Score, Value: fmt.Sprintf("%+.3f", d.Difference.Difference),
 			Interval: fmt.Sprintf("[%+.3f, %+.3f]", d.Low, d.High)}
 		switch {
 		case d.Low > 0:
@@ -548,7 +547,7 @@ func (e *Experiment) differences() []difference {
 		case d.High < 0:
 			x.Verdict = "worse"
 		default:
-			x.Verdict = "not told apart"
+			x.Verdict = "not significant"
 		}
 		out = append(out, x)
 	}

@@ -22,22 +22,22 @@ import (
 
 var (
 	update = flag.Bool("update", false, "write the golden files")
-	keep   = flag.String("keep", "", "write the sample's page into this `folder`, to look at")
+	keep   = flag.String("keep", "", "write the sample report to a `folder`, to look at it")
 )
 
 const photos = "../../testdata/photos"
 
-// sample is an experiment with everything in it; its numbers are made up.
+// sample returns an experiment with every part, with made-up numbers.
 func sample(t testing.TB) *Experiment {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	e := &Experiment{
 		Name: "CycleGAN against direct decoding", Data: "COCO val2014", Val2014: true, Images: 40504,
-		Notes:        []string{"Sample numbers, to look at the page by."},
-		ExamplesNote: "Photos drawn with seed 1 before any caption was made.",
+		Notes:        []string{"These numbers are made up, to show the page."},
+		ExamplesNote: "Selected at random with seed 1.",
 		Config:       "name = \"paper\"\n\n[decoder]\nepochs = 20 # Table 1\nprefix_length = 40\n\n[cyclegan]\nepochs = 20 # Table 2\nadversarial = \"least-squares\"\n",
 		Versions:     []Fact{{"cyclecap", "0.4.0 (db3264e)"}, {"libtorch", "2.9.1"}, {"Go", "1.26.0"}},
-		Counts:       []Fact{{"photos", "40,504"}, {"photos skipped: corrupt", "3"}, {"captions skipped: empty", "11"}},
+		Counts:       []Fact{{"photos", "40,504"}, {"skipped photos: corrupt", "3"}, {"skipped captions: empty", "11"}},
 		Stages:       []Stage{{"features", 5025, true}, {"decoder", 40321, false}, {"cyclegan", 612.4, false}, {"evaluate", 17.3, false}},
 	}
 	base := [][]float64{{.281, .120, .047, .020, .239, .098, .064}, {.407, .231, .121, .062, .341, .161, .247},
@@ -51,7 +51,7 @@ func sample(t testing.TB) *Experiment {
 		}
 		e.Bridges = append(e.Bridges, b)
 	}
-	e.Bridges[3].Scores["METEOR"] = Score{Missing: "its data is not there; make meteor-data gets it"}
+	e.Bridges[3].Scores["METEOR"] = Score{Missing: "its data is missing; run make meteor-data"}
 	e.Differences = []Difference{
 		{"cyclegan", "direct", eval.Difference{Score: "CIDEr", Difference: .183, Low: .176, High: .190}},
 		{"cyclegan", "mean-shift", eval.Difference{Score: "CIDEr", Difference: .026, Low: -.002, High: .05}},
@@ -179,7 +179,7 @@ func TestScore(t *testing.T) {
 		t.Errorf("mean %v, std %v", s.Value(), s.Std())
 	}
 	if !math.IsNaN(Score{Seeds: []float64{1}}.Std()) || !math.IsNaN(Score{}.Value()) {
-		t.Error("spread of one, or mean of none")
+		t.Error("the deviation of one value and the mean of none must be NaN")
 	}
 }
 
@@ -215,7 +215,7 @@ func TestPageStandsAlone(t *testing.T) {
 		t.Errorf("%d drawings", len(svgs))
 	}
 	for i, s := range svgs {
-		// Every colour is one of the page's, which suit light and dark.
+		// Every colour must be one of the page's, which suit light and dark mode.
 		if c := regexp.MustCompile(`#[0-9A-Fa-f]{3,8}\b`).FindString(s); c != "" {
 			t.Errorf("drawing %d has the colour %s", i, c)
 		}
@@ -223,13 +223,13 @@ func TestPageStandsAlone(t *testing.T) {
 			t.Errorf("drawing %d has %d bytes", i, len(s))
 		}
 		if strings.Count(s, "<g") != strings.Count(s, "</g>") {
-			t.Errorf("drawing %d: groups are left open", i)
+			t.Errorf("drawing %d has unclosed groups", i)
 		}
 	}
 	seen := map[string]bool{}
 	for _, m := range ids.FindAllStringSubmatch(p, -1) {
 		if seen[m[1]] {
-			t.Errorf("two ids %q", m[1])
+			t.Errorf("duplicate id %q", m[1])
 		}
 		seen[m[1]] = true
 	}
@@ -239,7 +239,7 @@ func TestPageStandsAlone(t *testing.T) {
 		}
 	}
 	if strings.Count(p, "<img ") != 9 || strings.Count(p, ` alt="Photo `) != 9 {
-		t.Error("a photo or its text is missing")
+		t.Error("a photo or its alternative text is missing")
 	}
 }
 
@@ -268,7 +268,7 @@ func TestEscaping(t *testing.T) {
 	}
 }
 
-// Whatever is missing leaves no empty section, and no error.
+// TestMissingParts checks that missing parts cause neither empty sections nor errors.
 func TestMissingParts(t *testing.T) {
 	full := sample(t)
 	for name, c := range map[string]struct {
@@ -282,7 +282,7 @@ func TestMissingParts(t *testing.T) {
 			[]string{"METEOR: no data", "0.500"}, []string{"NaN", "METEOR: no data (", "±"}},
 		"not COCO":          {&Experiment{Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, nil, []string{"the paper: ", "CapDec"}},
 		"COCO":              {&Experiment{Val2014: true, Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, []string{"the paper: direct", "0.281", "CapDec"}, nil},
-		"photo not a photo": {&Experiment{Examples: []Example{{ID: 7, Photo: []byte("no")}}}, []string{"photo 7 can't be shown"}, []string{"<img"}},
+		"photo not a photo": {&Experiment{Examples: []Example{{ID: 7, Photo: []byte("no")}}}, []string{"photo 7 cannot be shown"}, []string{"<img"}},
 		"empty caption":     {&Experiment{Examples: []Example{{ID: 7, Captions: []Caption{{"x", ""}}}}}, []string{"(empty)"}, nil},
 		"no values":         {&Experiment{Charts: []Chart{{Title: "T"}, {Title: "U", Series: []Series{{Name: "s", Points: []Point{{1, math.NaN()}}}}}}}, nil, []string{"<svg", "Training"}},
 		"one point":         {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
@@ -312,15 +312,15 @@ func TestErrors(t *testing.T) {
 		e    *Experiment
 		want string
 	}{
-		{score("SPICE", Score{}), "no such metric; there are BLEU-1"},
-		{score("CIDEr", Score{Seeds: []float64{inf}}), `bridge "a", CIDEr: a score of [+Inf] is not finite`},
-		{score("CIDEr", Score{Seeds: []float64{1}, Interval: &eval.Interval{Low: 2, High: 1}}), "the interval [2, 1] is none"},
-		{score("CIDEr", Score{Seeds: []float64{1}, Missing: "x"}), "has scores, and a reason"},
-		{&Experiment{Bridges: []Bridge{{ID: "a"}, {ID: "a"}}}, `bridge 1: the ID "a"`},
+		{score("SPICE", Score{}), "no such metric; valid metrics: BLEU-1"},
+		{score("CIDEr", Score{Seeds: []float64{inf}}), `bridge "a", CIDEr: scores must be finite, got [+Inf]`},
+		{score("CIDEr", Score{Seeds: []float64{1}, Interval: &eval.Interval{Low: 2, High: 1}}), "invalid interval [2, 1]"},
+		{score("CIDEr", Score{Seeds: []float64{1}, Missing: "x"}), "has both scores and a reason"},
+		{&Experiment{Bridges: []Bridge{{ID: "a"}, {ID: "a"}}}, `bridge 1: the ID "a" is empty or a duplicate`},
 		{&Experiment{Bridges: []Bridge{{ID: "a", Paper: "x"}}}, `no column "x"`},
-		{&Experiment{Differences: []Difference{{Bridge: "a", Baseline: "b"}}}, "not both are bridges"},
-		{&Experiment{Charts: []Chart{{Series: make([]Series, 9)}}}, "9 series are more than the 8"},
-		{&Experiment{Stages: []Stage{{"x", -1, false}}}, `stage "x": -1 seconds`},
+		{&Experiment{Differences: []Difference{{Bridge: "a", Baseline: "b"}}}, "one of these is not a bridge"},
+		{&Experiment{Charts: []Chart{{Series: make([]Series, 9)}}}, "9 series, but there are only 8 colours"},
+		{&Experiment{Stages: []Stage{{"x", -1, false}}}, `stage "x": invalid duration of -1 seconds`},
 		{&Experiment{Geometry: &geometry.Geometry{}}, "no sides"},
 	} {
 		dir := t.TempDir()
@@ -329,7 +329,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
 		if files, _ := os.ReadDir(dir); len(files) > 0 {
-			t.Errorf("%s: files were written", c.want)
+			t.Errorf("%s: Write has written files", c.want)
 		}
 	}
 }
@@ -337,7 +337,7 @@ func TestErrors(t *testing.T) {
 func TestWrite(t *testing.T) {
 	dir, e := t.TempDir(), sample(t)
 	e.Examples = e.Examples[:1] // for speed
-	for range 2 {               // the second takes the place of the first
+	for range 2 {               // the second replaces the first
 		if err := Write(dir, e); err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,7 @@
-// Package bridge has the ways from CLIP's image features to a text decoder: what
-// the experiment compares. Each is one file that describes and registers itself:
-// its settings become keys of [bridges] in TOML, and its title a row of the table.
-// To add one is to add a file.
+// Package bridge implements the bridges that the experiment compares: ways from CLIP's
+// image features to the input of a text decoder. Each bridge is one file that registers
+// itself. Its settings become keys of [bridges] in TOML, and its title becomes a row of
+// the table. To add a bridge, add a file.
 package bridge
 
 import (
@@ -16,72 +16,73 @@ import (
 	"cyclecap/train"
 )
 
-// Decoder says what a bridge's decoder is trained on. Bridges with equal ones
-// share a decoder.
+// Decoder describes what a decoder is trained on. Bridges with equal values share a
+// decoder.
 type Decoder struct {
-	Name string // of its folder and in titles: "noisy-texts"
-	// Images says that it reads the feature of a caption's photo, which takes paired
-	// data, and not the caption's own text feature.
+	Name string // in folder names and titles: "noisy-texts"
+	// Images trains the decoder on the feature of a caption's photo, which requires
+	// paired data, instead of the caption's own text feature.
 	Images bool
-	// Noise names the setting with the variance of the Gaussian noise that is added
-	// to its features; "": none.
+	// Noise is the key of the setting with the variance of the Gaussian noise to add
+	// to the features; "" means no noise.
 	Noise string
 }
 
 // The decoders.
 var (
-	// OfTexts reads a caption's own text feature (the paper's Table 1).
+	// OfTexts is trained on the text features of the captions (the paper's Table 1).
 	OfTexts = Decoder{Name: "texts"}
-	// OfImages reads the feature of the caption's photo: paired data.
+	// OfImages is trained on the features of the captions' photos: paired data.
 	OfImages = Decoder{Name: "images", Images: true}
 )
 
-// Role is what a bridge is in the comparison.
+// Role is the role of a bridge in the comparison.
 type Role int
 
 // The roles.
 const (
 	Method Role = iota
-	// Baseline is what the differences in the table are measured from.
+	// Baseline is the bridge that the others are compared with.
 	Baseline
-	// Ceiling learns from pairs: what could be reached, not marked as the best.
+	// Ceiling is trained on pairs. It shows what could be reached, and is not marked as
+	// the best.
 	Ceiling
 )
 
-// A Setting is a number that a bridge is set by, in TOML.
+// A Setting is a numeric setting of a bridge, a key in TOML.
 type Setting struct {
 	Key     string // in [bridges]: "decap_memory"
 	Default float64
-	Whole   bool   // a whole number
-	Range   string // as in the tags of package experiment/config: "[0,100]"
-	Text    string // what it is, continuing the key: "is the number of …"
-	Source  string // of the default
+	Whole   bool   // must be an integer
+	Range   string // allowed values, as in the tags of package experiment/config: "[0,100]"
+	Text    string // description that continues the key: "is the number of …"
+	Source  string // where the default comes from
 }
 
-// A Bridge is a way from image features to a decoder.
+// A Bridge is a way from image features to the input of a decoder.
 type Bridge struct {
 	Name     string // in TOML
 	Title    string // in tables
 	Role     Role
-	Paper    string // the paper's column in Table 3, "direct" or "textualised"; "": none
+	Paper    string // column in the paper's Table 3, "direct" or "textualised"; "" if none
 	Decoder  Decoder
-	CycleGAN bool // Env.Generator is needed
+	CycleGAN bool // requires Env.Generator
 	Settings []Setting
-	// Fit learns what it needs from the training set and gives the transform
-	// of image features [n, width] at inference. It runs in a scope; what the
-	// transform uses must be kept.
+	// Fit computes what the bridge needs from the training set and returns the
+	// transform to apply to image features at inference. It runs in a scope; tensors
+	// that the transform uses must be kept.
 	Fit func(e Env) (Transform, error)
 }
 
-// Transform maps image features [n, width] to what the decoder is given.
+// A Transform maps image features [n, width] to inputs of the decoder [n, width].
 type Transform func(x torch.Tensor) torch.Tensor
 
-// Env is what a bridge may learn from: the training set's features, unpaired,
-// as the decoder's own inputs are (at length 1 if it normalises).
+// Env is what a bridge may use: above all the training set's features. They are
+// unpaired, and have length 1 if the decoder normalizes its inputs.
 type Env struct {
 	Images, Texts train.Features
-	Generator     *cyclegan.Generator // image to text; nil unless Bridge.CycleGAN
-	// Length is that of the decoder's inputs: 1 if they are normalised, else
+	Generator     *cyclegan.Generator // from image to text; nil unless Bridge.CycleGAN
+	// Length is the length of the decoder's inputs: 1 if they are normalized, or else
 	// the mean length of the text features.
 	Length     float64
 	Normalized bool
@@ -92,12 +93,11 @@ type Env struct {
 
 var all = map[string]Bridge{}
 
-// Register adds a bridge. It is called when the program starts, by each bridge's
-// own file; a second bridge or setting of one name is a mistake of the program,
-// and panics.
+// Register adds a bridge. Each bridge's file calls it during initialization. It panics
+// if another bridge or setting has the same name.
 func Register(b Bridge) struct{} {
 	if _, taken := all[b.Name]; taken {
-		panic("bridge: two are named " + b.Name)
+		panic("bridge: two bridges are named " + b.Name)
 	}
 	for _, s := range b.Settings {
 		for _, other := range all {
@@ -110,7 +110,7 @@ func Register(b Bridge) struct{} {
 	return struct{}{}
 }
 
-// All lists the bridges by name.
+// All returns the bridges, sorted by name.
 func All() []Bridge {
 	var list []Bridge
 	for _, name := range names() {
@@ -119,13 +119,13 @@ func All() []Bridge {
 	return list
 }
 
-// Get finds bridges by their names, in the order of the names.
+// Get returns the bridges with the given names, in that order.
 func Get(list []string) ([]Bridge, error) {
 	var out []Bridge
 	for _, n := range list {
 		b, ok := all[n]
 		if !ok {
-			return nil, fmt.Errorf("there is no bridge %q; there are %s", n, strings.Join(names(), ", "))
+			return nil, fmt.Errorf("unknown bridge %q; valid bridges: %s", n, strings.Join(names(), ", "))
 		}
 		out = append(out, b)
 	}
@@ -134,15 +134,15 @@ func Get(list []string) ([]Bridge, error) {
 
 func names() []string { return slices.Sorted(maps.Keys(all)) }
 
-// rescale gives rows the length of the decoder's inputs.
+// rescale scales rows to the length of the decoder's inputs.
 func (e Env) rescale(x torch.Tensor) torch.Tensor {
 	return clip.Normalize(x).MulScalar(e.Length)
 }
 
-// block is how many rows are looked at together: bounded memory for any set.
+// block is the number of rows to process at once, which bounds memory for any set.
 const block = 8192
 
-// blocks runs f on all features, some rows at a time.
+// blocks calls do with all features, block rows at a time.
 func blocks(f train.Features, do func(x torch.Tensor) error) error {
 	n := f.Len()
 	buf := make([]float32, block*f.Width())
@@ -166,7 +166,7 @@ func blocks(f train.Features, do func(x torch.Tensor) error) error {
 	return nil
 }
 
-// mean gives the mean row [width] in f64, on the CPU.
+// mean returns the mean row [width] as f64 on the CPU.
 func mean(f train.Features) (torch.Tensor, error) {
 	sum := torch.Zeros([]int64{int64(f.Width())}, torch.WithDType(torch.Float64), torch.WithDevice(torch.CPU))
 	err := blocks(f, func(x torch.Tensor) error {
@@ -176,7 +176,7 @@ func mean(f train.Features) (torch.Tensor, error) {
 	return sum.DivScalar(f.Len()), err
 }
 
-// MeanLength gives the mean length of rows.
+// MeanLength returns the mean length (L2 norm) of the rows.
 func MeanLength(f train.Features) (float64, error) {
 	var sum float64
 	err := blocks(f, func(x torch.Tensor) error {

@@ -23,7 +23,7 @@ func random(n, width int, seed uint64) train.Matrix {
 	return m
 }
 
-// row gives row i in f64.
+// row returns row i in f64.
 func row(m train.Matrix, i int) []float64 {
 	out := make([]float64, m.Cols)
 	for k := range out {
@@ -39,7 +39,7 @@ func dot(a, b []float64) (s float64) {
 	return s
 }
 
-// scaled gives a vector another length.
+// scaled returns a vector scaled to a length.
 func scaled(a []float64, length float64) []float64 {
 	out := make([]float64, len(a))
 	n := math.Sqrt(dot(a, a))
@@ -76,7 +76,7 @@ func tanh(x []float64) []float64 {
 	return x
 }
 
-// unit gives rows length 1.
+// unit returns the rows scaled to length 1.
 func unit(m train.Matrix) train.Matrix {
 	out := train.Matrix{Cols: m.Cols}
 	for i := range m.Len() {
@@ -87,9 +87,9 @@ func unit(m train.Matrix) train.Matrix {
 	return out
 }
 
-// Every bridge against its formula, written out in f64, with features as CLIP
-// gives them and with features of length 1: what it gives, and what a decoder
-// makes of that. No bridge may change the features that it is given.
+// TestTransforms compares every bridge with its formula, computed here in f64, both for
+// CLIP's features and for features of length 1: the result of the transform, and what a
+// mapper computes from it. No bridge may modify its input.
 func TestTransforms(t *testing.T) {
 	const width = 8
 	raw := Env{Images: random(20, width, 1), Texts: random(30, width, 2), Length: 3.5, Settings: map[string]float64{"decap_temperature": 0.1}}
@@ -118,13 +118,13 @@ func TestTransforms(t *testing.T) {
 					}
 					formula := want[b.Name]
 					if formula == nil {
-						t.Errorf("%s has no formula here", b.Name)
+						t.Errorf("%s has no formula in this test", b.Name)
 						continue
 					}
 					x := torch.FromSlice(c.query.Data, 5, width)
 					y := transform(x)
 					if !slices.Equal(torch.ToSlice[float32](x), c.query.Data) {
-						t.Errorf("%s changes the features that it is given", b.Name)
+						t.Errorf("%s modifies its input", b.Name)
 					}
 					given, prefix := torch.ToSlice[float64](y), torch.ToSlice[float64](decoder.Forward(y))
 					for i := range 5 {
@@ -147,12 +147,12 @@ func near(t *testing.T, what string, i int, have, want []float64, bound float64)
 	t.Helper()
 	for k, v := range want {
 		if h := have[i*len(want)+k]; !(math.Abs(h-v) <= bound) {
-			t.Errorf("%s: value %d of photo %d is %g instead of %g", what, k, i, h, v)
+			t.Errorf("%s: value %d of photo %d is %g, want %g", what, k, i, h, v)
 		}
 	}
 }
 
-// formulas say what each bridge gives the decoder for the feature of a photo.
+// formulas returns the transform of each bridge, for the feature of one photo.
 func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 	images, texts := e.Images.(train.Matrix), e.Texts.(train.Matrix)
 	matrix, m, c, err := gaussianMap(images, texts, whiteningRidge) // which TestGaussianMap checks
@@ -209,19 +209,19 @@ func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 	}
 }
 
-// A transform fits one kind of decoder: what was added to or taken from the
-// features is what that decoder has learned to read.
+// TestDecoders checks that each bridge uses the decoder that was trained on features like
+// those that its transform returns.
 func TestDecoders(t *testing.T) {
 	want := map[string]Decoder{"direct": OfTexts, "cyclegan": OfTexts, "meanshift": OfTexts, "decap": OfTexts, "whitening": OfTexts,
 		"capdec": {Name: "noisy-texts", Noise: "capdec_variance"}, "clipcap": OfImages}
 	for _, b := range all {
 		if b.Decoder != want[b.Name] {
-			t.Errorf("%s captions with the decoder of %s, want that of %s", b.Name, b.Decoder.Name, want[b.Name].Name)
+			t.Errorf("%s uses the decoder of %s, want that of %s", b.Name, b.Decoder.Name, want[b.Name].Name)
 		}
 	}
 }
 
-// A memory is a seeded choice of the texts.
+// TestMemory checks that a memory is a sample of the texts that depends on the seed alone.
 func TestMemory(t *testing.T) {
 	texts := random(30, 4, 1)
 	err := torch.Scope(func() error {
@@ -238,11 +238,11 @@ func TestMemory(t *testing.T) {
 			return err
 		}
 		if a.Size(0) != 10 || !a.Equal(b) || a.Equal(c) {
-			t.Error("the choice does not follow the seed")
+			t.Error("the sample does not follow the seed")
 		}
 		whole, err := sample(texts, 0, 7)
 		if err == nil && whole.Size(0) != 30 {
-			t.Errorf("%d texts instead of all", whole.Size(0))
+			t.Errorf("got %d texts, want all 30", whole.Size(0))
 		}
 		return err
 	})
@@ -261,8 +261,8 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestMeta: with the decoder on another device than the features', every bridge
-// works there.
+// TestMeta checks that every bridge works on the decoder's device if the features are on
+// another.
 func TestMeta(t *testing.T) {
 	e := Env{Images: random(20, 8, 1), Texts: random(30, 8, 2), Length: 1, Settings: map[string]float64{"decap_temperature": 0.1}, Device: torch.Meta}
 	for _, b := range all {

@@ -2,9 +2,8 @@ package bridge
 
 import "cyclecap/torch"
 
-// capdec is CapDec (Nukrai et al. 2022): the decoder learned from text features
-// with noise, which covers the gap; it is given the image feature as it is, at
-// length 1.
+// capdec is CapDec (Nukrai et al. 2022): the decoder is trained on text features with
+// added noise, which covers the gap. Its input is the image feature, scaled to length 1.
 var _ = Register(Bridge{
 	Name: "capdec", Title: "CapDec noise",
 	Decoder: Decoder{Name: "noisy-texts", Noise: "capdec_variance"},

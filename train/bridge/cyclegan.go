@@ -2,8 +2,8 @@ package bridge
 
 import "cyclecap/torch"
 
-// cyclegan textualises: the latent CycleGAN's generator turns the image feature
-// into a text feature. The paper's second column.
+// cyclegan textualises image features: the generator of the latent CycleGAN turns an
+// image feature into a text feature. This is the paper's second column.
 var _ = Register(Bridge{
 	Name: "cyclegan", Title: "textualised", Paper: "textualised", Decoder: OfTexts, CycleGAN: true,
 	Fit: func(e Env) (Transform, error) {

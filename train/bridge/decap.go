@@ -9,16 +9,16 @@ import (
 	"cyclecap/train"
 )
 
-// decap is DeCap's projection (Li et al. 2023, section 3.3): the image feature
-// becomes the sum of a memory of text features, weighted by the softmax of
-// their cosines over a temperature.
+// decap is DeCap's projection (Li et al. 2023, section 3.3): it replaces the image
+// feature by a sum of the text features in a memory, weighted by the softmax of their
+// cosines, divided by a temperature.
 var _ = Register(Bridge{
 	Name: "decap", Title: "DeCap memory", Decoder: OfTexts,
 	Settings: []Setting{
 		{Key: "decap_temperature", Default: 0.01, Range: "[1e-4,100]", Source: "DeCap",
-			Text: "divides the cosines before DeCap's softmax over the memory; its code multiplies them by 100."},
+			Text: "is the temperature of DeCap's softmax over the memory, which divides the cosines; DeCap's code multiplies them by 100."},
 		{Key: "decap_memory", Whole: true, Range: "[0,1e9]", Source: "DeCap",
-			Text: "is the number of texts in DeCap's memory, chosen by the seed; 0: all."},
+			Text: "is the number of texts in DeCap's memory, selected at random by the seed; 0 means all."},
 	},
 	Fit: func(e Env) (Transform, error) {
 		temperature := e.Settings["decap_temperature"]
@@ -28,8 +28,8 @@ var _ = Register(Bridge{
 		}
 		memory = clip.Normalize(memory.To(torch.WithDevice(e.Device))).Keep() // [m, width]
 		return func(x torch.Tensor) torch.Tensor {
-			// The softmax runs over the memory block by block, so that no
-			// table of all photos and all texts is made.
+			// The softmax goes through the memory in parts, to avoid a matrix of all
+			// photos and all texts.
 			x = clip.Normalize(x)
 			n, m := x.Size(0), memory.Size(0)
 			const part = 65536
@@ -48,12 +48,12 @@ var _ = Register(Bridge{
 					return sum.Add(w.MM(rows))
 				})
 			}
-			return e.rescale(sum) // the softmax's denominator falls away
+			return e.rescale(sum) // rescaling makes the softmax's denominator unnecessary
 		}, nil
 	},
 })
 
-// sample gives n rows (0: all) in their order, chosen by a seed.
+// sample returns n rows drawn by a seed, or all rows in order if n is 0.
 func sample(f train.Features, n int, seed uint64) (torch.Tensor, error) {
 	total := f.Len()
 	rows := make([]int32, total)

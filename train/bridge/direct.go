@@ -2,8 +2,8 @@ package bridge
 
 import "cyclecap/torch"
 
-// direct gives the text decoder the image feature as it is: the paper's first
-// column.
+// direct passes the image feature to the text decoder unchanged. This is the paper's
+// first column.
 var _ = Register(Bridge{
 	Name: "direct", Title: "direct", Role: Baseline, Paper: "direct", Decoder: OfTexts,
 	Fit: func(Env) (Transform, error) {

@@ -2,8 +2,8 @@ package bridge
 
 import "cyclecap/torch"
 
-// meanshift takes the image features' mean away, adds the text features' and
-// gives the result the length of a text feature.
+// meanshift subtracts the mean of the image features, adds the mean of the text features
+// and scales the result to the length of a text feature.
 var _ = Register(Bridge{
 	Name: "meanshift", Title: "mean shift", Decoder: OfTexts,
 	Fit: func(e Env) (Transform, error) {

@@ -6,10 +6,10 @@ import (
 )
 
 // whitening is the closed-form optimal transport between two Gaussians (Dowson and
-// Landau 1982), those with the means and covariances of the image and of the text
-// features: image features are whitened and coloured as text features are. Of all
-// maps between the two Gaussians it moves features least. A baseline that the paper
-// lacks.
+// Landau 1982) with the means and covariances of the image features and of the text
+// features: it whitens image features and colours them like text features. Of all maps
+// between the two Gaussians, it moves features least. The paper does not have this
+// baseline.
 var _ = Register(Bridge{
 	Name: "whitening", Title: "whitening and colouring", Decoder: OfTexts,
 	Fit: func(e Env) (Transform, error) {
@@ -23,17 +23,17 @@ var _ = Register(Bridge{
 	},
 })
 
-// whiteningRidge is added to each variance, as a share of the mean variance, so that
-// directions in which features hardly vary are not blown up.
+// whiteningRidge is added to each variance, as a fraction of the mean variance, so that
+// directions with little variance are not amplified.
 const whiteningRidge = 1e-3
 
-// gaussianMap gives the optimal transport x -> (x - from) A + to of one Gaussian to
-// another, by the means and covariances of their samples, with the symmetric matrix
+// gaussianMap returns the optimal transport x -> (x - from) A + to from one Gaussian to
+// another, given samples of each, with the symmetric matrix
 //
 //	A = S^(-1/2) (S^(1/2) T S^(1/2))^(1/2) S^(-1/2)
 //
-// of the covariances S and T. ridge is added to the variances of each, as a share of
-// its mean variance. All is in f64 on the CPU.
+// where S and T are the covariances. ridge is added to the variances of each, as a
+// fraction of its mean variance. All computation is in f64 on the CPU.
 func gaussianMap(source, target train.Features, ridge float64) (a, from, to torch.Tensor, err error) {
 	from, s, err := covariance(source, ridge)
 	if err != nil {
@@ -48,8 +48,8 @@ func gaussianMap(source, target train.Features, ridge float64) (a, from, to torc
 	return inverse.MM(middle).MM(inverse), from, to, nil
 }
 
-// covariance gives the mean [width] and the covariance [width, width] (over n, not
-// n - 1) of rows, in two passes.
+// covariance returns the mean [width] and the covariance [width, width] of the rows
+// (divided by n, not n - 1), computed in two passes.
 func covariance(f train.Features, ridge float64) (m, c torch.Tensor, err error) {
 	if m, err = mean(f); err != nil {
 		return m, c, err
@@ -69,8 +69,8 @@ func covariance(f train.Features, ridge float64) (m, c torch.Tensor, err error) 
 	return m, c.Add(torch.Eye(w, f64...).Mul(c.Diagonal().Mean().MulScalar(ridge))), nil
 }
 
-// root gives the square root of a symmetric positive semidefinite matrix, and its
-// inverse.
+// root returns the square root of a symmetric positive semidefinite matrix, and the
+// inverse of that root.
 func root(c torch.Tensor) (half, inverse torch.Tensor) {
 	values, vectors := c.Add(c.T()).MulScalar(0.5).LinalgEigh()
 	d := values.Clamp(torch.WithMin(0)).Sqrt()

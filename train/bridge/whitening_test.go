@@ -10,7 +10,7 @@ import (
 	"cyclecap/train"
 )
 
-// TestGaussianMap holds the transport to that of POT (Python Optimal Transport).
+// TestGaussianMap compares the transport with that of POT (Python Optimal Transport).
 func TestGaussianMap(t *testing.T) {
 	text, err := os.ReadFile("testdata/whitening.json")
 	if err != nil {
@@ -51,10 +51,11 @@ func TestGaussianMap(t *testing.T) {
 	}
 }
 
-// Mapped image features have the text features' mean and covariance.
+// TestWhiteningMovesMoments checks that mapped image features have the mean and covariance
+// of the text features.
 func TestWhiteningMovesMoments(t *testing.T) {
 	images, texts := random(300, 6, 1), random(400, 6, 2)
-	for i := range images.Len() { // unlike variances
+	for i := range images.Len() { // different variances
 		for k := range 6 {
 			images.Data[i*6+k] *= float32(k + 1)
 		}
@@ -87,8 +88,8 @@ func TestWhiteningMovesMoments(t *testing.T) {
 	}
 }
 
-// Features that fill only a part of their dimensions, and fewer than there are
-// dimensions, give finite numbers.
+// TestWhiteningOfFlatFeatures checks that the result is finite if features vary in only
+// some of their dimensions, or if there are fewer features than dimensions.
 func TestWhiteningOfFlatFeatures(t *testing.T) {
 	images, texts := random(5, 8, 1), random(6, 8, 2)
 	for i := range images.Len() {
