@@ -199,7 +199,7 @@ func TestBadWeights(t *testing.T) {
 			entry{name: "data/0", zeros: 256 << 20, deflated: true}), "compressed"},
 		{"bomb-in-pickle.pt", ptFile(t, nil, entry{name: "data.pkl", zeros: 256 << 20, deflated: true}), "compressed"},
 		{"doubling.pt", system(doubling), "more than"},
-		{"no-dict.pt", system("]"), "not a state dict"},
+		{"no-dict.pt", system("]"), "expected a state dict"},
 		{"header-2^60.safetensors", safetensors("{}", 0, 1<<60), "1152921504606846976"},
 		{"header-2^26.safetensors", safetensors("{}", 0, 1<<26), "truncated"},
 		{"overlap.safetensors", safetensors(header("[4]", 0, 16, `,"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}`), 24, 0), `"b" overlaps`},

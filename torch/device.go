@@ -25,8 +25,9 @@ type DeviceType int8
 const (
 	CPUDevice  DeviceType = 0
 	CUDADevice DeviceType = 1
-	// MetaDevice tensors have a shape and a dtype but no data. A training step
-	// that runs on the meta device leaves no tensor on another device.
+	// MetaDevice tensors have a shape and a dtype but no data. They cannot be
+	// mixed with tensors on other devices, so a training step that runs on the
+	// meta device is known to create no tensor elsewhere.
 	MetaDevice DeviceType = 14
 )
 

@@ -227,7 +227,7 @@ func (t *tensor) check() error {
 		last.Add(last, new(big.Int).Mul(big.NewInt(d-1), big.NewInt(t.strides[i])))
 	}
 	if t.offset < 0 {
-		return fmt.Errorf("tensor has a negative offset: offset %d", t.offset)
+		return fmt.Errorf("tensor has the invalid offset %d", t.offset)
 	}
 	if empty {
 		return checkNumel(t.shape)
@@ -276,7 +276,7 @@ func ints(v any) ([]int64, error) {
 func (u *unpickler) persistent(id any) (any, error) {
 	t, ok := id.(pickle.Tuple)
 	if !ok || len(t) < 5 || t[0] != "storage" {
-		return nil, fmt.Errorf("a persistent id does not refer to a storage")
+		return nil, fmt.Errorf("unexpected persistent id that does not refer to a storage")
 	}
 	class, ok := t[1].(pickle.Global)
 	dtype, known := storageTypes[class.Name]
@@ -449,7 +449,7 @@ func (a *archive) script(f *File, path string, value any) error {
 	var walk func(prefix string, o *pickle.Object, depth int) error
 	walk = func(prefix string, o *pickle.Object, depth int) error {
 		if depth > 100 || len(f.Entries) > 1e6 {
-			return fmt.Errorf("the modules are nested too deeply, or endlessly")
+			return fmt.Errorf("the modules are nested too deeply, or refer to themselves without end")
 		}
 		own, ok := classes[o.Class.String()]
 		if !ok {
@@ -529,7 +529,7 @@ func flatten(f *File, path string, value any) error {
 			f.add(path, "tensor", t)
 			return nil
 		}
-		return fmt.Errorf("the file contains a %s, not a state dict", typeName(value))
+		return fmt.Errorf("expected a state dict, but the file contains a %s", typeName(value))
 	}
 	f.Meta = map[string]string{}
 	for _, key := range []string{"state_dict", "model_state_dict", "model"} {
@@ -580,7 +580,7 @@ func (f *File) walk(path, name string, v any, left *int, meta map[string]string)
 		return name + "." + key
 	}
 	if strings.Count(name, ".") > 200 {
-		return fmt.Errorf("the values are nested too deeply, or without end")
+		return fmt.Errorf("the values are nested too deeply, or refer to themselves without end")
 	}
 	switch v := v.(type) {
 	case *tensor:

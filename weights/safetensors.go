@@ -68,7 +68,7 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		}
 		for _, d := range i.Shape {
 			if d < 0 {
-				return fmt.Errorf("tensor %q has shape %v", name, i.Shape)
+				return fmt.Errorf("tensor %q has a negative dimension in shape %v", name, i.Shape)
 			}
 		}
 		if err := checkNumel(i.Shape); err != nil {

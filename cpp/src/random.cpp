@@ -44,7 +44,8 @@ ct_error ct_generator_new(int device_type, int device_index, ct_generator *g) {
     if (d == c10::kCPU) {
       *g = own(at::make_generator<at::CPUGeneratorImpl>());
     } else {
-      TORCH_CHECK_VALUE(d == c10::kCUDA, "no generator for device type ", d);
+      TORCH_CHECK_VALUE(d == c10::kCUDA,
+                        "no random number generator for device type ", d);
       *g = own(at::detail::getCUDAHooks().getNewGenerator(
           static_cast<c10::DeviceIndex>(device_index)));
     }

@@ -396,7 +396,7 @@ func strangers(g *distributed.Group, out *json.Encoder) error {
 func TestDifferentNets(t *testing.T) {
 	t.Parallel()
 	for rank, line := range spawn(t, "strangers") {
-		want := fmt.Sprintf("rank %d has 1 with %d elements, rank %d has 1 with %d", rank, 3+rank, 1-rank, 4-rank)
+		want := fmt.Sprintf("rank %d has 1 (%d elements), rank %d has 1 (%d elements)", rank, 3+rank, 1-rank, 4-rank)
 		if got := decode[string](t, line); !strings.Contains(got, want) {
 			t.Errorf("%q does not say %q", got, want)
 		}

@@ -111,7 +111,7 @@ func (g *Group) sameEverywhere(params []torch.Tensor) error {
 	}
 	for rank, t := range all {
 		if their := torch.ToSlice[int64](t); uint64(their[0]) != sum {
-			return fmt.Errorf("distributed: the parameters differ between processes: rank %d has %d with %d elements, rank %d has %d with %d; every process must build the same network",
+			return fmt.Errorf("distributed: the parameters differ between processes: rank %d has %d (%d elements), rank %d has %d (%d elements); every process must build the same network",
 				g.rank, len(params), elements, rank, their[1], their[2])
 		}
 	}
