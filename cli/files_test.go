@@ -107,7 +107,7 @@ func TestConvertNames(t *testing.T) {
 		t.Errorf("scheme %q", s)
 	}
 	r := run("", "convert", "--names", "openai", small+"decoder.pt", at("no.pt"))
-	r.fails(t, 1, "decoder.pt", "a CLIP is needed", "ClipCap mapper")
+	r.fails(t, 1, "decoder.pt", "expected a CLIP model", "ClipCap mapper")
 	run("", "convert", "--names", "klingon", clipF, at("no.pt")).fails(t, 2, "--names klingon", "openai")
 	for _, f := range listing(t, dir) {
 		if strings.Contains(f, "no.pt") || strings.HasSuffix(f, ".tmp") {

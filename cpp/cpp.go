@@ -1,6 +1,6 @@
-// Package cpp carries the sources of the shim, the C library over libtorch that
-// package torch calls. They are embedded so that they go wherever the module
-// goes, vendored too, and can be built there.
+// Package cpp contains the sources of the shim, the C library through which
+// package torch calls libtorch. They are embedded so that they are available
+// wherever the module is used, vendored copies included, and can be built there.
 package cpp
 
 import (
@@ -10,12 +10,12 @@ import (
 	"io/fs"
 )
 
-// Sources holds CMakeLists.txt, include/ and src/.
+// Sources contains CMakeLists.txt, include/ and src/.
 //
 //go:embed CMakeLists.txt include src
 var Sources embed.FS
 
-// Key tells one state of the sources from another.
+// Key returns a hash of the sources that identifies their version.
 func Key() string {
 	sum := sha256.New()
 	err := fs.WalkDir(Sources, ".", func(path string, d fs.DirEntry, err error) error {
@@ -32,7 +32,7 @@ func Key() string {
 		return nil
 	})
 	if err != nil {
-		panic(err) // embedded files can be read
+		panic(err) // reading embedded files cannot fail
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:6])
 }

@@ -295,7 +295,7 @@ func TestLoadErrors(t *testing.T) {
 		want  []string
 	}{
 		"no GPT-2":           {other(func(f *pipeline.Files) { f.GPT2 = "" }), []string{files.Decoder, "only a mapper"}},
-		"not a CLIP":         {other(func(f *pipeline.Files) { f.CLIP = files.Generator }), []string{files.Generator, "a CLIP is needed"}},
+		"not a CLIP":         {other(func(f *pipeline.Files) { f.CLIP = files.Generator }), []string{files.Generator, "expected a CLIP model"}},
 		"missing":            {other(func(f *pipeline.Files) { f.Generator = "nowhere.pt" }), []string{"nowhere.pt"}},
 		"metadata":           {other(func(f *pipeline.Files) { f.Decoder = broken }), []string{broken, "normalize_prefix", "perhaps"}},
 		"a folder for GPT-2": {other(func(f *pipeline.Files) { f.GPT2 = t.TempDir() }), []string{"model.safetensors"}},

@@ -6,13 +6,14 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// SetRequiresGrad says whether backward shall reach leaf t, and returns t.
+// SetRequiresGrad sets whether autograd computes a gradient for leaf t, as
+// requires_grad_ does. It returns t.
 func (t Tensor) SetRequiresGrad(on bool) Tensor {
 	must("requires_grad_", shim.SetRequiresGrad(t.pointer("requires_grad_"), on))
 	return t
 }
 
-// Grad gives t.grad, none where backward has not reached t.
+// Grad returns t.grad. It is none if no backward pass has reached t.
 func (t Tensor) Grad() Tensor {
 	g, err := shim.TensorGrad(t.pointer("grad"))
 	runtime.KeepAlive(t.handle)
@@ -31,20 +32,21 @@ func (t Tensor) SetGrad(g Tensor) {
 	runtime.KeepAlive(g.handle)
 }
 
-// SetData is t.data = o: t keeps its identity (as a parameter of an optimizer
-// does) and takes over o's storage, shape, dtype and device.
+// SetData is t.data = o: t takes over o's storage, shape, dtype and device, but
+// remains the same tensor, for example as a parameter of an optimizer.
 func (t Tensor) SetData(o Tensor) {
 	must("set_data", shim.SetData(t.pointer("set_data"), o.pointer("set_data")))
 	runtime.KeepAlive(t.handle)
 	runtime.KeepAlive(o.handle)
 }
 
-// Backward computes the gradients of all leaves that t, a scalar, depends on
-// and adds them to their Grad.
+// Backward computes the gradients of t, a scalar, with respect to all leaves
+// that it depends on, and adds them to their Grad.
 func (t Tensor) Backward() { Backward([]Tensor{t}, nil, false) }
 
-// Backward is torch.autograd.backward. grads gives d loss / d outputs, nil
-// for scalars; retain keeps the graph for another backward.
+// Backward is torch.autograd.backward. grads are the gradients with respect to
+// outputs; nil is allowed for scalars. If retain is set, the graph is kept for
+// another backward pass.
 func Backward(outputs, grads []Tensor, retain bool) {
 	o, g := pointers("backward", outputs), pointers("backward", grads)
 	must("backward", shim.Backward(o, g, retain, false))
@@ -52,9 +54,10 @@ func Backward(outputs, grads []Tensor, retain bool) {
 	runtime.KeepAlive(grads)
 }
 
-// GradOf is torch.autograd.grad(outputs, inputs): d sum(outputs) / d inputs,
-// without touching any Grad. An input that was not used gives none. create
-// records the computation, for second derivatives.
+// GradOf is torch.autograd.grad(outputs, inputs): it returns the gradients of
+// the sum of outputs with respect to inputs and leaves every Grad unchanged. The
+// gradient of an unused input is none. If create is set, the computation is
+// recorded, for second derivatives.
 func GradOf(outputs, inputs []Tensor, create bool) []Tensor {
 	g, err := shim.Grad(pointers("grad", outputs), nil, pointers("grad", inputs), create, create, true)
 	runtime.KeepAlive(outputs)
@@ -81,10 +84,10 @@ func pointers(op string, l []Tensor) []uintptr {
 }
 
 // GeluNew is transformers' NewGELUActivation ("gelu_new"), the tanh
-// approximation of GELU that GPT-2 was trained with: to the bit as its
-// operators one after another, from which libtorch's fused
-// gelu(approximate="tanh") differs. Backward keeps x alone and computes the
-// rest anew.
+// approximation of GELU that GPT-2 was trained with. Results are bit-identical
+// to those of its sequence of operators, which libtorch's fused
+// gelu(approximate="tanh") does not match. Only the input is saved for the
+// backward pass, which recomputes the intermediate results.
 func (t Tensor) GeluNew() Tensor {
 	p, err := shim.GeluNew(t.pointer("gelu_new"))
 	runtime.KeepAlive(t.handle)

@@ -12,11 +12,13 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Scalar is a number for an operator: a Go int, int64, float32, float64 or
-// bool. Integers and floats promote differently, as in Python.
+// Scalar is a number that is passed to an operator: a Go int, int64, float32,
+// float64 or bool. Integers and floats follow different type promotion rules, as
+// in Python.
 type Scalar = any
 
-// MemoryFormat is libtorch's MemoryFormat.
+// MemoryFormat is a memory format; its values are those of libtorch's
+// MemoryFormat.
 type MemoryFormat int8
 
 // The memory formats.
@@ -26,14 +28,14 @@ const (
 	ChannelsLastFormat MemoryFormat = 2
 )
 
-// Option is an optional argument of an operator: PyTorch's keyword argument.
+// Option is an optional argument of an operator: a keyword argument in PyTorch.
 type Option struct {
 	name  string
 	value any
 }
 
-// op is an operator; its handle is looked up at the first call, so that one
-// which a libtorch lacks fails only where it is used.
+// op is an operator. Its handle is looked up at the first call, so that an
+// operator that this libtorch lacks fails only when it is used.
 type op struct {
 	name, overload string
 	id             atomic.Int32 // handle + 1
@@ -55,10 +57,10 @@ func (o *op) handle() int {
 type call struct {
 	op     *op
 	args   []int64
-	n      int // arguments so far
+	n      int // number of arguments so far
 	inputs []Tensor
 	opts   []Option
-	used   int // options so far
+	used   int // number of options used so far
 	rets   []int64
 }
 
@@ -151,7 +153,7 @@ func (c *call) scalar(v Scalar) {
 	case bool:
 		c.boolean(v)
 	default:
-		panic(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("a scalar must be an int, a float64 or a bool, not %T", v)})
+		panic(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("a scalar must be an int, int64, float32, float64 or bool, not %T", v)})
 	}
 }
 
@@ -161,7 +163,7 @@ func (c *call) ints(l []int64) {
 	c.args = append(c.args, l...)
 }
 
-// intsOpt takes an int[]? argument; nil is none.
+// intsOpt takes an int[]? argument; nil means none.
 func (c *call) intsOpt(l []int64) {
 	if l == nil {
 		c.none()
@@ -216,8 +218,8 @@ func (d Device) index() int64 {
 	return -1
 }
 
-// opt adds the optional argument called name: the option's value where one
-// was given, else the schema's default.
+// opt adds the optional argument called name: the option's value if it was
+// given, otherwise the schema's default.
 func (c *call) opt(name string) {
 	for i := range c.opts {
 		if c.opts[i].name == name {
@@ -229,7 +231,8 @@ func (c *call) opt(name string) {
 	c.dflt()
 }
 
-// deviceOpt adds a factory's device: the option, else the scope's device.
+// deviceOpt adds the device of a factory function: the option if it was given,
+// otherwise the scope's device.
 func (c *call) deviceOpt() {
 	n := c.n
 	c.opt("device")
@@ -290,15 +293,15 @@ func (c *call) run(cap int) []int64 {
 	return c.rets[:n]
 }
 
-// misfit reports an option that this operator does not have, or one given
-// twice.
+// misfit reports an option that this operator does not have, or one that was
+// given twice.
 func (c *call) misfit() {
 	names := make([]string, len(c.opts))
 	for i, o := range c.opts {
 		names[i] = o.name
 	}
 	panic(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf(
-		"it takes %d of the %d options given (%s): one is not its own, or given twice", c.used, len(c.opts), strings.Join(names, ", "))})
+		"only %d of the %d options (%s) apply: the operator does not have one of them, or one is given twice", c.used, len(c.opts), strings.Join(names, ", "))})
 }
 
 func (c *call) end() {
@@ -307,13 +310,13 @@ func (c *call) end() {
 	calls.Put(c)
 }
 
-// drop runs the call and leaves its results.
+// drop runs the call and drops its results.
 func (c *call) drop() {
 	c.run(0)
 	c.end()
 }
 
-// one runs the call for a single tensor.
+// one runs the call and returns its result, a single tensor.
 func (c *call) one() Tensor {
 	r := c.run(2)
 	t := adopt(c.op.String(), uintptr(r[1]))
@@ -321,7 +324,7 @@ func (c *call) one() Tensor {
 	return t
 }
 
-// several runs the call for n tensors.
+// several runs the call and returns its results, n tensors.
 func (c *call) several(n int) []Tensor {
 	r := c.run(2 * n)
 	out := make([]Tensor, n)
@@ -332,7 +335,7 @@ func (c *call) several(n int) []Tensor {
 	return out
 }
 
-// list runs the call for a Tensor[].
+// list runs the call and returns its result, a Tensor[].
 func (c *call) list() []Tensor {
 	r := c.run(1 << 14)
 	out := make([]Tensor, r[0]>>8)
@@ -343,7 +346,7 @@ func (c *call) list() []Tensor {
 	return out
 }
 
-// word runs the call for a bool or an int.
+// word runs the call and returns its result, a bool or an int.
 func (c *call) word() int64 {
 	w := c.run(2)[1]
 	c.end()

@@ -11,34 +11,36 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Device is where a tensor lives. The zero value is the CPU.
+// Device is the device on which a tensor is allocated. The zero value is the
+// CPU.
 type Device struct {
 	Type  DeviceType
-	Index int // of a CUDA device; 0 elsewhere
+	Index int // index of a CUDA device; otherwise 0
 }
 
-// DeviceType is libtorch's DeviceType.
+// DeviceType is a type of device; its values are those of libtorch's DeviceType.
 type DeviceType int8
 
-// The device types that cyclecap knows.
+// The supported device types.
 const (
 	CPUDevice  DeviceType = 0
 	CUDADevice DeviceType = 1
-	// MetaDevice has shapes and dtypes but no data: a step that runs there
-	// has left nothing behind on another device.
+	// MetaDevice tensors have a shape and a dtype but no data. They cannot be
+	// mixed with tensors on other devices, so a training step that runs on the
+	// meta device is known to create no tensor elsewhere.
 	MetaDevice DeviceType = 14
 )
 
-// CPU and Meta are the devices that are always there.
+// CPU and Meta are the devices that are always available.
 var (
 	CPU  = Device{Type: CPUDevice}
 	Meta = Device{Type: MetaDevice}
 )
 
-// CUDA is the CUDA device with an index.
+// CUDA returns the CUDA device with the given index.
 func CUDA(index int) Device { return Device{Type: CUDADevice, Index: index} }
 
-// String gives PyTorch's name: "cpu", "cuda:0", "meta".
+// String returns PyTorch's name of the device: "cpu", "cuda:0", "meta".
 func (d Device) String() string {
 	switch d.Type {
 	case CPUDevice:
@@ -51,22 +53,22 @@ func (d Device) String() string {
 	return fmt.Sprintf("device(%d):%d", d.Type, d.Index)
 }
 
-// ParseDevice reads "cpu", "cuda", "cuda:N" or "meta", and reports a device
-// that isn't there together with those that are.
+// ParseDevice parses "cpu", "cuda", "cuda:N" or "meta". If the device is not
+// available, the error lists those that are.
 func ParseDevice(s string) (Device, error) {
 	kind, number, numbered := strings.Cut(s, ":")
 	index := 0
 	if numbered {
 		n, err := strconv.Atoi(number)
 		if err != nil || n < 0 {
-			return Device{}, fmt.Errorf("device %q: the index %q is not a number", s, number)
+			return Device{}, fmt.Errorf("device %q: the index must be a non-negative integer, got %q", s, number)
 		}
 		index = n
 	}
 	switch kind {
 	case "cpu":
 		if index != 0 {
-			return Device{}, fmt.Errorf("device %q: there is one cpu device, cpu", s)
+			return Device{}, fmt.Errorf("device %q: the only CPU device is cpu", s)
 		}
 		return CPU, nil
 	case "meta":
@@ -77,11 +79,11 @@ func ParseDevice(s string) (Device, error) {
 			return CUDA(index), nil
 		}
 		if n > 0 {
-			return Device{}, fmt.Errorf("device %q is not there; there are cpu and cuda:0 to cuda:%d", s, n-1)
+			return Device{}, fmt.Errorf("device %q is not available; available devices are cpu and cuda:0 to cuda:%d", s, n-1)
 		}
-		return Device{}, fmt.Errorf("device %q is not there (%v); there is cpu; `cyclecap doctor` tells more", s, why)
+		return Device{}, fmt.Errorf("device %q is not available (%v); the only available device is cpu; run `cyclecap doctor` for details", s, why)
 	}
-	return Device{}, fmt.Errorf("unknown device %q; there are cpu, cuda:N and meta", s)
+	return Device{}, fmt.Errorf("unknown device %q; must be cpu, cuda, cuda:N or meta", s)
 }
 
 var cuda struct {
@@ -90,26 +92,26 @@ var cuda struct {
 	why   error
 }
 
-// CUDADevices counts the CUDA devices that can be used. Where there are none
-// the error says which it is: a CPU-only libtorch, a CUDA library that can't
-// be loaded (and why), or no driver.
+// CUDADevices returns the number of usable CUDA devices. If there are none, the
+// error says why: a CPU-only libtorch, a CUDA library that cannot be loaded, or
+// a missing driver.
 func CUDADevices() (int, error) {
 	cuda.once.Do(func() {
-		// The library must be open before the first CUDA question: libtorch
-		// remembers the answer, and a question asked too early makes CUDA
-		// unusable for the rest of the process.
+		// The library must be loaded before libtorch is first asked about CUDA.
+		// libtorch caches the answer, so asking too early makes CUDA unusable
+		// for the rest of the process.
 		found, err := shim.CUDAOpen()
 		switch {
 		case !found:
-			cuda.why = fmt.Errorf("this libtorch has no CUDA part (libtorch_cuda.so); %s", libtorch.CUDAAdvice())
+			cuda.why = fmt.Errorf("this libtorch is built without CUDA (libtorch_cuda.so is missing); %s", libtorch.CUDAAdvice())
 		case err != nil:
-			cuda.why = fmt.Errorf("libtorch_cuda.so can't be loaded: %v; %s", err, libtorch.CUDAAdvice())
+			cuda.why = fmt.Errorf("cannot load libtorch_cuda.so: %v; %s", err, libtorch.CUDAAdvice())
 		default:
 			cuda.count, err = shim.CUDADeviceCount()
 			if cuda.count == 0 {
-				cuda.why = fmt.Errorf("libtorch's CUDA part is loaded, but no NVIDIA driver or device was found")
+				cuda.why = fmt.Errorf("libtorch_cuda.so is loaded, but no NVIDIA driver or device was found")
 				if err != nil {
-					cuda.why = fmt.Errorf("libtorch's CUDA part is loaded, but: %v", err)
+					cuda.why = fmt.Errorf("libtorch_cuda.so is loaded, but CUDA reports: %v", err)
 				}
 			}
 		}
@@ -117,7 +119,7 @@ func CUDADevices() (int, error) {
 	return cuda.count, cuda.why
 }
 
-// Synchronize waits until a device has done all that was asked of it.
+// Synchronize waits until all work submitted to a device is complete.
 func Synchronize(d Device) error {
 	if d.Type != CUDADevice {
 		return nil
@@ -125,20 +127,21 @@ func Synchronize(d Device) error {
 	return wrap("synchronize", shim.CUDASynchronize(d.Index))
 }
 
-// SetNumThreads sets how many threads one operator may use. Call it once,
-// before the first operator: libtorch's pool belongs to an OS thread, and
-// low-order bits of results may depend on the number.
+// SetNumThreads sets the number of threads that one operator may use, as
+// torch.set_num_threads does. Call it once, before the first operator: each OS
+// thread has its own libtorch thread pool, and low-order bits of results may
+// depend on the number of threads.
 func SetNumThreads(n int) { shim.SetNumThreads(n) }
 
-// NumThreads gives how many threads one operator may use.
+// NumThreads returns the number of threads that one operator may use.
 func NumThreads() int { return shim.NumThreads() }
 
-// Build says which libtorch is in use.
+// Build describes the libtorch in use.
 type Build struct {
 	Compiled   string // version of the headers that the shim was built with
 	Version    string // version that the loaded library reports
-	Path       string // the libtorch_cpu in use
-	Capability string // instruction set that libtorch picked: "AVX512"
+	Path       string // path of the libtorch_cpu in use
+	Capability string // instruction set that libtorch uses: "AVX512"
 	MKL        bool
 	MKLDNN     bool
 	OpenMP     bool
@@ -147,15 +150,17 @@ type Build struct {
 	GoVersion  string
 }
 
-// Libraries are the files that package torch loads at the first operator.
+// Libraries are the libraries that package torch loads when the first operator
+// runs.
 type Libraries struct {
-	Libtorch string // its folder
-	Version  string // "2.11.0+cu130", "" where no file tells
-	Shim     string // the library between Go and libtorch
+	Libtorch string // the folder of libtorch
+	Version  string // version of libtorch, such as "2.11.0+cu130"; "" if unknown
+	Shim     string // the file of the library between Go and libtorch
 }
 
-// FindLibraries says which they are, and loads nothing. The error is that of
-// the first operator: it says what is missing and how to get it.
+// FindLibraries finds the libraries without loading them. The error is the one
+// that the first operator would report: it says what is missing and how to get
+// it.
 func FindLibraries() (Libraries, error) {
 	f, err := shim.Find()
 	if err != nil {
@@ -164,8 +169,8 @@ func FindLibraries() (Libraries, error) {
 	return Libraries{Libtorch: f.Libtorch.Dir, Version: f.Libtorch.Version, Shim: f.Shim}, nil
 }
 
-// BuildInfo says which libtorch is in use, and fails where it is not the one
-// that the shim was built for.
+// BuildInfo describes the libtorch in use. It returns an error if its version is
+// not the one that the shim was built for.
 func BuildInfo() (Build, error) {
 	text, err := shim.BuildInfo()
 	if err != nil {
@@ -182,12 +187,12 @@ func BuildInfo() (Build, error) {
 		Gloo: v["gloo"] == "1", NCCL: v["nccl"] == "1", GoVersion: runtime.Version(),
 	}
 	if b.Version != "" && b.Version != b.Compiled {
-		return b, fmt.Errorf("the shim was built for libtorch %s, but %s is libtorch %s; %s builds one for it", b.Compiled, b.Path, b.Version, libtorch.BuildCommand())
+		return b, fmt.Errorf("the shim was built for libtorch %s, but %s is libtorch %s; run %s to build a matching shim", b.Compiled, b.Path, b.Version, libtorch.BuildCommand())
 	}
 	return b, nil
 }
 
-// ReleaseMemory gives the memory of freed CPU tensors back to the system.
-// libtorch's allocator keeps it for the next ones, which is faster; call it
-// once a large model has been closed that no other will follow.
+// ReleaseMemory returns the memory of freed CPU tensors to the operating system.
+// The allocator otherwise keeps it for later tensors, which is faster. Call it
+// after closing a large model if no other will be loaded.
 func ReleaseMemory() { shim.TrimMemory() }

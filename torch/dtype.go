@@ -2,10 +2,11 @@ package torch
 
 import "fmt"
 
-// DType is a tensor's element type; its values are libtorch's ScalarType.
+// DType is the element type of a tensor; its values are those of libtorch's
+// ScalarType.
 type DType int8
 
-// The element types, named as in PyTorch.
+// The element types, with PyTorch's names.
 const (
 	Uint8          DType = 0
 	Int8           DType = 1
@@ -43,7 +44,7 @@ var dtypes = map[DType]struct {
 	Uint16: {"uint16", 2}, Uint32: {"uint32", 4}, Uint64: {"uint64", 8}, Float8E8M0FNU: {"float8_e8m0fnu", 1},
 }
 
-// String gives PyTorch's name without "torch.": "float32", "bfloat16".
+// String returns PyTorch's name without "torch.": "float32", "bfloat16".
 func (d DType) String() string {
 	if t, ok := dtypes[d]; ok {
 		return t.name
@@ -51,10 +52,10 @@ func (d DType) String() string {
 	return fmt.Sprintf("dtype(%d)", int8(d))
 }
 
-// Size gives the bytes of one element.
+// Size returns the size of one element in bytes.
 func (d DType) Size() int64 { return dtypes[d].size }
 
-// IsFloat tells floating point types (complex ones are none).
+// IsFloat reports whether d is a floating point type. Complex types are not.
 func (d DType) IsFloat() bool {
 	switch d {
 	case Float16, Float32, Float64, BFloat16, Float8E5M2, Float8E4M3FN, Float8E5M2FNUZ, Float8E4M3FNUZ, Float8E8M0FNU:
@@ -63,8 +64,8 @@ func (d DType) IsFloat() bool {
 	return false
 }
 
-// ParseDType reads a name as String gives it, with "torch." or without, or
-// the short forms f16, bf16, f32 and f64.
+// ParseDType parses PyTorch's name of a dtype, with or without "torch.", or one
+// of the short forms f16, bf16, f32 and f64.
 func ParseDType(s string) (DType, error) {
 	switch s {
 	case "f16":
@@ -81,11 +82,12 @@ func ParseDType(s string) (DType, error) {
 			return d, nil
 		}
 	}
-	return 0, fmt.Errorf("unknown dtype %q (f32, bf16, f16, f64, or a PyTorch name such as float32)", s)
+	return 0, fmt.Errorf("unknown dtype %q; must be f32, bf16, f16, f64 or a PyTorch name such as float32", s)
 }
 
-// Element is a Go type that a tensor's elements can be read and written as.
-// Half precisions have no Go type: convert with To(Float32) first.
+// Element is a Go type as which the elements of a tensor can be read and
+// written. Half-precision types have no Go type; convert them with
+// To(WithDType(Float32)) first.
 type Element interface {
 	uint8 | int8 | int16 | int32 | int64 | float32 | float64 | bool | complex64 | complex128 | uint16 | uint32 | uint64
 }

@@ -8,9 +8,9 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Error is what an operator reports: libtorch's message, with the operator
-// and the shapes and dtypes of its arguments. Inside a Scope operators panic
-// with a *Error, so that nets read like formulas; Scope returns it.
+// Error is the error of an operator: libtorch's message, with the operator and
+// the shapes and dtypes of its arguments. Operators panic with an *Error, so
+// that networks read like formulas, and Scope returns it.
 type Error struct {
 	Kind Kind
 	Op   string // "addmm"
@@ -18,11 +18,11 @@ type Error struct {
 	Text string
 }
 
-// Kind tells errors apart as Python's exception classes do.
+// Kind is the kind of an error: Python's exception class.
 type Kind byte
 
-// The kinds of error. Tests match these, since libtorch's texts change from
-// one version to the next.
+// The kinds of error. Match these rather than messages, because libtorch's
+// messages change between versions.
 const (
 	RuntimeError        Kind = 'R'
 	IndexError          Kind = 'I'
@@ -30,7 +30,7 @@ const (
 	TypeError           Kind = 'T'
 	NotImplementedError Kind = 'N'
 	OutOfMemoryError    Kind = 'M'
-	DistError           Kind = 'D' // of torch/distributed: a process is late or gone
+	DistError           Kind = 'D' // in torch/distributed: a process is late or has ended
 )
 
 func (e *Error) Error() string {
@@ -60,14 +60,14 @@ func must(op string, err error) {
 	}
 }
 
-// Throw panics with an *Error of kind ValueError, for Scope to return: the
-// way in which nets report an argument that can't be right.
+// Throw panics with an *Error of kind ValueError, which the enclosing Scope
+// returns. Networks use it to report an invalid argument.
 func Throw(op, format string, args ...any) {
 	panic(&Error{Kind: ValueError, Op: op, Text: fmt.Sprintf(format, args...)})
 }
 
-// catch turns a panic that carries an *Error into *err and lets every other
-// panic go on: those are bugs.
+// catch recovers a panic with an *Error and sets *err to it. Every other panic
+// is a bug and continues.
 func catch(err *error) {
 	switch p := recover().(type) {
 	case nil:

@@ -10,7 +10,7 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// Linear regression: find a slope and an offset from noisy points.
+// Linear regression: fit a line to noisy points.
 func Example_linearRegression() {
 	err := torch.Scope(func() error {
 		torch.ManualSeed(0)
@@ -20,7 +20,7 @@ func Example_linearRegression() {
 		defer nn.Close(model)
 		opt := optim.SGD(nn.Parameters(model), optim.SGDOptions{LR: 0.1})
 		for range 100 {
-			torch.Tidy(func() torch.Tensor { // frees what a step makes
+			torch.Tidy(func() torch.Tensor { // frees the tensors of a step
 				opt.ZeroGrad()
 				model.Forward(x).MseLoss(y).Backward()
 				opt.Step()
@@ -46,7 +46,7 @@ func ExampleScope() {
 	fmt.Println(err, torch.ToSlice[float32](kept))
 	kept.Close()
 
-	// An operator's error is the scope's.
+	// Scope returns the error of an operator.
 	err = torch.Scope(func() error {
 		torch.Ones([]int64{2, 3}).MM(torch.Ones([]int64{2, 3}))
 		return nil
@@ -65,7 +65,7 @@ func ExampleTidy() {
 		x := torch.Ones([]int64{3})
 		before := torch.Alive()
 		y := torch.Tidy(func() torch.Tensor {
-			return x.AddScalar(1).MulScalar(2).Exp().Log() // three of these four are freed at once
+			return x.AddScalar(1).MulScalar(2).Exp().Log() // three of these four results are freed immediately
 		})
 		fmt.Println(y, torch.Alive()-before)
 		return nil
@@ -106,7 +106,8 @@ func ExampleTensor_String() {
 	//         [0.7500, 1.0000, 1.2500]])
 }
 
-// Three ways to the numbers: one of them, a copy of all, the memory itself.
+// Three ways to read the elements: one value, a copy of all, and the memory
+// itself.
 func ExampleData() {
 	torch.Scope(func() error {
 		x := torch.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
@@ -140,7 +141,7 @@ func ExampleNoGrad() {
 	// false
 }
 
-// Work from many goroutines, done on one thread.
+// Many goroutines run tensor code on one OS thread.
 func ExampleExecutor() {
 	e := torch.NewExecutor()
 	defer e.Close()
@@ -148,7 +149,7 @@ func ExampleExecutor() {
 	var wg sync.WaitGroup
 	for i := range lengths {
 		wg.Go(func() {
-			v := []float32{3 * float32(i), 4 * float32(i)} // decoded, tokenized … here
+			v := []float32{3 * float32(i), 4 * float32(i)} // work that needs no tensors, such as decoding
 			err := e.Do(func() error {
 				lengths[i] = torch.FromSlice(v).LinalgVectorNorm().Item()
 				return nil
@@ -163,12 +164,12 @@ func ExampleExecutor() {
 	// Output: [0 5 10]
 }
 
-// The meta device has shapes and no numbers: a net of any size is made and
-// run there at once.
+// Tensors on the meta device have a shape but no data, so a network of any size
+// can be created and run there immediately.
 func ExampleOnDevice() {
 	torch.Scope(func() error {
 		torch.OnDevice(torch.Meta, func() {
-			m := nn.Linear(100_000, 50_000, true) // 20 GB elsewhere
+			m := nn.Linear(100_000, 50_000, true) // 20 GB on other devices
 			defer nn.Close(m)
 			fmt.Println(m.Forward(torch.Empty([]int64{8, 100_000})))
 		})
@@ -177,7 +178,7 @@ func ExampleOnDevice() {
 	// Output: tensor(..., device='meta', size=(8, 50000), grad_fn=<AddmmBackward0>)
 }
 
-// A state that was taken gives the same numbers again.
+// Restoring a saved state generates the same numbers again.
 func ExampleGenerator_State() {
 	torch.Scope(func() error {
 		torch.ManualSeed(0)

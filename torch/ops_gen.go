@@ -2,318 +2,318 @@
 
 package torch
 
-// WithUPLO gives the optional argument `UPLO`.
+// WithUPLO sets the optional argument `UPLO`.
 func WithUPLO(v string) Option { return Option{"UPLO", v} }
 
-// WithAccumulate gives the optional argument `accumulate`.
+// WithAccumulate sets the optional argument `accumulate`.
 func WithAccumulate(v bool) Option { return Option{"accumulate", v} }
 
-// WithAlpha gives the optional argument `alpha`.
+// WithAlpha sets the optional argument `alpha`.
 func WithAlpha(v Scalar) Option { return Option{"alpha", v} }
 
-// WithApproximate gives the optional argument `approximate`.
+// WithApproximate sets the optional argument `approximate`.
 func WithApproximate(v string) Option { return Option{"approximate", v} }
 
-// WithAtol gives the optional argument `atol`.
+// WithAtol sets the optional argument `atol`.
 func WithAtol(v float64) Option { return Option{"atol", v} }
 
-// WithAttnMask gives the optional argument `attn_mask`.
+// WithAttnMask sets the optional argument `attn_mask`.
 func WithAttnMask(v Tensor) Option { return Option{"attn_mask", v} }
 
-// WithBatchSize gives the optional argument `batch_size`.
+// WithBatchSize sets the optional argument `batch_size`.
 func WithBatchSize(v int64) Option { return Option{"batch_size", v} }
 
-// WithBeta gives the optional argument `beta`.
+// WithBeta sets the optional argument `beta`.
 func WithBeta(v any) Option { return Option{"beta", v} }
 
-// WithBias gives the optional argument `bias`.
+// WithBias sets the optional argument `bias`.
 func WithBias(v Tensor) Option { return Option{"bias", v} }
 
-// WithBins gives the optional argument `bins`.
+// WithBins sets the optional argument `bins`.
 func WithBins(v int64) Option { return Option{"bins", v} }
 
-// WithCeilMode gives the optional argument `ceil_mode`.
+// WithCeilMode sets the optional argument `ceil_mode`.
 func WithCeilMode(v bool) Option { return Option{"ceil_mode", v} }
 
-// WithComputeMode gives the optional argument `compute_mode`.
+// WithComputeMode sets the optional argument `compute_mode`.
 func WithComputeMode(v int64) Option { return Option{"compute_mode", v} }
 
-// WithCopy gives the optional argument `copy`.
+// WithCopy sets the optional argument `copy`.
 func WithCopy(v bool) Option { return Option{"copy", v} }
 
-// WithCorrection gives the optional argument `correction`.
+// WithCorrection sets the optional argument `correction`.
 func WithCorrection(v Scalar) Option { return Option{"correction", v} }
 
-// WithCountIncludePad gives the optional argument `count_include_pad`.
+// WithCountIncludePad sets the optional argument `count_include_pad`.
 func WithCountIncludePad(v bool) Option { return Option{"count_include_pad", v} }
 
-// WithCudnnEnable gives the optional argument `cudnn_enable`.
+// WithCudnnEnable sets the optional argument `cudnn_enable`.
 func WithCudnnEnable(v bool) Option { return Option{"cudnn_enable", v} }
 
-// WithCudnnEnabled gives the optional argument `cudnn_enabled`.
+// WithCudnnEnabled sets the optional argument `cudnn_enabled`.
 func WithCudnnEnabled(v bool) Option { return Option{"cudnn_enabled", v} }
 
-// WithDelta gives the optional argument `delta`.
+// WithDelta sets the optional argument `delta`.
 func WithDelta(v float64) Option { return Option{"delta", v} }
 
-// WithDescending gives the optional argument `descending`.
+// WithDescending sets the optional argument `descending`.
 func WithDescending(v bool) Option { return Option{"descending", v} }
 
-// WithDevice gives the optional argument `device`.
+// WithDevice sets the optional argument `device`.
 func WithDevice(v Device) Option { return Option{"device", v} }
 
-// WithDiagonal gives the optional argument `diagonal`.
+// WithDiagonal sets the optional argument `diagonal`.
 func WithDiagonal(v int64) Option { return Option{"diagonal", v} }
 
-// WithDilation gives the optional argument `dilation`.
+// WithDilation sets the optional argument `dilation`.
 func WithDilation(v []int64) Option { return Option{"dilation", v} }
 
-// WithDim gives the optional argument `dim`.
+// WithDim sets the optional argument `dim`.
 func WithDim(v any) Option { return Option{"dim", v} }
 
-// WithDim1 gives the optional argument `dim1`.
+// WithDim1 sets the optional argument `dim1`.
 func WithDim1(v int64) Option { return Option{"dim1", v} }
 
-// WithDim2 gives the optional argument `dim2`.
+// WithDim2 sets the optional argument `dim2`.
 func WithDim2(v int64) Option { return Option{"dim2", v} }
 
-// WithDims gives the optional argument `dims`.
+// WithDims sets the optional argument `dims`.
 func WithDims(v []int64) Option { return Option{"dims", v} }
 
-// WithDivisorOverride gives the optional argument `divisor_override`.
+// WithDivisorOverride sets the optional argument `divisor_override`.
 func WithDivisorOverride(v int64) Option { return Option{"divisor_override", v} }
 
-// WithDriver gives the optional argument `driver`.
+// WithDriver sets the optional argument `driver`.
 func WithDriver(v string) Option { return Option{"driver", v} }
 
-// WithDropoutP gives the optional argument `dropout_p`.
+// WithDropoutP sets the optional argument `dropout_p`.
 func WithDropoutP(v float64) Option { return Option{"dropout_p", v} }
 
-// WithDType gives the optional argument `dtype`.
+// WithDType sets the optional argument `dtype`.
 func WithDType(v DType) Option { return Option{"dtype", v} }
 
-// WithEnableGqa gives the optional argument `enable_gqa`.
+// WithEnableGqa sets the optional argument `enable_gqa`.
 func WithEnableGqa(v bool) Option { return Option{"enable_gqa", v} }
 
-// WithEnd gives the optional argument `end`.
+// WithEnd sets the optional argument `end`.
 func WithEnd(v int64) Option { return Option{"end", v} }
 
-// WithEndDim gives the optional argument `end_dim`.
+// WithEndDim sets the optional argument `end_dim`.
 func WithEndDim(v int64) Option { return Option{"end_dim", v} }
 
-// WithEps gives the optional argument `eps`.
+// WithEps sets the optional argument `eps`.
 func WithEps(v float64) Option { return Option{"eps", v} }
 
-// WithEqualNan gives the optional argument `equal_nan`.
+// WithEqualNan sets the optional argument `equal_nan`.
 func WithEqualNan(v bool) Option { return Option{"equal_nan", v} }
 
-// WithFoundInf gives the optional argument `found_inf`.
+// WithFoundInf sets the optional argument `found_inf`.
 func WithFoundInf(v Tensor) Option { return Option{"found_inf", v} }
 
-// WithFrom gives the optional argument `from`.
+// WithFrom sets the optional argument `from`.
 func WithFrom(v float64) Option { return Option{"from", v} }
 
-// WithFullMatrices gives the optional argument `full_matrices`.
+// WithFullMatrices sets the optional argument `full_matrices`.
 func WithFullMatrices(v bool) Option { return Option{"full_matrices", v} }
 
-// WithGenerator gives the optional argument `generator`.
+// WithGenerator sets the optional argument `generator`.
 func WithGenerator(v *Generator) Option { return Option{"generator", v} }
 
-// WithGradScale gives the optional argument `grad_scale`.
+// WithGradScale sets the optional argument `grad_scale`.
 func WithGradScale(v Tensor) Option { return Option{"grad_scale", v} }
 
-// WithGroups gives the optional argument `groups`.
+// WithGroups sets the optional argument `groups`.
 func WithGroups(v int64) Option { return Option{"groups", v} }
 
-// WithIgnoreIndex gives the optional argument `ignore_index`.
+// WithIgnoreIndex sets the optional argument `ignore_index`.
 func WithIgnoreIndex(v int64) Option { return Option{"ignore_index", v} }
 
-// WithImplicit gives the optional argument `implicit`.
+// WithImplicit sets the optional argument `implicit`.
 func WithImplicit(v bool) Option { return Option{"implicit", v} }
 
-// WithInputScale gives the optional argument `input_scale`.
+// WithInputScale sets the optional argument `input_scale`.
 func WithInputScale(v Scalar) Option { return Option{"input_scale", v} }
 
-// WithInputSize gives the optional argument `input_size`.
+// WithInputSize sets the optional argument `input_size`.
 func WithInputSize(v []int64) Option { return Option{"input_size", v} }
 
-// WithIsCausal gives the optional argument `is_causal`.
+// WithIsCausal sets the optional argument `is_causal`.
 func WithIsCausal(v bool) Option { return Option{"is_causal", v} }
 
-// WithKeepdim gives the optional argument `keepdim`.
+// WithKeepdim sets the optional argument `keepdim`.
 func WithKeepdim(v bool) Option { return Option{"keepdim", v} }
 
-// WithLabelSmoothing gives the optional argument `label_smoothing`.
+// WithLabelSmoothing sets the optional argument `label_smoothing`.
 func WithLabelSmoothing(v float64) Option { return Option{"label_smoothing", v} }
 
-// WithLambd gives the optional argument `lambd`.
+// WithLambd sets the optional argument `lambd`.
 func WithLambd(v float64) Option { return Option{"lambd", v} }
 
-// WithLargest gives the optional argument `largest`.
+// WithLargest sets the optional argument `largest`.
 func WithLargest(v bool) Option { return Option{"largest", v} }
 
-// WithLogTarget gives the optional argument `log_target`.
+// WithLogTarget sets the optional argument `log_target`.
 func WithLogTarget(v bool) Option { return Option{"log_target", v} }
 
-// WithMargin gives the optional argument `margin`.
+// WithMargin sets the optional argument `margin`.
 func WithMargin(v float64) Option { return Option{"margin", v} }
 
-// WithMax gives the optional argument `max`.
+// WithMax sets the optional argument `max`.
 func WithMax(v Scalar) Option { return Option{"max", v} }
 
-// WithMaxVal gives the optional argument `max_val`.
+// WithMaxVal sets the optional argument `max_val`.
 func WithMaxVal(v Scalar) Option { return Option{"max_val", v} }
 
-// WithMean gives the optional argument `mean`.
+// WithMean sets the optional argument `mean`.
 func WithMean(v float64) Option { return Option{"mean", v} }
 
-// WithMemoryFormat gives the optional argument `memory_format`.
+// WithMemoryFormat sets the optional argument `memory_format`.
 func WithMemoryFormat(v MemoryFormat) Option { return Option{"memory_format", v} }
 
-// WithMin gives the optional argument `min`.
+// WithMin sets the optional argument `min`.
 func WithMin(v Scalar) Option { return Option{"min", v} }
 
-// WithMinVal gives the optional argument `min_val`.
+// WithMinVal sets the optional argument `min_val`.
 func WithMinVal(v Scalar) Option { return Option{"min_val", v} }
 
-// WithMinlength gives the optional argument `minlength`.
+// WithMinlength sets the optional argument `minlength`.
 func WithMinlength(v int64) Option { return Option{"minlength", v} }
 
-// WithMode gives the optional argument `mode`.
+// WithMode sets the optional argument `mode`.
 func WithMode(v string) Option { return Option{"mode", v} }
 
-// WithNan gives the optional argument `nan`.
+// WithNan sets the optional argument `nan`.
 func WithNan(v float64) Option { return Option{"nan", v} }
 
-// WithNegativeSlope gives the optional argument `negative_slope`.
+// WithNegativeSlope sets the optional argument `negative_slope`.
 func WithNegativeSlope(v Scalar) Option { return Option{"negative_slope", v} }
 
-// WithNeginf gives the optional argument `neginf`.
+// WithNeginf sets the optional argument `neginf`.
 func WithNeginf(v float64) Option { return Option{"neginf", v} }
 
-// WithNonBlocking gives the optional argument `non_blocking`.
+// WithNonBlocking sets the optional argument `non_blocking`.
 func WithNonBlocking(v bool) Option { return Option{"non_blocking", v} }
 
-// WithNumClasses gives the optional argument `num_classes`.
+// WithNumClasses sets the optional argument `num_classes`.
 func WithNumClasses(v int64) Option { return Option{"num_classes", v} }
 
-// WithOffset gives the optional argument `offset`.
+// WithOffset sets the optional argument `offset`.
 func WithOffset(v int64) Option { return Option{"offset", v} }
 
-// WithOrd gives the optional argument `ord`.
+// WithOrd sets the optional argument `ord`.
 func WithOrd(v Scalar) Option { return Option{"ord", v} }
 
-// WithOutInt32 gives the optional argument `out_int32`.
+// WithOutInt32 sets the optional argument `out_int32`.
 func WithOutInt32(v bool) Option { return Option{"out_int32", v} }
 
-// WithOutputPadding gives the optional argument `output_padding`.
+// WithOutputPadding sets the optional argument `output_padding`.
 func WithOutputPadding(v []int64) Option { return Option{"output_padding", v} }
 
-// WithOutputSize gives the optional argument `output_size`.
+// WithOutputSize sets the optional argument `output_size`.
 func WithOutputSize(v int64) Option { return Option{"output_size", v} }
 
-// WithP gives the optional argument `p`.
+// WithP sets the optional argument `p`.
 func WithP(v float64) Option { return Option{"p", v} }
 
-// WithPadding gives the optional argument `padding`.
+// WithPadding sets the optional argument `padding`.
 func WithPadding(v any) Option { return Option{"padding", v} }
 
-// WithPaddingIdx gives the optional argument `padding_idx`.
+// WithPaddingIdx sets the optional argument `padding_idx`.
 func WithPaddingIdx(v int64) Option { return Option{"padding_idx", v} }
 
-// WithPath gives the optional argument `path`.
+// WithPath sets the optional argument `path`.
 func WithPath(v []int64) Option { return Option{"path", v} }
 
-// WithPinMemory gives the optional argument `pin_memory`.
+// WithPinMemory sets the optional argument `pin_memory`.
 func WithPinMemory(v bool) Option { return Option{"pin_memory", v} }
 
-// WithPosWeight gives the optional argument `pos_weight`.
+// WithPosWeight sets the optional argument `pos_weight`.
 func WithPosWeight(v Tensor) Option { return Option{"pos_weight", v} }
 
-// WithPosinf gives the optional argument `posinf`.
+// WithPosinf sets the optional argument `posinf`.
 func WithPosinf(v float64) Option { return Option{"posinf", v} }
 
-// WithReduction gives the optional argument `reduction`.
+// WithReduction sets the optional argument `reduction`.
 func WithReduction(v int64) Option { return Option{"reduction", v} }
 
-// WithReplacement gives the optional argument `replacement`.
+// WithReplacement sets the optional argument `replacement`.
 func WithReplacement(v bool) Option { return Option{"replacement", v} }
 
-// WithReturnCounts gives the optional argument `return_counts`.
+// WithReturnCounts sets the optional argument `return_counts`.
 func WithReturnCounts(v bool) Option { return Option{"return_counts", v} }
 
-// WithReturnInverse gives the optional argument `return_inverse`.
+// WithReturnInverse sets the optional argument `return_inverse`.
 func WithReturnInverse(v bool) Option { return Option{"return_inverse", v} }
 
-// WithRight gives the optional argument `right`.
+// WithRight sets the optional argument `right`.
 func WithRight(v bool) Option { return Option{"right", v} }
 
-// WithRtol gives the optional argument `rtol`.
+// WithRtol sets the optional argument `rtol`.
 func WithRtol(v float64) Option { return Option{"rtol", v} }
 
-// WithScale gives the optional argument `scale`.
+// WithScale sets the optional argument `scale`.
 func WithScale(v any) Option { return Option{"scale", v} }
 
-// WithScaleGradByFreq gives the optional argument `scale_grad_by_freq`.
+// WithScaleGradByFreq sets the optional argument `scale_grad_by_freq`.
 func WithScaleGradByFreq(v bool) Option { return Option{"scale_grad_by_freq", v} }
 
-// WithShared gives the optional argument `shared`.
+// WithShared sets the optional argument `shared`.
 func WithShared(v bool) Option { return Option{"shared", v} }
 
-// WithSide gives the optional argument `side`.
+// WithSide sets the optional argument `side`.
 func WithSide(v string) Option { return Option{"side", v} }
 
-// WithSize gives the optional argument `size`.
+// WithSize sets the optional argument `size`.
 func WithSize(v int64) Option { return Option{"size", v} }
 
-// WithSorted gives the optional argument `sorted`.
+// WithSorted sets the optional argument `sorted`.
 func WithSorted(v bool) Option { return Option{"sorted", v} }
 
-// WithSorter gives the optional argument `sorter`.
+// WithSorter sets the optional argument `sorter`.
 func WithSorter(v Tensor) Option { return Option{"sorter", v} }
 
-// WithSparse gives the optional argument `sparse`.
+// WithSparse sets the optional argument `sparse`.
 func WithSparse(v bool) Option { return Option{"sparse", v} }
 
-// WithSparseGrad gives the optional argument `sparse_grad`.
+// WithSparseGrad sets the optional argument `sparse_grad`.
 func WithSparseGrad(v bool) Option { return Option{"sparse_grad", v} }
 
-// WithStart gives the optional argument `start`.
+// WithStart sets the optional argument `start`.
 func WithStart(v int64) Option { return Option{"start", v} }
 
-// WithStartDim gives the optional argument `start_dim`.
+// WithStartDim sets the optional argument `start_dim`.
 func WithStartDim(v int64) Option { return Option{"start_dim", v} }
 
-// WithStd gives the optional argument `std`.
+// WithStd sets the optional argument `std`.
 func WithStd(v float64) Option { return Option{"std", v} }
 
-// WithStep gives the optional argument `step`.
+// WithStep sets the optional argument `step`.
 func WithStep(v any) Option { return Option{"step", v} }
 
-// WithStorageOffset gives the optional argument `storage_offset`.
+// WithStorageOffset sets the optional argument `storage_offset`.
 func WithStorageOffset(v int64) Option { return Option{"storage_offset", v} }
 
-// WithStride gives the optional argument `stride`.
+// WithStride sets the optional argument `stride`.
 func WithStride(v []int64) Option { return Option{"stride", v} }
 
-// WithThreshold gives the optional argument `threshold`.
+// WithThreshold sets the optional argument `threshold`.
 func WithThreshold(v Scalar) Option { return Option{"threshold", v} }
 
-// WithTo gives the optional argument `to`.
+// WithTo sets the optional argument `to`.
 func WithTo(v float64) Option { return Option{"to", v} }
 
-// WithValue gives the optional argument `value`.
+// WithValue sets the optional argument `value`.
 func WithValue(v Scalar) Option { return Option{"value", v} }
 
-// WithWeight gives the optional argument `weight`.
+// WithWeight sets the optional argument `weight`.
 func WithWeight(v Tensor) Option { return Option{"weight", v} }
 
-// WithWeights gives the optional argument `weights`.
+// WithWeights sets the optional argument `weights`.
 func WithWeights(v Tensor) Option { return Option{"weights", v} }
 
 var opEmpty = &op{name: "aten::empty", overload: "memory_format"}
 
-// Empty is
+// Empty calls
 //
 //	aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func Empty(size []int64, opts ...Option) Tensor {
@@ -329,7 +329,7 @@ func Empty(size []int64, opts ...Option) Tensor {
 
 var opEmptyLike = &op{name: "aten::empty_like", overload: ""}
 
-// EmptyLike is
+// EmptyLike calls
 //
 //	aten::empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func (self Tensor) EmptyLike(opts ...Option) Tensor {
@@ -345,7 +345,7 @@ func (self Tensor) EmptyLike(opts ...Option) Tensor {
 
 var opZeros = &op{name: "aten::zeros", overload: ""}
 
-// Zeros is
+// Zeros calls
 //
 //	aten::zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Zeros(size []int64, opts ...Option) Tensor {
@@ -360,7 +360,7 @@ func Zeros(size []int64, opts ...Option) Tensor {
 
 var opZerosLike = &op{name: "aten::zeros_like", overload: ""}
 
-// ZerosLike is
+// ZerosLike calls
 //
 //	aten::zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func (self Tensor) ZerosLike(opts ...Option) Tensor {
@@ -376,7 +376,7 @@ func (self Tensor) ZerosLike(opts ...Option) Tensor {
 
 var opOnes = &op{name: "aten::ones", overload: ""}
 
-// Ones is
+// Ones calls
 //
 //	aten::ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Ones(size []int64, opts ...Option) Tensor {
@@ -391,7 +391,7 @@ func Ones(size []int64, opts ...Option) Tensor {
 
 var opOnesLike = &op{name: "aten::ones_like", overload: ""}
 
-// OnesLike is
+// OnesLike calls
 //
 //	aten::ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func (self Tensor) OnesLike(opts ...Option) Tensor {
@@ -407,7 +407,7 @@ func (self Tensor) OnesLike(opts ...Option) Tensor {
 
 var opFull = &op{name: "aten::full", overload: ""}
 
-// Full is
+// Full calls
 //
 //	aten::full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Full(size []int64, fill_value Scalar, opts ...Option) Tensor {
@@ -423,7 +423,7 @@ func Full(size []int64, fill_value Scalar, opts ...Option) Tensor {
 
 var opFullLike = &op{name: "aten::full_like", overload: ""}
 
-// FullLike is
+// FullLike calls
 //
 //	aten::full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
 func (self Tensor) FullLike(fill_value Scalar, opts ...Option) Tensor {
@@ -440,7 +440,7 @@ func (self Tensor) FullLike(fill_value Scalar, opts ...Option) Tensor {
 
 var opArangeStep = &op{name: "aten::arange", overload: "start_step"}
 
-// ArangeStep is
+// ArangeStep calls
 //
 //	aten::arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func ArangeStep(start Scalar, end Scalar, opts ...Option) Tensor {
@@ -457,7 +457,7 @@ func ArangeStep(start Scalar, end Scalar, opts ...Option) Tensor {
 
 var opArange = &op{name: "aten::arange", overload: "start"}
 
-// Arange is
+// Arange calls
 //
 //	aten::arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Arange(start Scalar, end Scalar, opts ...Option) Tensor {
@@ -473,7 +473,7 @@ func Arange(start Scalar, end Scalar, opts ...Option) Tensor {
 
 var opLinspace = &op{name: "aten::linspace", overload: ""}
 
-// Linspace is
+// Linspace calls
 //
 //	aten::linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Linspace(start Scalar, end Scalar, steps int64, opts ...Option) Tensor {
@@ -490,7 +490,7 @@ func Linspace(start Scalar, end Scalar, steps int64, opts ...Option) Tensor {
 
 var opEye = &op{name: "aten::eye", overload: ""}
 
-// Eye is
+// Eye calls
 //
 //	aten::eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Eye(n int64, opts ...Option) Tensor {
@@ -505,7 +505,7 @@ func Eye(n int64, opts ...Option) Tensor {
 
 var opRand = &op{name: "aten::rand", overload: ""}
 
-// Rand is
+// Rand calls
 //
 //	aten::rand(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Rand(size []int64, opts ...Option) Tensor {
@@ -520,7 +520,7 @@ func Rand(size []int64, opts ...Option) Tensor {
 
 var opRandn = &op{name: "aten::randn", overload: ""}
 
-// Randn is
+// Randn calls
 //
 //	aten::randn(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randn(size []int64, opts ...Option) Tensor {
@@ -535,7 +535,7 @@ func Randn(size []int64, opts ...Option) Tensor {
 
 var opRandint = &op{name: "aten::randint", overload: "low"}
 
-// Randint is
+// Randint calls
 //
 //	aten::randint.low(SymInt low, SymInt high, SymInt[] size, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randint(low int64, high int64, size []int64, opts ...Option) Tensor {
@@ -552,7 +552,7 @@ func Randint(low int64, high int64, size []int64, opts ...Option) Tensor {
 
 var opRandperm = &op{name: "aten::randperm", overload: ""}
 
-// Randperm is
+// Randperm calls
 //
 //	aten::randperm(SymInt n, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func Randperm(n int64, opts ...Option) Tensor {
@@ -567,7 +567,7 @@ func Randperm(n int64, opts ...Option) Tensor {
 
 var opRandGenerator = &op{name: "aten::rand", overload: "generator"}
 
-// RandGenerator is
+// RandGenerator calls
 //
 //	aten::rand.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandGenerator(size []int64, generator *Generator, opts ...Option) Tensor {
@@ -583,7 +583,7 @@ func RandGenerator(size []int64, generator *Generator, opts ...Option) Tensor {
 
 var opRandnGenerator = &op{name: "aten::randn", overload: "generator"}
 
-// RandnGenerator is
+// RandnGenerator calls
 //
 //	aten::randn.generator(SymInt[] size, *, Generator? generator, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandnGenerator(size []int64, generator *Generator, opts ...Option) Tensor {
@@ -599,7 +599,7 @@ func RandnGenerator(size []int64, generator *Generator, opts ...Option) Tensor {
 
 var opRandpermGenerator = &op{name: "aten::randperm", overload: "generator"}
 
-// RandpermGenerator is
+// RandpermGenerator calls
 //
 //	aten::randperm.generator(SymInt n, *, Generator? generator, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func RandpermGenerator(n int64, generator *Generator, opts ...Option) Tensor {
@@ -615,7 +615,7 @@ func RandpermGenerator(n int64, generator *Generator, opts ...Option) Tensor {
 
 var opComplex = &op{name: "aten::complex", overload: ""}
 
-// Complex is
+// Complex calls
 //
 //	aten::complex(Tensor real, Tensor imag) -> Tensor
 func Complex(real Tensor, imag Tensor) Tensor {
@@ -627,7 +627,7 @@ func Complex(real Tensor, imag Tensor) Tensor {
 
 var opTrilIndices = &op{name: "aten::tril_indices", overload: ""}
 
-// TrilIndices is
+// TrilIndices calls
 //
 //	aten::tril_indices(int row, int col, int offset=0, *, ScalarType? dtype=4, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func TrilIndices(row int64, col int64, opts ...Option) Tensor {
@@ -644,7 +644,7 @@ func TrilIndices(row int64, col int64, opts ...Option) Tensor {
 
 var opFromFile = &op{name: "aten::from_file", overload: ""}
 
-// FromFile is
+// FromFile calls
 //
 //	aten::from_file(str filename, bool? shared=None, int? size=0, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 func FromFile(filename string, opts ...Option) Tensor {
@@ -661,7 +661,7 @@ func FromFile(filename string, opts ...Option) Tensor {
 
 var opZero_ = &op{name: "aten::zero_", overload: ""}
 
-// Zero_ is
+// Zero_ calls
 //
 //	aten::zero_(Tensor(a!) self) -> Tensor(a!)
 func (self Tensor) Zero_() Tensor {
@@ -673,7 +673,7 @@ func (self Tensor) Zero_() Tensor {
 
 var opFill_ = &op{name: "aten::fill_", overload: "Scalar"}
 
-// Fill_ is
+// Fill_ calls
 //
 //	aten::fill_.Scalar(Tensor(a!) self, Scalar value) -> Tensor(a!)
 func (self Tensor) Fill_(value Scalar) Tensor {
@@ -686,7 +686,7 @@ func (self Tensor) Fill_(value Scalar) Tensor {
 
 var opUniform_ = &op{name: "aten::uniform_", overload: ""}
 
-// Uniform_ is
+// Uniform_ calls
 //
 //	aten::uniform_(Tensor(a!) self, float from=0., float to=1., *, Generator? generator=None) -> Tensor(a!)
 func (self Tensor) Uniform_(opts ...Option) Tensor {
@@ -701,7 +701,7 @@ func (self Tensor) Uniform_(opts ...Option) Tensor {
 
 var opNormal_ = &op{name: "aten::normal_", overload: ""}
 
-// Normal_ is
+// Normal_ calls
 //
 //	aten::normal_(Tensor(a!) self, float mean=0., float std=1., *, Generator? generator=None) -> Tensor(a!)
 func (self Tensor) Normal_(opts ...Option) Tensor {
@@ -716,7 +716,7 @@ func (self Tensor) Normal_(opts ...Option) Tensor {
 
 var opBernoulli_ = &op{name: "aten::bernoulli_", overload: "float"}
 
-// Bernoulli_ is
+// Bernoulli_ calls
 //
 //	aten::bernoulli_.float(Tensor(a!) self, float p=0.5, *, Generator? generator=None) -> Tensor(a!)
 func (self Tensor) Bernoulli_(opts ...Option) Tensor {
@@ -730,7 +730,7 @@ func (self Tensor) Bernoulli_(opts ...Option) Tensor {
 
 var opCopy_ = &op{name: "aten::copy_", overload: ""}
 
-// Copy_ is
+// Copy_ calls
 //
 //	aten::copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)
 func (self Tensor) Copy_(src Tensor, opts ...Option) Tensor {
@@ -744,7 +744,7 @@ func (self Tensor) Copy_(src Tensor, opts ...Option) Tensor {
 
 var opRandomFrom_ = &op{name: "aten::random_", overload: "from"}
 
-// RandomFrom_ is
+// RandomFrom_ calls
 //
 //	aten::random_.from(Tensor(a!) self, int from, int? to, *, Generator? generator=None) -> Tensor(a!)
 func (self Tensor) RandomFrom_(from int64, to any, opts ...Option) Tensor {
@@ -759,7 +759,7 @@ func (self Tensor) RandomFrom_(from int64, to any, opts ...Option) Tensor {
 
 var opExponential_ = &op{name: "aten::exponential_", overload: ""}
 
-// Exponential_ is
+// Exponential_ calls
 //
 //	aten::exponential_(Tensor(a!) self, float lambd=1., *, Generator? generator=None) -> Tensor(a!)
 func (self Tensor) Exponential_(opts ...Option) Tensor {
@@ -773,7 +773,7 @@ func (self Tensor) Exponential_(opts ...Option) Tensor {
 
 var opAdd = &op{name: "aten::add", overload: "Tensor"}
 
-// Add is
+// Add calls
 //
 //	aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (self Tensor) Add(other Tensor, opts ...Option) Tensor {
@@ -786,7 +786,7 @@ func (self Tensor) Add(other Tensor, opts ...Option) Tensor {
 
 var opAddScalar = &op{name: "aten::add", overload: "Scalar"}
 
-// AddScalar is
+// AddScalar calls
 //
 //	aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (self Tensor) AddScalar(other Scalar, opts ...Option) Tensor {
@@ -799,7 +799,7 @@ func (self Tensor) AddScalar(other Scalar, opts ...Option) Tensor {
 
 var opAdd_ = &op{name: "aten::add_", overload: "Tensor"}
 
-// Add_ is
+// Add_ calls
 //
 //	aten::add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) Add_(other Tensor, opts ...Option) Tensor {
@@ -813,7 +813,7 @@ func (self Tensor) Add_(other Tensor, opts ...Option) Tensor {
 
 var opAddScalar_ = &op{name: "aten::add_", overload: "Scalar"}
 
-// AddScalar_ is
+// AddScalar_ calls
 //
 //	aten::add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) AddScalar_(other Scalar, opts ...Option) Tensor {
@@ -827,7 +827,7 @@ func (self Tensor) AddScalar_(other Scalar, opts ...Option) Tensor {
 
 var opSub = &op{name: "aten::sub", overload: "Tensor"}
 
-// Sub is
+// Sub calls
 //
 //	aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
 func (self Tensor) Sub(other Tensor, opts ...Option) Tensor {
@@ -840,7 +840,7 @@ func (self Tensor) Sub(other Tensor, opts ...Option) Tensor {
 
 var opSubScalar = &op{name: "aten::sub", overload: "Scalar"}
 
-// SubScalar is
+// SubScalar calls
 //
 //	aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (self Tensor) SubScalar(other Scalar, opts ...Option) Tensor {
@@ -853,7 +853,7 @@ func (self Tensor) SubScalar(other Scalar, opts ...Option) Tensor {
 
 var opSub_ = &op{name: "aten::sub_", overload: "Tensor"}
 
-// Sub_ is
+// Sub_ calls
 //
 //	aten::sub_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) Sub_(other Tensor, opts ...Option) Tensor {
@@ -867,7 +867,7 @@ func (self Tensor) Sub_(other Tensor, opts ...Option) Tensor {
 
 var opSubScalar_ = &op{name: "aten::sub_", overload: "Scalar"}
 
-// SubScalar_ is
+// SubScalar_ calls
 //
 //	aten::sub_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) SubScalar_(other Scalar, opts ...Option) Tensor {
@@ -881,7 +881,7 @@ func (self Tensor) SubScalar_(other Scalar, opts ...Option) Tensor {
 
 var opRsubScalar = &op{name: "aten::rsub", overload: "Scalar"}
 
-// RsubScalar is
+// RsubScalar calls
 //
 //	aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 func (self Tensor) RsubScalar(other Scalar, opts ...Option) Tensor {
@@ -894,7 +894,7 @@ func (self Tensor) RsubScalar(other Scalar, opts ...Option) Tensor {
 
 var opMul = &op{name: "aten::mul", overload: "Tensor"}
 
-// Mul is
+// Mul calls
 //
 //	aten::mul.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Mul(other Tensor) Tensor {
@@ -906,7 +906,7 @@ func (self Tensor) Mul(other Tensor) Tensor {
 
 var opMulScalar = &op{name: "aten::mul", overload: "Scalar"}
 
-// MulScalar is
+// MulScalar calls
 //
 //	aten::mul.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) MulScalar(other Scalar) Tensor {
@@ -918,7 +918,7 @@ func (self Tensor) MulScalar(other Scalar) Tensor {
 
 var opMul_ = &op{name: "aten::mul_", overload: "Tensor"}
 
-// Mul_ is
+// Mul_ calls
 //
 //	aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (self Tensor) Mul_(other Tensor) Tensor {
@@ -931,7 +931,7 @@ func (self Tensor) Mul_(other Tensor) Tensor {
 
 var opDiv = &op{name: "aten::div", overload: "Tensor"}
 
-// Div is
+// Div calls
 //
 //	aten::div.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Div(other Tensor) Tensor {
@@ -943,7 +943,7 @@ func (self Tensor) Div(other Tensor) Tensor {
 
 var opDivScalar = &op{name: "aten::div", overload: "Scalar"}
 
-// DivScalar is
+// DivScalar calls
 //
 //	aten::div.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) DivScalar(other Scalar) Tensor {
@@ -955,7 +955,7 @@ func (self Tensor) DivScalar(other Scalar) Tensor {
 
 var opDivMode = &op{name: "aten::div", overload: "Tensor_mode"}
 
-// DivMode is
+// DivMode calls
 //
 //	aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
 func (self Tensor) DivMode(other Tensor, rounding_mode any) Tensor {
@@ -968,7 +968,7 @@ func (self Tensor) DivMode(other Tensor, rounding_mode any) Tensor {
 
 var opDiv_ = &op{name: "aten::div_", overload: "Tensor"}
 
-// Div_ is
+// Div_ calls
 //
 //	aten::div_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 func (self Tensor) Div_(other Tensor) Tensor {
@@ -981,7 +981,7 @@ func (self Tensor) Div_(other Tensor) Tensor {
 
 var opDivScalar_ = &op{name: "aten::div_", overload: "Scalar"}
 
-// DivScalar_ is
+// DivScalar_ calls
 //
 //	aten::div_.Scalar(Tensor(a!) self, Scalar other) -> Tensor(a!)
 func (self Tensor) DivScalar_(other Scalar) Tensor {
@@ -994,7 +994,7 @@ func (self Tensor) DivScalar_(other Scalar) Tensor {
 
 var opRemainderScalar = &op{name: "aten::remainder", overload: "Scalar"}
 
-// RemainderScalar is
+// RemainderScalar calls
 //
 //	aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) RemainderScalar(other Scalar) Tensor {
@@ -1006,7 +1006,7 @@ func (self Tensor) RemainderScalar(other Scalar) Tensor {
 
 var opFloorDivideScalar = &op{name: "aten::floor_divide", overload: "Scalar"}
 
-// FloorDivideScalar is
+// FloorDivideScalar calls
 //
 //	aten::floor_divide.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) FloorDivideScalar(other Scalar) Tensor {
@@ -1018,7 +1018,7 @@ func (self Tensor) FloorDivideScalar(other Scalar) Tensor {
 
 var opFmodScalar = &op{name: "aten::fmod", overload: "Scalar"}
 
-// FmodScalar is
+// FmodScalar calls
 //
 //	aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) FmodScalar(other Scalar) Tensor {
@@ -1030,7 +1030,7 @@ func (self Tensor) FmodScalar(other Scalar) Tensor {
 
 var opAddcmul = &op{name: "aten::addcmul", overload: ""}
 
-// Addcmul is
+// Addcmul calls
 //
 //	aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (self Tensor) Addcmul(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tensor {
@@ -1044,7 +1044,7 @@ func (self Tensor) Addcmul(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tenso
 
 var opAddcmul_ = &op{name: "aten::addcmul_", overload: ""}
 
-// Addcmul_ is
+// Addcmul_ calls
 //
 //	aten::addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
 func (self Tensor) Addcmul_(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tensor {
@@ -1059,7 +1059,7 @@ func (self Tensor) Addcmul_(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tens
 
 var opAddcdiv = &op{name: "aten::addcdiv", overload: ""}
 
-// Addcdiv is
+// Addcdiv calls
 //
 //	aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
 func (self Tensor) Addcdiv(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tensor {
@@ -1073,7 +1073,7 @@ func (self Tensor) Addcdiv(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tenso
 
 var opAddcdiv_ = &op{name: "aten::addcdiv_", overload: ""}
 
-// Addcdiv_ is
+// Addcdiv_ calls
 //
 //	aten::addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)
 func (self Tensor) Addcdiv_(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tensor {
@@ -1088,7 +1088,7 @@ func (self Tensor) Addcdiv_(tensor1 Tensor, tensor2 Tensor, opts ...Option) Tens
 
 var opLerpScalar = &op{name: "aten::lerp", overload: "Scalar"}
 
-// LerpScalar is
+// LerpScalar calls
 //
 //	aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor
 func (self Tensor) LerpScalar(end Tensor, weight Scalar) Tensor {
@@ -1101,7 +1101,7 @@ func (self Tensor) LerpScalar(end Tensor, weight Scalar) Tensor {
 
 var opLerpScalar_ = &op{name: "aten::lerp_", overload: "Scalar"}
 
-// LerpScalar_ is
+// LerpScalar_ calls
 //
 //	aten::lerp_.Scalar(Tensor(a!) self, Tensor end, Scalar weight) -> Tensor(a!)
 func (self Tensor) LerpScalar_(end Tensor, weight Scalar) Tensor {
@@ -1115,7 +1115,7 @@ func (self Tensor) LerpScalar_(end Tensor, weight Scalar) Tensor {
 
 var opNeg = &op{name: "aten::neg", overload: ""}
 
-// Neg is
+// Neg calls
 //
 //	aten::neg(Tensor self) -> Tensor
 func (self Tensor) Neg() Tensor {
@@ -1126,7 +1126,7 @@ func (self Tensor) Neg() Tensor {
 
 var opAbs = &op{name: "aten::abs", overload: ""}
 
-// Abs is
+// Abs calls
 //
 //	aten::abs(Tensor self) -> Tensor
 func (self Tensor) Abs() Tensor {
@@ -1137,7 +1137,7 @@ func (self Tensor) Abs() Tensor {
 
 var opSign = &op{name: "aten::sign", overload: ""}
 
-// Sign is
+// Sign calls
 //
 //	aten::sign(Tensor self) -> Tensor
 func (self Tensor) Sign() Tensor {
@@ -1148,7 +1148,7 @@ func (self Tensor) Sign() Tensor {
 
 var opExp = &op{name: "aten::exp", overload: ""}
 
-// Exp is
+// Exp calls
 //
 //	aten::exp(Tensor self) -> Tensor
 func (self Tensor) Exp() Tensor {
@@ -1159,7 +1159,7 @@ func (self Tensor) Exp() Tensor {
 
 var opExp_ = &op{name: "aten::exp_", overload: ""}
 
-// Exp_ is
+// Exp_ calls
 //
 //	aten::exp_(Tensor(a!) self) -> Tensor(a!)
 func (self Tensor) Exp_() Tensor {
@@ -1171,7 +1171,7 @@ func (self Tensor) Exp_() Tensor {
 
 var opExpm1 = &op{name: "aten::expm1", overload: ""}
 
-// Expm1 is
+// Expm1 calls
 //
 //	aten::expm1(Tensor self) -> Tensor
 func (self Tensor) Expm1() Tensor {
@@ -1182,7 +1182,7 @@ func (self Tensor) Expm1() Tensor {
 
 var opLog = &op{name: "aten::log", overload: ""}
 
-// Log is
+// Log calls
 //
 //	aten::log(Tensor self) -> Tensor
 func (self Tensor) Log() Tensor {
@@ -1193,7 +1193,7 @@ func (self Tensor) Log() Tensor {
 
 var opLog1p = &op{name: "aten::log1p", overload: ""}
 
-// Log1p is
+// Log1p calls
 //
 //	aten::log1p(Tensor self) -> Tensor
 func (self Tensor) Log1p() Tensor {
@@ -1204,7 +1204,7 @@ func (self Tensor) Log1p() Tensor {
 
 var opLog2 = &op{name: "aten::log2", overload: ""}
 
-// Log2 is
+// Log2 calls
 //
 //	aten::log2(Tensor self) -> Tensor
 func (self Tensor) Log2() Tensor {
@@ -1215,7 +1215,7 @@ func (self Tensor) Log2() Tensor {
 
 var opSqrt = &op{name: "aten::sqrt", overload: ""}
 
-// Sqrt is
+// Sqrt calls
 //
 //	aten::sqrt(Tensor self) -> Tensor
 func (self Tensor) Sqrt() Tensor {
@@ -1226,7 +1226,7 @@ func (self Tensor) Sqrt() Tensor {
 
 var opSqrt_ = &op{name: "aten::sqrt_", overload: ""}
 
-// Sqrt_ is
+// Sqrt_ calls
 //
 //	aten::sqrt_(Tensor(a!) self) -> Tensor(a!)
 func (self Tensor) Sqrt_() Tensor {
@@ -1238,7 +1238,7 @@ func (self Tensor) Sqrt_() Tensor {
 
 var opRsqrt = &op{name: "aten::rsqrt", overload: ""}
 
-// Rsqrt is
+// Rsqrt calls
 //
 //	aten::rsqrt(Tensor self) -> Tensor
 func (self Tensor) Rsqrt() Tensor {
@@ -1249,7 +1249,7 @@ func (self Tensor) Rsqrt() Tensor {
 
 var opReciprocal = &op{name: "aten::reciprocal", overload: ""}
 
-// Reciprocal is
+// Reciprocal calls
 //
 //	aten::reciprocal(Tensor self) -> Tensor
 func (self Tensor) Reciprocal() Tensor {
@@ -1260,7 +1260,7 @@ func (self Tensor) Reciprocal() Tensor {
 
 var opPowScalar = &op{name: "aten::pow", overload: "Tensor_Scalar"}
 
-// PowScalar is
+// PowScalar calls
 //
 //	aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
 func (self Tensor) PowScalar(exponent Scalar) Tensor {
@@ -1272,7 +1272,7 @@ func (self Tensor) PowScalar(exponent Scalar) Tensor {
 
 var opPow = &op{name: "aten::pow", overload: "Tensor_Tensor"}
 
-// Pow is
+// Pow calls
 //
 //	aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
 func (self Tensor) Pow(exponent Tensor) Tensor {
@@ -1284,7 +1284,7 @@ func (self Tensor) Pow(exponent Tensor) Tensor {
 
 var opSquare = &op{name: "aten::square", overload: ""}
 
-// Square is
+// Square calls
 //
 //	aten::square(Tensor self) -> Tensor
 func (self Tensor) Square() Tensor {
@@ -1295,7 +1295,7 @@ func (self Tensor) Square() Tensor {
 
 var opSin = &op{name: "aten::sin", overload: ""}
 
-// Sin is
+// Sin calls
 //
 //	aten::sin(Tensor self) -> Tensor
 func (self Tensor) Sin() Tensor {
@@ -1306,7 +1306,7 @@ func (self Tensor) Sin() Tensor {
 
 var opCos = &op{name: "aten::cos", overload: ""}
 
-// Cos is
+// Cos calls
 //
 //	aten::cos(Tensor self) -> Tensor
 func (self Tensor) Cos() Tensor {
@@ -1317,7 +1317,7 @@ func (self Tensor) Cos() Tensor {
 
 var opTan = &op{name: "aten::tan", overload: ""}
 
-// Tan is
+// Tan calls
 //
 //	aten::tan(Tensor self) -> Tensor
 func (self Tensor) Tan() Tensor {
@@ -1328,7 +1328,7 @@ func (self Tensor) Tan() Tensor {
 
 var opTanh = &op{name: "aten::tanh", overload: ""}
 
-// Tanh is
+// Tanh calls
 //
 //	aten::tanh(Tensor self) -> Tensor
 func (self Tensor) Tanh() Tensor {
@@ -1339,7 +1339,7 @@ func (self Tensor) Tanh() Tensor {
 
 var opErf = &op{name: "aten::erf", overload: ""}
 
-// Erf is
+// Erf calls
 //
 //	aten::erf(Tensor self) -> Tensor
 func (self Tensor) Erf() Tensor {
@@ -1350,7 +1350,7 @@ func (self Tensor) Erf() Tensor {
 
 var opFloor = &op{name: "aten::floor", overload: ""}
 
-// Floor is
+// Floor calls
 //
 //	aten::floor(Tensor self) -> Tensor
 func (self Tensor) Floor() Tensor {
@@ -1361,7 +1361,7 @@ func (self Tensor) Floor() Tensor {
 
 var opCeil = &op{name: "aten::ceil", overload: ""}
 
-// Ceil is
+// Ceil calls
 //
 //	aten::ceil(Tensor self) -> Tensor
 func (self Tensor) Ceil() Tensor {
@@ -1372,7 +1372,7 @@ func (self Tensor) Ceil() Tensor {
 
 var opRound = &op{name: "aten::round", overload: ""}
 
-// Round is
+// Round calls
 //
 //	aten::round(Tensor self) -> Tensor
 func (self Tensor) Round() Tensor {
@@ -1383,7 +1383,7 @@ func (self Tensor) Round() Tensor {
 
 var opTrunc = &op{name: "aten::trunc", overload: ""}
 
-// Trunc is
+// Trunc calls
 //
 //	aten::trunc(Tensor self) -> Tensor
 func (self Tensor) Trunc() Tensor {
@@ -1394,7 +1394,7 @@ func (self Tensor) Trunc() Tensor {
 
 var opClamp = &op{name: "aten::clamp", overload: ""}
 
-// Clamp is
+// Clamp calls
 //
 //	aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
 func (self Tensor) Clamp(opts ...Option) Tensor {
@@ -1407,7 +1407,7 @@ func (self Tensor) Clamp(opts ...Option) Tensor {
 
 var opClamp_ = &op{name: "aten::clamp_", overload: ""}
 
-// Clamp_ is
+// Clamp_ calls
 //
 //	aten::clamp_(Tensor(a!) self, Scalar? min=None, Scalar? max=None) -> Tensor(a!)
 func (self Tensor) Clamp_(opts ...Option) Tensor {
@@ -1421,7 +1421,7 @@ func (self Tensor) Clamp_(opts ...Option) Tensor {
 
 var opClampMin = &op{name: "aten::clamp_min", overload: ""}
 
-// ClampMin is
+// ClampMin calls
 //
 //	aten::clamp_min(Tensor self, Scalar min) -> Tensor
 func (self Tensor) ClampMin(min Scalar) Tensor {
@@ -1433,7 +1433,7 @@ func (self Tensor) ClampMin(min Scalar) Tensor {
 
 var opClampMax = &op{name: "aten::clamp_max", overload: ""}
 
-// ClampMax is
+// ClampMax calls
 //
 //	aten::clamp_max(Tensor self, Scalar max) -> Tensor
 func (self Tensor) ClampMax(max Scalar) Tensor {
@@ -1445,7 +1445,7 @@ func (self Tensor) ClampMax(max Scalar) Tensor {
 
 var opMaximum = &op{name: "aten::maximum", overload: ""}
 
-// Maximum is
+// Maximum calls
 //
 //	aten::maximum(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Maximum(other Tensor) Tensor {
@@ -1457,7 +1457,7 @@ func (self Tensor) Maximum(other Tensor) Tensor {
 
 var opMinimum = &op{name: "aten::minimum", overload: ""}
 
-// Minimum is
+// Minimum calls
 //
 //	aten::minimum(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Minimum(other Tensor) Tensor {
@@ -1469,7 +1469,7 @@ func (self Tensor) Minimum(other Tensor) Tensor {
 
 var opWhere = &op{name: "aten::where", overload: "self"}
 
-// Where is
+// Where calls
 //
 //	aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor
 func Where(condition Tensor, self Tensor, other Tensor) Tensor {
@@ -1482,7 +1482,7 @@ func Where(condition Tensor, self Tensor, other Tensor) Tensor {
 
 var opWhereScalarOther = &op{name: "aten::where", overload: "ScalarOther"}
 
-// WhereScalarOther is
+// WhereScalarOther calls
 //
 //	aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor
 func WhereScalarOther(condition Tensor, self Tensor, other Scalar) Tensor {
@@ -1495,7 +1495,7 @@ func WhereScalarOther(condition Tensor, self Tensor, other Scalar) Tensor {
 
 var opMaskedFill = &op{name: "aten::masked_fill", overload: "Scalar"}
 
-// MaskedFill is
+// MaskedFill calls
 //
 //	aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor
 func (self Tensor) MaskedFill(mask Tensor, value Scalar) Tensor {
@@ -1508,7 +1508,7 @@ func (self Tensor) MaskedFill(mask Tensor, value Scalar) Tensor {
 
 var opMaskedFill_ = &op{name: "aten::masked_fill_", overload: "Scalar"}
 
-// MaskedFill_ is
+// MaskedFill_ calls
 //
 //	aten::masked_fill_.Scalar(Tensor(a!) self, Tensor mask, Scalar value) -> Tensor(a!)
 func (self Tensor) MaskedFill_(mask Tensor, value Scalar) Tensor {
@@ -1522,7 +1522,7 @@ func (self Tensor) MaskedFill_(mask Tensor, value Scalar) Tensor {
 
 var opMaskedSelect = &op{name: "aten::masked_select", overload: ""}
 
-// MaskedSelect is
+// MaskedSelect calls
 //
 //	aten::masked_select(Tensor self, Tensor mask) -> Tensor
 func (self Tensor) MaskedSelect(mask Tensor) Tensor {
@@ -1534,7 +1534,7 @@ func (self Tensor) MaskedSelect(mask Tensor) Tensor {
 
 var opIsnan = &op{name: "aten::isnan", overload: ""}
 
-// Isnan is
+// Isnan calls
 //
 //	aten::isnan(Tensor self) -> Tensor
 func (self Tensor) Isnan() Tensor {
@@ -1545,7 +1545,7 @@ func (self Tensor) Isnan() Tensor {
 
 var opIsinf = &op{name: "aten::isinf", overload: ""}
 
-// Isinf is
+// Isinf calls
 //
 //	aten::isinf(Tensor self) -> Tensor
 func (self Tensor) Isinf() Tensor {
@@ -1556,7 +1556,7 @@ func (self Tensor) Isinf() Tensor {
 
 var opIsfinite = &op{name: "aten::isfinite", overload: ""}
 
-// Isfinite is
+// Isfinite calls
 //
 //	aten::isfinite(Tensor self) -> Tensor
 func (self Tensor) Isfinite() Tensor {
@@ -1567,7 +1567,7 @@ func (self Tensor) Isfinite() Tensor {
 
 var opNanToNum = &op{name: "aten::nan_to_num", overload: ""}
 
-// NanToNum is
+// NanToNum calls
 //
 //	aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor
 func (self Tensor) NanToNum(opts ...Option) Tensor {
@@ -1581,7 +1581,7 @@ func (self Tensor) NanToNum(opts ...Option) Tensor {
 
 var opLogicalNot = &op{name: "aten::logical_not", overload: ""}
 
-// LogicalNot is
+// LogicalNot calls
 //
 //	aten::logical_not(Tensor self) -> Tensor
 func (self Tensor) LogicalNot() Tensor {
@@ -1592,7 +1592,7 @@ func (self Tensor) LogicalNot() Tensor {
 
 var opLogicalAnd = &op{name: "aten::logical_and", overload: ""}
 
-// LogicalAnd is
+// LogicalAnd calls
 //
 //	aten::logical_and(Tensor self, Tensor other) -> Tensor
 func (self Tensor) LogicalAnd(other Tensor) Tensor {
@@ -1604,7 +1604,7 @@ func (self Tensor) LogicalAnd(other Tensor) Tensor {
 
 var opLogicalOr = &op{name: "aten::logical_or", overload: ""}
 
-// LogicalOr is
+// LogicalOr calls
 //
 //	aten::logical_or(Tensor self, Tensor other) -> Tensor
 func (self Tensor) LogicalOr(other Tensor) Tensor {
@@ -1616,7 +1616,7 @@ func (self Tensor) LogicalOr(other Tensor) Tensor {
 
 var opBitwiseAnd = &op{name: "aten::bitwise_and", overload: "Tensor"}
 
-// BitwiseAnd is
+// BitwiseAnd calls
 //
 //	aten::bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) BitwiseAnd(other Tensor) Tensor {
@@ -1628,7 +1628,7 @@ func (self Tensor) BitwiseAnd(other Tensor) Tensor {
 
 var opBitwiseOr = &op{name: "aten::bitwise_or", overload: "Tensor"}
 
-// BitwiseOr is
+// BitwiseOr calls
 //
 //	aten::bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) BitwiseOr(other Tensor) Tensor {
@@ -1640,7 +1640,7 @@ func (self Tensor) BitwiseOr(other Tensor) Tensor {
 
 var opBitwiseNot = &op{name: "aten::bitwise_not", overload: ""}
 
-// BitwiseNot is
+// BitwiseNot calls
 //
 //	aten::bitwise_not(Tensor self) -> Tensor
 func (self Tensor) BitwiseNot() Tensor {
@@ -1651,7 +1651,7 @@ func (self Tensor) BitwiseNot() Tensor {
 
 var opEq = &op{name: "aten::eq", overload: "Tensor"}
 
-// Eq is
+// Eq calls
 //
 //	aten::eq.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Eq(other Tensor) Tensor {
@@ -1663,7 +1663,7 @@ func (self Tensor) Eq(other Tensor) Tensor {
 
 var opEqScalar = &op{name: "aten::eq", overload: "Scalar"}
 
-// EqScalar is
+// EqScalar calls
 //
 //	aten::eq.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) EqScalar(other Scalar) Tensor {
@@ -1675,7 +1675,7 @@ func (self Tensor) EqScalar(other Scalar) Tensor {
 
 var opNe = &op{name: "aten::ne", overload: "Tensor"}
 
-// Ne is
+// Ne calls
 //
 //	aten::ne.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Ne(other Tensor) Tensor {
@@ -1687,7 +1687,7 @@ func (self Tensor) Ne(other Tensor) Tensor {
 
 var opNeScalar = &op{name: "aten::ne", overload: "Scalar"}
 
-// NeScalar is
+// NeScalar calls
 //
 //	aten::ne.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) NeScalar(other Scalar) Tensor {
@@ -1699,7 +1699,7 @@ func (self Tensor) NeScalar(other Scalar) Tensor {
 
 var opLt = &op{name: "aten::lt", overload: "Tensor"}
 
-// Lt is
+// Lt calls
 //
 //	aten::lt.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Lt(other Tensor) Tensor {
@@ -1711,7 +1711,7 @@ func (self Tensor) Lt(other Tensor) Tensor {
 
 var opLtScalar = &op{name: "aten::lt", overload: "Scalar"}
 
-// LtScalar is
+// LtScalar calls
 //
 //	aten::lt.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) LtScalar(other Scalar) Tensor {
@@ -1723,7 +1723,7 @@ func (self Tensor) LtScalar(other Scalar) Tensor {
 
 var opLe = &op{name: "aten::le", overload: "Tensor"}
 
-// Le is
+// Le calls
 //
 //	aten::le.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Le(other Tensor) Tensor {
@@ -1735,7 +1735,7 @@ func (self Tensor) Le(other Tensor) Tensor {
 
 var opLeScalar = &op{name: "aten::le", overload: "Scalar"}
 
-// LeScalar is
+// LeScalar calls
 //
 //	aten::le.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) LeScalar(other Scalar) Tensor {
@@ -1747,7 +1747,7 @@ func (self Tensor) LeScalar(other Scalar) Tensor {
 
 var opGt = &op{name: "aten::gt", overload: "Tensor"}
 
-// Gt is
+// Gt calls
 //
 //	aten::gt.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Gt(other Tensor) Tensor {
@@ -1759,7 +1759,7 @@ func (self Tensor) Gt(other Tensor) Tensor {
 
 var opGtScalar = &op{name: "aten::gt", overload: "Scalar"}
 
-// GtScalar is
+// GtScalar calls
 //
 //	aten::gt.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) GtScalar(other Scalar) Tensor {
@@ -1771,7 +1771,7 @@ func (self Tensor) GtScalar(other Scalar) Tensor {
 
 var opGe = &op{name: "aten::ge", overload: "Tensor"}
 
-// Ge is
+// Ge calls
 //
 //	aten::ge.Tensor(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Ge(other Tensor) Tensor {
@@ -1783,7 +1783,7 @@ func (self Tensor) Ge(other Tensor) Tensor {
 
 var opGeScalar = &op{name: "aten::ge", overload: "Scalar"}
 
-// GeScalar is
+// GeScalar calls
 //
 //	aten::ge.Scalar(Tensor self, Scalar other) -> Tensor
 func (self Tensor) GeScalar(other Scalar) Tensor {
@@ -1795,7 +1795,7 @@ func (self Tensor) GeScalar(other Scalar) Tensor {
 
 var opEqual = &op{name: "aten::equal", overload: ""}
 
-// Equal is
+// Equal calls
 //
 //	aten::equal(Tensor self, Tensor other) -> bool
 func (self Tensor) Equal(other Tensor) bool {
@@ -1807,7 +1807,7 @@ func (self Tensor) Equal(other Tensor) bool {
 
 var opAllclose = &op{name: "aten::allclose", overload: ""}
 
-// Allclose is
+// Allclose calls
 //
 //	aten::allclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> bool
 func (self Tensor) Allclose(other Tensor, opts ...Option) bool {
@@ -1822,7 +1822,7 @@ func (self Tensor) Allclose(other Tensor, opts ...Option) bool {
 
 var opIsclose = &op{name: "aten::isclose", overload: ""}
 
-// Isclose is
+// Isclose calls
 //
 //	aten::isclose(Tensor self, Tensor other, float rtol=1.0000000000000001e-05, float atol=1e-08, bool equal_nan=False) -> Tensor
 func (self Tensor) Isclose(other Tensor, opts ...Option) Tensor {
@@ -1837,7 +1837,7 @@ func (self Tensor) Isclose(other Tensor, opts ...Option) Tensor {
 
 var opSum = &op{name: "aten::sum", overload: ""}
 
-// Sum is
+// Sum calls
 //
 //	aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Sum(opts ...Option) Tensor {
@@ -1849,7 +1849,7 @@ func (self Tensor) Sum(opts ...Option) Tensor {
 
 var opSumDim = &op{name: "aten::sum", overload: "dim_IntList"}
 
-// SumDim is
+// SumDim calls
 //
 //	aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) SumDim(dim []int64, opts ...Option) Tensor {
@@ -1863,7 +1863,7 @@ func (self Tensor) SumDim(dim []int64, opts ...Option) Tensor {
 
 var opMean = &op{name: "aten::mean", overload: ""}
 
-// Mean is
+// Mean calls
 //
 //	aten::mean(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Mean(opts ...Option) Tensor {
@@ -1875,7 +1875,7 @@ func (self Tensor) Mean(opts ...Option) Tensor {
 
 var opMeanDim = &op{name: "aten::mean", overload: "dim"}
 
-// MeanDim is
+// MeanDim calls
 //
 //	aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) MeanDim(dim []int64, opts ...Option) Tensor {
@@ -1889,7 +1889,7 @@ func (self Tensor) MeanDim(dim []int64, opts ...Option) Tensor {
 
 var opProd = &op{name: "aten::prod", overload: ""}
 
-// Prod is
+// Prod calls
 //
 //	aten::prod(Tensor self, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Prod(opts ...Option) Tensor {
@@ -1901,7 +1901,7 @@ func (self Tensor) Prod(opts ...Option) Tensor {
 
 var opVarDim = &op{name: "aten::var", overload: "correction"}
 
-// VarDim is
+// VarDim calls
 //
 //	aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (self Tensor) VarDim(opts ...Option) Tensor {
@@ -1915,7 +1915,7 @@ func (self Tensor) VarDim(opts ...Option) Tensor {
 
 var opStdDim = &op{name: "aten::std", overload: "correction"}
 
-// StdDim is
+// StdDim calls
 //
 //	aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
 func (self Tensor) StdDim(opts ...Option) Tensor {
@@ -1929,7 +1929,7 @@ func (self Tensor) StdDim(opts ...Option) Tensor {
 
 var opAmax = &op{name: "aten::amax", overload: ""}
 
-// Amax is
+// Amax calls
 //
 //	aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
 func (self Tensor) Amax(opts ...Option) Tensor {
@@ -1942,7 +1942,7 @@ func (self Tensor) Amax(opts ...Option) Tensor {
 
 var opAmin = &op{name: "aten::amin", overload: ""}
 
-// Amin is
+// Amin calls
 //
 //	aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
 func (self Tensor) Amin(opts ...Option) Tensor {
@@ -1955,7 +1955,7 @@ func (self Tensor) Amin(opts ...Option) Tensor {
 
 var opMax = &op{name: "aten::max", overload: ""}
 
-// Max is
+// Max calls
 //
 //	aten::max(Tensor self) -> Tensor
 func (self Tensor) Max() Tensor {
@@ -1966,7 +1966,7 @@ func (self Tensor) Max() Tensor {
 
 var opMaxDim = &op{name: "aten::max", overload: "dim"}
 
-// MaxDim is
+// MaxDim calls
 //
 //	aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (self Tensor) MaxDim(dim int64, opts ...Option) (Tensor, Tensor) {
@@ -1980,7 +1980,7 @@ func (self Tensor) MaxDim(dim int64, opts ...Option) (Tensor, Tensor) {
 
 var opMin = &op{name: "aten::min", overload: ""}
 
-// Min is
+// Min calls
 //
 //	aten::min(Tensor self) -> Tensor
 func (self Tensor) Min() Tensor {
@@ -1991,7 +1991,7 @@ func (self Tensor) Min() Tensor {
 
 var opMinDim = &op{name: "aten::min", overload: "dim"}
 
-// MinDim is
+// MinDim calls
 //
 //	aten::min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
 func (self Tensor) MinDim(dim int64, opts ...Option) (Tensor, Tensor) {
@@ -2005,7 +2005,7 @@ func (self Tensor) MinDim(dim int64, opts ...Option) (Tensor, Tensor) {
 
 var opArgmax = &op{name: "aten::argmax", overload: ""}
 
-// Argmax is
+// Argmax calls
 //
 //	aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (self Tensor) Argmax(opts ...Option) Tensor {
@@ -2018,7 +2018,7 @@ func (self Tensor) Argmax(opts ...Option) Tensor {
 
 var opArgmin = &op{name: "aten::argmin", overload: ""}
 
-// Argmin is
+// Argmin calls
 //
 //	aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
 func (self Tensor) Argmin(opts ...Option) Tensor {
@@ -2031,7 +2031,7 @@ func (self Tensor) Argmin(opts ...Option) Tensor {
 
 var opAll = &op{name: "aten::all", overload: ""}
 
-// All is
+// All calls
 //
 //	aten::all(Tensor self) -> Tensor
 func (self Tensor) All() Tensor {
@@ -2042,7 +2042,7 @@ func (self Tensor) All() Tensor {
 
 var opAny = &op{name: "aten::any", overload: ""}
 
-// Any is
+// Any calls
 //
 //	aten::any(Tensor self) -> Tensor
 func (self Tensor) Any() Tensor {
@@ -2053,7 +2053,7 @@ func (self Tensor) Any() Tensor {
 
 var opNormDim = &op{name: "aten::norm", overload: "ScalarOpt_dim"}
 
-// NormDim is
+// NormDim calls
 //
 //	aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor
 func (self Tensor) NormDim(p any, dim []int64, opts ...Option) Tensor {
@@ -2067,7 +2067,7 @@ func (self Tensor) NormDim(p any, dim []int64, opts ...Option) Tensor {
 
 var opLinalgVectorNorm = &op{name: "aten::linalg_vector_norm", overload: ""}
 
-// LinalgVectorNorm is
+// LinalgVectorNorm calls
 //
 //	aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) LinalgVectorNorm(opts ...Option) Tensor {
@@ -2082,7 +2082,7 @@ func (self Tensor) LinalgVectorNorm(opts ...Option) Tensor {
 
 var opLogsumexp = &op{name: "aten::logsumexp", overload: ""}
 
-// Logsumexp is
+// Logsumexp calls
 //
 //	aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
 func (self Tensor) Logsumexp(dim []int64, opts ...Option) Tensor {
@@ -2095,7 +2095,7 @@ func (self Tensor) Logsumexp(dim []int64, opts ...Option) Tensor {
 
 var opCumsum = &op{name: "aten::cumsum", overload: ""}
 
-// Cumsum is
+// Cumsum calls
 //
 //	aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Cumsum(dim int64, opts ...Option) Tensor {
@@ -2108,7 +2108,7 @@ func (self Tensor) Cumsum(dim int64, opts ...Option) Tensor {
 
 var opCumsum_ = &op{name: "aten::cumsum_", overload: ""}
 
-// Cumsum_ is
+// Cumsum_ calls
 //
 //	aten::cumsum_(Tensor(a!) self, int dim, *, ScalarType? dtype=None) -> Tensor(a!)
 func (self Tensor) Cumsum_(dim int64, opts ...Option) Tensor {
@@ -2122,7 +2122,7 @@ func (self Tensor) Cumsum_(dim int64, opts ...Option) Tensor {
 
 var opCumprod = &op{name: "aten::cumprod", overload: ""}
 
-// Cumprod is
+// Cumprod calls
 //
 //	aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Cumprod(dim int64, opts ...Option) Tensor {
@@ -2135,7 +2135,7 @@ func (self Tensor) Cumprod(dim int64, opts ...Option) Tensor {
 
 var opCountNonzero = &op{name: "aten::count_nonzero", overload: ""}
 
-// CountNonzero is
+// CountNonzero calls
 //
 //	aten::count_nonzero(Tensor self, int? dim=None) -> Tensor
 func (self Tensor) CountNonzero(opts ...Option) Tensor {
@@ -2147,7 +2147,7 @@ func (self Tensor) CountNonzero(opts ...Option) Tensor {
 
 var opNonzero = &op{name: "aten::nonzero", overload: ""}
 
-// Nonzero is
+// Nonzero calls
 //
 //	aten::nonzero(Tensor self) -> Tensor
 func (self Tensor) Nonzero() Tensor {
@@ -2158,7 +2158,7 @@ func (self Tensor) Nonzero() Tensor {
 
 var opMedian = &op{name: "aten::median", overload: ""}
 
-// Median is
+// Median calls
 //
 //	aten::median(Tensor self) -> Tensor
 func (self Tensor) Median() Tensor {
@@ -2169,7 +2169,7 @@ func (self Tensor) Median() Tensor {
 
 var opHistc = &op{name: "aten::histc", overload: ""}
 
-// Histc is
+// Histc calls
 //
 //	aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor
 func (self Tensor) Histc(opts ...Option) Tensor {
@@ -2183,7 +2183,7 @@ func (self Tensor) Histc(opts ...Option) Tensor {
 
 var opBincount = &op{name: "aten::bincount", overload: ""}
 
-// Bincount is
+// Bincount calls
 //
 //	aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor
 func (self Tensor) Bincount(opts ...Option) Tensor {
@@ -2196,7 +2196,7 @@ func (self Tensor) Bincount(opts ...Option) Tensor {
 
 var opUniqueConsecutive = &op{name: "aten::unique_consecutive", overload: ""}
 
-// UniqueConsecutive is
+// UniqueConsecutive calls
 //
 //	aten::unique_consecutive(Tensor self, bool return_inverse=False, bool return_counts=False, int? dim=None) -> (Tensor, Tensor, Tensor)
 func (self Tensor) UniqueConsecutive(opts ...Option) (Tensor, Tensor, Tensor) {
@@ -2211,7 +2211,7 @@ func (self Tensor) UniqueConsecutive(opts ...Option) (Tensor, Tensor, Tensor) {
 
 var opTopk = &op{name: "aten::topk", overload: ""}
 
-// Topk is
+// Topk calls
 //
 //	aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
 func (self Tensor) Topk(k int64, opts ...Option) (Tensor, Tensor) {
@@ -2227,7 +2227,7 @@ func (self Tensor) Topk(k int64, opts ...Option) (Tensor, Tensor) {
 
 var opSort = &op{name: "aten::sort", overload: ""}
 
-// Sort is
+// Sort calls
 //
 //	aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
 func (self Tensor) Sort(opts ...Option) (Tensor, Tensor) {
@@ -2241,7 +2241,7 @@ func (self Tensor) Sort(opts ...Option) (Tensor, Tensor) {
 
 var opSortStable = &op{name: "aten::sort", overload: "stable"}
 
-// SortStable is
+// SortStable calls
 //
 //	aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
 func (self Tensor) SortStable(stable any, opts ...Option) (Tensor, Tensor) {
@@ -2256,7 +2256,7 @@ func (self Tensor) SortStable(stable any, opts ...Option) (Tensor, Tensor) {
 
 var opArgsort = &op{name: "aten::argsort", overload: ""}
 
-// Argsort is
+// Argsort calls
 //
 //	aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor
 func (self Tensor) Argsort(opts ...Option) Tensor {
@@ -2269,7 +2269,7 @@ func (self Tensor) Argsort(opts ...Option) Tensor {
 
 var opMultinomial = &op{name: "aten::multinomial", overload: ""}
 
-// Multinomial is
+// Multinomial calls
 //
 //	aten::multinomial(Tensor self, SymInt num_samples, bool replacement=False, *, Generator? generator=None) -> Tensor
 func (self Tensor) Multinomial(num_samples int64, opts ...Option) Tensor {
@@ -2283,7 +2283,7 @@ func (self Tensor) Multinomial(num_samples int64, opts ...Option) Tensor {
 
 var opSearchsorted = &op{name: "aten::searchsorted", overload: "Tensor"}
 
-// Searchsorted is
+// Searchsorted calls
 //
 //	aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None) -> Tensor
 func Searchsorted(sorted_sequence Tensor, self Tensor, opts ...Option) Tensor {
@@ -2299,7 +2299,7 @@ func Searchsorted(sorted_sequence Tensor, self Tensor, opts ...Option) Tensor {
 
 var opView = &op{name: "aten::view", overload: ""}
 
-// View is
+// View calls
 //
 //	aten::view(Tensor(a) self, SymInt[] size) -> Tensor(a)
 func (self Tensor) View(size []int64) Tensor {
@@ -2311,7 +2311,7 @@ func (self Tensor) View(size []int64) Tensor {
 
 var opViewDType = &op{name: "aten::view", overload: "dtype"}
 
-// ViewDType is
+// ViewDType calls
 //
 //	aten::view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)
 func (self Tensor) ViewDType(dtype DType) Tensor {
@@ -2323,7 +2323,7 @@ func (self Tensor) ViewDType(dtype DType) Tensor {
 
 var opReshape = &op{name: "aten::reshape", overload: ""}
 
-// Reshape is
+// Reshape calls
 //
 //	aten::reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)
 func (self Tensor) Reshape(shape []int64) Tensor {
@@ -2335,7 +2335,7 @@ func (self Tensor) Reshape(shape []int64) Tensor {
 
 var opPermute = &op{name: "aten::permute", overload: ""}
 
-// Permute is
+// Permute calls
 //
 //	aten::permute(Tensor(a) self, int[] dims) -> Tensor(a)
 func (self Tensor) Permute(dims []int64) Tensor {
@@ -2347,7 +2347,7 @@ func (self Tensor) Permute(dims []int64) Tensor {
 
 var opTranspose = &op{name: "aten::transpose", overload: "int"}
 
-// Transpose is
+// Transpose calls
 //
 //	aten::transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)
 func (self Tensor) Transpose(dim0 int64, dim1 int64) Tensor {
@@ -2360,7 +2360,7 @@ func (self Tensor) Transpose(dim0 int64, dim1 int64) Tensor {
 
 var opT = &op{name: "aten::t", overload: ""}
 
-// T is
+// T calls
 //
 //	aten::t(Tensor(a) self) -> Tensor(a)
 func (self Tensor) T() Tensor {
@@ -2371,7 +2371,7 @@ func (self Tensor) T() Tensor {
 
 var opSqueeze = &op{name: "aten::squeeze", overload: ""}
 
-// Squeeze is
+// Squeeze calls
 //
 //	aten::squeeze(Tensor(a) self) -> Tensor(a)
 func (self Tensor) Squeeze() Tensor {
@@ -2382,7 +2382,7 @@ func (self Tensor) Squeeze() Tensor {
 
 var opSqueezeDim = &op{name: "aten::squeeze", overload: "dim"}
 
-// SqueezeDim is
+// SqueezeDim calls
 //
 //	aten::squeeze.dim(Tensor(a) self, int dim) -> Tensor(a)
 func (self Tensor) SqueezeDim(dim int64) Tensor {
@@ -2394,7 +2394,7 @@ func (self Tensor) SqueezeDim(dim int64) Tensor {
 
 var opUnsqueeze = &op{name: "aten::unsqueeze", overload: ""}
 
-// Unsqueeze is
+// Unsqueeze calls
 //
 //	aten::unsqueeze(Tensor(a) self, int dim) -> Tensor(a)
 func (self Tensor) Unsqueeze(dim int64) Tensor {
@@ -2406,7 +2406,7 @@ func (self Tensor) Unsqueeze(dim int64) Tensor {
 
 var opExpand = &op{name: "aten::expand", overload: ""}
 
-// Expand is
+// Expand calls
 //
 //	aten::expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
 func (self Tensor) Expand(size []int64, opts ...Option) Tensor {
@@ -2419,7 +2419,7 @@ func (self Tensor) Expand(size []int64, opts ...Option) Tensor {
 
 var opExpandAs = &op{name: "aten::expand_as", overload: ""}
 
-// ExpandAs is
+// ExpandAs calls
 //
 //	aten::expand_as(Tensor(a) self, Tensor other) -> Tensor(a)
 func (self Tensor) ExpandAs(other Tensor) Tensor {
@@ -2431,7 +2431,7 @@ func (self Tensor) ExpandAs(other Tensor) Tensor {
 
 var opRepeat = &op{name: "aten::repeat", overload: ""}
 
-// Repeat is
+// Repeat calls
 //
 //	aten::repeat(Tensor self, SymInt[] repeats) -> Tensor
 func (self Tensor) Repeat(repeats []int64) Tensor {
@@ -2443,7 +2443,7 @@ func (self Tensor) Repeat(repeats []int64) Tensor {
 
 var opRepeatInterleave = &op{name: "aten::repeat_interleave", overload: "self_int"}
 
-// RepeatInterleave is
+// RepeatInterleave calls
 //
 //	aten::repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor
 func (self Tensor) RepeatInterleave(repeats int64, opts ...Option) Tensor {
@@ -2457,7 +2457,7 @@ func (self Tensor) RepeatInterleave(repeats int64, opts ...Option) Tensor {
 
 var opFlatten = &op{name: "aten::flatten", overload: "using_ints"}
 
-// Flatten is
+// Flatten calls
 //
 //	aten::flatten.using_ints(Tensor(a) self, int start_dim=0, int end_dim=-1) -> Tensor(a)
 func (self Tensor) Flatten(opts ...Option) Tensor {
@@ -2470,7 +2470,7 @@ func (self Tensor) Flatten(opts ...Option) Tensor {
 
 var opUnflatten = &op{name: "aten::unflatten", overload: "int"}
 
-// Unflatten is
+// Unflatten calls
 //
 //	aten::unflatten.int(Tensor(a) self, int dim, SymInt[] sizes) -> Tensor(a)
 func (self Tensor) Unflatten(dim int64, sizes []int64) Tensor {
@@ -2483,7 +2483,7 @@ func (self Tensor) Unflatten(dim int64, sizes []int64) Tensor {
 
 var opContiguous = &op{name: "aten::contiguous", overload: ""}
 
-// Contiguous is
+// Contiguous calls
 //
 //	aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)
 func (self Tensor) Contiguous(opts ...Option) Tensor {
@@ -2495,7 +2495,7 @@ func (self Tensor) Contiguous(opts ...Option) Tensor {
 
 var opClone = &op{name: "aten::clone", overload: ""}
 
-// Clone is
+// Clone calls
 //
 //	aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
 func (self Tensor) Clone(opts ...Option) Tensor {
@@ -2507,7 +2507,7 @@ func (self Tensor) Clone(opts ...Option) Tensor {
 
 var opDetach = &op{name: "aten::detach", overload: ""}
 
-// Detach is
+// Detach calls
 //
 //	aten::detach(Tensor(a) self) -> Tensor(a)
 func (self Tensor) Detach() Tensor {
@@ -2518,7 +2518,7 @@ func (self Tensor) Detach() Tensor {
 
 var opDetach_ = &op{name: "aten::detach_", overload: ""}
 
-// Detach_ is
+// Detach_ calls
 //
 //	aten::detach_(Tensor(a!) self) -> Tensor(a!)
 func (self Tensor) Detach_() Tensor {
@@ -2530,7 +2530,7 @@ func (self Tensor) Detach_() Tensor {
 
 var opAlias = &op{name: "aten::alias", overload: ""}
 
-// Alias is
+// Alias calls
 //
 //	aten::alias(Tensor(a) self) -> Tensor(a)
 func (self Tensor) Alias() Tensor {
@@ -2541,7 +2541,7 @@ func (self Tensor) Alias() Tensor {
 
 var opCat = &op{name: "aten::cat", overload: ""}
 
-// Cat is
+// Cat calls
 //
 //	aten::cat(Tensor[] tensors, int dim=0) -> Tensor
 func Cat(tensors []Tensor, opts ...Option) Tensor {
@@ -2553,7 +2553,7 @@ func Cat(tensors []Tensor, opts ...Option) Tensor {
 
 var opStack = &op{name: "aten::stack", overload: ""}
 
-// Stack is
+// Stack calls
 //
 //	aten::stack(Tensor[] tensors, int dim=0) -> Tensor
 func Stack(tensors []Tensor, opts ...Option) Tensor {
@@ -2565,7 +2565,7 @@ func Stack(tensors []Tensor, opts ...Option) Tensor {
 
 var opSplit = &op{name: "aten::split", overload: "Tensor"}
 
-// Split is
+// Split calls
 //
 //	aten::split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]
 func (self Tensor) Split(split_size int64, opts ...Option) []Tensor {
@@ -2578,7 +2578,7 @@ func (self Tensor) Split(split_size int64, opts ...Option) []Tensor {
 
 var opSplitWithSizes = &op{name: "aten::split_with_sizes", overload: ""}
 
-// SplitWithSizes is
+// SplitWithSizes calls
 //
 //	aten::split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]
 func (self Tensor) SplitWithSizes(split_sizes []int64, opts ...Option) []Tensor {
@@ -2591,7 +2591,7 @@ func (self Tensor) SplitWithSizes(split_sizes []int64, opts ...Option) []Tensor 
 
 var opChunk = &op{name: "aten::chunk", overload: ""}
 
-// Chunk is
+// Chunk calls
 //
 //	aten::chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]
 func (self Tensor) Chunk(chunks int64, opts ...Option) []Tensor {
@@ -2604,7 +2604,7 @@ func (self Tensor) Chunk(chunks int64, opts ...Option) []Tensor {
 
 var opUnbind = &op{name: "aten::unbind", overload: "int"}
 
-// Unbind is
+// Unbind calls
 //
 //	aten::unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]
 func (self Tensor) Unbind(opts ...Option) []Tensor {
@@ -2616,7 +2616,7 @@ func (self Tensor) Unbind(opts ...Option) []Tensor {
 
 var opSelect = &op{name: "aten::select", overload: "int"}
 
-// Select is
+// Select calls
 //
 //	aten::select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)
 func (self Tensor) Select(dim int64, index int64) Tensor {
@@ -2629,7 +2629,7 @@ func (self Tensor) Select(dim int64, index int64) Tensor {
 
 var opSlice = &op{name: "aten::slice", overload: "Tensor"}
 
-// Slice is
+// Slice calls
 //
 //	aten::slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)
 func (self Tensor) Slice(opts ...Option) Tensor {
@@ -2644,7 +2644,7 @@ func (self Tensor) Slice(opts ...Option) Tensor {
 
 var opNarrow = &op{name: "aten::narrow", overload: ""}
 
-// Narrow is
+// Narrow calls
 //
 //	aten::narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)
 func (self Tensor) Narrow(dim int64, start int64, length int64) Tensor {
@@ -2658,7 +2658,7 @@ func (self Tensor) Narrow(dim int64, start int64, length int64) Tensor {
 
 var opIndexSelect = &op{name: "aten::index_select", overload: ""}
 
-// IndexSelect is
+// IndexSelect calls
 //
 //	aten::index_select(Tensor self, int dim, Tensor index) -> Tensor
 func (self Tensor) IndexSelect(dim int64, index Tensor) Tensor {
@@ -2671,7 +2671,7 @@ func (self Tensor) IndexSelect(dim int64, index Tensor) Tensor {
 
 var opIndexCopy_ = &op{name: "aten::index_copy_", overload: ""}
 
-// IndexCopy_ is
+// IndexCopy_ calls
 //
 //	aten::index_copy_(Tensor(a!) self, int dim, Tensor index, Tensor source) -> Tensor(a!)
 func (self Tensor) IndexCopy_(dim int64, index Tensor, source Tensor) Tensor {
@@ -2686,7 +2686,7 @@ func (self Tensor) IndexCopy_(dim int64, index Tensor, source Tensor) Tensor {
 
 var opIndexAdd_ = &op{name: "aten::index_add_", overload: ""}
 
-// IndexAdd_ is
+// IndexAdd_ calls
 //
 //	aten::index_add_(Tensor(a!) self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) IndexAdd_(dim int64, index Tensor, source Tensor, opts ...Option) Tensor {
@@ -2702,7 +2702,7 @@ func (self Tensor) IndexAdd_(dim int64, index Tensor, source Tensor, opts ...Opt
 
 var opIndex = &op{name: "aten::index", overload: "Tensor"}
 
-// Index is
+// Index calls
 //
 //	aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 func (self Tensor) Index(indices []Tensor) Tensor {
@@ -2714,7 +2714,7 @@ func (self Tensor) Index(indices []Tensor) Tensor {
 
 var opIndexPut_ = &op{name: "aten::index_put_", overload: ""}
 
-// IndexPut_ is
+// IndexPut_ calls
 //
 //	aten::index_put_(Tensor(a!) self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor(a!)
 func (self Tensor) IndexPut_(indices []Tensor, values Tensor, opts ...Option) Tensor {
@@ -2729,7 +2729,7 @@ func (self Tensor) IndexPut_(indices []Tensor, values Tensor, opts ...Option) Te
 
 var opGather = &op{name: "aten::gather", overload: ""}
 
-// Gather is
+// Gather calls
 //
 //	aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor
 func (self Tensor) Gather(dim int64, index Tensor, opts ...Option) Tensor {
@@ -2743,7 +2743,7 @@ func (self Tensor) Gather(dim int64, index Tensor, opts ...Option) Tensor {
 
 var opScatter = &op{name: "aten::scatter", overload: "src"}
 
-// Scatter is
+// Scatter calls
 //
 //	aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
 func (self Tensor) Scatter(dim int64, index Tensor, src Tensor) Tensor {
@@ -2757,7 +2757,7 @@ func (self Tensor) Scatter(dim int64, index Tensor, src Tensor) Tensor {
 
 var opScatter_ = &op{name: "aten::scatter_", overload: "src"}
 
-// Scatter_ is
+// Scatter_ calls
 //
 //	aten::scatter_.src(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
 func (self Tensor) Scatter_(dim int64, index Tensor, src Tensor) Tensor {
@@ -2772,7 +2772,7 @@ func (self Tensor) Scatter_(dim int64, index Tensor, src Tensor) Tensor {
 
 var opScatterValue = &op{name: "aten::scatter", overload: "value"}
 
-// ScatterValue is
+// ScatterValue calls
 //
 //	aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
 func (self Tensor) ScatterValue(dim int64, index Tensor, value Scalar) Tensor {
@@ -2786,7 +2786,7 @@ func (self Tensor) ScatterValue(dim int64, index Tensor, value Scalar) Tensor {
 
 var opScatterValue_ = &op{name: "aten::scatter_", overload: "value"}
 
-// ScatterValue_ is
+// ScatterValue_ calls
 //
 //	aten::scatter_.value(Tensor(a!) self, int dim, Tensor index, Scalar value) -> Tensor(a!)
 func (self Tensor) ScatterValue_(dim int64, index Tensor, value Scalar) Tensor {
@@ -2801,7 +2801,7 @@ func (self Tensor) ScatterValue_(dim int64, index Tensor, value Scalar) Tensor {
 
 var opScatterAdd_ = &op{name: "aten::scatter_add_", overload: ""}
 
-// ScatterAdd_ is
+// ScatterAdd_ calls
 //
 //	aten::scatter_add_(Tensor(a!) self, int dim, Tensor index, Tensor src) -> Tensor(a!)
 func (self Tensor) ScatterAdd_(dim int64, index Tensor, src Tensor) Tensor {
@@ -2816,7 +2816,7 @@ func (self Tensor) ScatterAdd_(dim int64, index Tensor, src Tensor) Tensor {
 
 var opMaskedScatter = &op{name: "aten::masked_scatter", overload: ""}
 
-// MaskedScatter is
+// MaskedScatter calls
 //
 //	aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor
 func (self Tensor) MaskedScatter(mask Tensor, source Tensor) Tensor {
@@ -2829,7 +2829,7 @@ func (self Tensor) MaskedScatter(mask Tensor, source Tensor) Tensor {
 
 var opTakeAlongDim = &op{name: "aten::take_along_dim", overload: ""}
 
-// TakeAlongDim is
+// TakeAlongDim calls
 //
 //	aten::take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor
 func (self Tensor) TakeAlongDim(indices Tensor, opts ...Option) Tensor {
@@ -2842,7 +2842,7 @@ func (self Tensor) TakeAlongDim(indices Tensor, opts ...Option) Tensor {
 
 var opFlip = &op{name: "aten::flip", overload: ""}
 
-// Flip is
+// Flip calls
 //
 //	aten::flip(Tensor self, int[] dims) -> Tensor
 func (self Tensor) Flip(dims []int64) Tensor {
@@ -2854,7 +2854,7 @@ func (self Tensor) Flip(dims []int64) Tensor {
 
 var opRoll = &op{name: "aten::roll", overload: ""}
 
-// Roll is
+// Roll calls
 //
 //	aten::roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor
 func (self Tensor) Roll(shifts []int64, opts ...Option) Tensor {
@@ -2867,7 +2867,7 @@ func (self Tensor) Roll(shifts []int64, opts ...Option) Tensor {
 
 var opTril = &op{name: "aten::tril", overload: ""}
 
-// Tril is
+// Tril calls
 //
 //	aten::tril(Tensor self, SymInt diagonal=0) -> Tensor
 func (self Tensor) Tril(opts ...Option) Tensor {
@@ -2879,7 +2879,7 @@ func (self Tensor) Tril(opts ...Option) Tensor {
 
 var opTriu = &op{name: "aten::triu", overload: ""}
 
-// Triu is
+// Triu calls
 //
 //	aten::triu(Tensor self, SymInt diagonal=0) -> Tensor
 func (self Tensor) Triu(opts ...Option) Tensor {
@@ -2891,7 +2891,7 @@ func (self Tensor) Triu(opts ...Option) Tensor {
 
 var opDiagonal = &op{name: "aten::diagonal", overload: ""}
 
-// Diagonal is
+// Diagonal calls
 //
 //	aten::diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)
 func (self Tensor) Diagonal(opts ...Option) Tensor {
@@ -2905,7 +2905,7 @@ func (self Tensor) Diagonal(opts ...Option) Tensor {
 
 var opAsStrided = &op{name: "aten::as_strided", overload: ""}
 
-// AsStrided is
+// AsStrided calls
 //
 //	aten::as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) -> Tensor(a)
 func (self Tensor) AsStrided(size []int64, stride []int64, opts ...Option) Tensor {
@@ -2919,7 +2919,7 @@ func (self Tensor) AsStrided(size []int64, stride []int64, opts ...Option) Tenso
 
 var opTo = &op{name: "aten::to", overload: "dtype_layout"}
 
-// To is
+// To calls
 //
 //	aten::to.dtype_layout(Tensor(a) self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)
 func (self Tensor) To(opts ...Option) Tensor {
@@ -2937,7 +2937,7 @@ func (self Tensor) To(opts ...Option) Tensor {
 
 var opTypeAs = &op{name: "aten::type_as", overload: ""}
 
-// TypeAs is
+// TypeAs calls
 //
 //	aten::type_as(Tensor self, Tensor other) -> Tensor
 func (self Tensor) TypeAs(other Tensor) Tensor {
@@ -2949,7 +2949,7 @@ func (self Tensor) TypeAs(other Tensor) Tensor {
 
 var opMovedim = &op{name: "aten::movedim", overload: "int"}
 
-// Movedim is
+// Movedim calls
 //
 //	aten::movedim.int(Tensor(a) self, int source, int destination) -> Tensor(a)
 func (self Tensor) Movedim(source int64, destination int64) Tensor {
@@ -2962,7 +2962,7 @@ func (self Tensor) Movedim(source int64, destination int64) Tensor {
 
 var opResize_ = &op{name: "aten::resize_", overload: ""}
 
-// Resize_ is
+// Resize_ calls
 //
 //	aten::resize_(Tensor(a!) self, SymInt[] size, *, MemoryFormat? memory_format=None) -> Tensor(a!)
 func (self Tensor) Resize_(size []int64, opts ...Option) Tensor {
@@ -2976,7 +2976,7 @@ func (self Tensor) Resize_(size []int64, opts ...Option) Tensor {
 
 var opSet_ = &op{name: "aten::set_", overload: "source_Tensor"}
 
-// Set_ is
+// Set_ calls
 //
 //	aten::set_.source_Tensor(Tensor(a!) self, Tensor source) -> Tensor(a!)
 func (self Tensor) Set_(source Tensor) Tensor {
@@ -2989,7 +2989,7 @@ func (self Tensor) Set_(source Tensor) Tensor {
 
 var opMM = &op{name: "aten::mm", overload: ""}
 
-// MM is
+// MM calls
 //
 //	aten::mm(Tensor self, Tensor mat2) -> Tensor
 func (self Tensor) MM(mat2 Tensor) Tensor {
@@ -3001,7 +3001,7 @@ func (self Tensor) MM(mat2 Tensor) Tensor {
 
 var opBMM = &op{name: "aten::bmm", overload: ""}
 
-// BMM is
+// BMM calls
 //
 //	aten::bmm(Tensor self, Tensor mat2) -> Tensor
 func (self Tensor) BMM(mat2 Tensor) Tensor {
@@ -3013,7 +3013,7 @@ func (self Tensor) BMM(mat2 Tensor) Tensor {
 
 var opMV = &op{name: "aten::mv", overload: ""}
 
-// MV is
+// MV calls
 //
 //	aten::mv(Tensor self, Tensor vec) -> Tensor
 func (self Tensor) MV(vec Tensor) Tensor {
@@ -3025,7 +3025,7 @@ func (self Tensor) MV(vec Tensor) Tensor {
 
 var opDot = &op{name: "aten::dot", overload: ""}
 
-// Dot is
+// Dot calls
 //
 //	aten::dot(Tensor self, Tensor tensor) -> Tensor
 func (self Tensor) Dot(tensor Tensor) Tensor {
@@ -3037,7 +3037,7 @@ func (self Tensor) Dot(tensor Tensor) Tensor {
 
 var opMatmul = &op{name: "aten::matmul", overload: ""}
 
-// Matmul is
+// Matmul calls
 //
 //	aten::matmul(Tensor self, Tensor other) -> Tensor
 func (self Tensor) Matmul(other Tensor) Tensor {
@@ -3049,7 +3049,7 @@ func (self Tensor) Matmul(other Tensor) Tensor {
 
 var opAddmm = &op{name: "aten::addmm", overload: ""}
 
-// Addmm is
+// Addmm calls
 //
 //	aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (self Tensor) Addmm(mat1 Tensor, mat2 Tensor, opts ...Option) Tensor {
@@ -3064,7 +3064,7 @@ func (self Tensor) Addmm(mat1 Tensor, mat2 Tensor, opts ...Option) Tensor {
 
 var opAddmm_ = &op{name: "aten::addmm_", overload: ""}
 
-// Addmm_ is
+// Addmm_ calls
 //
 //	aten::addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)
 func (self Tensor) Addmm_(mat1 Tensor, mat2 Tensor, opts ...Option) Tensor {
@@ -3080,7 +3080,7 @@ func (self Tensor) Addmm_(mat1 Tensor, mat2 Tensor, opts ...Option) Tensor {
 
 var opBaddbmm = &op{name: "aten::baddbmm", overload: ""}
 
-// Baddbmm is
+// Baddbmm calls
 //
 //	aten::baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 func (self Tensor) Baddbmm(batch1 Tensor, batch2 Tensor, opts ...Option) Tensor {
@@ -3095,7 +3095,7 @@ func (self Tensor) Baddbmm(batch1 Tensor, batch2 Tensor, opts ...Option) Tensor 
 
 var opEinsum = &op{name: "aten::einsum", overload: ""}
 
-// Einsum is
+// Einsum calls
 //
 //	aten::einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
 func Einsum(equation string, tensors []Tensor, opts ...Option) Tensor {
@@ -3108,7 +3108,7 @@ func Einsum(equation string, tensors []Tensor, opts ...Option) Tensor {
 
 var opLinear = &op{name: "aten::linear", overload: ""}
 
-// Linear is
+// Linear calls
 //
 //	aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 func Linear(input Tensor, weight Tensor, opts ...Option) Tensor {
@@ -3121,7 +3121,7 @@ func Linear(input Tensor, weight Tensor, opts ...Option) Tensor {
 
 var opMkldnnReorderConv2dWeight = &op{name: "aten::mkldnn_reorder_conv2d_weight", overload: ""}
 
-// MkldnnReorderConv2dWeight is
+// MkldnnReorderConv2dWeight calls
 //
 //	aten::mkldnn_reorder_conv2d_weight(Tensor self, SymInt[2] padding=[0, 0], SymInt[2] stride=[1, 1], SymInt[2] dilation=[1, 1], SymInt groups=1, SymInt[]? input_size=None) -> Tensor
 func (self Tensor) MkldnnReorderConv2dWeight(opts ...Option) Tensor {
@@ -3137,7 +3137,7 @@ func (self Tensor) MkldnnReorderConv2dWeight(opts ...Option) Tensor {
 
 var opLinalgEigh = &op{name: "aten::linalg_eigh", overload: ""}
 
-// LinalgEigh is
+// LinalgEigh calls
 //
 //	aten::linalg_eigh(Tensor self, str UPLO="L") -> (Tensor eigenvalues, Tensor eigenvectors)
 func (self Tensor) LinalgEigh(opts ...Option) (Tensor, Tensor) {
@@ -3150,7 +3150,7 @@ func (self Tensor) LinalgEigh(opts ...Option) (Tensor, Tensor) {
 
 var opLinalgQr = &op{name: "aten::linalg_qr", overload: ""}
 
-// LinalgQr is
+// LinalgQr calls
 //
 //	aten::linalg_qr(Tensor A, str mode="reduced") -> (Tensor Q, Tensor R)
 func LinalgQr(A Tensor, opts ...Option) (Tensor, Tensor) {
@@ -3163,7 +3163,7 @@ func LinalgQr(A Tensor, opts ...Option) (Tensor, Tensor) {
 
 var opLinalgSvd = &op{name: "aten::linalg_svd", overload: ""}
 
-// LinalgSvd is
+// LinalgSvd calls
 //
 //	aten::linalg_svd(Tensor A, bool full_matrices=True, *, str? driver=None) -> (Tensor U, Tensor S, Tensor Vh)
 func LinalgSvd(A Tensor, opts ...Option) (Tensor, Tensor, Tensor) {
@@ -3177,7 +3177,7 @@ func LinalgSvd(A Tensor, opts ...Option) (Tensor, Tensor, Tensor) {
 
 var opConv2d = &op{name: "aten::conv2d", overload: ""}
 
-// Conv2d is
+// Conv2d calls
 //
 //	aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
 func Conv2d(input Tensor, weight Tensor, opts ...Option) Tensor {
@@ -3194,7 +3194,7 @@ func Conv2d(input Tensor, weight Tensor, opts ...Option) Tensor {
 
 var opConv2dPadding = &op{name: "aten::conv2d", overload: "padding"}
 
-// Conv2dPadding is
+// Conv2dPadding calls
 //
 //	aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
 func Conv2dPadding(input Tensor, weight Tensor, opts ...Option) Tensor {
@@ -3211,7 +3211,7 @@ func Conv2dPadding(input Tensor, weight Tensor, opts ...Option) Tensor {
 
 var opConvTranspose2d = &op{name: "aten::conv_transpose2d", overload: "input"}
 
-// ConvTranspose2d is
+// ConvTranspose2d calls
 //
 //	aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor
 func ConvTranspose2d(input Tensor, weight Tensor, opts ...Option) Tensor {
@@ -3229,7 +3229,7 @@ func ConvTranspose2d(input Tensor, weight Tensor, opts ...Option) Tensor {
 
 var opMaxPool2d = &op{name: "aten::max_pool2d", overload: ""}
 
-// MaxPool2d is
+// MaxPool2d calls
 //
 //	aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool ceil_mode=False) -> Tensor
 func (self Tensor) MaxPool2d(kernel_size []int64, opts ...Option) Tensor {
@@ -3245,7 +3245,7 @@ func (self Tensor) MaxPool2d(kernel_size []int64, opts ...Option) Tensor {
 
 var opAvgPool2d = &op{name: "aten::avg_pool2d", overload: ""}
 
-// AvgPool2d is
+// AvgPool2d calls
 //
 //	aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 func (self Tensor) AvgPool2d(kernel_size []int64, opts ...Option) Tensor {
@@ -3262,7 +3262,7 @@ func (self Tensor) AvgPool2d(kernel_size []int64, opts ...Option) Tensor {
 
 var opAdaptiveAvgPool2d = &op{name: "aten::adaptive_avg_pool2d", overload: ""}
 
-// AdaptiveAvgPool2d is
+// AdaptiveAvgPool2d calls
 //
 //	aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
 func (self Tensor) AdaptiveAvgPool2d(output_size []int64) Tensor {
@@ -3274,7 +3274,7 @@ func (self Tensor) AdaptiveAvgPool2d(output_size []int64) Tensor {
 
 var opBatchNorm = &op{name: "aten::batch_norm", overload: ""}
 
-// BatchNorm is
+// BatchNorm calls
 //
 //	aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor
 func BatchNorm(input Tensor, weight Tensor, bias Tensor, running_mean Tensor, running_var Tensor, training bool, momentum float64, eps float64, cudnn_enabled bool) Tensor {
@@ -3293,7 +3293,7 @@ func BatchNorm(input Tensor, weight Tensor, bias Tensor, running_mean Tensor, ru
 
 var opLayerNorm = &op{name: "aten::layer_norm", overload: ""}
 
-// LayerNorm is
+// LayerNorm calls
 //
 //	aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor
 func LayerNorm(input Tensor, normalized_shape []int64, opts ...Option) Tensor {
@@ -3309,7 +3309,7 @@ func LayerNorm(input Tensor, normalized_shape []int64, opts ...Option) Tensor {
 
 var opGroupNorm = &op{name: "aten::group_norm", overload: ""}
 
-// GroupNorm is
+// GroupNorm calls
 //
 //	aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor
 func GroupNorm(input Tensor, num_groups int64, opts ...Option) Tensor {
@@ -3325,7 +3325,7 @@ func GroupNorm(input Tensor, num_groups int64, opts ...Option) Tensor {
 
 var opEmbedding = &op{name: "aten::embedding", overload: ""}
 
-// Embedding is
+// Embedding calls
 //
 //	aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False) -> Tensor
 func Embedding(weight Tensor, indices Tensor, opts ...Option) Tensor {
@@ -3340,7 +3340,7 @@ func Embedding(weight Tensor, indices Tensor, opts ...Option) Tensor {
 
 var opEmbeddingRenorm_ = &op{name: "aten::embedding_renorm_", overload: ""}
 
-// EmbeddingRenorm_ is
+// EmbeddingRenorm_ calls
 //
 //	aten::embedding_renorm_(Tensor(a!) self, Tensor indices, float max_norm, float norm_type) -> Tensor(a!)
 func (self Tensor) EmbeddingRenorm_(indices Tensor, max_norm float64, norm_type float64) Tensor {
@@ -3355,7 +3355,7 @@ func (self Tensor) EmbeddingRenorm_(indices Tensor, max_norm float64, norm_type 
 
 var opDropout = &op{name: "aten::dropout", overload: ""}
 
-// Dropout is
+// Dropout calls
 //
 //	aten::dropout(Tensor input, float p, bool train) -> Tensor
 func Dropout(input Tensor, p float64, train bool) Tensor {
@@ -3368,7 +3368,7 @@ func Dropout(input Tensor, p float64, train bool) Tensor {
 
 var opDropout_ = &op{name: "aten::dropout_", overload: ""}
 
-// Dropout_ is
+// Dropout_ calls
 //
 //	aten::dropout_(Tensor(a!) self, float p, bool train) -> Tensor(a!)
 func (self Tensor) Dropout_(p float64, train bool) Tensor {
@@ -3382,7 +3382,7 @@ func (self Tensor) Dropout_(p float64, train bool) Tensor {
 
 var opRelu = &op{name: "aten::relu", overload: ""}
 
-// Relu is
+// Relu calls
 //
 //	aten::relu(Tensor self) -> Tensor
 func (self Tensor) Relu() Tensor {
@@ -3393,7 +3393,7 @@ func (self Tensor) Relu() Tensor {
 
 var opRelu_ = &op{name: "aten::relu_", overload: ""}
 
-// Relu_ is
+// Relu_ calls
 //
 //	aten::relu_(Tensor(a!) self) -> Tensor(a!)
 func (self Tensor) Relu_() Tensor {
@@ -3405,7 +3405,7 @@ func (self Tensor) Relu_() Tensor {
 
 var opLeakyRelu = &op{name: "aten::leaky_relu", overload: ""}
 
-// LeakyRelu is
+// LeakyRelu calls
 //
 //	aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
 func (self Tensor) LeakyRelu(opts ...Option) Tensor {
@@ -3417,7 +3417,7 @@ func (self Tensor) LeakyRelu(opts ...Option) Tensor {
 
 var opLeakyRelu_ = &op{name: "aten::leaky_relu_", overload: ""}
 
-// LeakyRelu_ is
+// LeakyRelu_ calls
 //
 //	aten::leaky_relu_(Tensor(a!) self, Scalar negative_slope=0.01) -> Tensor(a!)
 func (self Tensor) LeakyRelu_(opts ...Option) Tensor {
@@ -3430,7 +3430,7 @@ func (self Tensor) LeakyRelu_(opts ...Option) Tensor {
 
 var opElu = &op{name: "aten::elu", overload: ""}
 
-// Elu is
+// Elu calls
 //
 //	aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
 func (self Tensor) Elu(opts ...Option) Tensor {
@@ -3444,7 +3444,7 @@ func (self Tensor) Elu(opts ...Option) Tensor {
 
 var opGelu = &op{name: "aten::gelu", overload: ""}
 
-// Gelu is
+// Gelu calls
 //
 //	aten::gelu(Tensor self, *, str approximate="none") -> Tensor
 func (self Tensor) Gelu(opts ...Option) Tensor {
@@ -3456,7 +3456,7 @@ func (self Tensor) Gelu(opts ...Option) Tensor {
 
 var opSilu = &op{name: "aten::silu", overload: ""}
 
-// Silu is
+// Silu calls
 //
 //	aten::silu(Tensor self) -> Tensor
 func (self Tensor) Silu() Tensor {
@@ -3467,7 +3467,7 @@ func (self Tensor) Silu() Tensor {
 
 var opSigmoid = &op{name: "aten::sigmoid", overload: ""}
 
-// Sigmoid is
+// Sigmoid calls
 //
 //	aten::sigmoid(Tensor self) -> Tensor
 func (self Tensor) Sigmoid() Tensor {
@@ -3478,7 +3478,7 @@ func (self Tensor) Sigmoid() Tensor {
 
 var opSoftplus = &op{name: "aten::softplus", overload: ""}
 
-// Softplus is
+// Softplus calls
 //
 //	aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor
 func (self Tensor) Softplus(opts ...Option) Tensor {
@@ -3491,7 +3491,7 @@ func (self Tensor) Softplus(opts ...Option) Tensor {
 
 var opHardtanh = &op{name: "aten::hardtanh", overload: ""}
 
-// Hardtanh is
+// Hardtanh calls
 //
 //	aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
 func (self Tensor) Hardtanh(opts ...Option) Tensor {
@@ -3504,7 +3504,7 @@ func (self Tensor) Hardtanh(opts ...Option) Tensor {
 
 var opSoftmax = &op{name: "aten::softmax", overload: "int"}
 
-// Softmax is
+// Softmax calls
 //
 //	aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (self Tensor) Softmax(dim int64, opts ...Option) Tensor {
@@ -3517,7 +3517,7 @@ func (self Tensor) Softmax(dim int64, opts ...Option) Tensor {
 
 var opLogSoftmax = &op{name: "aten::log_softmax", overload: "int"}
 
-// LogSoftmax is
+// LogSoftmax calls
 //
 //	aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (self Tensor) LogSoftmax(dim int64, opts ...Option) Tensor {
@@ -3530,7 +3530,7 @@ func (self Tensor) LogSoftmax(dim int64, opts ...Option) Tensor {
 
 var opSafeSoftmax = &op{name: "aten::_safe_softmax", overload: ""}
 
-// SafeSoftmax is
+// SafeSoftmax calls
 //
 //	aten::_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 func (self Tensor) SafeSoftmax(dim int64, opts ...Option) Tensor {
@@ -3543,7 +3543,7 @@ func (self Tensor) SafeSoftmax(dim int64, opts ...Option) Tensor {
 
 var opScaledDotProductAttention = &op{name: "aten::scaled_dot_product_attention", overload: ""}
 
-// ScaledDotProductAttention is
+// ScaledDotProductAttention calls
 //
 //	aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
 func ScaledDotProductAttention(query Tensor, key Tensor, value Tensor, opts ...Option) Tensor {
@@ -3561,7 +3561,7 @@ func ScaledDotProductAttention(query Tensor, key Tensor, value Tensor, opts ...O
 
 var opConstantPadNd = &op{name: "aten::constant_pad_nd", overload: ""}
 
-// ConstantPadNd is
+// ConstantPadNd calls
 //
 //	aten::constant_pad_nd(Tensor self, SymInt[] pad, Scalar value=0) -> Tensor
 func (self Tensor) ConstantPadNd(pad []int64, opts ...Option) Tensor {
@@ -3574,7 +3574,7 @@ func (self Tensor) ConstantPadNd(pad []int64, opts ...Option) Tensor {
 
 var opOneHot = &op{name: "aten::one_hot", overload: ""}
 
-// OneHot is
+// OneHot calls
 //
 //	aten::one_hot(Tensor self, int num_classes=-1) -> Tensor
 func (self Tensor) OneHot(opts ...Option) Tensor {
@@ -3586,7 +3586,7 @@ func (self Tensor) OneHot(opts ...Option) Tensor {
 
 var opUpsampleBicubic2d = &op{name: "aten::upsample_bicubic2d", overload: "vec"}
 
-// UpsampleBicubic2d is
+// UpsampleBicubic2d calls
 //
 //	aten::upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleBicubic2d(input Tensor, output_size []int64, align_corners bool, scale_factors any) Tensor {
@@ -3600,7 +3600,7 @@ func UpsampleBicubic2d(input Tensor, output_size []int64, align_corners bool, sc
 
 var opUpsampleBilinear2d = &op{name: "aten::upsample_bilinear2d", overload: "vec"}
 
-// UpsampleBilinear2d is
+// UpsampleBilinear2d calls
 //
 //	aten::upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) -> Tensor
 func UpsampleBilinear2d(input Tensor, output_size []int64, align_corners bool, scale_factors any) Tensor {
@@ -3614,7 +3614,7 @@ func UpsampleBilinear2d(input Tensor, output_size []int64, align_corners bool, s
 
 var opMkldnnLinear = &op{name: "aten::mkldnn_linear", overload: ""}
 
-// MkldnnLinear is
+// MkldnnLinear calls
 //
 //	aten::mkldnn_linear(Tensor self, Tensor weight, Tensor? bias=None) -> Tensor
 func (self Tensor) MkldnnLinear(weight Tensor, opts ...Option) Tensor {
@@ -3627,7 +3627,7 @@ func (self Tensor) MkldnnLinear(weight Tensor, opts ...Option) Tensor {
 
 var opMKLDNNLinearPointwise = &op{name: "mkldnn::_linear_pointwise", overload: ""}
 
-// MKLDNNLinearPointwise is
+// MKLDNNLinearPointwise calls
 //
 //	mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
 func MKLDNNLinearPointwise(X Tensor, W Tensor, B Tensor, attr string, scalars []float64, algorithm any) Tensor {
@@ -3643,7 +3643,7 @@ func MKLDNNLinearPointwise(X Tensor, W Tensor, B Tensor, attr string, scalars []
 
 var opMKLDNNReorderLinearWeight = &op{name: "mkldnn::_reorder_linear_weight", overload: ""}
 
-// MKLDNNReorderLinearWeight is
+// MKLDNNReorderLinearWeight calls
 //
 //	mkldnn::_reorder_linear_weight(Tensor self, int? batch_size=None) -> Tensor Y
 func (self Tensor) MKLDNNReorderLinearWeight(opts ...Option) Tensor {
@@ -3655,7 +3655,7 @@ func (self Tensor) MKLDNNReorderLinearWeight(opts ...Option) Tensor {
 
 var opToMkldnn = &op{name: "aten::to_mkldnn", overload: ""}
 
-// ToMkldnn is
+// ToMkldnn calls
 //
 //	aten::to_mkldnn(Tensor self, ScalarType? dtype=None) -> Tensor
 func (self Tensor) ToMkldnn(opts ...Option) Tensor {
@@ -3667,7 +3667,7 @@ func (self Tensor) ToMkldnn(opts ...Option) Tensor {
 
 var opMseLoss = &op{name: "aten::mse_loss", overload: ""}
 
-// MseLoss is
+// MseLoss calls
 //
 //	aten::mse_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func (self Tensor) MseLoss(target Tensor, opts ...Option) Tensor {
@@ -3680,7 +3680,7 @@ func (self Tensor) MseLoss(target Tensor, opts ...Option) Tensor {
 
 var opL1Loss = &op{name: "aten::l1_loss", overload: ""}
 
-// L1Loss is
+// L1Loss calls
 //
 //	aten::l1_loss(Tensor self, Tensor target, int reduction=1) -> Tensor
 func (self Tensor) L1Loss(target Tensor, opts ...Option) Tensor {
@@ -3693,7 +3693,7 @@ func (self Tensor) L1Loss(target Tensor, opts ...Option) Tensor {
 
 var opSmoothL1Loss = &op{name: "aten::smooth_l1_loss", overload: ""}
 
-// SmoothL1Loss is
+// SmoothL1Loss calls
 //
 //	aten::smooth_l1_loss(Tensor self, Tensor target, int reduction=1, float beta=1.) -> Tensor
 func (self Tensor) SmoothL1Loss(target Tensor, opts ...Option) Tensor {
@@ -3707,7 +3707,7 @@ func (self Tensor) SmoothL1Loss(target Tensor, opts ...Option) Tensor {
 
 var opHuberLoss = &op{name: "aten::huber_loss", overload: ""}
 
-// HuberLoss is
+// HuberLoss calls
 //
 //	aten::huber_loss(Tensor self, Tensor target, int reduction=1, float delta=1.) -> Tensor
 func (self Tensor) HuberLoss(target Tensor, opts ...Option) Tensor {
@@ -3721,7 +3721,7 @@ func (self Tensor) HuberLoss(target Tensor, opts ...Option) Tensor {
 
 var opNllLossNd = &op{name: "aten::nll_loss_nd", overload: ""}
 
-// NllLossNd is
+// NllLossNd calls
 //
 //	aten::nll_loss_nd(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100) -> Tensor
 func (self Tensor) NllLossNd(target Tensor, opts ...Option) Tensor {
@@ -3736,7 +3736,7 @@ func (self Tensor) NllLossNd(target Tensor, opts ...Option) Tensor {
 
 var opCrossEntropyLoss = &op{name: "aten::cross_entropy_loss", overload: ""}
 
-// CrossEntropyLoss is
+// CrossEntropyLoss calls
 //
 //	aten::cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor
 func (self Tensor) CrossEntropyLoss(target Tensor, opts ...Option) Tensor {
@@ -3752,7 +3752,7 @@ func (self Tensor) CrossEntropyLoss(target Tensor, opts ...Option) Tensor {
 
 var opBinaryCrossEntropy = &op{name: "aten::binary_cross_entropy", overload: ""}
 
-// BinaryCrossEntropy is
+// BinaryCrossEntropy calls
 //
 //	aten::binary_cross_entropy(Tensor self, Tensor target, Tensor? weight=None, int reduction=1) -> Tensor
 func (self Tensor) BinaryCrossEntropy(target Tensor, opts ...Option) Tensor {
@@ -3766,7 +3766,7 @@ func (self Tensor) BinaryCrossEntropy(target Tensor, opts ...Option) Tensor {
 
 var opBinaryCrossEntropyWithLogits = &op{name: "aten::binary_cross_entropy_with_logits", overload: ""}
 
-// BinaryCrossEntropyWithLogits is
+// BinaryCrossEntropyWithLogits calls
 //
 //	aten::binary_cross_entropy_with_logits(Tensor self, Tensor target, Tensor? weight=None, Tensor? pos_weight=None, int reduction=1) -> Tensor
 func (self Tensor) BinaryCrossEntropyWithLogits(target Tensor, opts ...Option) Tensor {
@@ -3781,7 +3781,7 @@ func (self Tensor) BinaryCrossEntropyWithLogits(target Tensor, opts ...Option) T
 
 var opKlDiv = &op{name: "aten::kl_div", overload: ""}
 
-// KlDiv is
+// KlDiv calls
 //
 //	aten::kl_div(Tensor self, Tensor target, int reduction=1, *, bool log_target=False) -> Tensor
 func (self Tensor) KlDiv(target Tensor, opts ...Option) Tensor {
@@ -3795,7 +3795,7 @@ func (self Tensor) KlDiv(target Tensor, opts ...Option) Tensor {
 
 var opCosineSimilarity = &op{name: "aten::cosine_similarity", overload: ""}
 
-// CosineSimilarity is
+// CosineSimilarity calls
 //
 //	aten::cosine_similarity(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor
 func CosineSimilarity(x1 Tensor, x2 Tensor, opts ...Option) Tensor {
@@ -3809,7 +3809,7 @@ func CosineSimilarity(x1 Tensor, x2 Tensor, opts ...Option) Tensor {
 
 var opCosineEmbeddingLoss = &op{name: "aten::cosine_embedding_loss", overload: ""}
 
-// CosineEmbeddingLoss is
+// CosineEmbeddingLoss calls
 //
 //	aten::cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0., int reduction=1) -> Tensor
 func CosineEmbeddingLoss(input1 Tensor, input2 Tensor, target Tensor, opts ...Option) Tensor {
@@ -3824,7 +3824,7 @@ func CosineEmbeddingLoss(input1 Tensor, input2 Tensor, target Tensor, opts ...Op
 
 var opCdist = &op{name: "aten::cdist", overload: ""}
 
-// Cdist is
+// Cdist calls
 //
 //	aten::cdist(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor
 func Cdist(x1 Tensor, x2 Tensor, opts ...Option) Tensor {
@@ -3838,7 +3838,7 @@ func Cdist(x1 Tensor, x2 Tensor, opts ...Option) Tensor {
 
 var opFusedAdam_ = &op{name: "aten::_fused_adam_", overload: ""}
 
-// FusedAdam_ is
+// FusedAdam_ calls
 //
 //	aten::_fused_adam_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func FusedAdam_(self []Tensor, grads []Tensor, exp_avgs []Tensor, exp_avg_sqs []Tensor, max_exp_avg_sqs []Tensor, state_steps []Tensor, lr float64, beta1 float64, beta2 float64, weight_decay float64, eps float64, amsgrad bool, maximize bool, opts ...Option) {
@@ -3863,7 +3863,7 @@ func FusedAdam_(self []Tensor, grads []Tensor, exp_avgs []Tensor, exp_avg_sqs []
 
 var opFusedAdamw_ = &op{name: "aten::_fused_adamw_", overload: ""}
 
-// FusedAdamw_ is
+// FusedAdamw_ calls
 //
 //	aten::_fused_adamw_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay, float eps, bool amsgrad, bool maximize, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func FusedAdamw_(self []Tensor, grads []Tensor, exp_avgs []Tensor, exp_avg_sqs []Tensor, max_exp_avg_sqs []Tensor, state_steps []Tensor, lr float64, beta1 float64, beta2 float64, weight_decay float64, eps float64, amsgrad bool, maximize bool, opts ...Option) {
@@ -3888,7 +3888,7 @@ func FusedAdamw_(self []Tensor, grads []Tensor, exp_avgs []Tensor, exp_avg_sqs [
 
 var opFusedSgd_ = &op{name: "aten::_fused_sgd_", overload: ""}
 
-// FusedSgd_ is
+// FusedSgd_ calls
 //
 //	aten::_fused_sgd_(Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffer_list, *, float weight_decay, float momentum, float lr, float dampening, bool nesterov, bool maximize, bool is_first_step, Tensor? grad_scale=None, Tensor? found_inf=None) -> ()
 func FusedSgd_(self []Tensor, grads []Tensor, momentum_buffer_list []Tensor, weight_decay float64, momentum float64, lr float64, dampening float64, nesterov bool, maximize bool, is_first_step bool, opts ...Option) {
@@ -3910,7 +3910,7 @@ func FusedSgd_(self []Tensor, grads []Tensor, momentum_buffer_list []Tensor, wei
 
 var opForeachAddScalar_ = &op{name: "aten::_foreach_add_", overload: "Scalar"}
 
-// ForeachAddScalar_ is
+// ForeachAddScalar_ calls
 //
 //	aten::_foreach_add_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func ForeachAddScalar_(self []Tensor, scalar Scalar) {
@@ -3922,7 +3922,7 @@ func ForeachAddScalar_(self []Tensor, scalar Scalar) {
 
 var opForeachMulScalar_ = &op{name: "aten::_foreach_mul_", overload: "Scalar"}
 
-// ForeachMulScalar_ is
+// ForeachMulScalar_ calls
 //
 //	aten::_foreach_mul_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
 func ForeachMulScalar_(self []Tensor, scalar Scalar) {
@@ -3934,7 +3934,7 @@ func ForeachMulScalar_(self []Tensor, scalar Scalar) {
 
 var opForeachMul_ = &op{name: "aten::_foreach_mul_", overload: "Tensor"}
 
-// ForeachMul_ is
+// ForeachMul_ calls
 //
 //	aten::_foreach_mul_.Tensor(Tensor(a!)[] self, Tensor other) -> ()
 func ForeachMul_(self []Tensor, other Tensor) {
@@ -3946,7 +3946,7 @@ func ForeachMul_(self []Tensor, other Tensor) {
 
 var opForeachNorm = &op{name: "aten::_foreach_norm", overload: "Scalar"}
 
-// ForeachNorm is
+// ForeachNorm calls
 //
 //	aten::_foreach_norm.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]
 func ForeachNorm(self []Tensor, opts ...Option) []Tensor {
@@ -3959,7 +3959,7 @@ func ForeachNorm(self []Tensor, opts ...Option) []Tensor {
 
 var opForeachZero_ = &op{name: "aten::_foreach_zero_", overload: ""}
 
-// ForeachZero_ is
+// ForeachZero_ calls
 //
 //	aten::_foreach_zero_(Tensor(a!)[] self) -> ()
 func ForeachZero_(self []Tensor) {

@@ -10,7 +10,7 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// PyTorch's defaults of torch.set_printoptions.
+// The defaults of torch.set_printoptions.
 const (
 	printPrecision = 4
 	printThreshold = 1000
@@ -18,8 +18,8 @@ const (
 	printWidth     = 80
 )
 
-// String prints a tensor as Python's repr does: the same digits, columns,
-// line breaks, summary of large tensors and suffixes.
+// String formats a tensor exactly as Python's repr does: with the same digits,
+// columns, line breaks, suffixes and summarization of large tensors.
 func (t Tensor) String() string {
 	switch {
 	case t.handle == nil:
@@ -83,7 +83,7 @@ func (t Tensor) repr() string {
 		add("requires_grad=True")
 	}
 	out := prefix + body
-	// As wide as the last line is so far, suffixes follow on it or below.
+	// Whether a suffix fits on the last line depends on its width so far.
 	line := len(out) - strings.LastIndex(out, "\n") + 1
 	for _, s := range suffixes {
 		if line+len(s)+2 > printWidth {
@@ -97,11 +97,11 @@ func (t Tensor) repr() string {
 	return out + ")"
 }
 
-// A grid prints the elements of a tensor, or those at its edges.
+// A grid formats the elements of a tensor, or those at its edges.
 type grid struct {
-	element func(i int64) string // of the i-th shown element in row-major order
-	length  int                  // how long PyTorch reckons an element with its comma
-	sizes   []int64              // of what is shown
+	element func(i int64) string // formats the i-th shown element in row-major order
+	length  int                  // PyTorch's width of an element with its comma
+	sizes   []int64              // shape of what is shown
 	cut     []bool               // dimensions of which only the edges are shown
 }
 
@@ -159,7 +159,7 @@ func (t Tensor) body(i shim.Info, indent int) string {
 	return g.dim(0, 0, indent)
 }
 
-// A column prints numbers to one width.
+// A column formats numbers with the same width.
 type column struct {
 	text  func(i int64) string
 	width int
@@ -170,7 +170,7 @@ func (c column) padded(i int64) string {
 	return strings.Repeat(" ", max(0, c.width-len(s))) + s
 }
 
-// exact makes a column of what is no float: as wide as its widest element.
+// exact returns a column of values that are not floats, as wide as the widest.
 func exact(n int, text func(i int64) string) column {
 	c := column{text: text, width: 1}
 	for i := range n {
@@ -179,9 +179,9 @@ func exact(n int, text func(i int64) string) column {
 	return c
 }
 
-// floats picks PyTorch's way of printing floats: whole numbers with a point,
-// fixed with 4 digits, or scientific. The column is as wide as the widest
-// finite number that is not 0.
+// floats chooses PyTorch's format for floats: whole numbers with a point, fixed
+// point with 4 digits, or scientific. The column is as wide as the widest finite
+// nonzero number.
 func floats(v []float64) column {
 	ordinary := func(x float64) bool { return x != 0 && !math.IsInf(x, 0) && !math.IsNaN(x) }
 	low, high, whole := math.Inf(1), 0.0, true
@@ -216,7 +216,7 @@ func floats(v []float64) column {
 	return c
 }
 
-// dim prints dimension d and those behind it, from shown element base on.
+// dim formats dimension d and those after it, starting at shown element base.
 func (g grid) dim(d int, base int64, indent int) string {
 	n, last := g.sizes[d], d == len(g.sizes)-1
 	var parts []string

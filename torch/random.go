@@ -6,24 +6,25 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// ManualSeed seeds the default generators of all devices, as
-// torch.manual_seed. The same calls after the same seed give PyTorch's bits.
+// ManualSeed seeds the default generators of all devices, as torch.manual_seed
+// does. With the same seed and the same calls, results are bit-identical to
+// PyTorch's.
 func ManualSeed(seed uint64) { must("manual_seed", shim.ManualSeed(seed)) }
 
-// Generator is a source of random numbers of one device.
+// Generator is a random number generator for one device.
 type Generator struct {
 	ptr    uintptr
 	device Device
 }
 
-// NewGenerator makes a generator with the default seed (67280421310721).
+// NewGenerator returns a new generator with the default seed (67280421310721).
 func NewGenerator(d Device) *Generator {
 	p, err := shim.NewGenerator(int(d.Type), d.Index)
 	must("generator", err)
 	return newGenerator(p, d)
 }
 
-// DefaultGenerator is the generator that operators on d use by default.
+// DefaultGenerator returns the generator that operators on d use by default.
 func DefaultGenerator(d Device) *Generator {
 	p, err := shim.DefaultGenerator(int(d.Type), d.Index)
 	must("default_generator", err)
@@ -43,7 +44,7 @@ func (g *Generator) ManualSeed(seed uint64) *Generator {
 	return g
 }
 
-// State gives g's state as bytes, equal to PyTorch's get_state().
+// State returns g's state as bytes, the same bytes as PyTorch's get_state().
 func (g *Generator) State() []byte {
 	var out []byte
 	err := Scope(func() error {
@@ -59,7 +60,7 @@ func (g *Generator) State() []byte {
 	return out
 }
 
-// SetState sets what State gave.
+// SetState sets g's state to one returned by State.
 func (g *Generator) SetState(state []byte) error {
 	defer runtime.KeepAlive(g)
 	return Scope(func() error {

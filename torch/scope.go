@@ -8,18 +8,18 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// A scope owns the tensors that are made on its OS thread while it is the
-// innermost one, and frees them together when it ends.
+// A scope owns the tensors that are created on its OS thread while it is the
+// innermost scope, and frees them when it ends.
 type scope struct {
 	id      int64
 	parent  *scope
 	owned   []*handle
-	device  Device    // of factory functions that name none
+	device  Device    // default device of factory functions
 	pointer []uintptr // scratch for freeing
 }
 
-// Scopes by id. The shim hands an operator's caller the id of its thread's
-// scope; a slot is reused when its scope has ended.
+// Scopes by id. The shim stores the id of each OS thread's current scope. A slot
+// is reused after its scope has ended.
 var scopes struct {
 	sync.Mutex
 	free []int64
@@ -42,7 +42,7 @@ func enter() *scope {
 	}
 	scopes.Unlock()
 	if s.id == 0 {
-		panic(&Error{Kind: RuntimeError, Op: "scope", Text: "4095 scopes are open at once: is one opened in an endless recursion?"})
+		panic(&Error{Kind: RuntimeError, Op: "scope", Text: "4095 scopes are open; check for endless recursion"})
 	}
 	scopes.slot[s.id].Store(s)
 	shim.SetScope(s.id)
@@ -68,7 +68,7 @@ func (s *scope) leave() {
 	scopes.Unlock()
 }
 
-// current gives the scope of this OS thread, nil where there is none.
+// current returns the current scope of this OS thread, or nil if there is none.
 func current() *scope {
 	if id := shim.Scope(); id != 0 {
 		return scopes.slot[id].Load()
@@ -76,12 +76,12 @@ func current() *scope {
 	return nil
 }
 
-// Scope runs f and then frees every tensor that was made in it and was not
-// kept (Tensor.Keep). While f runs its goroutine stays on one OS thread,
-// since libtorch keeps its modes and its thread pool per OS thread. Tensors
-// can only be made inside a scope; scopes nest.
+// Scope calls f and then frees every tensor that was created in it, except those
+// kept with Tensor.Keep. While f runs, its goroutine is locked to an OS thread,
+// because the modes and the thread pool of libtorch are per OS thread. Tensors
+// can only be created inside a scope. Scopes can be nested.
 //
-// Scope returns f's error, or the *Error that an operator in f panicked with.
+// Scope returns f's error, or the *Error with which an operator in f panicked.
 //
 //	err := torch.Scope(func() error {
 //		x := torch.Randn([]int64{2, 3})
@@ -97,10 +97,10 @@ func Scope(f func() error) (err error) {
 	return f()
 }
 
-// Tidy runs f in a scope of its own inside the current one and gives back
-// f's result, which moves to the current scope; all else that f made is freed
-// at once. Use it around a layer whose intermediate results are large.
-// An operator's panic goes on to the enclosing Scope.
+// Tidy calls f in a new scope inside the current one and returns f's result,
+// which moves to the current scope. All other tensors created by f are freed
+// immediately. Use it around a layer with large intermediate results. A panic in
+// an operator propagates to the enclosing Scope.
 func Tidy(f func() Tensor) Tensor {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -109,10 +109,11 @@ func Tidy(f func() Tensor) Tensor {
 	return f().Return()
 }
 
-// NoGrad runs f without recording operators for backward.
+// NoGrad calls f with gradient computation disabled, as torch.no_grad does.
 func NoGrad(f func()) { withGrad(false, f) }
 
-// EnableGrad runs f with recording, inside of a NoGrad.
+// EnableGrad calls f with gradient computation enabled, inside a NoGrad, as
+// torch.enable_grad does.
 func EnableGrad(f func()) { withGrad(true, f) }
 
 func withGrad(on bool, f func()) {
@@ -123,8 +124,8 @@ func withGrad(on bool, f func()) {
 	f()
 }
 
-// InferenceMode runs f in libtorch's inference mode: like NoGrad, with less
-// overhead, and its tensors can never take part in a backward.
+// InferenceMode calls f in inference mode: like NoGrad with less overhead, but
+// tensors created in f can never be used in computations recorded by autograd.
 func InferenceMode(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -132,8 +133,8 @@ func InferenceMode(f func()) {
 	f()
 }
 
-// Autocast runs f with matrix products and the like in a lower precision on
-// one type of device, as torch.autocast does: BFloat16 on the CPU.
+// Autocast calls f with matrix products and similar operators in a lower
+// precision on one type of device, as torch.autocast does: BFloat16 on the CPU.
 func Autocast(d DeviceType, dtype DType, f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -143,8 +144,8 @@ func Autocast(d DeviceType, dtype DType, f func()) {
 	f()
 }
 
-// OnDevice runs f with d as the device of factory functions (Empty, Randn,
-// nn.Linear …) that name none, as `with torch.device(d)` does. It needs a
+// OnDevice calls f with d as the default device of factory functions (Empty,
+// Randn, nn.Linear …), as `with torch.device(d)` does. It must be called in a
 // scope.
 func OnDevice(d Device, f func()) {
 	s := current()
@@ -158,12 +159,12 @@ func OnDevice(d Device, f func()) {
 }
 
 func noScope(op string) *Error {
-	return &Error{Kind: RuntimeError, Op: op, Text: "called outside of a scope; do tensor work in torch.Scope(func() error { … })"}
+	return &Error{Kind: RuntimeError, Op: op, Text: "called outside a scope; wrap the tensor code in torch.Scope(func() error { … })"}
 }
 
-// An Executor is one OS thread that does tensor work for many goroutines, one
-// piece at a time: libtorch keeps a pool of threads for every OS thread that
-// calls it, so heavy work belongs on one of them per device.
+// An Executor runs tensor code for many goroutines on one OS thread, one function
+// at a time. libtorch has a thread pool for every OS thread that calls it, so
+// heavy work should run on one OS thread per device.
 type Executor struct {
 	work    chan func()
 	closing chan struct{} // closed by Close
@@ -171,7 +172,7 @@ type Executor struct {
 	once    sync.Once
 }
 
-// NewExecutor starts an executor; Close ends it.
+// NewExecutor starts an executor. Call Close to stop it.
 func NewExecutor() *Executor {
 	e := &Executor{work: make(chan func()), closing: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -191,14 +192,14 @@ func NewExecutor() *Executor {
 	return e
 }
 
-// Do runs f in a Scope on the executor's thread, waits for it and gives its
-// error. Many goroutines may call it at once; f must not call Do itself.
+// Do calls f in a Scope on the executor's thread, waits for it to return, and
+// returns its error. Do is safe for concurrent use; f must not call Do.
 func (e *Executor) Do(f func() error) error {
 	result := make(chan error, 1)
 	select {
 	case e.work <- func() { result <- Scope(f) }:
 	case <-e.closing:
-		return &Error{Kind: RuntimeError, Op: "executor", Text: "it is closed"}
+		return &Error{Kind: RuntimeError, Op: "executor", Text: "the executor is closed"}
 	case <-e.done:
 		return errEnded
 	}
@@ -208,17 +209,17 @@ func (e *Executor) Do(f func() error) error {
 	case <-e.done:
 	}
 	select {
-	case err := <-result: // the last work before Close
+	case err := <-result: // f was the last function before Close
 		return err
 	default:
 		return errEnded
 	}
 }
 
-var errEnded = &Error{Kind: RuntimeError, Op: "executor", Text: "its thread has ended: work on it called runtime.Goexit (as t.Fatal does)"}
+var errEnded = &Error{Kind: RuntimeError, Op: "executor", Text: "the thread has ended because a function called runtime.Goexit (as t.Fatal does)"}
 
-// Close ends the executor once the work in hand is done. A second Close does
-// nothing.
+// Close stops the executor after the running function has returned. A second
+// Close does nothing.
 func (e *Executor) Close() {
 	e.once.Do(func() { close(e.closing) })
 	<-e.done

@@ -196,7 +196,7 @@ func TestParseDevice(t *testing.T) {
 		if want == "" && err == nil || want != "" && (err != nil || d.String() != want) {
 			t.Errorf("%s: %v, %v", s, d, err)
 		}
-		if s == "cuda:99" && (err == nil || !strings.Contains(err.Error(), "there") || !strings.Contains(err.Error(), "cpu")) {
+		if s == "cuda:99" && (err == nil || !strings.Contains(err.Error(), "not available") || !strings.Contains(err.Error(), "cpu")) {
 			t.Errorf("the error does not name what is there: %v", err)
 		}
 	}

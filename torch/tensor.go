@@ -11,34 +11,35 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Tensor refers to a libtorch tensor. It is small: pass it by value. The zero
-// Tensor is "none", what Python calls None.
+// Tensor refers to a libtorch tensor. It is small; pass it by value. The zero
+// Tensor is none, Python's None.
 //
-// Methods are PyTorch's operators whose first argument is `self`; operators
-// without one are functions of this package.
+// Its methods are PyTorch's operators whose first argument is `self`. Operators
+// without `self` are functions of this package.
 type Tensor struct{ *handle }
 
-// A handle owns one reference to a libtorch tensor. It belongs to a scope, or
-// to whoever kept it.
+// A handle owns one reference to a libtorch tensor. It belongs to a scope or, if
+// the tensor is kept, to the program.
 type handle struct {
 	ptr     uintptr
 	scope   *scope
 	cleanup runtime.Cleanup
-	bytes   int64 // counted in kept while the tensor is kept
+	bytes   int64 // counted in keptBytes while the tensor is kept
 }
 
 var keptBytes atomic.Int64
 
-// KeptBytes gives the bytes of the tensors that are kept outside of scopes,
-// which Go's collector does not see. Aliases count more than once.
+// KeptBytes returns the total size in bytes of the tensors that are kept outside
+// scopes, which Go's garbage collector does not account for. Tensors that share
+// memory each count in full.
 func KeptBytes() int64 { return keptBytes.Load() }
 
-// Alive counts the references to libtorch tensors that this process holds. It
-// returns to its start when all scopes have ended and all that was kept is
-// closed.
+// Alive returns the number of references to libtorch tensors in this process. It
+// returns to its initial value once all scopes have ended and all kept tensors
+// are closed.
 func Alive() int64 { return shim.Alive() }
 
-// adopt gives a new reference to the current scope.
+// adopt adds a new reference to the current scope.
 func adopt(op string, p uintptr) Tensor {
 	if p == 0 {
 		return Tensor{}
@@ -53,16 +54,16 @@ func adopt(op string, p uintptr) Tensor {
 	return Tensor{h}
 }
 
-// Defined tells whether t is a tensor at all (not "none").
+// Defined reports whether t is a tensor rather than none.
 func (t Tensor) Defined() bool { return t.handle != nil }
 
-// pointer gives t's address for a call, or panics where t is none or freed.
+// pointer returns t's address for a call. It panics if t is none or freed.
 func (t Tensor) pointer(op string) uintptr {
 	if t.handle == nil {
-		panic(&Error{Kind: TypeError, Op: op, Text: "a tensor is needed, not none"})
+		panic(&Error{Kind: TypeError, Op: op, Text: "expected a tensor, got none"})
 	}
 	if t.ptr == 0 {
-		panic(&Error{Kind: RuntimeError, Op: op, Text: "the tensor was freed: its scope has ended, or it was closed; Keep what must outlive its scope"})
+		panic(&Error{Kind: RuntimeError, Op: op, Text: "the tensor has been freed: its scope has ended, or it was closed; call Keep on a tensor that must outlive its scope"})
 	}
 	return t.ptr
 }
@@ -71,8 +72,9 @@ func init() {
 	shim.HandleOf = func(op string, t any) uintptr { return t.(Tensor).pointer(op) }
 }
 
-// Keep takes t out of its scope: it lives until Close. As a safety net the
-// collector frees it too, some time after the last use. Keep returns t.
+// Keep removes t from its scope, so that it lives until Close. As a safety net,
+// a kept tensor that is no longer reachable is freed by the garbage collector.
+// Keep returns t.
 func (t Tensor) Keep() Tensor {
 	t.pointer("keep")
 	if t.scope == nil {
@@ -94,16 +96,16 @@ type kept struct {
 	bytes int64
 }
 
-// forget drops a handle that was made last from the list, which keeps the
-// list short where tensors are kept one by one.
+// forget removes h from the list if it is the last handle, so that the list stays
+// short when tensors are kept one by one.
 func (s *scope) forget(h *handle) {
 	if n := len(s.owned); n > 0 && s.owned[n-1] == h {
 		s.owned = s.owned[:n-1]
 	}
 }
 
-// Return moves t to the scope around its own, so that it outlives its own; in
-// an outermost scope it is kept. Return returns t.
+// Return moves t from its scope to the enclosing one, so that it outlives its
+// scope. In an outermost scope Return is Keep. Return returns t.
 func (t Tensor) Return() Tensor {
 	if t.handle == nil || t.scope == nil {
 		return t
@@ -144,10 +146,10 @@ func (t Tensor) info() shim.Info {
 	return i
 }
 
-// Shape gives the sizes; it is []int64{} for a scalar.
+// Shape returns the sizes of the dimensions; []int64{} for a scalar.
 func (t Tensor) Shape() []int64 { return t.info().Sizes }
 
-// Size gives the size along dim, which counts from the end where negative.
+// Size returns the size of dimension dim. A negative dim counts from the end.
 func (t Tensor) Size(dim int) int64 {
 	s := t.Shape()
 	if dim < 0 {
@@ -159,47 +161,51 @@ func (t Tensor) Size(dim int) int64 {
 	return s[dim]
 }
 
-// Strides gives the strides in elements.
+// Strides returns the strides in elements.
 func (t Tensor) Strides() []int64 { return t.info().Strides }
 
-// Dim gives the number of dimensions.
+// Dim returns the number of dimensions.
 func (t Tensor) Dim() int { return t.info().Dim }
 
-// Numel gives the number of elements.
+// Numel returns the number of elements.
 func (t Tensor) Numel() int64 { return t.info().Numel }
 
-// NBytes gives the bytes of the elements.
+// NBytes returns the total size of the elements in bytes.
 func (t Tensor) NBytes() int64 { return t.info().NBytes }
 
-// DType gives the element type.
+// DType returns the element type.
 func (t Tensor) DType() DType { return DType(t.info().DType) }
 
-// Device gives the device.
+// Device returns the device of t.
 func (t Tensor) Device() Device { return deviceOf(t.info()) }
 
-// StorageOffset gives the first element's place in the storage, in elements.
+// StorageOffset returns the offset of the first element in the storage, in
+// elements.
 func (t Tensor) StorageOffset() int64 { return t.info().StorageOffset }
 
-// StorageNBytes gives the bytes of the whole storage that t is a view of.
+// StorageNBytes returns the size in bytes of the whole storage that t is a view
+// of.
 func (t Tensor) StorageNBytes() int64 { return t.info().StorageNBytes }
 
-// SharesStorage tells whether t and o are views of one storage.
+// SharesStorage reports whether t and o are views of the same storage.
 func (t Tensor) SharesStorage(o Tensor) bool { return t.info().Storage == o.info().Storage }
 
-// DataPtr gives the address of the first element, as data_ptr() does: an
-// identity for aliases and a measure of alignment, not a way to the data.
+// DataPtr returns the address of the first element, as data_ptr() does. Use it
+// to identify aliases and to check the alignment, not to access the data.
 func (t Tensor) DataPtr() uintptr { return uintptr(t.info().Data) }
 
-// IsContiguous tells whether the elements lie in row-major order.
+// IsContiguous reports whether the elements are in row-major order without gaps.
 func (t Tensor) IsContiguous() bool { return t.info().Contiguous }
 
-// RequiresGrad tells whether backward will reach t.
+// RequiresGrad reports whether autograd computes gradients for t.
 func (t Tensor) RequiresGrad() bool { return t.info().RequiresGrad }
 
-// IsLeaf tells tensors that no recorded operator has made.
+// IsLeaf reports whether t is a leaf: not the result of an operator that autograd
+// recorded.
 func (t Tensor) IsLeaf() bool { return t.info().IsLeaf }
 
-// describe gives "float32[2,3]", with the device where it is not the CPU.
+// describe returns a description such as "float32[2,3]", with the device if it is
+// not the CPU.
 func (t Tensor) describe() string {
 	if t.handle == nil {
 		return "none"
@@ -215,7 +221,7 @@ func (t Tensor) describe() string {
 	return s
 }
 
-// deviceOf reads the device out of an Info.
+// deviceOf returns the device in an Info.
 func deviceOf(i shim.Info) Device {
 	d := Device{Type: DeviceType(i.DeviceType), Index: i.DeviceIndex}
 	if d.Index < 0 {
@@ -224,16 +230,16 @@ func deviceOf(i shim.Info) Device {
 	return d
 }
 
-// Item gives the value of a tensor of one element as a float64.
+// Item returns the value of a tensor with one element as a float64.
 func (t Tensor) Item() float64 {
 	if t.Numel() != 1 {
-		panic(&Error{Kind: RuntimeError, Op: "item", Args: t.describe(), Text: "a tensor of one element is needed"})
+		panic(&Error{Kind: RuntimeError, Op: "item", Args: t.describe(), Text: "expected a tensor with one element"})
 	}
 	return ToSlice[float64](t)[0]
 }
 
-// FromSlice makes a CPU tensor of a shape from a copy of data; no shape means
-// one dimension.
+// FromSlice returns a CPU tensor of the given shape with a copy of data. Without
+// a shape it has one dimension.
 func FromSlice[T Element](data []T, shape ...int64) Tensor {
 	if len(shape) == 0 {
 		shape = []int64{int64(len(data))}
@@ -241,27 +247,27 @@ func FromSlice[T Element](data []T, shape ...int64) Tensor {
 	t := Empty(shape, WithDType(dtypeOf[T]()), WithDevice(CPU))
 	if n := t.Numel(); n != int64(len(data)) {
 		panic(&Error{Kind: ValueError, Op: "from_slice", Args: t.describe(),
-			Text: fmt.Sprintf("%d elements are given for a shape of %d", len(data), n)})
+			Text: fmt.Sprintf("the shape has %d elements, but the slice has %d", n, len(data))})
 	}
 	copy(Data[T](t), data)
 	return t
 }
 
-// Scalar0 makes a CPU tensor without dimensions.
+// Scalar0 returns a CPU tensor without dimensions.
 func Scalar0[T Element](v T) Tensor {
 	t := Empty([]int64{}, WithDType(dtypeOf[T]()), WithDevice(CPU))
 	Data[T](t)[0] = v
 	return t
 }
 
-// Data gives the elements of a contiguous CPU tensor in place, without a
-// copy: writing to the slice writes to the tensor. T must be the tensor's
-// element type. The slice is good while the tensor lives.
+// Data returns the elements of a contiguous CPU tensor without copying: writing
+// to the slice writes to the tensor. T must be the element type of the tensor.
+// The slice is valid until the tensor is freed.
 func Data[T Element](t Tensor) []T {
 	i := t.info()
 	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) {
 		panic(&Error{Kind: TypeError, Op: "data", Args: t.describe(),
-			Text: fmt.Sprintf("a contiguous CPU tensor of %v is needed (contiguous: %v)", want, i.Contiguous)})
+			Text: fmt.Sprintf("expected a contiguous CPU tensor of %v (contiguous: %v)", want, i.Contiguous)})
 	}
 	if i.Numel == 0 {
 		return nil
@@ -269,7 +275,7 @@ func Data[T Element](t Tensor) []T {
 	return unsafe.Slice((*T)(i.Data), i.Numel)
 }
 
-// ToSlice copies the elements in row-major order, converted to T.
+// ToSlice returns a copy of the elements in row-major order, converted to T.
 func ToSlice[T Element](t Tensor) []T {
 	var out []T
 	runtime.LockOSThread()
@@ -285,12 +291,12 @@ func ToSlice[T Element](t Tensor) []T {
 
 var opMulScalar_ = &op{name: "aten::mul_", overload: "Tensor"}
 
-// MulScalar_ is t *= other. It goes, as Python does, to
+// MulScalar_ is t *= other. Like Python, it passes the number as a tensor to
 //
 //	aten::mul_.Tensor(Tensor(a!) self, Tensor other) -> Tensor(a!)
 //
-// with the number as a tensor: mul_.Scalar rounds it to bf16 or half first, and
-// gives other bits.
+// because mul_.Scalar first rounds it to bf16 or half and so returns different
+// bits.
 func (t Tensor) MulScalar_(other Scalar) Tensor {
 	c := begin(opMulScalar_, nil)
 	c.tensor(t)

@@ -1,33 +1,34 @@
-// Package weights reads and writes files of weights: PyTorch's .pt and .bin
-// (zip and the older form), TorchScript archives, and safetensors, single or
-// sharded.
+// Package weights reads and writes weights files: PyTorch's .pt and .bin (the
+// zip format and the older one), TorchScript archives, and safetensors, as a
+// single file or sharded.
 //
 // # Reading
 //
-// [Open] reads a file's directory, never its elements; [File.Load] makes the
-// tensors as views of the mapped file, so that there is no second copy, or
-// reads those that are not aligned as libtorch would have them. A file is not
-// trusted: nothing in it is run (its pickle may name only what a state dict
-// needs), every offset and shape is checked against the file, and memory and
-// time are bounded. Do not shorten a file while its tensors are in use: they
-// are the file.
+// [Open] reads only the list of tensors in a file, not their elements.
+// [File.Load] creates the tensors as views of the memory-mapped file, without
+// copying, except for tensors that are not aligned the way libtorch aligns its
+// own: it reads those into memory. Files are not trusted: no code in them is
+// executed (a pickle may refer only to what a state dict needs), every offset
+// and shape is checked against the file, and memory and time are bounded. Do
+// not truncate a file while its tensors are in use, because their memory is the
+// file itself.
 //
-// The elements of a checkpoint that nests its state dict ("state_dict",
-// "model") are found by themselves; what stands beside it is listed in
-// [File.Ignored] and [File.Meta], not dropped in silence.
+// If a checkpoint nests its state dict (under "state_dict" or "model"), Open
+// finds it there. The other contents are not silently dropped: [File.Ignored]
+// and [File.Meta] list them.
 //
 // # Names
 //
-// [Detect] tells what a file is by the names of its tensors. [LoadCLIP],
-// [LoadGPT2], [LoadDecoder] and [LoadGenerator] read a file as one thing and
-// give it with the one set of names that package nets uses, whoever wrote it;
-// the lists of names are in names.go.
+// [Detect] identifies a model by the names of its tensors. [LoadCLIP],
+// [LoadGPT2], [LoadDecoder] and [LoadGenerator] each read one kind of model and
+// rename its tensors to the names that package nets uses, whichever library
+// wrote the file. The lists of names are in names.go.
 //
 // # Writing
 //
 // [Save] writes files that torch.load(weights_only=True) and the safetensors
-// library read. A file takes its name when it is whole and on disk, so that
-// no failure harms the one that was there.
+// library can read. It replaces an existing file only once the new one is
+// complete and on disk, so a failed write never damages the existing file.
 package weights
 
 import (
@@ -47,10 +48,10 @@ import (
 	"github.com/edsrzf/mmap-go"
 )
 
-// Format is how a file stores its tensors.
+// Format is a file format.
 type Format string
 
-// The formats.
+// The supported file formats.
 const (
 	Zip         Format = "PyTorch (zip)"
 	Legacy      Format = "PyTorch (before 1.6)"
@@ -58,22 +59,23 @@ const (
 	Safetensors Format = "safetensors"
 )
 
-// Entry is one tensor of a file.
+// Entry describes one tensor in a file.
 type Entry struct {
 	Name    string
 	DType   torch.DType
 	Shape   []int64
 	Strides []int64 // in elements
-	// Path and Offset (in bytes) say where its first element is. Storage
-	// names the storage that it is a view of, which begins at Start: tied
-	// weights have the same.
+	// Path is the file that contains the first element, and Offset is the
+	// element's position in bytes. Storage identifies the storage that the
+	// tensor is a view of, which begins at Start; tied weights have the same
+	// Storage.
 	Path    string
 	Offset  int64
 	Storage string
 	Start   int64
 }
 
-// Numel gives the number of elements.
+// Numel returns the number of elements.
 func (e Entry) Numel() int64 { return numel(e.Shape) }
 
 func numel(shape []int64) int64 {
@@ -84,7 +86,8 @@ func numel(shape []int64) int64 {
 	return n
 }
 
-// span gives the number of elements from the first to behind the last.
+// span returns the number of storage elements from the first element of the
+// tensor through its last.
 func (e Entry) span() int64 {
 	if e.Numel() == 0 {
 		return 0
@@ -96,7 +99,7 @@ func (e Entry) span() int64 {
 	return n
 }
 
-// contiguous gives the strides of a row-major tensor.
+// contiguous returns the strides of a row-major tensor.
 func contiguous(shape []int64) []int64 {
 	s := make([]int64, len(shape))
 	n := int64(1)
@@ -107,21 +110,22 @@ func contiguous(shape []int64) []int64 {
 	return s
 }
 
-// File is a file of weights whose directory has been read; tensors are not.
+// File is a weights file whose list of tensors has been read, but not their
+// elements.
 type File struct {
 	Path    string
 	Format  Format
-	Entries []Entry // in the file's order
-	// Root is the key of a checkpoint under which the state dict was found,
-	// such as "state_dict"; Ignored are names of tensors beside it.
+	Entries []Entry // in file order
+	// Root is the checkpoint key under which the state dict was found, such
+	// as "state_dict". Ignored lists the names of tensors outside it.
 	Root    string
 	Ignored []string
-	// Meta has the plain values beside the tensors: safetensors' metadata, a
-	// checkpoint's epoch.
+	// Meta contains values that are not tensors, such as safetensors metadata
+	// or a checkpoint's epoch.
 	Meta map[string]string
 }
 
-// Error is a file that can't be read, and why.
+// Error reports a file that cannot be read, and why.
 type Error struct {
 	Path string
 	Err  error
@@ -130,8 +134,8 @@ type Error struct {
 func (e *Error) Error() string { return e.Path + ": " + e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Open reads the directory of a file of weights, of an index of shards
-// (*.index.json), or of a folder as transformers' save_pretrained writes it.
+// Open reads the list of tensors in a weights file, in the shards of an index
+// (*.index.json), or in a folder written by transformers' save_pretrained.
 func Open(path string) (*File, error) {
 	f, err := open(path)
 	if err != nil {
@@ -156,7 +160,7 @@ func open(path string) (*File, error) {
 				return Open(file)
 			}
 		}
-		return nil, fmt.Errorf("a folder without model.safetensors or pytorch_model.bin (or their index)")
+		return nil, fmt.Errorf("the folder contains neither model.safetensors nor pytorch_model.bin, nor an index of either")
 	}
 	if strings.HasSuffix(path, ".index.json") {
 		return openIndex(path)
@@ -164,7 +168,7 @@ func open(path string) (*File, error) {
 	return openFile(path)
 }
 
-// openFile reads the directory of one file.
+// openFile reads the list of tensors in one file.
 func openFile(path string) (f *File, err error) {
 	err = mapped(path, func(in []byte) error {
 		f, err = parse(path, in)
@@ -177,7 +181,8 @@ func openFile(path string) (f *File, err error) {
 	return f, nil
 }
 
-// mapped gives the bytes of a file, mapped, to f, which must not keep them.
+// mapped calls f with the memory-mapped contents of a file. f must not retain
+// them.
 func mapped(path string, f func(in []byte) error) (err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -196,11 +201,11 @@ func mapped(path string, f func(in []byte) error) (err error) {
 	defer h.Close()
 	in, err := mmap.Map(h, mmap.RDONLY, 0)
 	if err != nil {
-		return fmt.Errorf("it can't be mapped: %w", err)
+		return fmt.Errorf("cannot map the file into memory: %w", err)
 	}
 	defer in.Unmap()
-	// A page of the map that can't be read (the file was cut meanwhile, the
-	// disk fails) is a fault, which would end the process.
+	// Reading a mapped page fails with a fault if the file has been truncated
+	// in the meantime or the disk fails. That would terminate the process.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -211,13 +216,13 @@ func mapped(path string, f func(in []byte) error) (err error) {
 			if !ok {
 				panic(p)
 			}
-			err = fmt.Errorf("the file changed or its disk failed while it was read (%w)", fault)
+			err = fmt.Errorf("the file was changed, or the disk failed, while it was being read (%w)", fault)
 		}
 	}()
 	return f(in)
 }
 
-// parse tells the format by the first bytes.
+// parse recognizes the format by the first bytes.
 func parse(path string, in []byte) (*File, error) {
 	switch {
 	case bytes.HasPrefix(in, []byte("PK\x03\x04")):
@@ -229,12 +234,12 @@ func parse(path string, in []byte) (*File, error) {
 	}
 	what := looksLike(in)
 	if strings.HasSuffix(path, ".safetensors") {
-		what += " and not safetensors, as its ending says"
+		what += ", not safetensors as its extension suggests"
 	}
-	return nil, fmt.Errorf("%s; a PyTorch file (.pt, .bin), a TorchScript archive or a safetensors file is needed", what)
+	return nil, fmt.Errorf("%s; expected a PyTorch file (.pt, .bin), a TorchScript archive or a safetensors file", what)
 }
 
-// looksLike says what a file is that is none of weights.
+// looksLike describes a file that is not a weights file.
 func looksLike(in []byte) string {
 	head := in[:min(len(in), 512)]
 	lower := bytes.ToLower(bytes.TrimSpace(head))
@@ -250,13 +255,13 @@ func looksLike(in []byte) string {
 	case bytes.HasPrefix(head, []byte("\x93NUMPY")):
 		return "a NumPy array"
 	case bytes.HasPrefix(head, []byte("\xff\xd8\xff")), bytes.HasPrefix(head, []byte("\x89PNG")):
-		return "a picture"
+		return "an image"
 	case len(head) > 262 && string(head[257:262]) == "ustar":
-		return "a tar archive (PyTorch files of that form are older than 0.4 and not supported)"
+		return "a tar archive (the format of PyTorch before 0.4, which is not supported)"
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		return "a gzip file: unpack it first"
+		return "a gzip file (decompress it first)"
 	case len(head) > 1 && head[0] == 0x80 && head[1] <= 5:
-		return "a Python pickle that is not a PyTorch file"
+		return "a Python pickle, but not a PyTorch file"
 	}
 	for _, c := range head {
 		if c < 9 || c > 126 {
@@ -266,7 +271,7 @@ func looksLike(in []byte) string {
 	return "a text file"
 }
 
-// Get finds an entry by name.
+// Get returns the entry with the given name.
 func (f *File) Get(name string) (Entry, bool) {
 	i := slices.IndexFunc(f.Entries, func(e Entry) bool { return e.Name == name })
 	if i < 0 {
@@ -275,20 +280,21 @@ func (f *File) Get(name string) (Entry, bool) {
 	return f.Entries[i], true
 }
 
-// alignment is that of PyTorch's own allocations and of its zip files. The
-// kernels' low-order bits depend on it (a product with one row changes by an
-// ulp), so a tensor that lies otherwise in its file, as safetensors' may, is
-// read into memory of its own.
+// alignment is the alignment of PyTorch's allocations and of the data in its zip
+// files. The low-order bits of results depend on it (a matrix product with one
+// row changes by an ulp), so a tensor with another alignment in its file, which
+// safetensors permits, is read into newly allocated memory.
 const alignment = 64
 
-// Load makes the tensors: views of the mapped file, copied only when written
-// to, or where their storage is not aligned. They are kept; the caller closes
-// the StateDict. Tensors of one storage (tied weights) share it.
+// Load creates the tensors as views of the memory-mapped file, which are copied
+// only on write or if their storage is not aligned. The tensors are kept (see
+// torch.Tensor.Keep); the caller must close the StateDict. Tensors with the same
+// storage (tied weights) share it.
 func (f *File) Load() (*nn.StateDict, error) { return f.LoadOnly(nil) }
 
-// LoadOnly is Load for the tensors that keep accepts by name. The others are on
-// the meta device: their shapes are there, and nothing is read of them. A nil
-// keep accepts all.
+// LoadOnly is like Load, but reads only the tensors for whose names keep returns
+// true. The others are created on the meta device: they have a shape and no
+// data. A nil keep accepts all.
 func (f *File) LoadOnly(keep func(name string) bool) (*nn.StateDict, error) {
 	wanted := *f
 	if keep != nil {
@@ -316,13 +322,13 @@ func (f *File) LoadOnly(keep func(name string) bool) (*nn.StateDict, error) {
 	return sd, nil
 }
 
-// base is the part of a storage that tensors use, as bytes.
+// base is the part of a storage that the tensors use, as bytes.
 type base struct {
 	t        torch.Tensor
-	from, to int64 // in the file
+	from, to int64 // byte offsets in the file
 }
 
-// storages maps or reads the storages of a file's tensors.
+// storages maps or reads the storages of a file's tensors into memory.
 func (f *File) storages() (map[string]*base, error) {
 	bases := map[string]*base{}
 	for _, e := range f.Entries {
@@ -330,7 +336,7 @@ func (f *File) storages() (map[string]*base, error) {
 		if size == 0 {
 			continue
 		}
-		// What is cut off in front keeps the alignment to the storage.
+		// Skip a multiple of the alignment, to keep the storage's alignment.
 		from := e.Start + (e.Offset-e.Start)/alignment*alignment
 		b, ok := bases[e.Storage]
 		if !ok {
@@ -363,14 +369,14 @@ func (f *File) storages() (map[string]*base, error) {
 			maps[e.Path] = file
 		}
 		if size := file.Numel(); size < b.to {
-			return nil, fmt.Errorf("the file has become shorter since it was opened: %d bytes", size)
+			return nil, fmt.Errorf("the file was truncated to %d bytes after it was opened", size)
 		}
 		b.t = file.Narrow(0, b.from, b.to-b.from)
 	}
 	return bases, nil
 }
 
-// view makes the tensor of an entry.
+// view creates the tensor of an entry.
 func (e Entry) view(b *base) (t torch.Tensor) {
 	torch.NoGrad(func() {
 		t = torch.Tidy(func() torch.Tensor {
@@ -388,8 +394,8 @@ func (e Entry) view(b *base) (t torch.Tensor) {
 	return t
 }
 
-// read copies a part of a file, without mapping it: pages of the map would
-// count as the process's memory beside the copy.
+// read copies part of a file without mapping it: mapped pages would count as
+// memory of the process in addition to the copy.
 func read(path string, offset, size int64) (torch.Tensor, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Scheme is a way of naming tensors.
+// Scheme is a naming scheme for the tensors of a model.
 type Scheme string
 
-// The schemes.
+// The known naming schemes.
 const (
 	OpenAICLIP       Scheme = "OpenAI CLIP"
 	TransformersCLIP Scheme = "transformers CLIP"
@@ -26,7 +26,7 @@ const (
 	Unknown          Scheme = "unknown"
 )
 
-// Detect tells what a file's tensors are by their names.
+// Detect identifies the model in a file by the names of its tensors.
 func Detect(f *File) Scheme {
 	has := func(name string) bool { _, ok := f.Get(name); return ok }
 	prefix := func(p string) bool {
@@ -54,7 +54,8 @@ func Detect(f *File) Scheme {
 	return Unknown
 }
 
-// Describe says what a file is for people: "OpenAI CLIP ViT-B/32".
+// Describe returns a description of the model in a file, such as "OpenAI CLIP,
+// vision width 768, patches of 32".
 func Describe(f *File) string {
 	s := Detect(f)
 	shape := func(names ...string) []int64 {
@@ -93,7 +94,7 @@ func Describe(f *File) string {
 	return string(s)
 }
 
-// wants reports a file that is another thing than it is used as.
+// wants returns an error unless the file contains one of the schemes.
 func wants(f *File, what string, schemes ...Scheme) error {
 	got := Detect(f)
 	for _, s := range schemes {
@@ -106,22 +107,23 @@ func wants(f *File, what string, schemes ...Scheme) error {
 		for _, e := range f.Entries[:min(3, len(f.Entries))] {
 			names = append(names, e.Name)
 		}
-		return &Error{f.Path, fmt.Errorf("%s is needed here, and its tensors (%s, …) are none; `cyclecap inspect` lists them", what, strings.Join(names, ", "))}
+		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains other tensors (%s, …); run `cyclecap inspect` to list them", what, strings.Join(names, ", "))}
 	}
-	return &Error{f.Path, fmt.Errorf("%s is needed here, and this is: %s", what, Describe(f))}
+	return &Error{f.Path, fmt.Errorf("expected %s, but the file contains: %s", what, Describe(f))}
 }
 
-// LoadCLIP reads a CLIP by OpenAI's names or transformers' and gives it with
-// OpenAI's. keep chooses tensors by OpenAI's names; the others are on the meta
-// device, as LoadOnly gives them. nil chooses all. quickGELU tells its activation: the file of a
-// transformers model has a config.json beside it that says it; without one it
-// is OpenAI's.
+// LoadCLIP reads a CLIP model with OpenAI's or transformers' tensor names and
+// returns it with OpenAI's. keep selects tensors by their OpenAI names; the
+// others are on the meta device, as with LoadOnly. A nil keep selects all.
+// quickGELU reports whether the activation is QuickGELU. For a transformers
+// model it is read from the config.json in the same folder; without that file
+// it is true, as in OpenAI's models.
 func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quickGELU bool, err error) {
 	f, err := Open(path)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := wants(f, "a CLIP", OpenAICLIP, TransformersCLIP); err != nil {
+	if err := wants(f, "a CLIP model", OpenAICLIP, TransformersCLIP); err != nil {
 		return nil, false, err
 	}
 	ofTransformers := Detect(f) == TransformersCLIP
@@ -146,7 +148,7 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quick
 	return sd, quickGELU, nil
 }
 
-// activation reads hidden_act from the config.json beside a transformers file.
+// activation reads hidden_act from the config.json of a transformers model.
 func activation(dir string) (quickGELU bool, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if os.IsNotExist(err) {
@@ -162,7 +164,7 @@ func activation(dir string) (quickGELU bool, err error) {
 		Text   part `json:"text_config"`
 	}
 	if err := json.Unmarshal(text, &c); err != nil {
-		return false, fmt.Errorf("config.json beside it: %w", err)
+		return false, fmt.Errorf("config.json in the same folder: %w", err)
 	}
 	acts := map[string]bool{}
 	for _, a := range []string{c.Vision.HiddenAct, c.Text.HiddenAct} {
@@ -177,10 +179,10 @@ func activation(dir string) (quickGELU bool, err error) {
 	case len(acts) == 1 && acts["gelu"]:
 		return false, nil
 	}
-	return false, fmt.Errorf("config.json beside it names activations other than quick_gelu or gelu for both encoders")
+	return false, fmt.Errorf("config.json in the same folder: hidden_act must be quick_gelu or gelu, and the same for both encoders")
 }
 
-// The parts of transformers' names for CLIP and OpenAI's.
+// The parts of transformers' names for CLIP and of OpenAI's.
 var (
 	clipNames = strings.NewReplacer(
 		"vision_model.embeddings.class_embedding", "visual.class_embedding",
@@ -198,12 +200,12 @@ var (
 		".mlp.fc1.", ".mlp.c_fc.", ".mlp.fc2.", ".mlp.c_proj.",
 	)
 	clipQKV = regexp.MustCompile(`^(.*)\.self_attn\.([qkv])_proj\.(weight|bias)$`)
-	// Buffers that transformers kept in its files.
+	// Buffers that older versions of transformers saved.
 	clipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
 )
 
-// openAIName gives OpenAI's name of a tensor of transformers' CLIP; that of a
-// projection of query, key or value is the packed one's.
+// openAIName returns OpenAI's name for a tensor of transformers' CLIP. For a
+// query, key or value projection it is the name of the packed projection.
 func openAIName(name string) string {
 	switch m := clipQKV.FindStringSubmatch(name); {
 	case m != nil:
@@ -216,9 +218,9 @@ func openAIName(name string) string {
 	return clipNames.Replace(name)
 }
 
-// openAINames renames transformers' CLIP. The separate projections of query,
-// key and value become OpenAI's packed one, which copies them; the projections
-// to features become views that are transposed.
+// openAINames renames the tensors of transformers' CLIP. It copies the separate
+// query, key and value projections into OpenAI's packed one, and makes the
+// projections to features transposed views.
 func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 	out := nn.NewStateDict()
 	packed := map[string]map[string]torch.Tensor{}
@@ -243,7 +245,7 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 				}
 			case name == "visual_projection.weight" || name == "text_projection.weight":
 				if t.Dim() != 2 {
-					return fmt.Errorf("%s is no matrix", name)
+					return fmt.Errorf("%s: expected a matrix, got %d dimensions", name, t.Dim())
 				}
 				out.Add(openAIName(name), t.T().Keep())
 				t.Close()
@@ -253,7 +255,7 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 		}
 		for key, p := range packed {
 			if len(p) != 3 {
-				return fmt.Errorf("one of the query, key and value projections behind %s is missing", key)
+				return fmt.Errorf("%s: one of the query, key and value projections is missing", key)
 			}
 		}
 		return nil
@@ -261,18 +263,19 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 	return out, err
 }
 
-// Buffers of GPT-2's attention in files of older transformers: masks, no
-// weights.
+// Buffers of GPT-2's attention in files of older versions of transformers. They
+// are masks, not weights.
 var gpt2Buffers = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$`)
 
-// LoadGPT2 reads a GPT-2 by transformers' names and gives it without the
-// leading "transformer." and without the head, which is tied to wte.weight.
+// LoadGPT2 reads a GPT-2 model with transformers' tensor names and returns it
+// without the leading "transformer." and without the head, which must be tied
+// to wte.weight.
 func LoadGPT2(path string) (*nn.StateDict, error) {
 	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := wants(f, "a GPT-2", GPT2); err != nil {
+	if err := wants(f, "a GPT-2 model", GPT2); err != nil {
 		return nil, err
 	}
 	sd, err := f.Load()
@@ -314,20 +317,20 @@ func gpt2Names(in *nn.StateDict) (*nn.StateDict, error) {
 			return nil, err
 		}
 		if !same {
-			return nil, fmt.Errorf("lm_head.weight is not tied to wte.weight, as GPT-2's is")
+			return nil, fmt.Errorf("lm_head.weight is not tied to wte.weight; GPT-2 requires tied weights")
 		}
 	}
 	return out, nil
 }
 
-// NormalizePrefix is the key of File.Meta under which a decoder's file says, by
-// "true" or "false", whether its features have length 1 (ClipCap's
-// normalize_prefix).
+// NormalizePrefix is a key of File.Meta. In a decoder's file its value is "true"
+// or "false" and specifies whether the decoder expects features of length 1
+// (ClipCap's normalize_prefix).
 const NormalizePrefix = "normalize_prefix"
 
-// LoadDecoder reads a ClipCap checkpoint: the mapper under its own names
-// ("clip_project.…") and, from a whole model, its GPT-2 as LoadGPT2 gives it
-// (else nil). meta is the file's.
+// LoadDecoder reads a ClipCap checkpoint. It returns the mapper with its
+// original names ("clip_project.…") and, if the file contains a complete model,
+// its GPT-2 as LoadGPT2 does; otherwise gpt is nil. meta is the file's Meta.
 func LoadDecoder(path string) (mapper, gpt *nn.StateDict, meta map[string]string, err error) {
 	f, err := Open(path)
 	if err != nil {
@@ -358,8 +361,8 @@ func LoadDecoder(path string) (mapper, gpt *nn.StateDict, meta map[string]string
 	return mapper, gpt, f.Meta, nil
 }
 
-// LoadGenerator reads a CycleGAN generator: ours ("model.0.weight", …) or a
-// plain nn.Sequential ("0.weight", …).
+// LoadGenerator reads a CycleGAN generator, with cyclecap's tensor names
+// ("model.0.weight", …) or those of a plain nn.Sequential ("0.weight", …).
 func LoadGenerator(path string) (*nn.StateDict, error) {
 	f, err := Open(path)
 	if err != nil {

@@ -8,15 +8,16 @@ import (
 	"cyclecap/internal/pickle"
 )
 
-// PickleLimits bounds what a pickle may cost to read.
+// PickleLimits limits the cost of reading a pickle.
 type PickleLimits struct {
-	Steps int // opcodes
-	Bytes int // in strings
+	Steps int // number of opcodes
+	Bytes int // total length of the strings
 }
 
-// ReadPickle reads a file of pickle.dump: plain values (dicts are *pickle.Dict,
-// lists *pickle.List) and tensors, each an Entry whose elements are not read.
-// Nothing in it is run: it may name only what a tensor needs.
+// ReadPickle reads a file written by Python's pickle.dump. The value may consist
+// of plain values (dicts are *pickle.Dict, lists are *pickle.List) and tensors,
+// which become an Entry each; their elements are not read. No code is executed:
+// a pickle may refer only to what a tensor needs.
 func ReadPickle(path string, limits PickleLimits) (value any, err error) {
 	err = mapped(path, func(in []byte) error {
 		value, err = parsePickle(path, in, limits)
@@ -28,7 +29,7 @@ func ReadPickle(path string, limits PickleLimits) (value any, err error) {
 	return value, nil
 }
 
-// rawBytes is a bytes object of a pickle, as part of its file.
+// rawBytes is a bytes object in a pickle, at an offset in its file.
 type rawBytes struct {
 	b  []byte
 	at int
@@ -38,15 +39,15 @@ func parsePickle(path string, in []byte, limits PickleLimits) (any, error) {
 	if len(in) < 2 || in[0] != 0x80 || in[1] > 5 {
 		what := looksLike(in)
 		if bytes.HasPrefix(in, []byte("PK\x03\x04")) {
-			what = "a zip file (of torch.save?)"
+			what = "a zip file (written by torch.save?)"
 		}
-		return nil, fmt.Errorf("%s, not a pickle as Python's pickle.dump writes it", what)
+		return nil, fmt.Errorf("%s, not a file written by Python's pickle.dump", what)
 	}
 	u := &unpickler{storages: map[string]*storage{}}
 	m := u.machine()
 	m.MaxSteps, m.MaxBytes = limits.Steps, limits.Bytes
 	m.Bytes = func(b []byte, at int) (any, error) { return rawBytes{b, at}, nil }
-	m.Persistent = func(any) (any, error) { return nil, fmt.Errorf("a persistent id, which plain pickles don't have") }
+	m.Persistent = func(any) (any, error) { return nil, fmt.Errorf("unexpected persistent id in a plain pickle") }
 	m.Find = func(g pickle.Global) error {
 		if g == (pickle.Global{Module: "torch.storage", Name: "_load_from_bytes"}) {
 			return nil
@@ -61,21 +62,22 @@ func parsePickle(path string, in []byte, limits PickleLimits) (any, error) {
 			}
 			return v, err
 		}
-		// The bytes are a file of torch.save's older form, of one storage.
+		// The bytes are a file in torch.save's older format that contains one
+		// storage.
 		var raw rawBytes
 		if len(args) == 1 {
 			raw, _ = args[0].(rawBytes)
 		}
 		if raw.b == nil {
-			return nil, fmt.Errorf("%v without bytes", g)
+			return nil, fmt.Errorf("%v: expected bytes as the only argument", g)
 		}
 		object, err := legacyObject(raw.b)
 		if err != nil {
-			return nil, fmt.Errorf("the storage of a tensor: %w", err)
+			return nil, fmt.Errorf("tensor storage: %w", err)
 		}
 		s, ok := object.(*storage)
 		if !ok {
-			return nil, fmt.Errorf("a %s instead of the storage of a tensor", typeName(object))
+			return nil, fmt.Errorf("tensor storage: expected a storage, got %s", typeName(object))
 		}
 		s.offset += int64(raw.at)
 		return s, nil

@@ -17,15 +17,16 @@ import (
 	"cyclecap/torch"
 )
 
-// storage is a persistent id of a pickle: a run of elements of one type.
+// storage is what a persistent id in a pickle refers to: a sequence of elements
+// of one type.
 type storage struct {
 	key    string
 	dtype  torch.DType
 	numel  int64
-	offset int64 // of its first byte in the file; legacy files tell it late
+	offset int64 // of its first byte in the file; -1 until it is known
 }
 
-// tensor is a _rebuild_tensor of a pickle.
+// tensor is the result of a _rebuild_tensor call in a pickle.
 type tensor struct {
 	storage        *storage
 	dtype          torch.DType
@@ -42,11 +43,11 @@ var storageTypes = map[string]torch.DType{
 	"Float8_e5m2fnuzStorage": torch.Float8E5M2FNUZ, "Float8_e4m3fnuzStorage": torch.Float8E4M3FNUZ,
 }
 
-// opaque stands for a value that is no tensor and of no interest.
+// opaque stands for a value that is not a tensor and is not used.
 type opaque struct{ what string }
 
-// unpickler builds tensors from what a state dict's pickle may name; script
-// allows the classes of a TorchScript archive too.
+// unpickler builds tensors and accepts only the names that the pickle of a state
+// dict may refer to. script also allows the classes of a TorchScript archive.
 type unpickler struct {
 	storages map[string]*storage
 	script   bool
@@ -68,7 +69,7 @@ func (u *unpickler) find(g pickle.Global) error {
 			return nil
 		}
 		if strings.HasPrefix(g.Name, "_rebuild_") {
-			return fmt.Errorf("the file holds a tensor of a kind that is not supported (%v)", g)
+			return fmt.Errorf("the file contains a tensor of an unsupported kind (%v)", g)
 		}
 	case "torch._tensor":
 		if g.Name == "_rebuild_from_type_v2" {
@@ -106,7 +107,7 @@ func (u *unpickler) find(g pickle.Global) error {
 			return nil
 		}
 	case "torch.jit._pickle":
-		// TorchScript marks typed containers with functions of this module.
+		// TorchScript wraps typed containers in functions of this module.
 		if u.script {
 			return nil
 		}
@@ -115,9 +116,9 @@ func (u *unpickler) find(g pickle.Global) error {
 		return nil
 	}
 	if strings.HasPrefix(g.Module, "torch.nn.modules") || strings.HasPrefix(g.Module, "transformers.") || strings.HasPrefix(g.Module, "__main__") {
-		return fmt.Errorf("the file pickles a whole Python object (%v), which only its own code could read; in Python save model.state_dict() instead", g)
+		return fmt.Errorf("the file contains a pickled Python object (%v), which only its own Python code can load; in Python, save model.state_dict() instead", g)
 	}
-	return fmt.Errorf("the file is refused: its pickle names %v, which does not belong to weights and could run code", g)
+	return fmt.Errorf("unsafe file: its pickle refers to %v, which is not needed for weights and could execute code", g)
 }
 
 func dtypeNamed(g pickle.Global) (torch.DType, bool) {
@@ -136,7 +137,7 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 	switch {
 	case f.Name == "OrderedDict":
 		d := &pickle.Dict{}
-		// OrderedDict([(k, v), …]), as Python 2 wrote it.
+		// OrderedDict([(k, v), …]), as written by Python 2.
 		if len(args) == 1 {
 			if l, ok := args[0].(*pickle.List); ok {
 				for _, item := range l.Items {
@@ -159,7 +160,7 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 		return d, nil
 	case strings.HasPrefix(f.Name, "_rebuild_parameter"):
 		if len(args) == 0 {
-			return nil, fmt.Errorf("%v without arguments", f)
+			return nil, fmt.Errorf("%v is called without arguments", f)
 		}
 		return args[0], nil
 	case f.Name == "_rebuild_from_type_v2":
@@ -171,7 +172,7 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 				return u.call(g, a)
 			}
 		}
-		return nil, fmt.Errorf("%v with arguments that make no tensor", f)
+		return nil, fmt.Errorf("%v is called with arguments that do not describe a tensor", f)
 	case strings.HasPrefix(f.Name, "_rebuild_tensor"):
 		return rebuild(f, args)
 	case f.Module == "torch.jit._pickle":
@@ -187,7 +188,7 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 // rebuild reads (storage, offset, size, stride, …).
 func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 	if len(args) < 4 {
-		return nil, fmt.Errorf("%v with %d arguments", f, len(args))
+		return nil, fmt.Errorf("%v is called with %d arguments, want at least 4", f, len(args))
 	}
 	s, ok := args[0].(*storage)
 	offset, ok2 := args[1].(int64)
@@ -195,13 +196,13 @@ func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 	strides, err2 := ints(args[3])
 	switch {
 	case !ok || !ok2:
-		return nil, fmt.Errorf("%v without a storage and an offset", f)
+		return nil, fmt.Errorf("%v is called without a storage and an offset", f)
 	case err != nil:
-		return nil, fmt.Errorf("a tensor's shape: %w", err)
+		return nil, fmt.Errorf("tensor shape: %w", err)
 	case err2 != nil:
-		return nil, fmt.Errorf("a tensor's strides: %w", err2)
+		return nil, fmt.Errorf("tensor strides: %w", err2)
 	case len(shape) != len(strides):
-		return nil, fmt.Errorf("a tensor of %d dimensions with %d strides", len(shape), len(strides))
+		return nil, fmt.Errorf("tensor with %d dimensions has %d strides", len(shape), len(strides))
 	}
 	t := &tensor{storage: s, dtype: s.dtype, offset: offset, shape: shape, strides: strides}
 	if err := t.check(); err != nil {
@@ -210,41 +211,42 @@ func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 	return t, nil
 }
 
-// check holds a tensor to its storage; shapes that overflow end here.
+// check reports a tensor that does not lie within its storage, including one
+// whose size overflows.
 func (t *tensor) check() error {
 	if len(t.shape) > 64 {
-		return fmt.Errorf("a tensor of %d dimensions", len(t.shape))
+		return fmt.Errorf("tensor has %d dimensions; at most 64 are supported", len(t.shape))
 	}
 	last := big.NewInt(t.offset)
 	empty := false
 	for i, d := range t.shape {
 		if d < 0 || t.strides[i] < 0 || t.offset < 0 {
-			return fmt.Errorf("a tensor of shape %v, strides %v and offset %d", t.shape, t.strides, t.offset)
+			return fmt.Errorf("tensor has a negative size, stride or offset: shape %v, strides %v and offset %d", t.shape, t.strides, t.offset)
 		}
 		empty = empty || d == 0
 		last.Add(last, new(big.Int).Mul(big.NewInt(d-1), big.NewInt(t.strides[i])))
 	}
 	if t.offset < 0 {
-		return fmt.Errorf("a tensor with offset %d", t.offset)
+		return fmt.Errorf("tensor has the invalid offset %d", t.offset)
 	}
 	if empty {
 		return checkNumel(t.shape)
 	}
 	if last.Cmp(big.NewInt(t.storage.numel)) >= 0 {
-		return fmt.Errorf("a tensor of shape %v, strides %v and offset %d reaches behind its storage of %d elements", t.shape, t.strides, t.offset, t.storage.numel)
+		return fmt.Errorf("tensor of shape %v, strides %v and offset %d extends past the end of its storage of %d elements", t.shape, t.strides, t.offset, t.storage.numel)
 	}
 	return checkNumel(t.shape)
 }
 
-// checkNumel refuses shapes whose number of elements is beyond any file, as
-// strides of 0 could make of a small storage.
+// checkNumel rejects shapes with more elements than any real file contains.
+// Strides of 0 could make such a shape fit in a small storage.
 func checkNumel(shape []int64) error {
 	n := big.NewInt(1)
 	for _, d := range shape {
 		n.Mul(n, big.NewInt(max(1, d)))
 	}
 	if !n.IsInt64() || n.Int64() > 1<<50 {
-		return fmt.Errorf("a tensor of shape %v: so many elements don't exist", shape)
+		return fmt.Errorf("tensor of shape %v has too many elements", shape)
 	}
 	return nil
 }
@@ -257,13 +259,13 @@ func ints(v any) ([]int64, error) {
 	case *pickle.List:
 		items = v.Items
 	default:
-		return nil, fmt.Errorf("a %T instead of a tuple", v)
+		return nil, fmt.Errorf("expected a tuple, got %s", typeName(v))
 	}
 	out := make([]int64, len(items))
 	for i, x := range items {
 		n, ok := x.(int64)
 		if !ok {
-			return nil, fmt.Errorf("it holds a %T", x)
+			return nil, fmt.Errorf("expected integers, got %s", typeName(x))
 		}
 		out[i] = n
 	}
@@ -274,21 +276,21 @@ func ints(v any) ([]int64, error) {
 func (u *unpickler) persistent(id any) (any, error) {
 	t, ok := id.(pickle.Tuple)
 	if !ok || len(t) < 5 || t[0] != "storage" {
-		return nil, fmt.Errorf("a persistent id that is no storage")
+		return nil, fmt.Errorf("unexpected persistent id that does not refer to a storage")
 	}
 	class, ok := t[1].(pickle.Global)
 	dtype, known := storageTypes[class.Name]
 	key, ok2 := t[2].(string)
 	n, ok3 := t[4].(int64)
 	if !ok || !ok2 || !ok3 || !known || n < 0 || n > 1<<50 {
-		return nil, fmt.Errorf("a storage of type %s, key %s and %s elements", brief(t[1]), brief(t[2]), brief(t[4]))
+		return nil, fmt.Errorf("invalid storage: type %s, key %s, %s elements", brief(t[1]), brief(t[2]), brief(t[4]))
 	}
 	if len(t) > 5 && t[5] != nil {
-		return nil, fmt.Errorf("storage %s is a view of another, as PyTorch before 0.4 wrote it: not supported", key)
+		return nil, fmt.Errorf("storage %s is a view of another storage (the format of PyTorch before 0.4), which is not supported", key)
 	}
 	if s, ok := u.storages[key]; ok {
 		if s.numel != n || s.dtype != dtype {
-			return nil, fmt.Errorf("storage %s is described in two ways", key)
+			return nil, fmt.Errorf("storage %s has conflicting descriptions", key)
 		}
 		return s, nil
 	}
@@ -297,11 +299,11 @@ func (u *unpickler) persistent(id any) (any, error) {
 	return s, nil
 }
 
-// parseZip reads PyTorch's zip form and TorchScript archives.
+// parseZip reads PyTorch's zip format and TorchScript archives.
 func parseZip(path string, in []byte) (*File, error) {
 	z, err := zip.NewReader(bytes.NewReader(in), int64(len(in)))
 	if err != nil {
-		return nil, fmt.Errorf("a damaged or truncated zip file (%v)", err)
+		return nil, fmt.Errorf("the zip file is damaged or truncated (%v)", err)
 	}
 	a := &archive{in: in, files: map[string]*zip.File{}}
 	npy := 0
@@ -316,12 +318,12 @@ func parseZip(path string, in []byte) (*File, error) {
 	}
 	if a.root == "" {
 		if npy > 0 {
-			return nil, fmt.Errorf("a NumPy archive (.npz), not weights of PyTorch")
+			return nil, fmt.Errorf("a NumPy archive (.npz), not a PyTorch file")
 		}
-		return nil, fmt.Errorf("a zip file without data.pkl: not one of PyTorch's")
+		return nil, fmt.Errorf("a zip file without data.pkl, not a PyTorch file")
 	}
 	if order, err := a.read("byteorder"); err == nil && string(order) != "little" {
-		return nil, fmt.Errorf("its byte order is %q; only little-endian files are supported", order)
+		return nil, fmt.Errorf("byte order %q is not supported; only little-endian files are", order)
 	}
 	data, err := a.read("data.pkl")
 	if err != nil {
@@ -339,7 +341,7 @@ func parseZip(path string, in []byte) (*File, error) {
 			return nil, err
 		}
 		if size < s.numel*s.dtype.Size() {
-			return nil, fmt.Errorf("storage %s has %d bytes for %d elements of %v", key, size, s.numel, s.dtype)
+			return nil, fmt.Errorf("storage %s is too small: %d bytes for %d elements of %v", key, size, s.numel, s.dtype)
 		}
 		s.offset = offset
 	}
@@ -354,7 +356,7 @@ func parseZip(path string, in []byte) (*File, error) {
 	return f, a.meta(f)
 }
 
-// meta reads what Save was given as meta, where this is a file of Save's.
+// meta reads the meta that was passed to Save, if Save wrote this file.
 func (a *archive) meta(f *File) error {
 	if _, err := a.find(metaFile); err != nil {
 		return nil
@@ -364,11 +366,11 @@ func (a *archive) meta(f *File) error {
 		return err
 	}
 	if len(text) > maxCode {
-		return fmt.Errorf("its entry %s has %d bytes", metaFile, len(text))
+		return fmt.Errorf("entry %s has %d bytes; at most %d are supported", metaFile, len(text), maxCode)
 	}
 	var own map[string]string
 	if err := json.Unmarshal(text, &own); err != nil {
-		return fmt.Errorf("its entry %s is damaged: %w", metaFile, err)
+		return fmt.Errorf("entry %s is damaged: %w", metaFile, err)
 	}
 	if f.Meta == nil {
 		f.Meta = map[string]string{}
@@ -386,26 +388,26 @@ type archive struct {
 func (a *archive) find(name string) (*zip.File, error) {
 	f, ok := a.files[a.root+name]
 	if !ok {
-		return nil, fmt.Errorf("its entry %s%s is missing", a.root, name)
+		return nil, fmt.Errorf("entry %s%s is missing", a.root, name)
 	}
 	return f, nil
 }
 
-// locate gives the place of an entry, which must be stored as it is.
+// locate returns the offset and size of an entry, which must not be compressed.
 func (a *archive) locate(name string) (offset, size int64, err error) {
 	f, err := a.find(name)
 	if err != nil {
 		return 0, 0, err
 	}
 	if f.Method != zip.Store {
-		return 0, 0, fmt.Errorf("its entry %s is compressed, which PyTorch never does: refused", f.Name)
+		return 0, 0, fmt.Errorf("entry %s is compressed, which is not supported; PyTorch never compresses it", f.Name)
 	}
 	offset, err = f.DataOffset()
 	if err != nil {
-		return 0, 0, fmt.Errorf("its entry %s: %w", f.Name, err)
+		return 0, 0, fmt.Errorf("entry %s: %w", f.Name, err)
 	}
 	if n := uint64(len(a.in)); f.UncompressedSize64 > n || uint64(offset) > n-f.UncompressedSize64 {
-		return 0, 0, fmt.Errorf("its entry %s reaches behind the end of the file", f.Name)
+		return 0, 0, fmt.Errorf("entry %s extends past the end of the file", f.Name)
 	}
 	return offset, int64(f.UncompressedSize64), nil
 }
@@ -418,8 +420,9 @@ func (a *archive) read(name string) ([]byte, error) {
 	return a.in[offset : offset+size], nil
 }
 
-// maxCode bounds a text of an archive's code, the one thing that PyTorch
-// compresses; a large model's is less than a megabyte.
+// maxCode limits the size of a source file in an archive's code, the only
+// entries that PyTorch compresses. Those of a large model are smaller than a
+// megabyte.
 const maxCode = 16 << 20
 
 func (a *archive) code(name string) ([]byte, error) {
@@ -435,18 +438,18 @@ func (a *archive) code(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxCode))
 }
 
-// script lists a TorchScript module's parameters and buffers under the names
-// that its state_dict gives them.
+// script lists a TorchScript module's parameters and buffers under the same
+// names as in its state_dict.
 func (a *archive) script(f *File, path string, value any) error {
 	root, ok := value.(*pickle.Object)
 	if !ok {
-		return fmt.Errorf("its data.pkl holds a %T, not a module", value)
+		return fmt.Errorf("data.pkl: expected a module, got %s", typeName(value))
 	}
 	classes := map[string]map[string]bool{}
 	var walk func(prefix string, o *pickle.Object, depth int) error
 	walk = func(prefix string, o *pickle.Object, depth int) error {
 		if depth > 100 || len(f.Entries) > 1e6 {
-			return fmt.Errorf("its modules are nested without end")
+			return fmt.Errorf("the modules are nested too deeply, or refer to themselves without end")
 		}
 		own, ok := classes[o.Class.String()]
 		if !ok {
@@ -483,8 +486,8 @@ func (a *archive) script(f *File, path string, value any) error {
 var tensorLists = regexp.MustCompile(`(?m)^  __(?:parameters|buffers)__ = \[(.*)\]`)
 
 // tensorsOf reads from an archive's code which attributes of a class are
-// parameters or buffers; other tensors are not in the state dict. nil where
-// the code is not there.
+// parameters or buffers; other tensors are not part of the state dict. It
+// returns nil if the archive does not contain the code.
 func (a *archive) tensorsOf(class pickle.Global) map[string]bool {
 	code, err := a.code("code/" + strings.ReplaceAll(class.Module, ".", "/") + ".py")
 	if err != nil {
@@ -517,8 +520,8 @@ func (t *tensor) entry(path, name string) Entry {
 	}
 }
 
-// flatten lists the tensors of a pickled value. A checkpoint's state dict is
-// looked for where trainers put it; what stands beside it is told apart.
+// flatten lists the tensors of a pickled value. It looks for the state dict of a
+// checkpoint under the usual keys, and lists everything outside it separately.
 func flatten(f *File, path string, value any) error {
 	root, ok := value.(*pickle.Dict)
 	if !ok {
@@ -526,7 +529,7 @@ func flatten(f *File, path string, value any) error {
 			f.add(path, "tensor", t)
 			return nil
 		}
-		return fmt.Errorf("it holds a %s, not a state dict", typeName(value))
+		return fmt.Errorf("expected a state dict, but the file contains a %s", typeName(value))
 	}
 	f.Meta = map[string]string{}
 	for _, key := range []string{"state_dict", "model_state_dict", "model"} {
@@ -562,13 +565,13 @@ func holdsTensors(d *pickle.Dict) bool {
 	return false
 }
 
-// maxNodes bounds the walk: a pickle of a kilobyte can refer to one list from
-// so many places that it never ends.
+// maxNodes limits the walk: a pickle of one kilobyte can refer to the same list
+// from so many places that the walk would never end.
 const maxNodes = 5_000_000
 
 func (f *File) walk(path, name string, v any, left *int, meta map[string]string) error {
 	if *left--; *left < 0 {
-		return fmt.Errorf("it holds more than %d values, or refers to its own without end", maxNodes)
+		return fmt.Errorf("the file contains more than %d values, or refers to itself without end", maxNodes)
 	}
 	join := func(key string) string {
 		if name == "" {
@@ -577,7 +580,7 @@ func (f *File) walk(path, name string, v any, left *int, meta map[string]string)
 		return name + "." + key
 	}
 	if strings.Count(name, ".") > 200 {
-		return fmt.Errorf("it is nested without end")
+		return fmt.Errorf("the values are nested too deeply, or refer to themselves without end")
 	}
 	switch v := v.(type) {
 	case *tensor:
@@ -614,8 +617,8 @@ func (f *File) walk(path, name string, v any, left *int, meta map[string]string)
 	return nil
 }
 
-// brief prints a plain value; a nested one, which could be without end, only
-// as its type.
+// brief formats a plain value, or only the type of a nested one, which could
+// refer to itself.
 func brief(v any) string {
 	switch v := v.(type) {
 	case string, bool, int64, float64, nil, pickle.Global:
@@ -631,12 +634,12 @@ func typeName(v any) string {
 	return pickle.TypeName(v)
 }
 
-// The magic number of PyTorch's form before 1.6.
+// The magic number of the format of PyTorch before 1.6.
 var legacyMagic, _ = new(big.Int).SetString("1950a86a20f9469cfc6c", 16)
 
-// parseLegacy reads PyTorch's form before 1.6: four pickles (magic number,
-// protocol, system, object), a pickle of the storages' keys, and behind it
-// each storage as a count and its elements.
+// parseLegacy reads the format of PyTorch before 1.6: four pickles (magic
+// number, protocol, system, object), a pickle of the storage keys, and then each
+// storage as an element count and its elements.
 func parseLegacy(path string, in []byte) (*File, error) {
 	object, err := legacyObject(in)
 	if err != nil {
@@ -646,8 +649,8 @@ func parseLegacy(path string, in []byte) (*File, error) {
 	return f, flatten(f, path, object)
 }
 
-// legacyObject gives what a file of that form holds; its storages know their
-// places in it.
+// legacyObject returns the object in a file of that format. Its storages have
+// their offsets in the file.
 func legacyObject(in []byte) (any, error) {
 	u := &unpickler{storages: map[string]*storage{}}
 	pos := 0
@@ -664,12 +667,12 @@ func legacyObject(in []byte) (any, error) {
 		return nil, err
 	}
 	if m, ok := magic.(*big.Int); !ok || m.Cmp(legacyMagic) != 0 {
-		return nil, fmt.Errorf("a Python pickle that is not a PyTorch file")
+		return nil, fmt.Errorf("a Python pickle, but not a PyTorch file")
 	}
 	if v, err := next("protocol"); err != nil {
 		return nil, err
 	} else if v != int64(1001) {
-		return nil, fmt.Errorf("a PyTorch file of protocol %s; 1001 is supported", brief(v))
+		return nil, fmt.Errorf("unsupported PyTorch protocol version %s; must be 1001", brief(v))
 	}
 	sys, err := next("system")
 	if err != nil {
@@ -677,7 +680,7 @@ func legacyObject(in []byte) (any, error) {
 	}
 	if d, ok := sys.(*pickle.Dict); ok {
 		if little, ok := d.Get("little_endian"); ok && little == false {
-			return nil, fmt.Errorf("it was written on a big-endian machine; only little-endian files are supported")
+			return nil, fmt.Errorf("the file was written on a big-endian machine; only little-endian files are supported")
 		}
 	}
 	object, err := next("object")
@@ -690,13 +693,13 @@ func legacyObject(in []byte) (any, error) {
 	}
 	list, ok := keys.(*pickle.List)
 	if !ok {
-		return nil, fmt.Errorf("its storage keys are a %s", typeName(keys))
+		return nil, fmt.Errorf("storage keys: expected a list, got %s", typeName(keys))
 	}
 	for _, k := range list.Items {
 		key, _ := k.(string)
 		s, ok := u.storages[key]
 		if !ok || s.offset >= 0 {
-			return nil, fmt.Errorf("its storage keys name %s, which no tensor uses", brief(k))
+			return nil, fmt.Errorf("storage keys: no tensor uses %s, or it is listed twice", brief(k))
 		}
 		if len(in)-pos < 8 {
 			return nil, errors.Join(io.ErrUnexpectedEOF, fmt.Errorf("the file ends before storage %s", key))
@@ -708,13 +711,13 @@ func legacyObject(in []byte) (any, error) {
 		s.offset = int64(pos) + 8
 		size := s.numel * s.dtype.Size()
 		if size > int64(len(in))-s.offset {
-			return nil, fmt.Errorf("the file ends within storage %s: it is truncated", key)
+			return nil, fmt.Errorf("the file is truncated: it ends within storage %s", key)
 		}
 		pos += 8 + int(size)
 	}
 	for key, s := range u.storages {
 		if s.offset < 0 {
-			return nil, fmt.Errorf("storage %s is not in the file", key)
+			return nil, fmt.Errorf("storage %s is missing from the file", key)
 		}
 	}
 	return object, nil

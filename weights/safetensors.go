@@ -25,7 +25,7 @@ var safetensorsTypes = map[string]torch.DType{
 	"F8_E5M2": torch.Float8E5M2, "F8_E4M3": torch.Float8E4M3FN, "C64": torch.Complex64,
 }
 
-// maxHeader is the reference implementation's bound.
+// maxHeader is the limit of the reference implementation.
 const maxHeader = 100_000_000
 
 type safetensorsInfo struct {
@@ -34,15 +34,15 @@ type safetensorsInfo struct {
 	Offsets [2]int64 `json:"data_offsets"`
 }
 
-// parseSafetensors reads a header: 8 bytes of length, JSON, data without
-// holes.
+// parseSafetensors reads the header of a file, which consists of an 8-byte
+// length, JSON, and data without gaps.
 func parseSafetensors(path string, in []byte) (*File, error) {
 	n := binary.LittleEndian.Uint64(in)
 	if n > maxHeader {
-		return nil, fmt.Errorf("a safetensors header of %d bytes; at most %d are allowed", n, maxHeader)
+		return nil, fmt.Errorf("safetensors header of %d bytes; must be at most %d", n, maxHeader)
 	}
 	if n > uint64(len(in)-8) {
-		return nil, fmt.Errorf("the file ends within its safetensors header of %d bytes: it is truncated", n)
+		return nil, fmt.Errorf("the file is truncated: it ends within its safetensors header of %d bytes", n)
 	}
 	header, size := in[8:8+n], int64(len(in))-8-int64(n)
 	f := &File{Format: Safetensors}
@@ -68,7 +68,7 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		}
 		for _, d := range i.Shape {
 			if d < 0 {
-				return fmt.Errorf("tensor %q has shape %v", name, i.Shape)
+				return fmt.Errorf("tensor %q has a negative dimension in shape %v", name, i.Shape)
 			}
 		}
 		if err := checkNumel(i.Shape); err != nil {
@@ -76,10 +76,10 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		}
 		from, to := i.Offsets[0], i.Offsets[1]
 		if from < 0 || to < from || to > size {
-			return fmt.Errorf("tensor %q lies at bytes %d to %d of %d: the file is truncated or damaged", name, from, to, size)
+			return fmt.Errorf("tensor %q is at bytes %d to %d, but there are only %d bytes of data; the file is truncated or damaged", name, from, to, size)
 		}
 		if want := numel(i.Shape) * dtype.Size(); to-from != want {
-			return fmt.Errorf("tensor %q has %d bytes for shape %v of %v, which takes %d", name, to-from, i.Shape, dtype, want)
+			return fmt.Errorf("tensor %q has %d bytes, but shape %v of %v takes %d", name, to-from, i.Shape, dtype, want)
 		}
 		if i.Shape == nil {
 			i.Shape = []int64{}
@@ -90,7 +90,7 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("its safetensors header is damaged: %w", err)
+		return nil, fmt.Errorf("the safetensors header is damaged: %w", err)
 	}
 	sorted := slices.Clone(list)
 	slices.SortStableFunc(sorted, func(a, b placed) int {
@@ -110,7 +110,7 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		end = p.to
 	}
 	if end != size {
-		return nil, fmt.Errorf("%d bytes behind the last tensor belong to none", size-end)
+		return nil, fmt.Errorf("%d bytes after the last tensor belong to no tensor", size-end)
 	}
 	for _, p := range list {
 		f.Entries = append(f.Entries, p.Entry)
@@ -118,13 +118,13 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 	return f, nil
 }
 
-// object reads a JSON object in its order and refuses a key that comes twice.
+// object reads a JSON object in order and rejects duplicate keys.
 func object(in []byte, each func(name string, raw json.RawMessage) error) error {
 	d := json.NewDecoder(bytes.NewReader(in))
 	if t, err := d.Token(); err != nil {
 		return err
 	} else if t != json.Delim('{') {
-		return fmt.Errorf("no JSON object")
+		return fmt.Errorf("not a JSON object")
 	}
 	seen := map[string]bool{}
 	for d.More() {
@@ -134,7 +134,7 @@ func object(in []byte, each func(name string, raw json.RawMessage) error) error 
 		}
 		name, _ := t.(string)
 		if seen[name] {
-			return fmt.Errorf("%q comes twice", name)
+			return fmt.Errorf("duplicate key %q", name)
 		}
 		seen[name] = true
 		var raw json.RawMessage
@@ -149,12 +149,12 @@ func object(in []byte, each func(name string, raw json.RawMessage) error) error 
 		return err
 	}
 	if rest := bytes.TrimSpace(in[d.InputOffset():]); len(rest) > 0 {
-		return fmt.Errorf("there is more behind its JSON")
+		return fmt.Errorf("unexpected data after the JSON object")
 	}
 	return nil
 }
 
-// openIndex reads the shards that an index names.
+// openIndex reads the shards listed in an index.
 func openIndex(path string) (*File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -177,7 +177,7 @@ func openIndex(path string) (*File, error) {
 	shards := slices.Compact(slices.Sorted(maps.Values(index.WeightMap)))
 	for _, shard := range shards {
 		if shard != filepath.Base(shard) || strings.HasSuffix(shard, ".index.json") {
-			return nil, fmt.Errorf("it names the shard %q, which is no file beside it", shard)
+			return nil, fmt.Errorf("shard %q: must be the name of a file in the same folder", shard)
 		}
 		s, err := Open(filepath.Join(filepath.Dir(path), shard))
 		if err != nil {
@@ -186,21 +186,21 @@ func openIndex(path string) (*File, error) {
 		f.Format = s.Format
 		for _, e := range s.Entries {
 			if index.WeightMap[e.Name] != shard {
-				return nil, fmt.Errorf("shard %s holds %s, which the index doesn't place there", shard, e.Name)
+				return nil, fmt.Errorf("shard %s contains tensor %s, which the index does not list for it", shard, e.Name)
 			}
 			f.Entries = append(f.Entries, e)
 			delete(index.WeightMap, e.Name)
 		}
 	}
 	if len(index.WeightMap) > 0 {
-		return nil, fmt.Errorf("tensors that the index names are in no shard: %s", strings.Join(slices.Sorted(maps.Keys(index.WeightMap)), ", "))
+		return nil, fmt.Errorf("tensors listed in the index are missing from the shards: %s", strings.Join(slices.Sorted(maps.Keys(index.WeightMap)), ", "))
 	}
 	return f, nil
 }
 
-// SaveSafetensors writes tensors, atomically. Tied tensors are written once
-// for each name, as the format has no sharing. The header and the order are
-// those of the Python library: by size of the element, then by name.
+// SaveSafetensors writes tensors to a safetensors file, atomically. Tied tensors
+// are written once for each name, because the format has no sharing. The header
+// and the order match the Python library: by element size, then by name.
 func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	names := map[torch.DType]string{}
 	for n, d := range safetensorsTypes {
@@ -216,7 +216,7 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 		t, _ := sd.Get(name)
 		d := t.DType()
 		if names[d] == "" {
-			return fmt.Errorf("%s: tensor %q is %v, which safetensors can't hold", path, name, d)
+			return fmt.Errorf("%s: tensor %q: safetensors does not support dtype %v", path, name, d)
 		}
 		items = append(items, item{name, d, t})
 	}
@@ -266,8 +266,8 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	})
 }
 
-// withBytes gives the elements of a tensor in row-major order on the CPU; only
-// a tensor that isn't so already is copied, one at a time.
+// withBytes calls f with the elements of a tensor in row-major order. It copies
+// the tensor only if it is not contiguous or not on the CPU.
 func withBytes(t torch.Tensor, f func([]byte) error) error {
 	return torch.Scope(func() (err error) {
 		torch.NoGrad(func() {

@@ -18,25 +18,26 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Save writes tensors in the format that the path's ending names:
-// .safetensors, or .pt, .pth and .bin for PyTorch's. meta, which may be nil, is
-// what File.Meta gives when the file is opened. The file takes its name only
-// once it is whole; where ctx is done before, nothing is left of it.
+// Save writes tensors in the format given by the extension of path: .safetensors,
+// or .pt, .pth or .bin for PyTorch's format. meta becomes the File.Meta of the
+// file; it may be nil. An existing file is replaced only once the new one is
+// complete. If ctx is canceled before that, Save leaves no file behind.
 func Save(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	format, err := formatOf(path)
 	if err != nil {
 		return err
 	}
 	if format == Safetensors {
-		all := map[string]string{"format": "pt"} // as transformers expects
+		all := map[string]string{"format": "pt"} // transformers requires it
 		maps.Copy(all, meta)
 		return SaveSafetensors(ctx, path, sd, all)
 	}
 	return savePT(ctx, path, sd, meta)
 }
 
-// CheckSave reports a path that can't be written, before the work for it is
-// done: an ending that names no format, a missing folder, no permission.
+// CheckSave returns an error if Save cannot write to path: an unknown extension,
+// a missing folder or no permission. Call it before work whose result is to be
+// saved.
 func CheckSave(path string) error {
 	if _, err := formatOf(path); err != nil {
 		return err
@@ -51,7 +52,7 @@ func formatOf(path string) (Format, error) {
 	case ".pt", ".pth", ".bin":
 		return Zip, nil
 	default:
-		return "", fmt.Errorf("%s: the ending %q names no format; .safetensors and .pt do", path, ext)
+		return "", fmt.Errorf("%s: unknown extension %q; use .safetensors or .pt", path, ext)
 	}
 }
 
@@ -65,15 +66,15 @@ var storageNames = func() map[torch.DType]string {
 	return m
 }()
 
-// metaFile is the entry of a zip file that holds what Save was given as meta. It
-// is not in the pickle, where it would be a key of the state dict that
-// load_state_dict does not expect; torch.load passes over such entries.
+// metaFile is the entry of a zip file that contains Save's meta. It is not part
+// of the pickle, where it would be a state dict key that load_state_dict does
+// not expect; torch.load ignores such entries.
 const metaFile = "cyclecap.json"
 
-// savePT writes a state dict that torch.load(path, weights_only=True) reads:
-// PyTorch's zip form, uncompressed, storages at multiples of 64 bytes. Tensors
-// that share the same elements (tied weights) share their storage in the file;
-// other views are written as tensors of their own.
+// savePT writes a state dict that torch.load(path, weights_only=True) can read:
+// PyTorch's zip format, uncompressed, with storages at multiples of 64 bytes.
+// Tensors with the same elements (tied weights) share a storage in the file;
+// other views are written as separate tensors.
 func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	type source struct {
 		t torch.Tensor
@@ -90,7 +91,7 @@ func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]
 		t, _ := sd.Get(name)
 		class, ok := storageNames[t.DType()]
 		if !ok {
-			return fmt.Errorf("%s: tensor %q is %v, which the format can't hold", path, name, t.DType())
+			return fmt.Errorf("%s: tensor %q: PyTorch's format does not support dtype %v", path, name, t.DType())
 		}
 		shape := t.Shape()
 		id := fmt.Sprint(t.DataPtr(), t.DType(), t.Numel(), t.Strides())
@@ -154,7 +155,7 @@ func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]
 	})
 }
 
-// counter knows how far a file has been written.
+// counter counts the bytes written.
 type counter struct {
 	w io.Writer
 	n int64
@@ -166,8 +167,8 @@ func (c *counter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// stored adds an entry whose bytes start at a multiple of 64, padded in the
-// way of PyTorch, with an extra field "FB".
+// stored adds an entry whose data starts at a multiple of 64. Like PyTorch, it
+// pads the header with an extra field "FB".
 func stored(z *zip.Writer, w *counter, name string, data []byte) error {
 	if err := z.Flush(); err != nil {
 		return err
@@ -192,7 +193,7 @@ func stored(z *zip.Writer, w *counter, name string, data []byte) error {
 	return err
 }
 
-// pickler writes the few opcodes of protocol 2 that a state dict takes.
+// pickler writes the few opcodes of protocol 2 that a state dict requires.
 type pickler struct{ bytes.Buffer }
 
 func (p *pickler) op(codes ...byte) { p.Write(codes) }

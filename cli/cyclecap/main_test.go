@@ -316,6 +316,6 @@ func TestWithoutLibtorch(t *testing.T) {
 		t.Errorf("scores: %s", scored.stdout)
 	}
 	cyclecap(t, "\"a dog\"\n", "tokenize", "--tokenizer", "gpt2").want(t, 0)
-	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "libtorch can't be loaded: "+broken+" is not a shared library", "builds the shim")
-	cyclecap(t, "", "doctor").want(t, 1, "libtorch can't be loaded")
+	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "cannot load libtorch: "+broken+" is not a shared library", "to build the required shim")
+	cyclecap(t, "", "doctor").want(t, 1, "cannot load libtorch")
 }

@@ -1,16 +1,16 @@
 /* The C ABI between Go and libtorch: the only header of the shim.
  *
- * Rules of the house
- *  - No C++ type and no exception crosses this line. A function that can fail
- *    returns a ct_error: NULL on success, else a malloc'ed string whose first
- *    byte is the kind of the error (see CT_ERR_*) and whose rest is the
+ * Conventions
+ *  - No C++ types or exceptions cross this interface. A function that can fail
+ *    returns a ct_error: NULL on success, otherwise a malloc'ed string whose
+ *    first byte is the kind of the error (see CT_ERR_*), followed by the
  *    message without a backtrace. The caller frees it with ct_free.
- *  - A ct_tensor is a counted reference to a libtorch tensor. Whoever gets one
- *    from here frees it, once, with ct_tensors_free. NULL is the undefined
+ *  - A ct_tensor is a counted reference to a libtorch tensor. The caller that
+ *    receives one frees it once, with ct_tensors_free. NULL is the undefined
  *    tensor (Python's None).
- *  - Every ATen operator is reached through ct_call, with its arguments
- *    flattened into 64-bit words, so that no pointer into Go memory is ever
- *    stored in Go memory that C reads.
+ *  - Every ATen operator is called through ct_call, with its arguments
+ *    flattened into 64-bit words, so that Go memory that C reads never
+ *    contains pointers into Go memory.
  */
 #ifndef CYCLECAP_TORCH_H
 #define CYCLECAP_TORCH_H
@@ -24,9 +24,9 @@
 #define CT_API
 #endif
 
-/* The number of this interface: it grows with every change of what is declared
- * here. A shim carries its own in the section .cyclecap (src/about.cpp), where
- * package torch reads it before it loads the shim. */
+/* The version of this interface, incremented whenever a declaration changes. A
+ * shim contains its own version in the section .cyclecap (src/about.cpp), which
+ * package torch reads before it loads the shim. */
 #define CT_ABI 1
 
 #ifdef __cplusplus
@@ -38,7 +38,7 @@ typedef struct ct_generator_s *ct_generator;
 typedef struct ct_group_s *ct_group;
 typedef char *ct_error;
 
-/* Kinds of error, the first byte of a ct_error; Python's exception beside. */
+/* Kinds of error, the first byte of a ct_error, with Python's exceptions. */
 #define CT_ERR_RUNTIME 'R'         /* RuntimeError */
 #define CT_ERR_INDEX 'I'           /* IndexError */
 #define CT_ERR_VALUE 'V'           /* ValueError */
@@ -51,7 +51,8 @@ CT_API void ct_free(void *p);
 
 /* ---- operators ---------------------------------------------------------- */
 
-/* A flattened value is one header word, tag | count << 8, and its payload. */
+/* A flattened value is a header word, tag | count << 8, followed by its
+ * payload. */
 enum ct_tag {
   CT_NONE = 0,         /* -                                                */
   CT_TENSOR = 1,       /* 1 word: ct_tensor                                */
@@ -70,30 +71,32 @@ enum ct_tag {
   CT_DEFAULT = 14,     /* -: the schema's default for this argument        */
 };
 
-/* Looks an operator up once, by schema name ("aten::add") and overload
- * ("Tensor", or ""); *op is then good for the life of the process. */
+/* Looks up an operator by schema name ("aten::add") and overload ("Tensor", or
+ * ""). *op remains valid for the life of the process. */
 CT_API ct_error ct_op_find(const char *name, const char *overload, int *op);
 
-/* Calls an operator. args holds nargs flattened values in nwords words. The
- * results come back flattened in rets (cap words; *nrets words are used);
- * results that don't fit are an error. cap 0 drops the results, as for
- * in-place operators. Results own their tensors. */
+/* Calls an operator. args contains nargs flattened values in nwords words. The
+ * flattened results are stored in rets, which has cap words; *nrets is the
+ * number of words used. Results that do not fit are an error. With cap 0 the
+ * results are dropped, as for in-place operators. The caller owns the tensors
+ * in the results. */
 CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
                         int64_t *rets, int cap, int *nrets);
 
-/* The schema of one operator, or of all (name NULL), a line each. */
+/* The schema of an operator, or of all operators if name is NULL, one per
+ * line. */
 CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
 
-/* transformers' "gelu_new", to the bit as its operators one after another; for
- * backward only x is kept. */
+/* transformers' "gelu_new", bit-identical to its sequence of operators. Only x
+ * is saved for the backward pass. */
 CT_API ct_error ct_gelu_new(ct_tensor x, ct_tensor *y);
 
 /* ---- tensors ------------------------------------------------------------ */
 
 CT_API void ct_tensors_free(const ct_tensor *t, int n);
-/* Another counted reference to the same tensor. */
+/* Returns another counted reference to the same tensor. */
 CT_API ct_tensor ct_tensor_ref(ct_tensor t);
-/* Handles alive in this process; a leak shows as growth. */
+/* The number of references in this process, to detect leaks. */
 CT_API int64_t ct_tensors_alive(void);
 
 typedef struct {
@@ -103,11 +106,11 @@ typedef struct {
   int32_t dtype, device_type, device_index, dim;
   int32_t requires_grad, is_leaf, is_contiguous, is_inference;
 } ct_info;
-/* Fills *info and, for at most max dimensions, sizes and strides. */
+/* Fills *info, and sizes and strides for at most max dimensions. */
 CT_API ct_error ct_tensor_info(ct_tensor t, ct_info *info, int64_t *sizes,
                                int64_t *strides, int max);
 
-/* Copies nbytes of host memory into the tensor (contiguous, CPU), or back. */
+/* Copies nbytes from host memory to a contiguous CPU tensor, or back. */
 CT_API ct_error ct_tensor_write(ct_tensor t, const void *src, size_t nbytes);
 CT_API ct_error ct_tensor_read(ct_tensor t, void *dst, size_t nbytes);
 
@@ -115,7 +118,8 @@ CT_API ct_error ct_tensor_read(ct_tensor t, void *dst, size_t nbytes);
 
 CT_API ct_error ct_backward(const ct_tensor *outputs, const ct_tensor *grads,
                             int n, int retain_graph, int create_graph);
-/* d outputs / d inputs; grads_out receives n_in tensors (NULL: not used). */
+/* Gradients of outputs with respect to inputs. grads_out receives n_in tensors,
+ * NULL for unused inputs. */
 CT_API ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads,
                         int n_out, const ct_tensor *inputs, int n_in,
                         int retain_graph, int create_graph, int allow_unused,
@@ -128,23 +132,24 @@ CT_API ct_error ct_tensor_grad_fn(ct_tensor t, char **name);
 /* t.data = other: t takes over other's storage, shape and dtype. */
 CT_API ct_error ct_tensor_set_data(ct_tensor t, ct_tensor other);
 
-/* Sets grad mode and returns the former one. */
+/* Sets grad mode and returns the previous one. */
 CT_API int ct_grad_mode(int on);
 CT_API void *ct_inference_enter(int on);
 CT_API void ct_inference_leave(void *guard);
-/* Turns autocast on for a device type (cpu 0, cuda 1) with a dtype; the
- * former state goes to was_on and was_dtype, to be given back on leaving. */
+/* Turns autocast on or off for a device type (cpu 0, cuda 1) with a dtype.
+ * Stores the previous state in was_on and was_dtype; pass it to
+ * ct_autocast_leave. */
 CT_API ct_error ct_autocast_enter(int device_type, int on, int dtype,
                                   int *was_on, int *was_dtype);
 CT_API ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype);
 
-/* The id of the scope that owns new tensors of this OS thread (0: none). */
+/* The id of the scope that owns new tensors of this OS thread; 0 is none. */
 CT_API int64_t ct_scope_get(void);
 CT_API int64_t ct_scope_set(int64_t id);
 
 /* ---- random ------------------------------------------------------------- */
 
-/* Seeds the default generators of all devices, as torch.manual_seed. */
+/* Seeds the default generators of all devices, as torch.manual_seed does. */
 CT_API ct_error ct_manual_seed(uint64_t seed);
 CT_API ct_error ct_generator_new(int device_type, int device_index,
                                  ct_generator *g);
@@ -155,43 +160,44 @@ CT_API ct_error ct_generator_seed(ct_generator g, uint64_t seed);
 CT_API ct_error ct_generator_get_state(ct_generator g, ct_tensor *state);
 CT_API ct_error ct_generator_set_state(ct_generator g, ct_tensor state);
 
-/* ---- collectives over processes ----------------------------------------- */
+/* ---- collective operations ---------------------------------------------- */
 
-/* Whether this shim was built with c10d and Gloo; without them the functions
- * below fail. */
+/* Whether this shim was built with c10d and Gloo; otherwise the functions below
+ * fail. */
 CT_API int ct_group_available(void);
-/* Joins a group of size processes over Gloo, which meet at host:port, and
- * waits for them up to the timeout. listener is a listening socket (taken
- * over) in the process that serves the meeting point, -1 in the others. All
- * processes of a group call the same functions in the same order, with tensors
- * (contiguous) of the same shape and dtype. A group serves one thread at a
- * time. */
+/* Joins a group of size processes over Gloo, with the rendezvous store at
+ * host:port, and waits for the other processes up to the timeout. In the
+ * process that hosts the store, listener is a listening socket, whose ownership
+ * is transferred; in the others it is -1. All processes of a group must call
+ * the same functions in the same order, with contiguous tensors of the same
+ * shape and dtype. A group must be used by only one thread at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
                              int size, int64_t timeout_ms, ct_group *group);
 CT_API void ct_group_free(ct_group g);
-/* t becomes the sum over the processes, or the average; in place. */
+/* Replaces t with the sum or the average over the processes, in place. */
 CT_API ct_error ct_group_all_reduce(ct_group g, ct_tensor t, int average);
-/* t becomes that of rank root; in place. */
+/* Replaces t with the t of rank root, in place. */
 CT_API ct_error ct_group_broadcast(ct_group g, ct_tensor t, int root);
-/* out[i] becomes rank i's t; out holds as many tensors as there are ranks. */
+/* Copies the t of rank i to out[i]; out contains one tensor per rank. */
 CT_API ct_error ct_group_all_gather(ct_group g, ct_tensor t,
                                     const ct_tensor *out);
 CT_API ct_error ct_group_barrier(ct_group g);
 
 /* ---- devices, threads, build -------------------------------------------- */
 
-/* To be called before any other CUDA question: opens libtorch_cuda.so beside
- * libtorch_cpu.so. Fails with the loader's own words where it can't; *found
- * says whether the file is there at all. */
+/* Opens the libtorch_cuda.so in the folder of libtorch_cpu.so. Must be called
+ * before any other function that concerns CUDA. The error is the message of the
+ * dynamic loader; *found is set to whether the file exists. */
 CT_API ct_error ct_cuda_open(int *found);
-/* Devices that CUDA reports; 0 without a driver, *why then says so. */
+/* The number of CUDA devices. It is 0 without a driver; *why is then set to the
+ * reason. */
 CT_API int ct_cuda_device_count(char **why);
 CT_API ct_error ct_cuda_synchronize(int index);
 
 CT_API void ct_set_num_threads(int n);
 CT_API int ct_get_num_threads(void);
 
-/* Facts about the build as "key=value" lines: compiled (version of the
+/* Information about the build as "key=value" lines: compiled (version of the
  * headers), runtime (version of the library in use), path, capability, mkl,
  * mkldnn, openmp, gloo, nccl. */
 CT_API ct_error ct_build_info(char **text);

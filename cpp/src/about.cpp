@@ -1,6 +1,6 @@
-// What the shim says of itself to whoever has the file: lines of key=value in
-// a section of their own, so that they can be read without loading it. Loading
-// the shim with another libtorch than its own might crash.
+// Information about the shim, as key=value lines in a separate section, so that
+// it can be read without loading the shim. Loading the shim with a different
+// libtorch than the one it was built for might crash.
 #include <torch/version.h>
 
 #include "cyclecap_torch.h"

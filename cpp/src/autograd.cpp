@@ -1,4 +1,4 @@
-// Backward, gradients, and the modes that libtorch keeps per OS thread.
+// Backward, gradients, and the modes that are per OS thread in libtorch.
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
@@ -103,8 +103,8 @@ ct_error ct_autocast_enter(int device_type, int on, int dtype, int *was_on,
 ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
   return ct::guard([&] {
     const auto d = static_cast<c10::DeviceType>(device_type);
-    // The cache holds low-precision copies of weights; they must not outlive
-    // the outermost region (as in Python's autocast.__exit__).
+    // The cache contains low-precision copies of weights, which must not
+    // outlive the outermost region (as in Python's autocast.__exit__).
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(d, was_on != 0);
     at::autocast::set_autocast_dtype(d, static_cast<at::ScalarType>(was_dtype));
@@ -114,9 +114,9 @@ ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
 int64_t ct_scope_get(void) { return scope_id; }
 
 int64_t ct_scope_set(int64_t id) {
-  // OpenMP keeps the number of threads per OS thread, and libtorch hands its
-  // own on lazily: what runs before, such as a product in MKL, would use
-  // another number, and with it give other low-order bits.
+  // In OpenMP the number of threads is per OS thread, and libtorch sets it
+  // lazily. An operation before that, such as a matrix product in MKL, would
+  // use a different number and therefore return different low-order bits.
   static thread_local const bool ready = (at::init_num_threads(), true);
   (void)ready;
   const int64_t was = scope_id;

@@ -1,5 +1,5 @@
-// Shared by the shim's translation units: handles and the line that no
-// exception crosses.
+// Shared by the shim's source files: handles, and the conversion of exceptions
+// to errors.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -15,7 +15,7 @@
 
 namespace ct {
 
-// A handle is the TensorImpl itself with one reference held; no box around it.
+// A handle is a pointer to the TensorImpl itself, and owns one reference to it.
 inline at::Tensor borrow(ct_tensor t) {
   if (t == nullptr) return at::Tensor();
   return at::Tensor(
@@ -23,7 +23,7 @@ inline at::Tensor borrow(ct_tensor t) {
           reclaim_copy(reinterpret_cast<c10::TensorImpl *>(t)));
 }
 
-ct_tensor own(at::Tensor t);  // tensor.cpp: it counts
+ct_tensor own(at::Tensor t);  // in tensor.cpp; counts the handles
 
 inline const at::Generator &generator(ct_generator g) {
   return *reinterpret_cast<at::Generator *>(g);
@@ -40,8 +40,8 @@ inline ct_error make_error(char kind, const char *what) {
   return copy_string(std::string(1, kind) + what);
 }
 
-// Runs f; an exception becomes the error string. what_without_backtrace
-// matters: what() symbolises a backtrace, which takes milliseconds.
+// Calls f and converts an exception to an error. what_without_backtrace is
+// important: what() symbolizes a backtrace, which takes milliseconds.
 template <class F>
 ct_error guard(F &&f) noexcept {
   try {

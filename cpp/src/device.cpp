@@ -1,4 +1,4 @@
-// Devices, threads, and what this libtorch is.
+// Devices, threads, and information about libtorch.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// The folder and file of the libtorch_cpu in use, told from one of its symbols.
+// The path of the libtorch_cpu in use, determined from one of its symbols.
 std::string libtorch_path() {
   Dl_info info;
   if (dladdr(reinterpret_cast<void *>(&at::show_config), &info) == 0 ||
@@ -27,7 +27,8 @@ std::string sibling(const char *name) {
   return slash == std::string::npos ? name : p.substr(0, slash + 1) + name;
 }
 
-// The version that the library itself reports, as opposed to the headers'.
+// The version that the library itself reports, as opposed to that of the
+// headers.
 std::string runtime_version() {
   const std::string config = at::show_config();
   const std::string key = "TORCH_VERSION=";

@@ -1,7 +1,7 @@
-// libtorch's c10d with Gloo: collectives over the processes of a group.
+// Collective operations with libtorch's c10d and Gloo.
 //
-// CYCLECAP_GLOO is set where this libtorch has them (CMakeLists.txt). Without
-// it every call fails with an error that says so.
+// CMakeLists.txt defines CYCLECAP_GLOO if this libtorch has them. Otherwise
+// every function fails with an error that says so.
 #include "common.h"
 
 #ifdef CYCLECAP_GLOO
@@ -12,9 +12,9 @@
 #include <memory>
 #include <vector>
 
-// ProcessGroupGloo.hpp includes Gloo's headers, which libtorch does not ship:
-// CMake puts empty files in their place, and this is all that it needs of
-// them. No object of these classes is made or used here.
+// ProcessGroupGloo.hpp includes Gloo's headers, which are not part of libtorch.
+// CMake creates empty files instead, and these declarations are all that is
+// needed from them. No object of these classes is created or used here.
 namespace gloo {
 class Context {
  public:
@@ -47,14 +47,14 @@ class Store {
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 struct ct_group_s {
-  c10::intrusive_ptr<c10d::Store> store;  // rank 0's serves the others
+  c10::intrusive_ptr<c10d::Store> store;  // rank 0's store serves the others
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
 };
 
 namespace {
 
-// As Python does: the interfaces that GLOO_SOCKET_IFNAME lists, else the one
-// that this machine's host name resolves to, else loopback.
+// As in Python: the interfaces listed in GLOO_SOCKET_IFNAME, otherwise the one
+// that the host name of this machine resolves to, otherwise loopback.
 void add_devices(c10d::ProcessGroupGloo::Options &options) {
   const char *names = std::getenv("GLOO_SOCKET_IFNAME");
   std::istringstream list(names != nullptr ? names : "");
@@ -69,14 +69,14 @@ void add_devices(c10d::ProcessGroupGloo::Options &options) {
 
 at::Tensor plain(ct_tensor h) {
   at::Tensor t = ct::borrow(h);
-  TORCH_CHECK(t.defined(), "a tensor is needed, not none");
+  TORCH_CHECK(t.defined(), "expected a tensor, got none");
   TORCH_CHECK(t.is_contiguous(), "the tensor is not contiguous");
   TORCH_CHECK(!t.device().is_meta(), "a meta tensor has no data to send");
   return t;
 }
 
-// Runs f, which talks to other processes. Gloo's own exceptions know nothing
-// of libtorch's: what is not a c10::Error is trouble with a connection.
+// Calls f, which communicates with other processes. Gloo's exceptions are not
+// libtorch's: one that is not a c10::Error is a connection problem.
 template <class F>
 ct_error talk(F &&f) noexcept {
   return ct::guard([&] {
@@ -126,13 +126,13 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     tcp.port = static_cast<uint16_t>(port);
     tcp.isServer = listener >= 0;
     if (listener >= 0) tcp.masterListenFd = listener;
-    tcp.useLibUV = false;  // 2.6's libuv server takes no listener
+    tcp.useLibUV = false;  // the libuv server of 2.6 does not accept a listener
     tcp.numWorkers = size;
     tcp.timeout = timeout;
     auto g = std::make_unique<ct_group_s>();
     g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
-    // The prefixes of Python's init_process_group, so that Python processes
-    // can be in the group too.
+    // The same prefixes as in Python's init_process_group, so that Python
+    // processes can join the group.
     c10::intrusive_ptr<c10d::Store> store = g->store;
     for (const char *prefix : {"default_pg", "0/", "cpu/"})
       store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
@@ -150,8 +150,9 @@ ct_error ct_group_all_reduce(ct_group g, ct_tensor h, int average) {
   return talk([&] {
     std::vector<at::Tensor> t{plain(h)};
     TORCH_CHECK(!average || t[0].is_floating_point() || t[0].is_complex(),
-                "an average needs floating point, not ", t[0].scalar_type());
-    g->gloo->allreduce(t)->wait();  // sums; Gloo has no average
+                "an average requires a floating point dtype, got ",
+                t[0].scalar_type());
+    g->gloo->allreduce(t)->wait();  // a sum; Gloo has no average
     if (average) t[0].detach().div_(g->gloo->getSize());
   });
 }
@@ -188,8 +189,7 @@ ct_error missing() {
   return ct::guard([] {
     TORCH_CHECK_NOT_IMPLEMENTED(
         false,
-        "the libtorch that this program was built with has no c10d "
-        "with Gloo");
+        "the libtorch that the shim was built with has no c10d with Gloo");
   });
 }
 }  // namespace

@@ -1,4 +1,4 @@
-// GPT-2's activation, with less memory than its operators.
+// GPT-2's activation, using less memory than its sequence of operators.
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ScopeExit.h>
@@ -16,16 +16,16 @@ using torch::autograd::variable_list;
 
 const double root = std::sqrt(2.0 / M_PI);
 
-// The order of the operators is part of it: backward sums the gradients of x
-// in the reverse order.
+// The order of the operators matters: backward sums the gradients of x in the
+// reverse order.
 at::Tensor written_out(const at::Tensor &x) {
   const auto half = x.mul(0.5);
   const auto inner = x.add(x.pow(3.0).mul(0.044715)).mul(root);
   return half.mul(inner.tanh().add(1.0));
 }
 
-// Written out, backward needs four tensors of x's size. Here it is x alone, of
-// which backward computes the others anew, by the same operators.
+// With separate operators, backward needs four tensors of x's size. Here only x
+// is saved, and backward recomputes the others with the same operators.
 struct GeluNew : torch::autograd::Function<GeluNew> {
   static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x) {
     ctx->save_for_backward({x});
@@ -35,8 +35,8 @@ struct GeluNew : torch::autograd::Function<GeluNew> {
       ctx->saved_data["dtype"] =
           static_cast<int64_t>(at::autocast::get_autocast_dtype(d));
     }
-    // In place where the bits are the same as written out; mul_ by a number
-    // would round it to bf16 first.
+    // In place where that does not change the bits; mul_ with a number would
+    // first round it to bf16.
     const auto y = x.pow(3.0).mul(0.044715).add_(x).mul(root).tanh_();
     return y.add_(1.0).mul_(x.mul(0.5));
   }

@@ -1,6 +1,7 @@
-// Meta kernels that libtorch has only in Python: the shapes of results, for
-// operators of our nets. With them whole nets and training steps run on the
-// meta device, where a tensor left behind on another device fails.
+// Meta kernels, which compute only the shapes of results, for operators of our
+// networks whose meta kernels libtorch has only in Python. They allow whole
+// networks and training steps to run on the meta device, where mixing in a
+// tensor from another device is an error.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 

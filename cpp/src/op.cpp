@@ -13,7 +13,7 @@
 
 namespace {
 
-// Handles found so far. A deque keeps its elements in place while it grows,
+// The operators found so far. A deque does not move its elements when it grows,
 // so a call needs the lock only to read one pointer.
 std::shared_mutex ops_mutex;
 std::deque<c10::OperatorHandle> ops;
@@ -37,7 +37,7 @@ int64_t double_to_bits(double d) {
 
 ct_tensor as_tensor(int64_t w) { return reinterpret_cast<ct_tensor>(w); }
 
-// A number where the schema has a tensor is wrapped, as Python's arguments are.
+// A number passed for a tensor is wrapped, as in Python.
 template <class T>
 c10::IValue number(T v, const c10::Argument &arg) {
   if (arg.type()->kind() != c10::TypeKind::TensorType) return c10::IValue(v);
@@ -46,7 +46,7 @@ c10::IValue number(T v, const c10::Argument &arg) {
   return c10::IValue(std::move(t));
 }
 
-// Reads one flattened value at p and moves p behind it.
+// Reads one flattened value at p and advances p past it.
 c10::IValue read_value(const int64_t *&p, const c10::Argument &arg) {
   const int64_t head = *p++;
   const int tag = static_cast<int>(head & 0xff);
@@ -129,7 +129,8 @@ class Writer {
  public:
   Writer(int64_t *out, int cap) : out_(out), cap_(cap) {}
 
-  // Frees what was written so far: a call that fails late leaks nothing.
+  // Frees the tensors written so far, so that a call that fails late does not
+  // leak them.
   void rollback() {
     for (ct_tensor t : owned_) ct_tensors_free(&t, 1);
   }
@@ -158,8 +159,7 @@ class Writer {
       head(CT_INTS, static_cast<int64_t>(l.size()));
       for (size_t i = 0; i < l.size(); i++) word(l.get(i));
     } else {
-      TORCH_CHECK(false, "a result of type ", v.tagKind(),
-                  " can't be passed on");
+      TORCH_CHECK(false, "a result of type ", v.tagKind(), " is not supported");
     }
   }
 
@@ -168,7 +168,7 @@ class Writer {
  private:
   void head(int tag, int64_t n) { word(tag | n << 8); }
   void word(int64_t w) {
-    TORCH_CHECK(used_ < cap_, "the results need more than ", cap_, " words");
+    TORCH_CHECK(used_ < cap_, "the results take more than ", cap_, " words");
     out_[used_++] = w;
   }
   void tensor(const at::Tensor &t) {
@@ -206,12 +206,12 @@ ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
     const auto &formal = h.schema().arguments();
     TORCH_CHECK(static_cast<size_t>(nargs) == formal.size(),
                 h.schema().operator_name(), " takes ", formal.size(),
-                " arguments, not ", nargs);
+                " arguments, got ", nargs);
     torch::jit::Stack stack;
     stack.reserve(formal.size());
     const int64_t *p = args;
     for (const auto &a : formal) {
-      TORCH_CHECK(p < args + nwords, "arguments end early");
+      TORCH_CHECK(p < args + nwords, "too few argument words");
       stack.push_back(read_value(p, a));
     }
     h.callBoxed(&stack);

@@ -1,4 +1,4 @@
-// Generators: the default ones and our own.
+// Random number generators: the default ones and additional ones.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 
@@ -24,7 +24,8 @@ ct_error ct_manual_seed(uint64_t seed) {
       std::lock_guard<std::mutex> lock(g.mutex());
       g.set_current_seed(seed);
     }
-    // hasCUDA asks the hooks only: no device is touched where none is.
+    // hasCUDA checks only the hooks, so nothing accesses a device if there is
+    // none.
     if (at::Context::hasCUDA()) {
       const auto n = at::detail::getCUDAHooks().deviceCount();
       for (int i = 0; i < n; i++) {
@@ -43,7 +44,8 @@ ct_error ct_generator_new(int device_type, int device_index, ct_generator *g) {
     if (d == c10::kCPU) {
       *g = own(at::make_generator<at::CPUGeneratorImpl>());
     } else {
-      TORCH_CHECK_VALUE(d == c10::kCUDA, "no generator for device type ", d);
+      TORCH_CHECK_VALUE(d == c10::kCUDA,
+                        "no random number generator for device type ", d);
       *g = own(at::detail::getCUDAHooks().getNewGenerator(
           static_cast<c10::DeviceIndex>(device_index)));
     }

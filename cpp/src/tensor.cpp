@@ -1,4 +1,4 @@
-// Tensor life and data.
+// Tensor lifetime and data.
 #include <atomic>
 
 #include "common.h"
@@ -7,11 +7,11 @@ namespace {
 std::atomic<int64_t> alive{0};
 
 void check_host(const at::Tensor &t, size_t nbytes) {
-  TORCH_CHECK(t.device().is_cpu(), "host memory is asked of a tensor on ",
+  TORCH_CHECK(t.device().is_cpu(), "expected a CPU tensor, got one on ",
               t.device());
   TORCH_CHECK(t.is_contiguous(), "the tensor is not contiguous");
-  TORCH_CHECK(nbytes == t.nbytes(), nbytes, " bytes given for a tensor of ",
-              t.nbytes());
+  TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
+              nbytes);
 }
 }  // namespace
 

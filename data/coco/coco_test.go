@@ -172,7 +172,7 @@ func TestWriteResults(t *testing.T) {
 		if err := os.Mkdir(path, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		checkError(t, WriteResults(path, nil), path, []string{"can't be written"})
+		checkError(t, WriteResults(path, nil), path, []string{"cannot write"})
 		checkAlone(t, path)
 	})
 }

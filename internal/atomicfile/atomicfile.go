@@ -1,5 +1,5 @@
-// Package atomicfile writes files that appear whole or not at all: a failure, or
-// a context that is done, leaves what was there and nothing else.
+// Package atomicfile writes files atomically: if a write fails or its context is
+// canceled, an existing file is unchanged and no partial file remains.
 package atomicfile
 
 import (
@@ -12,7 +12,8 @@ import (
 	"path/filepath"
 )
 
-// Check reports a path that can't be written: a missing folder, no permission.
+// Check returns an error if path cannot be written, for example because of a
+// missing folder or permission.
 func Check(path string) error {
 	f, _, err := create(path)
 	if err != nil {
@@ -22,7 +23,8 @@ func Check(path string) error {
 	return os.Remove(f.Name())
 }
 
-// Plain takes the path of a temporary file out of an error.
+// Plain returns the cause of a file system error without the path, which may be
+// that of a temporary file.
 func Plain(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
@@ -35,9 +37,9 @@ func Plain(err error) error {
 	return err
 }
 
-// create makes a temporary file beside the one that will be written, with the
-// permissions that any new file gets. A link is followed: its target is what
-// will be replaced.
+// create creates a temporary file in the folder of the file to be written, with
+// the default permissions of new files. It follows symbolic links: target is the
+// file to be replaced.
 func create(path string) (f *os.File, target string, err error) {
 	target = path
 	if to, err := filepath.EvalSymlinks(path); err == nil {
@@ -48,7 +50,7 @@ func create(path string) (f *os.File, target string, err error) {
 		if info.IsDir() {
 			what = "a folder"
 		}
-		return nil, "", fmt.Errorf("%s can't be written: it is %s", path, what)
+		return nil, "", fmt.Errorf("cannot write %s: it is %s", path, what)
 	}
 	dir, name := filepath.Split(target)
 	for {
@@ -59,13 +61,13 @@ func create(path string) (f *os.File, target string, err error) {
 		}
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("%s can't be written: %w", path, Plain(err))
+		return nil, "", fmt.Errorf("cannot write %s: %w", path, Plain(err))
 	}
 	return f, target, nil
 }
 
-// untilDone writes until a context is done, in pieces, so that it is looked at
-// within a large tensor too.
+// untilDone writes until its context is done. It writes in pieces, to check the
+// context also while it writes a large tensor.
 type untilDone struct {
 	ctx context.Context
 	w   io.Writer
@@ -86,8 +88,9 @@ func (u untilDone) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// Write writes a file through a temporary one beside it, which takes its name
-// only once it is whole and on disk. Errors name path.
+// Write writes a file atomically: it writes to a temporary file in the same
+// folder and renames it to path once it is complete and on disk. Errors contain
+// path.
 func Write(ctx context.Context, path string, write func(io.Writer) error) (err error) {
 	f, target, err := create(path)
 	if err != nil {
@@ -117,8 +120,8 @@ func Write(ctx context.Context, path string, write func(io.Writer) error) (err e
 	if err := os.Rename(f.Name(), target); err != nil {
 		return err
 	}
-	// The new name is on disk when its folder is. Some file systems can't
-	// sync a folder; the file is whole in any case.
+	// Sync the folder, so that the rename is on disk too. Some file systems
+	// cannot sync a folder; the file is complete in any case.
 	if d, err := os.Open(filepath.Dir(target)); err == nil {
 		d.Sync()
 		d.Close()
@@ -126,7 +129,7 @@ func Write(ctx context.Context, path string, write func(io.Writer) error) (err e
 	return nil
 }
 
-// WriteBytes is Write of b.
+// WriteBytes writes b to a file atomically.
 func WriteBytes(path string, b []byte) error {
 	return Write(context.Background(), path, func(w io.Writer) error {
 		_, err := w.Write(b)

@@ -1,6 +1,6 @@
-// Package pickle reads Python pickles as data. It runs nothing: a pickle can
-// only name classes and functions, and whoever reads it says what the few
-// that belong to a file of weights mean.
+// Package pickle reads Python pickles as data. It executes no code: a pickle can
+// only refer to classes and functions by name, and the caller defines what the
+// few that it accepts mean.
 package pickle
 
 import (
@@ -22,15 +22,16 @@ type (
 	Tuple []any
 	// List is a Python list.
 	List struct{ Items []any }
-	// Dict is a Python dict in its order: Keys[i] belongs to Values[i]. Fill
-	// it with Set.
+	// Dict is a Python dict in insertion order: Values[i] is the value of
+	// Keys[i]. Use Set to add items.
 	Dict struct {
 		Keys, Values []any
 		at           map[any]int
 	}
-	// Global is a name that the pickle refers to, such as torch.FloatStorage.
+	// Global is the name of a class or function that the pickle refers to, such
+	// as torch.FloatStorage.
 	Global struct{ Module, Name string }
-	// Object is an instance of a class with its state.
+	// Object is an instance of a class and its state.
 	Object struct {
 		Class Global
 		State any
@@ -39,7 +40,7 @@ type (
 
 func (g Global) String() string { return g.Module + "." + g.Name }
 
-// Get looks a string key up.
+// Get returns the value of a string key.
 func (d *Dict) Get(key string) (any, bool) {
 	if i := d.find(key); i >= 0 {
 		return d.Values[i], true
@@ -47,8 +48,9 @@ func (d *Dict) Get(key string) (any, bool) {
 	return nil, false
 }
 
-// few keys are compared one by one: an index of them would take more memory
-// than the whole dict, and a list of captions has a small dict for each.
+// few is the number of keys up to which they are compared one by one. An index
+// would take more memory than such a dict itself, and a list of captions has a
+// small dict for each caption.
 const few = 8
 
 func (d *Dict) find(key any) int {
@@ -61,14 +63,14 @@ func (d *Dict) find(key any) int {
 	return slices.Index(d.Keys, key)
 }
 
-// Set puts an item at the end, or in the place of its key's former one. Keys
-// are plain values, as in every checkpoint; a tuple is none, since comparing
-// nested ones could take for ever.
+// Set appends an item, or replaces the value if the key exists. Keys must be
+// plain values, as they are in all checkpoints; tuples are not allowed, because
+// comparing nested ones could take forever.
 func (d *Dict) Set(key, value any) error {
 	switch key.(type) {
 	case nil, bool, int64, float64, string, Global:
 	default:
-		return fmt.Errorf("a dict has a key that is no plain value (%T)", key)
+		return fmt.Errorf("unsupported dict key of type %s", TypeName(key))
 	}
 	if i := d.find(key); i >= 0 {
 		d.Values[i] = value
@@ -87,19 +89,20 @@ func (d *Dict) Set(key, value any) error {
 	return nil
 }
 
-// Builder is a value, made by Call or New, that takes the state which BUILD
-// gives it.
+// Builder is a value returned by Call or New that accepts the state set by the
+// opcode BUILD.
 type Builder interface{ Build(state any) error }
 
-// Bounds of one pickle, where a Machine says none. A checkpoint of the largest
-// models stays far below; they keep the memory of a hostile one at some hundred
-// megabytes.
+// Default limits for one pickle. Checkpoints of the largest models stay far
+// below them; they limit the memory that a hostile pickle can take to a few
+// hundred megabytes.
 const (
-	maxSteps = 4 << 20  // opcodes
-	maxBytes = 64 << 20 // in strings
+	maxSteps = 4 << 20  // number of opcodes
+	maxBytes = 64 << 20 // total length of the strings
 )
 
-// TypeName names the type of a value for people, as Python does where it has one.
+// TypeName returns the name of a value's type for messages: Python's name if it
+// has one.
 func TypeName(v any) string {
 	switch v := v.(type) {
 	case *Object:
@@ -122,20 +125,23 @@ func TypeName(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// Machine says what a pickle may use.
+// Machine defines what a pickle may use.
 type Machine struct {
-	// Find is asked for every class or function that the pickle names.
+	// Find is called for every class or function that the pickle refers to; an
+	// error rejects it.
 	Find func(Global) error
-	// Call is asked for f(args...); New for class(args...) without __init__.
+	// Call returns f(args...). New returns class(args...) without calling
+	// __init__.
 	Call func(f Global, args Tuple) (any, error)
 	New  func(class Global, args Tuple) (any, error)
-	// Persistent is asked for a persistent id, a storage in PyTorch's files.
+	// Persistent returns the value of a persistent id: a storage in PyTorch's
+	// files.
 	Persistent func(id any) (any, error)
-	// Bytes makes a value of a bytes object, which begins at byte at of the
-	// pickle; nil: a copy, as []byte.
+	// Bytes returns the value of a bytes object, which begins at offset at of
+	// the pickle. If Bytes is nil, the value is a copy, as []byte.
 	Bytes func(b []byte, at int) (any, error)
-	// MaxSteps and MaxBytes bound opcodes and the bytes in strings; 0: a
-	// checkpoint's bounds.
+	// MaxSteps and MaxBytes limit the number of opcodes and the total length
+	// of the strings. 0 selects limits suitable for checkpoints.
 	MaxSteps, MaxBytes int
 }
 
@@ -146,24 +152,24 @@ type state struct {
 	in    []byte
 	pos   int
 	stack []any
-	memo  []any         // 0, 1, 2, …, as Python numbers them
-	far   map[int64]any // memos with other numbers
-	spent int           // bytes of the strings so far
+	memo  []any         // memo entries 0, 1, 2, …, as Python numbers them
+	far   map[int64]any // memo entries with other numbers
+	spent int           // total length of the strings so far
 }
 
-// Load reads one pickle at the start of in and tells how many bytes it takes.
-// It stops with an error at a pickle beyond its bounds; values share nothing
+// Load reads one pickle at the start of in and returns its value and length in
+// bytes. A pickle that exceeds the limits is an error. The value shares no memory
 // with in.
 func (m *Machine) Load(in []byte) (value any, n int, err error) {
 	s := &state{m: m, in: in}
 	value, err = s.run()
 	if err != nil {
-		return nil, s.pos, fmt.Errorf("pickle, byte %d: %w", s.pos, err)
+		return nil, s.pos, fmt.Errorf("pickle, offset %d: %w", s.pos, err)
 	}
 	return value, s.pos, nil
 }
 
-var errEnd = fmt.Errorf("it ends early")
+var errEnd = fmt.Errorf("unexpected end of data")
 
 func (s *state) bytes(n uint64) ([]byte, error) {
 	if n > uint64(len(s.in)-s.pos) {
@@ -184,13 +190,13 @@ func (s *state) uint(size int) (uint64, error) {
 	return binary.LittleEndian.Uint64(v[:]), nil
 }
 
-// maxLine bounds a name or a number that is written as text.
+// maxLine limits the length of a name or number that is written as text.
 const maxLine = 4096
 
 func (s *state) line() (string, error) {
 	for i := s.pos; i < len(s.in); i++ {
 		if i-s.pos > maxLine {
-			return "", fmt.Errorf("a line of more than %d bytes", maxLine)
+			return "", fmt.Errorf("line longer than %d bytes", maxLine)
 		}
 		if s.in[i] == '\n' {
 			l := string(s.in[s.pos:i])
@@ -209,7 +215,7 @@ func (s *state) pop() (any, error) {
 	}
 	v := s.stack[len(s.stack)-1]
 	if _, ok := v.(mark); ok {
-		return nil, fmt.Errorf("a mark stands where a value is needed")
+		return nil, fmt.Errorf("expected a value on the stack, found a mark")
 	}
 	s.stack = s.stack[:len(s.stack)-1]
 	return v, nil
@@ -227,7 +233,8 @@ func (s *state) popN(n int) ([]any, error) {
 	return out, nil
 }
 
-// popMark gives what stands above the topmost mark and removes both.
+// popMark removes the topmost mark and all values above it, and returns the
+// values.
 func (s *state) popMark() ([]any, error) {
 	for i := len(s.stack) - 1; i >= 0; i-- {
 		if _, ok := s.stack[i].(mark); ok {
@@ -247,7 +254,7 @@ func (s *state) top() (any, error) {
 	return v, err
 }
 
-// counted reads a length of size bytes and as many bytes behind it.
+// counted reads a length, which takes size bytes, and then that many bytes.
 func (s *state) counted(size int) ([]byte, error) {
 	n, err := s.uint(size)
 	if err != nil {
@@ -258,7 +265,7 @@ func (s *state) counted(size int) ([]byte, error) {
 		return nil, err
 	}
 	if s.spent += len(b); s.spent > cmp.Or(s.m.MaxBytes, maxBytes) {
-		return nil, fmt.Errorf("its strings take more than %d bytes: no file of this kind does", cmp.Or(s.m.MaxBytes, maxBytes))
+		return nil, fmt.Errorf("the strings take more than %d bytes, the limit for files of this kind", cmp.Or(s.m.MaxBytes, maxBytes))
 	}
 	return b, nil
 }
@@ -295,10 +302,10 @@ func (s *state) raw(size int) error {
 	return err
 }
 
-// long pushes a little-endian two's complement integer of n bytes.
+// long pushes an n-byte little-endian two's complement integer.
 func (s *state) long(n uint64) error {
 	if n > 1024 {
-		return fmt.Errorf("an integer of %d bytes", n)
+		return fmt.Errorf("integer of %d bytes; at most 1024 are supported", n)
 	}
 	b, err := s.bytes(n)
 	if err != nil {
@@ -322,7 +329,7 @@ func (s *state) long(n uint64) error {
 
 func (s *state) find(module, name string) error {
 	if len(module) > maxLine || len(name) > maxLine {
-		return fmt.Errorf("a name of more than %d bytes", maxLine)
+		return fmt.Errorf("name longer than %d bytes", maxLine)
 	}
 	g := Global{module, name}
 	if err := s.m.Find(g); err != nil {
@@ -335,11 +342,11 @@ func (s *state) find(module, name string) error {
 func (s *state) call(f func(Global, Tuple) (any, error), callee, args any) error {
 	g, ok := callee.(Global)
 	if !ok {
-		return fmt.Errorf("it calls a %T, not something that it has named", callee)
+		return fmt.Errorf("cannot call a %s: not a class or function", TypeName(callee))
 	}
 	t, ok := args.(Tuple)
 	if !ok {
-		return fmt.Errorf("it calls %v with a %T, not with a tuple", g, args)
+		return fmt.Errorf("arguments of %v: expected a tuple, got %s", g, TypeName(args))
 	}
 	v, err := f(g, t)
 	if err != nil {
@@ -351,7 +358,7 @@ func (s *state) call(f func(Global, Tuple) (any, error), callee, args any) error
 
 func (s *state) setItems(items []any) error {
 	if len(items)%2 != 0 {
-		return fmt.Errorf("a key without a value")
+		return fmt.Errorf("dict key without a value")
 	}
 	v, err := s.top()
 	if err != nil {
@@ -359,7 +366,7 @@ func (s *state) setItems(items []any) error {
 	}
 	d, ok := v.(*Dict)
 	if !ok {
-		return fmt.Errorf("it puts items into a %T", v)
+		return fmt.Errorf("cannot set items of a %s", TypeName(v))
 	}
 	for i := 0; i < len(items); i += 2 {
 		if err := d.Set(items[i], items[i+1]); err != nil {
@@ -376,7 +383,7 @@ func (s *state) appendItems(items []any) error {
 	}
 	l, ok := v.(*List)
 	if !ok {
-		return fmt.Errorf("it appends to a %T", v)
+		return fmt.Errorf("cannot append to a %s", TypeName(v))
 	}
 	l.Items = append(l.Items, items...)
 	return nil
@@ -409,14 +416,14 @@ func (s *state) get(i int64) error {
 	}
 	v, ok := s.far[i]
 	if !ok {
-		return fmt.Errorf("it refers to memo %d, which is empty", i)
+		return fmt.Errorf("memo entry %d does not exist", i)
 	}
 	s.push(v)
 	return nil
 }
 
-// build gives an object its state. The state of other values (an OrderedDict's
-// _metadata) is nothing that weights need.
+// build sets the state of an object. The state of other values, such as an
+// OrderedDict's _metadata, is not needed and dropped.
 func (s *state) build() error {
 	st, err := s.pop()
 	if err != nil {
@@ -438,7 +445,7 @@ func (s *state) build() error {
 func (s *state) run() (any, error) {
 	for steps := 0; ; steps++ {
 		if steps > cmp.Or(s.m.MaxSteps, maxSteps) {
-			return nil, fmt.Errorf("it has more than %d steps: no file of this kind does", cmp.Or(s.m.MaxSteps, maxSteps))
+			return nil, fmt.Errorf("the pickle has more than %d opcodes, the limit for files of this kind", cmp.Or(s.m.MaxSteps, maxSteps))
 		}
 		op, err := s.uint(1)
 		if err != nil {
@@ -453,7 +460,7 @@ func (s *state) run() (any, error) {
 				return nil, err
 			}
 			if v > 5 {
-				return nil, fmt.Errorf("protocol %d is unknown", v)
+				return nil, fmt.Errorf("unknown pickle protocol %d", v)
 			}
 		case 0x95: // FRAME
 			if _, err := s.uint(8); err != nil {
@@ -509,7 +516,7 @@ func (s *state) step(op byte) error {
 		}
 		v, err := strconv.ParseInt(strings.TrimSuffix(l, "L"), 10, 64)
 		if err != nil {
-			return fmt.Errorf("%.20q is no integer", l)
+			return fmt.Errorf("%.20q is not an integer", l)
 		}
 		s.push(v)
 	case 'J': // BININT
@@ -537,7 +544,7 @@ func (s *state) step(op byte) error {
 		}
 		v, err := strconv.ParseFloat(l, 64)
 		if err != nil {
-			return fmt.Errorf("%.20q is no number", l)
+			return fmt.Errorf("%.20q is not a number", l)
 		}
 		s.push(v)
 	case 'G': // BINFLOAT
@@ -643,7 +650,7 @@ func (s *state) step(op byte) error {
 		}
 		i, err := strconv.ParseInt(l, 10, 64)
 		if err != nil {
-			return fmt.Errorf("memo %.20q", l)
+			return fmt.Errorf("memo entry %.20q: not an integer", l)
 		}
 		if op == 'p' {
 			return s.put(i)
@@ -667,7 +674,7 @@ func (s *state) step(op byte) error {
 		module, ok := t[0].(string)
 		name, ok2 := t[1].(string)
 		if !ok || !ok2 {
-			return fmt.Errorf("a global is named by a %T and a %T", t[0], t[1])
+			return fmt.Errorf("module and name must be strings, got %s and %s", TypeName(t[0]), TypeName(t[1]))
 		}
 		return s.find(module, name)
 	case 'R', 0x81: // REDUCE, NEWOBJ
@@ -692,9 +699,9 @@ func (s *state) step(op byte) error {
 		}
 		s.push(v)
 	case 'i', 'o', 0x92: // INST, OBJ, NEWOBJ_EX
-		return fmt.Errorf("opcode %#x makes objects in a way that no file of weights uses", op)
+		return fmt.Errorf("opcode %#x, which creates objects, is not supported; weights files do not use it", op)
 	default:
-		return fmt.Errorf("opcode %#x is not one that a file of weights uses", op)
+		return fmt.Errorf("opcode %#x is unknown or not supported", op)
 	}
 	return nil
 }

@@ -218,10 +218,10 @@ func TestRefused(t *testing.T) {
 		got := decode[[]string](t, line)
 		want := []string{
 			"all_reduce(float32[6 4]): the tensor is not contiguous",
-			"an average needs floating point, not Long",
+			"an average requires a floating point dtype, got Long",
 			"a meta tensor has no data to send",
-			"reduction 9 is unknown",
-			"there is no rank 2; there are 0 to 1",
+			"unknown reduction 9",
+			"root must be between 0 and 1, got 2",
 			"<nil>",
 			"the group is closed",
 		}
@@ -396,7 +396,7 @@ func strangers(g *distributed.Group, out *json.Encoder) error {
 func TestDifferentNets(t *testing.T) {
 	t.Parallel()
 	for rank, line := range spawn(t, "strangers") {
-		want := fmt.Sprintf("rank %d has 1 with %d elements, rank %d has 1 with %d", rank, 3+rank, 1-rank, 4-rank)
+		want := fmt.Sprintf("rank %d has 1 (%d elements), rank %d has 1 (%d elements)", rank, 3+rank, 1-rank, 4-rank)
 		if got := decode[string](t, line); !strings.Contains(got, want) {
 			t.Errorf("%q does not say %q", got, want)
 		}
@@ -473,11 +473,12 @@ func TestFromEnv(t *testing.T) {
 		{"good", nil, nil},
 		{"all missing", map[string]string{"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""}, []string{distributed.ErrNotLaunched.Error()}},
 		{"some missing", map[string]string{"RANK": "", "MASTER_PORT": ""}, []string{"RANK, MASTER_PORT not set"}},
-		{"not numbers", map[string]string{"WORLD_SIZE": "two", "MASTER_ADDR": ""}, []string{`WORLD_SIZE is "two", not a number`, "MASTER_ADDR not set"}},
-		{"rank too large", map[string]string{"RANK": "2"}, []string{"RANK is 2; with a WORLD_SIZE of 2 it must be 0 to 1"}},
-		{"negative", map[string]string{"LOCAL_RANK": "-1", "RANK": "-1"}, []string{"RANK is -1", "; LOCAL_RANK is -1"}},
-		{"no process", map[string]string{"WORLD_SIZE": "0"}, []string{"WORLD_SIZE is 0"}},
-		{"port", map[string]string{"MASTER_PORT": "70000"}, []string{"MASTER_PORT is 70000; it must be 1 to 65535"}},
+		{"not numbers", map[string]string{"WORLD_SIZE": "two", "MASTER_ADDR": ""}, []string{`WORLD_SIZE must be a number, got "two"`, "MASTER_ADDR not set"}},
+		{"rank too large", map[string]string{"RANK": "2"}, []string{"RANK must be between 0 and 1 for a WORLD_SIZE of 2, got 2"}},
+		{"negative", map[string]string{"LOCAL_RANK": "-1", "RANK": "-1"}, []string{
+			"distributed: RANK must be between 0 and 1 for a WORLD_SIZE of 2, got -1", "; LOCAL_RANK must be between 0 and 1 for a WORLD_SIZE of 2, got -1"}},
+		{"no process", map[string]string{"WORLD_SIZE": "0"}, []string{"WORLD_SIZE must be at least 1, got 0"}},
+		{"port", map[string]string{"MASTER_PORT": "70000"}, []string{"MASTER_PORT must be between 1 and 65535, got 70000"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for k, v := range good {
@@ -541,9 +542,9 @@ func TestInitErrors(t *testing.T) {
 		want []string
 	}{
 		{"port in use", func() error { return join(t.Context(), 0, 2, "127.0.0.1", used.Addr().(*net.TCPAddr).Port) }, []string{"rank 0 of 2", "is in use", "set MASTER_PORT"}},
-		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "has rank 0 been started"}},
+		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "check that rank 0 has been started"}},
 		{"no such name", func() error { return join(t.Context(), 1, 2, "no-such-host.invalid", 29500) }, []string{"no-such-host.invalid", "MASTER_ADDR"}},
-		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"did not meet", "within 1s", "have all 2 been started"}},
+		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"not all processes joined", "within 1s", "check that all 2 have been started"}},
 		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
 		{"cancelled while it waits", func() error {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -558,8 +559,8 @@ func TestInitErrors(t *testing.T) {
 				cancel(errors.New("enough of waiting"))
 			}()
 			return join(ctx, 1, 2, "127.0.0.1", silent.Addr().(*net.TCPAddr).Port)
-		}, []string{"waited", "enough of waiting"}},
-		{"bad options", func() error { return join(t.Context(), 2, 2, "", 0) }, []string{"RANK is 2", "MASTER_ADDR is empty", "MASTER_PORT is 0"}},
+		}, []string{"stopped waiting", "enough of waiting"}},
+		{"bad options", func() error { return join(t.Context(), 2, 2, "", 0) }, []string{"RANK must be between 0 and 1 for a WORLD_SIZE of 2, got 2", "MASTER_ADDR must be the host name", "MASTER_PORT must be between 1 and 65535, got 0"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

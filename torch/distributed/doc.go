@@ -1,27 +1,28 @@
-// Package distributed lets several processes train one net: libtorch's own
-// c10d over Gloo, with the names of PyTorch's torch.distributed. A Go process
-// and a Python process can be in one group.
+// Package distributed trains a network with several processes. It uses
+// libtorch's c10d with the Gloo backend, under the names of PyTorch's
+// torch.distributed. Go and Python processes can be in the same group.
 //
 // # Starting the processes
 //
-// Any launcher will do that sets what torchrun sets, such as torchrun itself:
+// Use torchrun, or any launcher that sets the same environment variables:
 //
 //	torchrun --nproc-per-node 2 --no-python cyclecap …
 //
-//	RANK         this process, 0 to WORLD_SIZE-1
-//	LOCAL_RANK   the same among the processes of this machine
-//	WORLD_SIZE   how many there are
-//	MASTER_ADDR  a name or an address of the machine of rank 0
-//	MASTER_PORT  a free TCP port there
+//	RANK         rank of this process, 0 to WORLD_SIZE-1
+//	LOCAL_RANK   rank among the processes on this machine
+//	WORLD_SIZE   number of processes
+//	MASTER_ADDR  host name or address of the machine of rank 0
+//	MASTER_PORT  a free TCP port on that machine
 //
-// Set OMP_NUM_THREADS too (torchrun does): processes on one machine share its
-// cores. On several machines GLOO_SOCKET_IFNAME=eth0 names the network
-// interface, where the one that the host name belongs to is not the right one.
+// Set OMP_NUM_THREADS too (torchrun does), because the processes on one machine
+// share its cores. With several machines, set GLOO_SOCKET_IFNAME (for example to
+// eth0) if the network interface that the host name resolves to is not the right
+// one.
 //
 // # Training
 //
-// Every process builds the same net from the same seed, takes its own share of
-// each batch, and averages the gradients between backward and step:
+// Every process builds the same network from the same seed, takes its own part
+// of each batch, and averages the gradients between Backward and Step:
 //
 //	options, err := distributed.FromEnv()
 //	if err != nil {
@@ -39,11 +40,11 @@
 //	}
 //	opt.Step()
 //
-// With shares of equal size and a loss that is a mean, that is the step of one
-// process on the whole batch, to rounding.
+// If the parts have equal size and the loss is a mean, the step is that of one
+// process with the whole batch, up to rounding.
 //
-// A nil *Group is a group of one process, so that a training loop needs no
-// second path:
+// A nil *Group is a group of one process, so a training loop needs no separate
+// code path for it:
 //
 //	options, err := distributed.FromEnv()
 //	var group *distributed.Group
@@ -55,14 +56,15 @@
 //
 // # Collectives
 //
-// All processes call the same methods in the same order, with tensors of the
-// same shape and dtype; libtorch does not check it. A stop, too, is agreed
-// on: all-reduce a flag, rather than leave the loop where a signal came.
+// All processes must call the same methods in the same order, with tensors of
+// the same shape and dtype; libtorch does not check this. To stop early,
+// all-reduce a flag, so that all processes leave the training loop at the same
+// step; do not leave it as soon as a signal arrives.
 //
 // # Errors
 //
-// A call ends within [Options].Timeout, also where another process died or
-// hangs. Its error then is a *[torch.Error] of kind [torch.DistError]; the
-// group is of no use any more. Let the process end, so that its launcher
-// starts all of them again from the last checkpoint.
+// Every call returns within [Options].Timeout, even if another process has died
+// or hangs. The error is then a *[torch.Error] of kind [torch.DistError], and
+// the group can no longer be used. Exit, so that the launcher can restart all
+// processes from the last checkpoint.
 package distributed

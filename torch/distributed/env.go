@@ -9,29 +9,30 @@ import (
 	"time"
 )
 
-// Options say who this process is and where the group meets.
+// Options identify this process and the rendezvous of the group.
 type Options struct {
-	Rank       int    // RANK: this process, 0 to WorldSize-1
-	LocalRank  int    // LOCAL_RANK: the same among the processes of this machine
-	WorldSize  int    // WORLD_SIZE: how many processes there are
-	MasterAddr string // MASTER_ADDR: a name or an address of the machine of rank 0
-	MasterPort int    // MASTER_PORT: a free TCP port there
+	Rank       int    // RANK: rank of this process, 0 to WorldSize-1
+	LocalRank  int    // LOCAL_RANK: rank among the processes on this machine
+	WorldSize  int    // WORLD_SIZE: number of processes
+	MasterAddr string // MASTER_ADDR: host name or address of the machine of rank 0
+	MasterPort int    // MASTER_PORT: a free TCP port on that machine
 
-	// AgentStore (TORCHELASTIC_USE_AGENT_STORE) says that the launcher serves
-	// the meeting point, as torchrun does, and not rank 0.
+	// AgentStore (TORCHELASTIC_USE_AGENT_STORE) is set if the launcher hosts
+	// the rendezvous store, as torchrun does, instead of rank 0.
 	AgentStore bool
 
-	// Timeout is how long this process waits for the others, when they meet
-	// and in each call; 0 is PyTorch's 30 minutes.
+	// Timeout is how long this process waits for the others, at the rendezvous
+	// and in each call. 0 means PyTorch's default of 30 minutes.
 	Timeout time.Duration
 }
 
-// ErrNotLaunched is FromEnv's error in a process that no launcher started.
-var ErrNotLaunched = errors.New("distributed: RANK, LOCAL_RANK and WORLD_SIZE are not set: no launcher, such as torchrun, has started this process")
+// ErrNotLaunched is returned by FromEnv if the process was not started by a
+// launcher.
+var ErrNotLaunched = errors.New("distributed: RANK, LOCAL_RANK and WORLD_SIZE are not set: this process was not started by a launcher such as torchrun")
 
-// FromEnv reads the variables that torchrun sets: RANK, LOCAL_RANK,
-// WORLD_SIZE, MASTER_ADDR and MASTER_PORT. The error names each one that is
-// missing or wrong. It is ErrNotLaunched where the first three are all missing.
+// FromEnv reads the environment variables that torchrun sets: RANK, LOCAL_RANK,
+// WORLD_SIZE, MASTER_ADDR and MASTER_PORT. The error names every variable that
+// is missing or invalid. It is ErrNotLaunched if the first three are all missing.
 func FromEnv() (Options, error) {
 	if os.Getenv("RANK") == "" && os.Getenv("LOCAL_RANK") == "" && os.Getenv("WORLD_SIZE") == "" {
 		return Options{}, ErrNotLaunched
@@ -49,7 +50,7 @@ func FromEnv() (Options, error) {
 		v := text(name)
 		n, err := strconv.Atoi(v)
 		if v != "" && err != nil {
-			wrong = append(wrong, fmt.Sprintf("%s is %q, not a number", name, v))
+			wrong = append(wrong, fmt.Sprintf("%s must be a number, got %q", name, v))
 		}
 		return n
 	}
@@ -57,7 +58,7 @@ func FromEnv() (Options, error) {
 	o.MasterAddr, o.MasterPort = text("MASTER_ADDR"), number("MASTER_PORT")
 	o.AgentStore = os.Getenv("TORCHELASTIC_USE_AGENT_STORE") == "True"
 	if len(missing) > 0 {
-		wrong = append([]string{strings.Join(missing, ", ") + " not set; torchrun, or another launcher, sets them"}, wrong...)
+		wrong = append([]string{strings.Join(missing, ", ") + " not set; start the process with torchrun or another launcher"}, wrong...)
 	}
 	if len(wrong) > 0 {
 		return Options{}, fmt.Errorf("distributed: environment: %s", strings.Join(wrong, "; "))
@@ -68,28 +69,28 @@ func FromEnv() (Options, error) {
 	return o, nil
 }
 
-// check reports settings that can't be right.
+// check reports invalid options.
 func (o Options) check() error {
 	var wrong []string
 	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if o.WorldSize < 1 {
-		refuse("WORLD_SIZE is %d; it must be at least 1", o.WorldSize)
+		refuse("WORLD_SIZE must be at least 1, got %d", o.WorldSize)
 	} else {
 		if o.Rank < 0 || o.Rank >= o.WorldSize {
-			refuse("RANK is %d; with a WORLD_SIZE of %d it must be 0 to %d", o.Rank, o.WorldSize, o.WorldSize-1)
+			refuse("RANK must be between 0 and %d for a WORLD_SIZE of %d, got %d", o.WorldSize-1, o.WorldSize, o.Rank)
 		}
 		if o.LocalRank < 0 || o.LocalRank >= o.WorldSize {
-			refuse("LOCAL_RANK is %d; with a WORLD_SIZE of %d it must be 0 to %d", o.LocalRank, o.WorldSize, o.WorldSize-1)
+			refuse("LOCAL_RANK must be between 0 and %d for a WORLD_SIZE of %d, got %d", o.WorldSize-1, o.WorldSize, o.LocalRank)
 		}
 	}
 	if o.MasterAddr == "" {
-		refuse("MASTER_ADDR is empty; it is a name or an address of the machine of rank 0")
+		refuse("MASTER_ADDR must be the host name or address of the machine of rank 0, got an empty string")
 	}
 	if o.MasterPort < 1 || o.MasterPort > 65535 {
-		refuse("MASTER_PORT is %d; it must be 1 to 65535", o.MasterPort)
+		refuse("MASTER_PORT must be between 1 and 65535, got %d", o.MasterPort)
 	}
 	if o.Timeout < 0 {
-		refuse("Timeout is %v", o.Timeout)
+		refuse("Timeout must not be negative, got %v", o.Timeout)
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("distributed: %s", strings.Join(wrong, "; "))

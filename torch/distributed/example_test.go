@@ -11,10 +11,11 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// Linear regression on as many processes as there are. Started by
-// `torchrun --nproc-per-node 2 --no-python PROGRAM` it prints the same, once.
+// Linear regression with any number of processes. Started with
+// `torchrun --nproc-per-node 2 --no-python PROGRAM`, it prints the same result,
+// once.
 func Example() {
-	var group *distributed.Group // nil: alone
+	var group *distributed.Group // nil: a group of only this process
 	options, err := distributed.FromEnv()
 	switch {
 	case err == nil:
@@ -29,7 +30,7 @@ func Example() {
 	defer group.Close()
 
 	err = torch.Scope(func() error {
-		torch.ManualSeed(0) // the same data and the same net in every process
+		torch.ManualSeed(0) // the same data and the same network in every process
 		x := torch.Randn([]int64{96, 1})
 		y := x.MulScalar(3).AddScalar(2)
 		model := nn.Linear(1, 1, true)

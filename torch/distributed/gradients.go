@@ -8,23 +8,23 @@ import (
 	"cyclecap/torch"
 )
 
-// BucketBytes is how much AverageGradients sends at once, as PyTorch's
-// DistributedDataParallel does (bucket_cap_mb): few large messages are much
-// faster than one for each small parameter.
+// BucketBytes is the maximum size of a bucket, the gradients that
+// AverageGradients sends in one message. It is the default of PyTorch's
+// DistributedDataParallel (bucket_cap_mb): few large messages are much faster
+// than one for each small parameter.
 const BucketBytes = 25 << 20
 
-// AverageGradients replaces the gradients of params by their averages over the
-// processes, as PyTorch's DistributedDataParallel does: call it between
-// Backward and the optimizer's Step, in every process, with the same
-// parameters in the same order. Parameters that need no gradient are left out.
-// A gradient that is missing counts as zero, and stays missing where no
-// process has it.
+// AverageGradients replaces the gradients of params with their averages over the
+// processes, as PyTorch's DistributedDataParallel does. Call it between Backward
+// and the optimizer's Step, in every process, with the same parameters in the
+// same order. Parameters that do not require gradients are skipped. A missing
+// gradient counts as zero; if no process has the gradient, it remains missing.
 //
-// The parameters go in buckets of one dtype and device, last ones first, with
-// each gradient divided by the number of processes before the sum. With two
-// processes the results have DistributedDataParallel's bits; with more, the
-// order of a sum depends on its place in the message, and the last bit may
-// differ.
+// The parameters are sent in buckets of one dtype and device, the last ones
+// first, and each gradient is divided by the number of processes before the sum.
+// With two processes the results are bit-identical to those of
+// DistributedDataParallel. With more, the order of the additions depends on the
+// position in the message, and the last bit may differ.
 func AverageGradients(g *Group, params []torch.Tensor) error {
 	if g.Size() == 1 {
 		return nil
@@ -55,8 +55,8 @@ func AverageGradients(g *Group, params []torch.Tensor) error {
 	})
 }
 
-// average averages the gradients of one bucket. The message is the gradients
-// one after the other and, for each, a 1 where there is one.
+// average averages the gradients of one bucket. The message consists of the
+// gradients, followed by a 1 or 0 for each: whether this process has it.
 func (g *Group) average(params []torch.Tensor) error {
 	like := []torch.Option{torch.WithDType(params[0].DType()), torch.WithDevice(params[0].Device())}
 	parts := make([]torch.Tensor, len(params)+1)
@@ -91,9 +91,9 @@ func (g *Group) average(params []torch.Tensor) error {
 	return nil
 }
 
-// sameEverywhere reports a list of parameters that differs between the
-// processes; messages of different lengths would end them in libtorch. A list
-// is compared when it is first seen.
+// sameEverywhere returns an error if the list of parameters differs between the
+// processes; messages of different lengths would terminate them inside libtorch.
+// A list is compared only the first time.
 func (g *Group) sameEverywhere(params []torch.Tensor) error {
 	h := fnv.New64a()
 	var elements int64
@@ -111,7 +111,7 @@ func (g *Group) sameEverywhere(params []torch.Tensor) error {
 	}
 	for rank, t := range all {
 		if their := torch.ToSlice[int64](t); uint64(their[0]) != sum {
-			return fmt.Errorf("distributed: the parameters differ between processes: rank %d has %d with %d elements, rank %d has %d with %d; every process must build the same net",
+			return fmt.Errorf("distributed: the parameters differ between processes: rank %d has %d (%d elements), rank %d has %d (%d elements); every process must build the same network",
 				g.rank, len(params), elements, rank, their[1], their[2])
 		}
 	}

@@ -17,40 +17,41 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Group is the processes that compute together. A nil *Group is this process
-// alone. Its methods are for one goroutine at a time.
+// Group is a process group. A nil *Group is a group of only this process. The
+// methods must not be called concurrently.
 type Group struct {
 	rank, size, local int
 	timeout           time.Duration
 
 	mu   sync.Mutex // held during calls, so that Close waits for them
-	c10d uintptr    // 0: closed
+	c10d uintptr    // 0 if closed
 
-	alike map[uint64]bool // lists of parameters that all processes share
+	alike map[uint64]bool // lists of parameters known to be equal in all processes
 }
 
-// ReduceOp is what AllReduce does with the processes' tensors.
+// ReduceOp is a reduction over the tensors of the processes.
 type ReduceOp int
 
-// The reductions.
+// The supported reductions.
 const (
 	Sum ReduceOp = iota
 	Avg          // floating point only
 )
 
-// IsAvailable tells whether the libtorch in use has c10d with Gloo.
+// IsAvailable reports whether the libtorch in use includes c10d with Gloo.
 func IsAvailable() bool { return shim.HasGroups() }
 
-// InitProcessGroup joins the group and waits until all its processes have: up
-// to the timeout, or until ctx ends. Rank 0 serves the meeting point at
-// MasterPort, on the loopback interface alone where MasterAddr is one of its
-// addresses. Nothing in the protocol is secret: use a network that you trust.
+// InitProcessGroup joins the group and waits until all its processes have joined,
+// until the timeout expires or ctx is done. Rank 0 hosts the rendezvous store on
+// MasterPort; it listens only on the loopback interface if MasterAddr is a
+// loopback address, and otherwise on all interfaces. The protocol is neither
+// encrypted nor authenticated; use it only on a trusted network.
 func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	if !IsAvailable() {
-		return nil, errors.New("distributed: the libtorch that this program was built with has no c10d with Gloo, or no headers of it; `make build` without LIBTORCH takes one that has both")
+		return nil, errors.New("distributed: the libtorch that the shim was built with has no c10d with Gloo, or lacks its headers; unset LIBTORCH and run `make build` to use one that has both")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Minute
@@ -60,29 +61,29 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 		return fmt.Errorf("distributed: rank %d of %d: %w", o.Rank, o.WorldSize, fmt.Errorf(format, args...))
 	}
 
-	// Sockets are opened and tried here rather than in libtorch, whose
-	// attempts can't be interrupted and whose errors don't say what to do.
+	// Open and check the sockets here rather than in libtorch, whose attempts
+	// cannot be interrupted and whose errors do not say what to do.
 	listener := -1
 	if o.Rank == 0 && !o.AgentStore {
 		var err error
 		switch listener, err = listen(o.MasterAddr, o.MasterPort); {
 		case errors.Is(err, syscall.EADDRINUSE):
-			return nil, fail("port %d is in use; set MASTER_PORT to a free one, in every process", o.MasterPort)
+			return nil, fail("port %d is in use; set MASTER_PORT to a free port in every process", o.MasterPort)
 		case err != nil:
-			return nil, fail("port %d can't be opened: %w", o.MasterPort, err)
+			return nil, fail("cannot listen on port %d: %w", o.MasterPort, err)
 		}
 	}
 	address, err := reach(ctx, where, o.Timeout)
 	if err != nil {
 		if listener >= 0 {
 			syscall.Close(listener)
-			return nil, fail("it serves port %d, but does not reach itself at %s: %w; set MASTER_ADDR to a name or an address of this machine", o.MasterPort, where, err)
+			return nil, fail("listening on port %d, but cannot connect to %s: %w; set MASTER_ADDR to the host name or address of this machine", o.MasterPort, where, err)
 		}
-		return nil, fail("the meeting point %s (MASTER_ADDR, MASTER_PORT) is not reached: %w; has rank 0 been started there?", where, err)
+		return nil, fail("cannot connect to %s (MASTER_ADDR and MASTER_PORT): %w; check that rank 0 has been started there", where, err)
 	}
 
-	// libtorch's call ends with the timeout at the latest. Where ctx ends
-	// first, it is left to end alone.
+	// libtorch's call returns no later than the timeout. If ctx is done first,
+	// the call continues in the background.
 	type result struct {
 		c10d uintptr
 		err  error
@@ -100,20 +101,20 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, fail("it waited at %s for the others: %w", where, context.Cause(ctx))
+		return nil, fail("stopped waiting for the other processes at %s: %w", where, context.Cause(ctx))
 	case r := <-joined:
 		if r.err != nil {
 			e := failed("init_process_group", r.err)
 			if e.Kind != torch.DistError {
 				return nil, fail("%w", e)
 			}
-			return nil, fail("the processes did not meet at %s within %v: %w; have all %d been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE?", where, o.Timeout, e, o.WorldSize)
+			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Timeout, e, o.WorldSize)
 		}
 		return &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, c10d: r.c10d, alike: map[uint64]bool{}}, nil
 	}
 }
 
-// listen opens the port and gives the socket, which the caller owns.
+// listen opens the port and returns the socket, which the caller owns.
 func listen(host string, port int) (int, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		host = "" // every interface
@@ -142,8 +143,8 @@ func listen(host string, port int) (int, error) {
 	return fd, nil
 }
 
-// reach dials where until somebody answers, and gives the IP address that did.
-// A name that does not exist ends it at once.
+// reach dials where until a connection succeeds, and returns the IP address. It
+// fails immediately if the host name does not exist.
 func reach(ctx context.Context, where string, timeout time.Duration) (string, error) {
 	late := fmt.Errorf("no answer for %v", timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
@@ -173,7 +174,7 @@ func reach(ctx context.Context, where string, timeout time.Duration) (string, er
 	}
 }
 
-// glooSource is the place in Gloo's source that its messages begin with.
+// glooSource matches the source position at the start of Gloo's messages.
 var glooSource = regexp.MustCompile(`^\[\S*:\d+\] `)
 
 // failed turns the shim's error into a torch.Error.
@@ -186,7 +187,7 @@ func failed(op string, err error) *torch.Error {
 	return e
 }
 
-// Rank is this process's number, 0 to Size()-1.
+// Rank returns the rank of this process, 0 to Size()-1.
 func (g *Group) Rank() int {
 	if g == nil {
 		return 0
@@ -194,7 +195,8 @@ func (g *Group) Rank() int {
 	return g.rank
 }
 
-// LocalRank is this process's number on its machine: the index of its GPU.
+// LocalRank returns the rank of this process on its machine: the index of its
+// GPU.
 func (g *Group) LocalRank() int {
 	if g == nil {
 		return 0
@@ -202,7 +204,7 @@ func (g *Group) LocalRank() int {
 	return g.local
 }
 
-// Size is the number of processes.
+// Size returns the number of processes.
 func (g *Group) Size() int {
 	if g == nil {
 		return 1
@@ -210,8 +212,8 @@ func (g *Group) Size() int {
 	return g.size
 }
 
-// Close leaves the group, after a call in progress. Calls that other processes
-// then make to it fail. A second Close does nothing.
+// Close leaves the group, after waiting for a call in progress. Later calls by
+// other processes fail. A second Close does nothing.
 func (g *Group) Close() {
 	if g == nil {
 		return
@@ -224,7 +226,7 @@ func (g *Group) Close() {
 	}
 }
 
-// call runs one collective on t (none for a barrier).
+// call runs one collective operation on t (none for a barrier).
 func (g *Group) call(op string, t torch.Tensor, f func(c10d uintptr) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -243,14 +245,14 @@ func (g *Group) call(op string, t torch.Tensor, f func(c10d uintptr) error) erro
 	if e.Kind != torch.DistError {
 		return fmt.Errorf("distributed: %w", e)
 	}
-	return fmt.Errorf("distributed: rank %d of %d: %w; another process has ended, or is more than %v late: its own output tells why", g.rank, g.size, e, g.timeout)
+	return fmt.Errorf("distributed: rank %d of %d: %w; another process has ended, or is more than %v late; see its output for the cause", g.rank, g.size, e, g.timeout)
 }
 
-// AllReduce replaces t, in place and in every process, by the sum or the
-// average of the processes' t. t must be contiguous.
+// AllReduce replaces t, in place and in every process, with the sum or the
+// average of t over the processes. t must be contiguous.
 func (g *Group) AllReduce(t torch.Tensor, op ReduceOp) error {
 	if op != Sum && op != Avg {
-		return fmt.Errorf("distributed: all_reduce: reduction %d is unknown; there are Sum and Avg", op)
+		return fmt.Errorf("distributed: all_reduce: unknown reduction %d; must be Sum or Avg", op)
 	}
 	if g == nil {
 		return nil
@@ -259,11 +261,11 @@ func (g *Group) AllReduce(t torch.Tensor, op ReduceOp) error {
 	return g.call("all_reduce", t, func(c uintptr) error { return shim.AllReduce(c, p, op == Avg) })
 }
 
-// Broadcast replaces t, in place and in every process, by the t of rank root.
+// Broadcast replaces t, in place and in every process, with the t of rank root.
 // t must be contiguous.
 func (g *Group) Broadcast(t torch.Tensor, root int) error {
 	if root < 0 || root >= g.Size() {
-		return fmt.Errorf("distributed: broadcast: there is no rank %d; there are 0 to %d", root, g.Size()-1)
+		return fmt.Errorf("distributed: broadcast: root must be between 0 and %d, got %d", g.Size()-1, root)
 	}
 	if g == nil {
 		return nil
@@ -272,8 +274,8 @@ func (g *Group) Broadcast(t torch.Tensor, root int) error {
 	return g.call("broadcast", t, func(c uintptr) error { return shim.Broadcast(c, p, root) })
 }
 
-// AllGather gives the processes' t by rank, as new tensors. t must be
-// contiguous.
+// AllGather returns the t of every process in rank order, as new tensors. t must
+// be contiguous.
 func (g *Group) AllGather(t torch.Tensor) ([]torch.Tensor, error) {
 	out := make([]torch.Tensor, g.Size())
 	torch.NoGrad(func() {

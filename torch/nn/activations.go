@@ -6,7 +6,7 @@ import (
 	"cyclecap/torch"
 )
 
-// Module is a part of a net with one input and one output.
+// Module is a module with one input and one output.
 type Module interface {
 	Forward(x torch.Tensor) torch.Tensor
 }
@@ -14,19 +14,19 @@ type Module interface {
 // ReLUModule is torch.nn.ReLU.
 type ReLUModule struct{}
 
-// ReLU makes a ReLU.
+// ReLU returns a ReLU module.
 func ReLU() *ReLUModule { return &ReLUModule{} }
 
-// Forward is max(x, 0).
+// Forward returns max(x, 0).
 func (*ReLUModule) Forward(x torch.Tensor) torch.Tensor { return x.Relu() }
 
 // LeakyReLUModule is torch.nn.LeakyReLU.
 type LeakyReLUModule struct{ slope float64 }
 
-// LeakyReLU makes a leaky ReLU; PyTorch's default slope is 0.01.
+// LeakyReLU returns a LeakyReLU module. PyTorch's default slope is 0.01.
 func LeakyReLU(negativeSlope float64) *LeakyReLUModule { return &LeakyReLUModule{negativeSlope} }
 
-// Forward is x where it is positive, else slope x.
+// Forward returns x where it is positive, and x times the slope elsewhere.
 func (m *LeakyReLUModule) Forward(x torch.Tensor) torch.Tensor {
 	return x.LeakyRelu(torch.WithNegativeSlope(m.slope))
 }
@@ -34,61 +34,63 @@ func (m *LeakyReLUModule) Forward(x torch.Tensor) torch.Tensor {
 // TanhModule is torch.nn.Tanh.
 type TanhModule struct{}
 
-// Tanh makes a tanh.
+// Tanh returns a Tanh module.
 func Tanh() *TanhModule { return &TanhModule{} }
 
-// Forward is tanh x.
+// Forward returns tanh(x).
 func (*TanhModule) Forward(x torch.Tensor) torch.Tensor { return x.Tanh() }
 
 // SigmoidModule is torch.nn.Sigmoid.
 type SigmoidModule struct{}
 
-// Sigmoid makes a sigmoid.
+// Sigmoid returns a Sigmoid module.
 func Sigmoid() *SigmoidModule { return &SigmoidModule{} }
 
-// Forward is 1/(1+exp(-x)).
+// Forward returns 1/(1+exp(-x)).
 func (*SigmoidModule) Forward(x torch.Tensor) torch.Tensor { return x.Sigmoid() }
 
 // SiLUModule is torch.nn.SiLU.
 type SiLUModule struct{}
 
-// SiLU makes a SiLU.
+// SiLU returns a SiLU module.
 func SiLU() *SiLUModule { return &SiLUModule{} }
 
-// Forward is x sigmoid(x).
+// Forward returns x * sigmoid(x).
 func (*SiLUModule) Forward(x torch.Tensor) torch.Tensor { return x.Silu() }
 
 // GELUModule is torch.nn.GELU.
 type GELUModule struct{ approximate string }
 
-// GELU makes a GELU: exact for "none", PyTorch's default, or "tanh".
+// GELU returns a GELU module. approximate is "none" for the exact function,
+// PyTorch's default, or "tanh".
 func GELU(approximate string) *GELUModule { return &GELUModule{approximate} }
 
-// Forward is x times the normal distribution's share below x.
+// Forward returns x * Φ(x), where Φ is the cumulative distribution function of
+// the standard normal distribution, or its tanh approximation.
 func (m *GELUModule) Forward(x torch.Tensor) torch.Tensor {
 	return x.Gelu(torch.WithApproximate(m.approximate))
 }
 
-// DropoutModule is torch.nn.Dropout. It drops only while Training.
+// DropoutModule is torch.nn.Dropout. It drops elements only if Training is set.
 type DropoutModule struct {
 	Training bool
 	p        float64
 }
 
-// Dropout makes a dropout of probability p, in training mode as all modules
-// are at first.
+// Dropout returns a Dropout module with probability p. Like all modules it is
+// initially in training mode.
 func Dropout(p float64) *DropoutModule { return &DropoutModule{Training: true, p: p} }
 
-// Forward zeroes elements with probability p and scales the others up.
+// Forward zeroes elements with probability p and scales the others by 1/(1-p).
 func (m *DropoutModule) Forward(x torch.Tensor) torch.Tensor {
 	return torch.Dropout(x, m.p, m.Training)
 }
 
-// SequentialModule runs modules one after the other; their parameters are
-// named "0.weight", "2.weight", … by their places.
+// SequentialModule is torch.nn.Sequential: it runs modules one after another.
+// Parameters are named by the index of their module: "0.weight", "2.weight", ….
 type SequentialModule struct{ Modules []Module }
 
-// Sequential makes a module of several.
+// Sequential returns a Sequential module.
 func Sequential(modules ...Module) *SequentialModule { return &SequentialModule{modules} }
 
 // Forward runs x through all modules.
@@ -99,8 +101,8 @@ func (m *SequentialModule) Forward(x torch.Tensor) torch.Tensor {
 	return x
 }
 
-// SetTraining is module.train(on): it sets the field Training of every module
-// in m that has one. Modules of this package start in training mode.
+// SetTraining is module.train(on): it sets the Training field of every module in
+// m that has one. Modules are initially in training mode.
 func SetTraining(m any, on bool) { setTraining(reflect.ValueOf(m), on) }
 
 func setTraining(v reflect.Value, on bool) {

@@ -6,8 +6,8 @@ import (
 	"cyclecap/torch"
 )
 
-// MultiheadAttentionModule is torch.nn.MultiheadAttention with batch_first and
-// one width for query, key and value.
+// MultiheadAttentionModule is torch.nn.MultiheadAttention with batch_first=True
+// and the same embedding dimension for query, key and value.
 type MultiheadAttentionModule struct {
 	InProjWeight torch.Tensor // [3 d, d]: query, key, value
 	InProjBias   torch.Tensor // [3 d]
@@ -16,11 +16,12 @@ type MultiheadAttentionModule struct {
 	Packed       *Packed `name:"-"` // InProjWeight, set by Pack
 }
 
-// MultiheadAttention makes an attention of width d with PyTorch's initial
-// weights: xavier_uniform_ for the packed projection, biases 0.
+// MultiheadAttention returns a multi-head attention of embedding dimension d with
+// PyTorch's initialization: xavier_uniform_ for the packed input projection, and
+// zero biases.
 func MultiheadAttention(d, heads int64) *MultiheadAttentionModule {
 	if heads < 1 || d%heads != 0 {
-		torch.Throw("nn.MultiheadAttention", "a width of %d does not divide into %d heads", d, heads)
+		torch.Throw("nn.MultiheadAttention", "the embedding dimension %d must be divisible by the number of heads, %d", d, heads)
 	}
 	m := &MultiheadAttentionModule{
 		InProjWeight: parameter(torch.Empty([]int64{3 * d, d})),
@@ -33,11 +34,11 @@ func MultiheadAttention(d, heads int64) *MultiheadAttentionModule {
 	return m
 }
 
-// Forward is self-attention over x [n, t, d]; causal lets a position see only
-// those up to its own.
+// Forward returns the self-attention of x [n, t, d]. If causal is set, each
+// position attends only to itself and earlier positions.
 func (m *MultiheadAttentionModule) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	if x.Dim() != 3 {
-		torch.Throw("nn.MultiheadAttention", "an input [n, t, d] is needed, not %s", fmt.Sprint(x.Shape()))
+		torch.Throw("nn.MultiheadAttention", "expected an input of shape [n, t, d], got %s", fmt.Sprint(x.Shape()))
 	}
 	n, t, d := x.Size(0), x.Size(1), x.Size(2)
 	qkv := m.project(x).
@@ -53,7 +54,7 @@ func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {
 	return torch.Linear(x, m.InProjWeight, torch.WithBias(m.InProjBias))
 }
 
-// Pack is what nn.Pack does with the input projection.
+// Pack packs the weight of the input projection; see nn.Pack.
 func (m *MultiheadAttentionModule) Pack() {
 	if m.Packed == nil {
 		m.Packed = NewPacked(m.InProjWeight, m.InProjBias)

@@ -7,14 +7,14 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// MLP is a net as users write it: a struct of parts and a Forward.
+// MLP is a typical module: a struct of submodules with a Forward method.
 type MLP struct {
 	CFc   *nn.LinearModule
 	CProj *nn.LinearModule
 	Scale torch.Tensor `name:"logit_scale"`
 }
 
-// NewMLP draws the initial weights in the order that Python's class would.
+// NewMLP initializes the weights in the same order as the Python class.
 func NewMLP(width int64) *MLP {
 	return &MLP{
 		CFc:   nn.Linear(width, 4*width, true),
@@ -50,7 +50,7 @@ func ExampleNamedParameters() {
 	// [2 8]
 }
 
-// Weights are put into a net that was made without any.
+// Loading weights into a network that was created without any.
 func ExampleLoadStateDict() {
 	err := torch.Scope(func() error {
 		var m *nn.LinearModule
@@ -71,7 +71,7 @@ func ExampleLoadStateDict() {
 		fmt.Println(err)
 	}
 	// Output:
-	// the weights do not fit; 1 missing: bias; 1 unexpected: biass
+	// the weights do not match the model; 1 missing: bias; 1 unexpected: biass
 	// <nil>
 	// tensor([[111.]])
 }

@@ -6,12 +6,13 @@ import (
 	"cyclecap/torch"
 )
 
-// The functions here are those of torch.nn.init: they fill a parameter in
-// place, unrecorded, with the same arithmetic in double precision and the same
-// draws from the generator as PyTorch, so that a seed gives the same bits.
+// The functions in this file are those of torch.nn.init. They fill a parameter in
+// place, without recording for autograd. The arithmetic, in double precision, and
+// the order of random numbers match PyTorch, so that the same seed gives
+// bit-identical results.
 
-// KaimingUniform_ is kaiming_uniform_(t, a) for a leaky ReLU of negative slope
-// a, by the fan in: what Linear and Conv2d start from, with a = sqrt(5).
+// KaimingUniform_ is kaiming_uniform_(t, a): mode "fan_in" for a leaky ReLU with
+// negative slope a. Linear and Conv2d use it with a = sqrt(5).
 func KaimingUniform_(t torch.Tensor, a float64) {
 	if t.Numel() == 0 {
 		return
@@ -19,11 +20,12 @@ func KaimingUniform_(t torch.Tensor, a float64) {
 	in, _ := fans("nn.KaimingUniform_", t)
 	gain := math.Sqrt(2.0 / (1 + a*a))
 	std := gain / math.Sqrt(float64(in))
-	bound := math.Sqrt(3.0) * std // the order of PyTorch's own arithmetic
+	bound := math.Sqrt(3.0) * std // in the same order as PyTorch
 	Uniform_(t, -bound, bound)
 }
 
-// KaimingNormal_ is kaiming_normal_(t, a), by the fan in.
+// KaimingNormal_ is kaiming_normal_(t, a): mode "fan_in" for a leaky ReLU with
+// negative slope a.
 func KaimingNormal_(t torch.Tensor, a float64) {
 	if t.Numel() == 0 {
 		return
@@ -47,26 +49,27 @@ func XavierNormal_(t torch.Tensor) {
 	Normal_(t, 0, math.Sqrt(2.0/float64(in+out)))
 }
 
-// Uniform_ draws from [from, to).
+// Uniform_ fills t with random numbers from the uniform distribution on [from,
+// to).
 func Uniform_(t torch.Tensor, from, to float64) {
 	torch.NoGrad(func() { t.Uniform_(torch.WithFrom(from), torch.WithTo(to)) })
 }
 
-// Normal_ draws from the normal distribution.
+// Normal_ fills t with random numbers from a normal distribution.
 func Normal_(t torch.Tensor, mean, std float64) {
 	torch.NoGrad(func() { t.Normal_(torch.WithMean(mean), torch.WithStd(std)) })
 }
 
-// Constant_ sets every element.
+// Constant_ fills t with v.
 func Constant_(t torch.Tensor, v float64) {
 	torch.NoGrad(func() { t.Fill_(v) })
 }
 
-// fans counts the inputs and outputs of one unit of a weight [out, in, ...].
+// fans returns the fan-in and fan-out of a weight [out, in, ...].
 func fans(op string, t torch.Tensor) (in, out int64) {
 	s := t.Shape()
 	if len(s) < 2 {
-		torch.Throw(op, "a weight [out, in, ...] is needed, not one of shape %v", s)
+		torch.Throw(op, "expected a weight of shape [out, in, ...], got %v", s)
 	}
 	in, out = s[1], s[0]
 	for _, k := range s[2:] {
@@ -75,7 +78,7 @@ func fans(op string, t torch.Tensor) (in, out int64) {
 	return in, out
 }
 
-// uniformFanIn_ is how Linear and Conv2d draw their bias.
+// uniformFanIn_ initializes a bias as Linear and Conv2d do.
 func uniformFanIn_(t torch.Tensor, in int64) {
 	bound := 0.0
 	if in > 0 {

@@ -13,9 +13,9 @@ type LinearModule struct {
 	Packed *Packed      `name:"-"` // set by nn.Pack
 }
 
-// Linear makes a linear layer with PyTorch's initial weights:
-// kaiming_uniform_(a=sqrt(5)) for the weight, uniform within 1/sqrt(in) for
-// the bias.
+// Linear returns a linear layer with PyTorch's initialization:
+// kaiming_uniform_(a=sqrt(5)) for the weight, and a uniform distribution between
+// -1/sqrt(in) and 1/sqrt(in) for the bias.
 func Linear(in, out int64, bias bool) *LinearModule {
 	l := &LinearModule{Weight: parameter(torch.Empty([]int64{out, in}))}
 	KaimingUniform_(l.Weight, math.Sqrt(5))
@@ -37,7 +37,7 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 	return torch.Linear(x, l.Weight)
 }
 
-// Pack is what nn.Pack does with a linear layer.
+// Pack packs the weight of the layer; see nn.Pack.
 func (l *LinearModule) Pack() {
 	if l.Packed == nil {
 		l.Packed = NewPacked(l.Weight, l.Bias)
@@ -53,8 +53,8 @@ type LayerNormModule struct {
 	eps    float64
 }
 
-// LayerNorm makes a layer norm over the last dimensions, of the given sizes.
-// PyTorch's default eps is 1e-5.
+// LayerNorm returns a layer normalization over the last dimensions, whose sizes
+// are given by shape. PyTorch's default eps is 1e-5.
 func LayerNorm(shape []int64, eps float64) *LayerNormModule {
 	return &LayerNormModule{
 		Weight: parameter(torch.Ones(shape)),
@@ -63,7 +63,7 @@ func LayerNorm(shape []int64, eps float64) *LayerNormModule {
 	}
 }
 
-// Forward normalises the last dimensions of x.
+// Forward normalizes x over its last dimensions.
 func (l *LayerNormModule) Forward(x torch.Tensor) torch.Tensor {
 	return torch.LayerNorm(x, l.Weight.Shape(), torch.WithWeight(l.Weight), torch.WithBias(l.Bias), torch.WithEps(l.eps))
 }
@@ -73,7 +73,8 @@ type EmbeddingModule struct {
 	Weight torch.Tensor // [n, dim]
 }
 
-// Embedding makes a table of n vectors, drawn from the standard normal.
+// Embedding returns a table of n vectors, initialized from the standard normal
+// distribution.
 func Embedding(n, dim int64) *EmbeddingModule {
 	e := &EmbeddingModule{Weight: parameter(torch.Empty([]int64{n, dim}))}
 	Normal_(e.Weight, 0, 1)
@@ -92,7 +93,7 @@ type Conv2dModule struct {
 	stride, padding int64
 }
 
-// Conv2d makes a square convolution with PyTorch's initial weights.
+// Conv2d returns a convolution with a square kernel and PyTorch's initialization.
 func Conv2d(in, out, kernel, stride, padding int64, bias bool) *Conv2dModule {
 	c := &Conv2dModule{Weight: parameter(torch.Empty([]int64{out, in, kernel, kernel})), stride: stride, padding: padding}
 	KaimingUniform_(c.Weight, math.Sqrt(5))

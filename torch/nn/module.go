@@ -1,37 +1,39 @@
-// Package nn has the building blocks of nets with PyTorch's names, shapes and
-// initial weights.
+// Package nn provides the building blocks of neural networks, with PyTorch's
+// names, shapes and initialization.
 //
-// # A net
+// # Modules
 //
-// A module is a Go struct whose exported fields are its parameters and its
-// parts; there is nothing to register, and Forward has whatever arguments the
-// net needs:
+// A module is a Go struct whose exported fields are its parameters and
+// submodules. Nothing needs to be registered, and Forward can have any
+// arguments:
 //
 //	type Net struct {
 //		CFc    *nn.LinearModule   // c_fc.weight, c_fc.bias
 //		Layers []*nn.LinearModule // layers.0.weight, …
 //		Scale  torch.Tensor       `name:"logit_scale"`
-//		Mask   torch.Tensor       `buffer:"true"` // no parameter
+//		Mask   torch.Tensor       `buffer:"true"` // not a parameter
 //	}
 //
 //	func (n *Net) Forward(x torch.Tensor) torch.Tensor { … }
 //
-// Names equal Python's: a field CAttn is "c_attn" (each capital begins a word:
-// write Mlp, not MLP), the elements of a slice are "0", "1", …, an embedded
-// struct adds nothing, and a tag `name:"…"` overrides; `name:"-"` leaves a
-// field out. The order is the order of the fields; a map has none, so tensors
-// in maps are refused.
+// Parameter names match Python's: the field CAttn is named "c_attn" (each capital
+// letter begins a word, so write Mlp, not MLP), the elements of a slice are named
+// "0", "1", …, and an embedded struct adds nothing to the name. The tag
+// `name:"…"` overrides the name; `name:"-"` excludes the field. Parameters are
+// listed in the order of the fields. Maps have no order, so a map must not
+// contain tensors.
 //
-// # Who owns the parameters
+// # Ownership of parameters
 //
-// A constructor (Linear, Conv2d …) needs a scope and gives kept parameters
-// with gradients: [Close] frees them. Under torch.OnDevice(torch.Meta, …) it
-// allocates and draws nothing, for weights that [LoadStateDict] then puts in.
+// Constructors (Linear, Conv2d …) must be called in a scope. They create
+// parameters that require gradients and are kept outside the scope; [Close]
+// frees them. In torch.OnDevice(torch.Meta, …) a constructor allocates no memory
+// and draws no random numbers; use it before [LoadStateDict].
 //
-// # Initial weights
+// # Initialization
 //
-// After torch.ManualSeed a constructor draws what PyTorch's module draws, in
-// the same order and to the last bit.
+// With the same torch.ManualSeed, constructors draw the same random numbers in
+// the same order as PyTorch's modules. The initial weights are bit-identical.
 package nn
 
 import (
@@ -43,18 +45,19 @@ import (
 	"cyclecap/torch"
 )
 
-// Named is a parameter or a buffer of a module and the field that holds it.
+// Named is a parameter or buffer of a module: its name and the field that
+// contains it.
 type Named struct {
 	Name   string
 	Tensor *torch.Tensor
 	Buffer bool
 }
 
-// walk visits the tensors of m, a pointer to a struct, in field order.
+// walk visits the tensors of m, a pointer to a struct, in the order of the fields.
 func walk(m any, visit func(Named)) {
 	v := reflect.ValueOf(m)
 	if v.Kind() != reflect.Pointer {
-		torch.Throw("nn", "a module must be a pointer to a struct, not %T", m)
+		torch.Throw("nn", "a module must be a pointer to a struct, got %T", m)
 	}
 	walkValue(v, "", false, visit)
 }
@@ -76,7 +79,7 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
 		}
 	case reflect.Map:
 		refuse := func(Named) {
-			torch.Throw("nn", "%s is a map with tensors, which has no order; make it a slice or a struct", path)
+			torch.Throw("nn", "%s is a map that contains tensors, but maps have no order; use a slice or a struct", path)
 		}
 		for _, key := range v.MapKeys() {
 			e := reflect.New(v.Type().Elem()).Elem() // an element of a map has no address
@@ -92,7 +95,7 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
 			switch {
 			case v.IsZero():
 			case !v.CanAddr():
-				torch.Throw("nn", "%s is in a module that is held by value; hold a pointer to it", path)
+				torch.Throw("nn", "%s is in a module that is stored by value; store a pointer to the module", path)
 			default:
 				visit(Named{Name: path, Tensor: v.Addr().Interface().(*torch.Tensor), Buffer: buffer})
 			}
@@ -122,7 +125,7 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// snake gives the Python name of a Go field: ToKeysValues -> to_keys_values.
+// snake returns the Python name of a Go field: ToKeysValues -> to_keys_values.
 func snake(s string) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -137,13 +140,13 @@ func snake(s string) string {
 	return b.String()
 }
 
-// NamedParameters lists the parameters of a module in field order, which is
-// PyTorch's where the fields stand in the order of its registrations. One that
-// is tied to another (two fields hold the same torch.Tensor) is listed once,
-// under its first name, as PyTorch does.
+// NamedParameters returns the parameters of a module in the order of the fields.
+// This is PyTorch's order if the fields are in the order in which the PyTorch
+// module registers them. Like PyTorch, it lists tied parameters (fields that
+// contain the same torch.Tensor) once, under the first name.
 func NamedParameters(m any) []Named { return named(m, false) }
 
-// NamedBuffers lists the tensors tagged `buffer:"true"`.
+// NamedBuffers returns the tensors tagged `buffer:"true"`.
 func NamedBuffers(m any) []Named { return named(m, true) }
 
 func named(m any, buffer bool) []Named {
@@ -158,7 +161,7 @@ func named(m any, buffer bool) []Named {
 	return out
 }
 
-// Parameters lists the parameters for an optimizer.
+// Parameters returns the parameters of a module, for an optimizer.
 func Parameters(m any) []torch.Tensor {
 	var out []torch.Tensor
 	for _, n := range NamedParameters(m) {
@@ -167,7 +170,7 @@ func Parameters(m any) []torch.Tensor {
 	return out
 }
 
-// Close frees all tensors of a module.
+// Close frees the tensors of a module.
 func Close(m any) {
 	walk(m, func(n Named) { n.Tensor.Close() })
 	visit(reflect.ValueOf(m), func(part any) {
@@ -177,10 +180,10 @@ func Close(m any) {
 	})
 }
 
-// To moves or converts all tensors of a module, each by t.To(opts...) as
-// torch.WithDType and torch.WithDevice say; those that are no floats move but
-// keep their dtype. The module's former tensors are closed, so that an
-// optimizer over them has to be made anew; what was tied stays tied.
+// To moves or converts the tensors of a module, like module.to: options are
+// torch.WithDType and torch.WithDevice. Tensors that are not floating point are
+// moved but keep their dtype. The previous tensors are closed, so an optimizer
+// must be created again. Tied tensors remain tied.
 func To(m any, opts ...torch.Option) {
 	moved := map[torch.Tensor]torch.Tensor{}
 	walk(m, func(n Named) {
@@ -208,13 +211,13 @@ func To(m any, opts ...torch.Option) {
 	}
 }
 
-// SetRequiresGrad says for all parameters whether backward shall reach them:
-// false freezes a module.
+// SetRequiresGrad sets whether autograd computes gradients for the parameters of
+// a module, like module.requires_grad_. false freezes the module.
 func SetRequiresGrad(m any, on bool) {
 	for _, n := range NamedParameters(m) {
 		n.Tensor.SetRequiresGrad(on)
 	}
 }
 
-// parameter makes t, fresh from a factory, a parameter: kept, with gradients.
+// parameter turns a new tensor into a parameter: kept and requiring gradients.
 func parameter(t torch.Tensor) torch.Tensor { return t.Keep().SetRequiresGrad(true) }

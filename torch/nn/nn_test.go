@@ -411,7 +411,7 @@ func TestOddModules(t *testing.T) {
 			{"value", *a, nil, "pointer"},
 			{"map", &struct{ Heads map[string]*nn.LinearModule }{map[string]*nn.LinearModule{"x": a}}, nil, "heads is a map"},
 			{"map of tensors", &struct{ Heads map[string]torch.Tensor }{map[string]torch.Tensor{"x": a.Weight}}, nil, "heads is a map"},
-			{"part by value", nn.Sequential(byValue{a.Weight}), nil, "0.w is in a module that is held by value"},
+			{"part by value", nn.Sequential(byValue{a.Weight}), nil, "0.w is in a module that is stored by value"},
 		} {
 			got, err := names(c.m)
 			if diff := cmp.Diff(c.want, got); diff != "" {

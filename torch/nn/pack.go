@@ -6,18 +6,18 @@ import (
 	"cyclecap/torch"
 )
 
-// Packed is the weight of a linear layer, with its bias, in the blocked layout
-// of oneDNN. It is for inference: nothing flows back through it.
+// Packed is the weight of a linear layer in oneDNN's blocked layout, with the
+// layer's bias. It is for inference only: autograd does not support it.
 //
-// Products with it are two to five times as fast as those of torch.Linear on
-// a CPU with AVX-512, the more so for few rows: those go through MKL's sgemm
-// in f32, which on AMD processors uses half the width of the registers and
-// one thread for a single row, and through oneDNN with a fresh copy of the
-// weight each time in bf16. The order of the additions differs, and with it
-// the last bits.
+// On a CPU with AVX-512, matrix products with it are two to five times as fast
+// as torch.Linear, and most of all for few rows. For f32, torch.Linear calls
+// MKL's sgemm, which on AMD processors uses half the width of the registers and
+// only one thread for a single row. For bf16 it calls oneDNN, which copies the
+// weight each time. The order of the additions differs, and therefore the
+// low-order bits of the results.
 type Packed struct{ weight, bias torch.Tensor }
 
-// NewPacked packs a weight [out, in] and a bias [out] or none.
+// NewPacked packs a weight [out, in] with a bias [out] or none.
 func NewPacked(weight, bias torch.Tensor) *Packed {
 	p := &Packed{weight: weight.MKLDNNReorderLinearWeight().Keep()}
 	if bias.Defined() {
@@ -37,9 +37,10 @@ func (p *Packed) Close() { p.weight.Close() }
 // A packer is a layer that can compute from a packed weight.
 type packer interface{ Pack() }
 
-// Pack makes the linear layers of a module compute from packed weights and
-// frees the plain ones: the module is for inference on the CPU from then on,
-// and its packed weights are no longer among its parameters. It needs a scope.
+// Pack replaces the weights of the linear layers of a module with packed ones and
+// frees the original weights. The module can then be used only for inference on
+// the CPU, and the packed weights are no longer among its parameters. Pack must
+// be called in a scope.
 func Pack(m any) {
 	torch.NoGrad(func() {
 		visit(reflect.ValueOf(m), func(part any) {
@@ -50,7 +51,7 @@ func Pack(m any) {
 	})
 }
 
-// visit calls f with every part of a module that is a pointer.
+// visit calls f for every submodule that is a pointer.
 func visit(v reflect.Value, f func(part any)) {
 	switch v.Kind() {
 	case reflect.Pointer:

@@ -8,17 +8,17 @@ import (
 	"cyclecap/torch"
 )
 
-// StateDict is an ordered list of named tensors: what PyTorch's state_dict()
-// gives and weight files hold.
+// StateDict is an ordered list of named tensors: the counterpart of PyTorch's
+// state_dict() and the contents of weights files.
 type StateDict struct {
 	names   []string
 	tensors map[string]torch.Tensor
 }
 
-// NewStateDict makes an empty list.
+// NewStateDict returns an empty StateDict.
 func NewStateDict() *StateDict { return &StateDict{tensors: map[string]torch.Tensor{}} }
 
-// Add puts a tensor at the end, or in place of one of the same name.
+// Add appends a tensor, or replaces the tensor of the same name.
 func (s *StateDict) Add(name string, t torch.Tensor) {
 	if _, ok := s.tensors[name]; !ok {
 		s.names = append(s.names, name)
@@ -26,16 +26,16 @@ func (s *StateDict) Add(name string, t torch.Tensor) {
 	s.tensors[name] = t
 }
 
-// Get looks a tensor up.
+// Get returns the tensor with the given name.
 func (s *StateDict) Get(name string) (torch.Tensor, bool) {
 	t, ok := s.tensors[name]
 	return t, ok
 }
 
-// Names lists the names in order.
+// Names returns the names in order.
 func (s *StateDict) Names() []string { return slices.Clone(s.names) }
 
-// Len counts the tensors.
+// Len returns the number of tensors.
 func (s *StateDict) Len() int { return len(s.names) }
 
 // Close frees all tensors.
@@ -45,22 +45,22 @@ func (s *StateDict) Close() {
 	}
 }
 
-// StateDictOf lists the parameters and buffers of a module; the tensors are
-// the module's own.
+// StateDictOf returns the parameters and buffers of a module. The tensors still
+// belong to the module.
 func StateDictOf(m any) *StateDict {
 	s := NewStateDict()
 	walk(m, func(n Named) { s.Add(n.Name, *n.Tensor) })
 	return s
 }
 
-// MismatchError lists all that does not fit between weights and a module.
+// MismatchError lists all differences between a state dict and a module.
 type MismatchError struct {
-	Missing    []string // the module has them, the weights don't
-	Unexpected []string // the weights have them, the module doesn't
+	Missing    []string // names in the module but not in the state dict
+	Unexpected []string // names in the state dict but not in the module
 	WrongShape []WrongShape
 }
 
-// WrongShape is a tensor of the right name and another shape.
+// WrongShape describes a tensor whose shape differs from the module's.
 type WrongShape struct {
 	Name      string
 	Got, Want []int64
@@ -68,7 +68,7 @@ type WrongShape struct {
 
 func (e *MismatchError) Error() string {
 	var b strings.Builder
-	b.WriteString("the weights do not fit")
+	b.WriteString("the weights do not match the model")
 	list := func(what string, names []string) {
 		if len(names) > 0 {
 			fmt.Fprintf(&b, "; %d %s: %s", len(names), what, strings.Join(names, ", "))
@@ -77,24 +77,25 @@ func (e *MismatchError) Error() string {
 	list("missing", e.Missing)
 	list("unexpected", e.Unexpected)
 	if len(e.WrongShape) > 0 {
-		fmt.Fprintf(&b, "; %d of another shape:", len(e.WrongShape))
+		fmt.Fprintf(&b, "; %d of a different shape:", len(e.WrongShape))
 		for i, w := range e.WrongShape {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			fmt.Fprintf(&b, " %s is %v, needed %v", w.Name, w.Got, w.Want)
+			fmt.Fprintf(&b, " %s is %v, want %v", w.Name, w.Got, w.Want)
 		}
 	}
 	return b.String()
 }
 
-// LoadStateDict puts the tensors of sd into a module's fields, without a copy
-// (PyTorch's load_state_dict with assign=True), and closes those that were
-// there. They keep their own device, dtype and requires_grad: weights from a
-// file are frozen until SetRequiresGrad. It is strict: unless every name and
-// every shape fits, nothing changes and the error is a *MismatchError that
-// lists all that doesn't. allowed names what sd may hold beside the module's
-// own. It needs no scope; tensors of one are kept.
+// LoadStateDict assigns the tensors of sd to the fields of a module, without
+// copying (like PyTorch's load_state_dict with assign=True), and closes the
+// previous tensors. The tensors retain their device, dtype and requires_grad, so
+// weights from a file are frozen until SetRequiresGrad is called. Names and
+// shapes must match exactly; otherwise the module is unchanged and the error is a
+// *MismatchError that lists all differences. allowed lists additional names that
+// sd may contain. LoadStateDict does not need a scope; tensors that belong to a
+// scope are kept.
 func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	var e MismatchError
 	own := map[string]bool{}
@@ -117,7 +118,7 @@ func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	if len(e.Missing)+len(e.Unexpected)+len(e.WrongShape) > 0 {
 		return &e
 	}
-	// A tensor of sd may be one of the module's own, in its place or another.
+	// sd may contain tensors of the module itself, under the same or other names.
 	var old []torch.Tensor
 	used := map[torch.Tensor]bool{}
 	walk(m, func(n Named) {

@@ -9,8 +9,8 @@ import (
 	"cyclecap/torch/optim"
 )
 
-// A classifier of points by their quadrant: AdamW, warm-up and linear decay,
-// clipped gradients. One scope a step keeps memory flat.
+// Training a classifier of points by quadrant: AdamW, warmup and linear decay,
+// gradient clipping. One scope per step keeps memory use constant.
 func Example() {
 	const steps, batch = 200, 64
 	var m *nn.SequentialModule

@@ -1,7 +1,7 @@
-// Package optim has PyTorch's optimizers and the schedules of the trainings
-// here. On the CPU a step runs the operators of PyTorch's single-tensor path
-// in the same order, so that weights stay bit-equal to Python's over any
-// number of steps.
+// Package optim provides PyTorch's optimizers, and learning rate schedules. On
+// the CPU a step calls the same operators as PyTorch's single-tensor
+// implementation in the same order, so that weights remain bit-identical to
+// PyTorch's over any number of steps.
 //
 //	opt := optim.AdamW(nn.Parameters(model), optim.AdamWDefaults())
 //	defer opt.Close()
@@ -16,9 +16,9 @@
 //		…
 //	}
 //
-// The parameters must outlive the optimizer, whose own tensors are freed by
-// Close. Options that can't be right are reported as a *torch.Error by the
-// scope that an optimizer is made in.
+// The parameters must outlive the optimizer. Close frees the optimizer's own
+// tensors. Invalid options panic with a *torch.Error, which the enclosing scope
+// returns.
 package optim
 
 import (
@@ -31,61 +31,63 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// An Optimizer changes parameters by their gradients.
+// An Optimizer updates parameters using their gradients.
 type Optimizer interface {
-	// Step updates every parameter that has a gradient. It must run in a
-	// scope.
+	// Step updates every parameter that has a gradient. It must be called in
+	// a scope.
 	Step()
-	// ZeroGrad drops the gradients, as zero_grad(set_to_none=True).
+	// ZeroGrad clears the gradients, like zero_grad(set_to_none=True).
 	ZeroGrad()
-	// LR and SetLR read and set the rate, for schedules.
+	// LR and SetLR return and set the learning rate, for schedules.
 	LR() float64
 	SetLR(lr float64)
-	// State lists the state of each parameter, in the order of the
-	// parameters. The tensors are the optimizer's own.
+	// State returns the state of each parameter, in the order of the
+	// parameters. The tensors still belong to the optimizer.
 	State() []ParamState
-	// StateNames names the tensors of a ParamState as PyTorch's state dict
-	// does: "exp_avg" and "exp_avg_sq" of the Adams, "momentum_buffer" of SGD.
+	// StateNames returns the names of the tensors of a ParamState in PyTorch's
+	// state dict: "exp_avg" and "exp_avg_sq" for Adam and AdamW,
+	// "momentum_buffer" for SGD.
 	StateNames() []string
-	// SetState puts back what State gave and takes the tensors over, to the
-	// parameters' device. Their shapes must be the parameters'. Nothing
-	// changes where it fails. It needs a scope.
+	// SetState restores a state returned by State. It takes ownership of the
+	// tensors and moves them to the parameters' device; their shapes must
+	// match the parameters'. If it fails, the optimizer is unchanged. It must
+	// be called in a scope.
 	SetState([]ParamState) error
-	// Close frees the state, not the parameters.
+	// Close frees the state but not the parameters.
 	Close()
 }
 
 // ParamState is the state of one parameter: PyTorch's optimizer.state[p].
 type ParamState struct {
 	Step    int64
-	Tensors []torch.Tensor // by StateNames; nil before the first step
+	Tensors []torch.Tensor // in the order of StateNames; nil before the first step
 }
 
-// base is what the optimizers share.
+// base is the common part of the optimizers.
 type base struct {
 	params []torch.Tensor
 	state  []ParamState
 	lr     float64
-	names  []string // of the tensors of state
+	names  []string // names of the tensors in state
 }
 
 func newBase(op string, params []torch.Tensor, lr float64, names ...string) base {
 	if len(params) == 0 {
-		torch.Throw(op, "there are no parameters")
+		torch.Throw(op, "the list of parameters is empty")
 	}
 	for i, p := range params {
 		if !p.IsLeaf() {
-			torch.Throw(op, "parameter %d, %v, is no leaf but the result of an operator: backward gives it no gradient", i, p.Shape())
+			torch.Throw(op, "parameter %d, of shape %v, is not a leaf tensor but the result of an operator; only leaf tensors can be optimized", i, p.Shape())
 		}
 	}
 	within(op, "LR", lr, math.Inf(1))
 	return base{params: slices.Clone(params), state: make([]ParamState, len(params)), lr: lr, names: names}
 }
 
-// within throws where a setting is not in [0, limit).
+// within throws unless v is in [0, limit).
 func within(op, name string, v, limit float64) {
 	if !(v >= 0 && v < limit) {
-		torch.Throw(op, "%s is %v; it must be at least 0 and below %v", name, v, limit)
+		torch.Throw(op, "%s must be at least 0 and less than %v, got %v", name, limit, v)
 	}
 }
 
@@ -103,15 +105,15 @@ func (b *base) StateNames() []string { return slices.Clone(b.names) }
 
 func (b *base) SetState(s []ParamState) error {
 	if len(s) != len(b.params) {
-		return fmt.Errorf("optim: state of %d parameters for %d", len(s), len(b.params))
+		return fmt.Errorf("optim: the state has %d parameters, but the optimizer has %d", len(s), len(b.params))
 	}
 	for i, p := range s {
 		if len(p.Tensors) != 0 && len(p.Tensors) != len(b.names) {
-			return fmt.Errorf("optim: parameter %d has %d tensors of state, %d are needed: %s", i, len(p.Tensors), len(b.names), strings.Join(b.names, ", "))
+			return fmt.Errorf("optim: the state of parameter %d has %d tensors, want %d (%s)", i, len(p.Tensors), len(b.names), strings.Join(b.names, ", "))
 		}
 		for k, t := range p.Tensors {
 			if !slices.Equal(t.Shape(), b.params[i].Shape()) {
-				return fmt.Errorf("optim: parameter %d is %v, its %s %v", i, b.params[i].Shape(), b.names[k], t.Shape())
+				return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", i, b.params[i].Shape(), b.names[k], t.Shape())
 			}
 		}
 	}
@@ -147,7 +149,7 @@ func (b *base) Close() {
 	}
 }
 
-// each step calls f for the parameters that have a gradient.
+// update calls f for each parameter that has a gradient.
 func (b *base) update(f func(p, grad torch.Tensor, s *ParamState)) {
 	torch.NoGrad(func() {
 		for i, p := range b.params {
@@ -162,7 +164,8 @@ func (b *base) update(f func(p, grad torch.Tensor, s *ParamState)) {
 	})
 }
 
-// moments makes the two zero tensors of the Adams at the first step.
+// moments counts a step and returns the moments of Adam, which it creates as
+// zeros in the first step.
 func (s *ParamState) moments(p torch.Tensor) (avg, avgSq torch.Tensor) {
 	if s.Tensors == nil {
 		s.Tensors = []torch.Tensor{
@@ -174,31 +177,33 @@ func (s *ParamState) moments(p torch.Tensor) (avg, avgSq torch.Tensor) {
 	return s.Tensors[0], s.Tensors[1]
 }
 
-// AdamOptions are the settings of Adam and AdamW under PyTorch's names.
+// AdamOptions configures Adam and AdamW; the names are PyTorch's.
 type AdamOptions struct {
 	LR           float64
 	Beta1, Beta2 float64
 	Eps          float64
 	WeightDecay  float64
-	// Fused takes libtorch's one kernel a step instead of one operator after
-	// another: faster, and different in the last bits (PyTorch's fused=True).
+	// Fused selects libtorch's fused kernel instead of a sequence of operators
+	// (PyTorch's fused=True). It is faster; low-order bits differ.
 	Fused bool
 }
 
-// AdamDefaults are PyTorch's of Adam: rate 1e-3, betas 0.9 and 0.999, eps
-// 1e-8, no decay.
+// AdamDefaults returns PyTorch's defaults for Adam: learning rate 1e-3, betas 0.9
+// and 0.999, eps 1e-8, no weight decay.
 func AdamDefaults() AdamOptions {
 	return AdamOptions{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
 }
 
-// AdamWDefaults are PyTorch's of AdamW: those of Adam and a decay of 1e-2.
+// AdamWDefaults returns PyTorch's defaults for AdamW: those of Adam with a weight
+// decay of 1e-2.
 func AdamWDefaults() AdamOptions {
 	o := AdamDefaults()
 	o.WeightDecay = 1e-2
 	return o
 }
 
-// TransformersAdamWDefaults are transformers': those of Adam with eps 1e-6.
+// TransformersAdamWDefaults returns transformers' defaults: those of Adam with
+// eps 1e-6.
 func TransformersAdamWDefaults() AdamOptions {
 	o := AdamDefaults()
 	o.Eps = 1e-6
@@ -219,18 +224,18 @@ type adam struct {
 	decoupled bool
 }
 
-// Adam is torch.optim.Adam; its weight decay is added to the gradient.
+// Adam is torch.optim.Adam. The weight decay is added to the gradient.
 func Adam(params []torch.Tensor, o AdamOptions) Optimizer {
 	return &adam{base: newAdamBase("optim.Adam", params, o), o: o}
 }
 
-// AdamW is torch.optim.AdamW; its weight decay shrinks the weights.
+// AdamW is torch.optim.AdamW. The weight decay is applied to the weights.
 func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
 	return &adam{base: newAdamBase("optim.AdamW", params, o), o: o, decoupled: true}
 }
 
 func (a *adam) Step() {
-	if a.o.Fused && a.params[0].Device() != torch.Meta { // which has no such kernel
+	if a.o.Fused && a.params[0].Device() != torch.Meta { // the meta device has no fused kernel
 		a.fused()
 		return
 	}
@@ -248,13 +253,13 @@ func (a *adam) Step() {
 		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
 		t := float64(s.Step)
 		stepSize := a.lr / (1 - shim.Pow(b1, t))
-		root := shim.Pow(1-shim.Pow(b2, t), 0.5) // not Sqrt: PyTorch's differs from it in the last bit at some steps
+		root := shim.Pow(1-shim.Pow(b2, t), 0.5) // not Sqrt, which differs from PyTorch in the last bit at some steps
 		denom := avgSq.Sqrt().DivScalar_(root).AddScalar_(a.o.Eps)
 		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
 	})
 }
 
-// fused updates all parameters of one step count in one call.
+// fused updates all parameters in one call.
 func (a *adam) fused() {
 	torch.NoGrad(func() {
 		torch.Tidy(func() torch.Tensor {
@@ -288,10 +293,10 @@ type transformersAdamW struct {
 	o AdamOptions
 }
 
-// TransformersAdamW is transformers' own AdamW, since removed, that ClipCap
-// trains with: eps is added before the bias correction, and the decoupled
-// weight decay follows the update. ClipCap leaves TransformersAdamWDefaults but
-// for the rate.
+// TransformersAdamW is transformers' own AdamW, since removed, with which ClipCap
+// trains: eps is added before the bias correction, and the decoupled weight decay
+// is applied after the update. ClipCap changes only the learning rate of
+// TransformersAdamWDefaults.
 func TransformersAdamW(params []torch.Tensor, o AdamOptions) Optimizer {
 	return &transformersAdamW{base: newAdamBase("optim.TransformersAdamW", params, o), o: o}
 }
@@ -312,7 +317,7 @@ func (a *transformersAdamW) Step() {
 	})
 }
 
-// SGDOptions are the settings of SGD under PyTorch's names.
+// SGDOptions configures SGD; the names are PyTorch's.
 type SGDOptions struct {
 	LR          float64
 	Momentum    float64
@@ -332,7 +337,7 @@ func SGD(params []torch.Tensor, o SGDOptions) Optimizer {
 	within(op, "Momentum", o.Momentum, math.Inf(1))
 	within(op, "WeightDecay", o.WeightDecay, math.Inf(1))
 	if o.Nesterov && (o.Momentum == 0 || o.Dampening != 0) {
-		torch.Throw(op, "Nesterov needs a momentum and no dampening")
+		torch.Throw(op, "Nesterov momentum requires a momentum and zero dampening")
 	}
 	return &sgd{base: newBase(op, params, o.LR, "momentum_buffer"), o: o}
 }
@@ -359,9 +364,10 @@ func (o *sgd) Step() {
 	})
 }
 
-// WarmupLinear is transformers' get_linear_schedule_with_warmup: the factor
-// of the rate at a step (from 0) that rises to 1 over the first warmup steps
-// and falls to 0 at the end.
+// WarmupLinear is transformers' get_linear_schedule_with_warmup. It returns the
+// factor for the learning rate at a step (counted from 0), which increases
+// linearly to 1 over the first warmup steps and then decreases to 0 at step
+// total.
 func WarmupLinear(step, warmup, total int) float64 {
 	if step < warmup {
 		return float64(step) / float64(max(1, warmup))
@@ -369,16 +375,17 @@ func WarmupLinear(step, warmup, total int) float64 {
 	return max(0, float64(total-step)/float64(max(1, total-warmup)))
 }
 
-// ConstantLinear is the CycleGAN authors' schedule: the factor of the rate in
-// an epoch (from 0) that is 1 for the first epochs and then falls linearly,
-// to reach 0 one epoch behind the last of decay.
+// ConstantLinear is the schedule of the CycleGAN authors. It returns the factor
+// for the learning rate in an epoch (counted from 0), which is 1 in the first
+// constant epochs and then decreases linearly over decay epochs, so that it
+// would reach 0 in the epoch after the last.
 func ConstantLinear(epoch, constant, decay int) float64 {
 	return 1 - float64(max(0, epoch+1-constant))/float64(decay+1)
 }
 
-// ClipGradNorm is torch.nn.utils.clip_grad_norm_ with the 2-norm: it scales
-// the gradients so that their common norm is at most limit, and gives the
-// norm that they had: 0 where there is no gradient, NaN on the meta device.
+// ClipGradNorm is torch.nn.utils.clip_grad_norm_ with the 2-norm: it scales the
+// gradients so that their total norm is at most limit. It returns the norm before
+// scaling: 0 if there are no gradients, NaN on the meta device.
 func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
 	var total float64
 	torch.NoGrad(func() {
@@ -394,7 +401,7 @@ func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
 				return torch.Tensor{}
 			}
 			norm := torch.Stack(norms).LinalgVectorNorm()
-			// Python's limit / (norm + 1e-6) is a reciprocal and a product.
+			// Python computes limit / (norm + 1e-6) as a reciprocal and a product.
 			factor := norm.AddScalar(1e-6).Reciprocal().MulScalar(limit).Clamp(torch.WithMax(1.0))
 			for _, g := range grads {
 				g.Mul_(factor)

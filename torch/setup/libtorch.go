@@ -17,11 +17,11 @@ import (
 
 const torchVersion = "2.11.0"
 
-// pinned is torch and the two small libraries that its CPU part links even
-// where there is no GPU.
+// pinned is torch and the two small CUDA libraries that it links even on machines
+// without a GPU.
 var pinned = []string{"torch==" + torchVersion, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"}
 
-// libtorch gives the libtorch to use, and installs one where there is none.
+// libtorch returns the libtorch to use, and installs one if there is none.
 func (s *setup) libtorch(ctx context.Context) (libtorch.Libtorch, error) {
 	l, set, err := libtorch.FromEnvironment()
 	if err != nil {
@@ -29,12 +29,12 @@ func (s *setup) libtorch(ctx context.Context) (libtorch.Libtorch, error) {
 	}
 	if set {
 		if err := usable(l); err != nil {
-			return l, fmt.Errorf("LIBTORCH can't be used: %w", err)
+			return l, fmt.Errorf("cannot use LIBTORCH: %w", err)
 		}
 	} else if found, ok := libtorch.FromPython(); ok {
 		l = found
 		if err := usable(l); err != nil {
-			s.log("the torch of python3 can't be used: %v", err)
+			s.log("cannot use the torch of python3: %v", err)
 			l = libtorch.Libtorch{}
 		}
 	}
@@ -42,15 +42,15 @@ func (s *setup) libtorch(ctx context.Context) (libtorch.Libtorch, error) {
 		return s.install(ctx)
 	}
 	if s.cuda {
-		s.log("-cuda changes nothing: the libtorch at %s is used as it is", l.Dir)
+		s.log("ignoring -cuda: using the existing libtorch at %s as it is", l.Dir)
 	}
 	return l, nil
 }
 
-// usable tells why the shim can't be built with a libtorch.
+// usable returns an error if the shim cannot be built with a libtorch.
 func usable(l libtorch.Libtorch) error {
 	if libtorch.Older(l.Release(), libtorch.Minimum) {
-		return fmt.Errorf("%v is too old: %s or newer is needed", l, libtorch.Minimum)
+		return fmt.Errorf("%v is too old: %s or newer is required", l, libtorch.Minimum)
 	}
 	if _, err := os.Stat(filepath.Join(l.Dir, "include", "ATen", "ATen.h")); err != nil {
 		return fmt.Errorf("%v has no headers: include/ATen/ATen.h is missing", l)
@@ -63,14 +63,14 @@ func within(path, dir string) bool {
 	return err == nil && strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
-// install puts the pinned libtorch into the virtual environment.
+// install installs the pinned libtorch into the virtual environment.
 func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
 	for _, again := range [][]string{nil, {"--force-reinstall"}} {
 		if err := s.pip(ctx, "libtorch", "libtorch "+torchVersion+" (544 MB)", append([]string{"--no-deps"}, pinned...), again); err != nil {
 			return libtorch.Libtorch{}, err
 		}
 		if s.cuda {
-			if err := s.pip(ctx, "cuda", "CUDA's libraries (2.7 GB)", pinned, again); err != nil {
+			if err := s.pip(ctx, "cuda", "the CUDA libraries (2.7 GB)", pinned, again); err != nil {
 				return libtorch.Libtorch{}, err
 			}
 		}
@@ -83,18 +83,18 @@ func (s *setup) install(ctx context.Context) (libtorch.Libtorch, error) {
 				return l, nil
 			}
 		}
-		// It was there, and somebody has removed it; pip may not have noticed.
+		// It was installed and has since been removed, which pip may not notice.
 		for _, stamp := range []string{"libtorch", "cuda"} {
 			if err := os.Remove(filepath.Join(s.venv, stamp)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return libtorch.Libtorch{}, err
 			}
 		}
 	}
-	return libtorch.Libtorch{}, fmt.Errorf("pip has installed torch %s into %s, but there is no lib/python3*/site-packages/torch of this version; remove that folder and try again", torchVersion, s.venv)
+	return libtorch.Libtorch{}, fmt.Errorf("pip installed torch %s into %s, but lib/python3*/site-packages/torch is missing there or has another version; remove that folder and try again", torchVersion, s.venv)
 }
 
-// pip installs packages, once for each list: a stamp written at the end tells
-// a whole installation from one that was cut off.
+// pip installs packages, once for each list. A stamp file, written at the end,
+// marks a complete installation.
 func (s *setup) pip(ctx context.Context, name, what string, args, options []string) error {
 	stamp, list := filepath.Join(s.venv, name), strings.Join(args, " ")
 	if old, err := os.ReadFile(stamp); err == nil && strings.TrimSpace(string(old)) == list {
@@ -104,20 +104,20 @@ func (s *setup) pip(ctx context.Context, name, what string, args, options []stri
 	python := filepath.Join(s.venv, "bin", "python")
 	if exec.CommandContext(ctx, python, "-m", "pip", "--version").Run() != nil {
 		if _, err := exec.LookPath("python3"); err != nil {
-			return fmt.Errorf("libtorch is installed with pip, but there is no python3: on Debian and Ubuntu, `apt-get install python3 python3-venv`, %s", instead)
+			return fmt.Errorf("installing libtorch requires pip, but there is no python3: on Debian and Ubuntu, run `apt-get install python3 python3-venv`, %s", instead)
 		}
 		if err := told(ctx, "python3", "-m", "venv", s.venv); err != nil {
-			return fmt.Errorf("python3 could not make a virtual environment in %s (the reason is above): on Debian and Ubuntu, `apt-get install python3-venv`, %s", s.venv, instead)
+			return fmt.Errorf("python3 could not create a virtual environment in %s (see the output above): on Debian and Ubuntu, run `apt-get install python3-venv`, %s", s.venv, instead)
 		}
 	}
 	s.log("installing %s into %s", what, s.venv)
 	if err := told(ctx, python, slices.Concat([]string{"-m", "pip", "install", "-q", "--disable-pip-version-check"}, options, args)...); err != nil {
-		return fmt.Errorf("pip could not install %s (the reason is above): try again, %s", what, instead)
+		return fmt.Errorf("pip could not install %s (see the output above): try again, %s", what, instead)
 	}
 	return os.WriteFile(stamp, []byte(list+"\n"), 0o666)
 }
 
-// told runs a program; all that it prints is for the user to read.
+// told runs a program and shows its output to the user.
 func told(ctx context.Context, name string, args ...string) error {
 	c := command(ctx, name, args...)
 	c.Stdout, c.Stderr = os.Stderr, os.Stderr

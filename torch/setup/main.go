@@ -1,14 +1,15 @@
-// Command setup gets what package torch loads when it is first used: libtorch,
-// and the shim, a small C library over it that is built from the sources in
-// this module. Run it once from a module that requires this one:
+// Command setup installs the libraries that package torch loads when it is first
+// used: libtorch, and the shim, a small C library that calls libtorch and is
+// built from the sources in this module. Run it once, in a module that requires
+// this one:
 //
 //	go run cyclecap/torch/setup
 //
-// libtorch is the one that LIBTORCH names, else the torch of the python3 on
-// the PATH, else a pinned one that pip installs into the user's cache folder.
-// The shim is built into the same folder, once for each version of its sources
-// and of libtorch, and needs cmake, make and g++ there. The second time nothing
-// is left to do.
+// It uses the libtorch that LIBTORCH specifies, or the torch of the python3 on
+// the PATH; otherwise it installs a pinned version with pip into the user's cache
+// folder. It builds the shim into the same folder, once for each version of its
+// sources and of libtorch, with cmake, make and g++. Running it again does
+// nothing if everything is in place.
 package main
 
 import (
@@ -26,11 +27,11 @@ import (
 func main() {
 	log := func(format string, args ...any) { fmt.Fprintf(os.Stderr, "setup: "+format+"\n", args...) }
 	s := setup{log: log}
-	only := flag.Bool("libtorch", false, "only get libtorch, and print its folder")
-	flag.StringVar(&s.venv, "venv", "", "install the pinned libtorch into this virtual environment `folder` instead of the cache")
-	flag.BoolVar(&s.cuda, "cuda", false, "install CUDA's libraries as well (2.7 GB)")
+	only := flag.Bool("libtorch", false, "install only libtorch, and print its folder")
+	flag.StringVar(&s.venv, "venv", "", "install the pinned libtorch into the virtual environment `FOLDER` instead of the cache")
+	flag.BoolVar(&s.cuda, "cuda", false, "also install the CUDA libraries (2.7 GB)")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: go run %s/torch/setup [options]\n\nGets libtorch and builds the shim that package torch calls.\n\n", libtorch.Module())
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: go run %s/torch/setup [options]\n\nInstall libtorch and build the shim that package torch uses to call it.\n\n", libtorch.Module())
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -50,10 +51,10 @@ func main() {
 	}
 }
 
-// setup is what the command was asked for.
+// setup is one run of the command.
 type setup struct {
 	log   func(format string, args ...any)
-	venv  string // "": in the cache
+	venv  string // "" for a folder in the cache
 	cuda  bool
 	cache string
 }
@@ -85,15 +86,15 @@ func (s *setup) run(ctx context.Context, only bool) (err error) {
 	return s.shim(ctx, l)
 }
 
-// lock keeps others from doing the same at the same time. The system lets go
-// of it when the process ends, however it does.
+// lock prevents several runs at the same time. The operating system releases the
+// lock when the process ends for whatever reason.
 func (s *setup) lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		s.log("waiting for another setup to end")
+		s.log("waiting for another setup to finish")
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("%s: %w", path, err)

@@ -160,7 +160,7 @@ func TestExisting(t *testing.T) {
 	h.want(err, "no headers")
 	t.Setenv("LIBTORCH", there+"x")
 	_, err = h.s.libtorch(t.Context())
-	h.want(err, "LIBTORCH is "+there+"x", "lib/libtorch_cpu.so")
+	h.want(err, "LIBTORCH: "+there+"x", "lib/libtorch_cpu.so")
 	if n := h.called("pip"); n != 0 {
 		t.Errorf("pip was called %d times", n)
 	}
@@ -188,7 +188,7 @@ func TestShim(t *testing.T) {
 			t.Errorf("the shim: %q, %v", text, err)
 		}
 	}
-	if !strings.Contains(h.said.String(), "built already: "+file) {
+	if !strings.Contains(h.said.String(), "already built: "+file) {
 		t.Errorf("it says %q", h.said.String())
 	}
 	// The same version in another place needs no other shim.

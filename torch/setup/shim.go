@@ -15,12 +15,12 @@ import (
 	"cyclecap/torch/internal/libtorch"
 )
 
-// shim builds the shim for a libtorch, unless the cache has it, and makes it
-// the one that is used where LIBTORCH is not set.
+// shim builds the shim for a libtorch, unless it is in the cache, and selects this
+// libtorch for programs that run without LIBTORCH.
 func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 	file := libtorch.CachedShim(s.cache, l)
 	if _, err := os.Stat(file); err == nil {
-		s.log("the shim is built already: %s", file)
+		s.log("the shim is already built: %s", file)
 		return os.WriteFile(filepath.Join(filepath.Dir(file), libtorch.PathName), []byte(l.Dir+"\n"), 0o666)
 	}
 	var missing []string
@@ -30,10 +30,10 @@ func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("the shim is built with cmake, make and g++, but there is no %s: on Debian and Ubuntu, `apt-get install cmake make g++`", strings.Join(missing, " and no "))
+		return fmt.Errorf("building the shim requires cmake, make and g++, but there is no %s: on Debian and Ubuntu, run `apt-get install cmake make g++`", strings.Join(missing, " and no "))
 	}
-	// Under the lock nobody else is at work there: what is left of a build
-	// that was cut off goes.
+	// Remove what is left of an interrupted build. The lock ensures that no
+	// other build is using this folder.
 	work := filepath.Join(s.cache, "building")
 	if err := os.RemoveAll(work); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 	s.log("building the shim (a minute or two)")
 	begin := time.Now()
 	log := filepath.Join(work, "build.log")
-	// Each compiler takes about 1 GB.
+	// Each compiler process takes about 1 GB.
 	jobs := strconv.Itoa(min(runtime.NumCPU(), 4))
 	for _, args := range [][]string{
 		{"-S", source, "-B", build, "-DLIBTORCH=" + l.Dir},
@@ -61,11 +61,11 @@ func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 					os.Stderr.Write(text)
 				}
 			}
-			return fmt.Errorf("the shim could not be built for %v (the reason is above)", l)
+			return fmt.Errorf("the shim could not be built for %v (see the output above)", l)
 		}
 	}
-	// Nothing but the library and the path of libtorch is in this folder, and
-	// it appears at once.
+	// The folder contains only the library and the path of libtorch. The rename
+	// makes both appear at once.
 	to := filepath.Dir(file)
 	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
 		return err

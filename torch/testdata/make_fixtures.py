@@ -1,4 +1,4 @@
-"""Writes fixtures.json: what PyTorch makes of the same seeds and inputs as the
+"""Writes fixtures.json: the results of PyTorch for the same seeds and inputs as the
 tests in torch/, torch/nn and torch/optim use.
 
     python torch/testdata/make_fixtures.py

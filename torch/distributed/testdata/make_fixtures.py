@@ -1,4 +1,4 @@
-"""Writes ddp.json: what DistributedDataParallel makes of known gradients, over
+"""Writes ddp.json: the results of DistributedDataParallel for known gradients, over
 two processes; TestDistributedDataParallel has the same ones.
 
     python torch/distributed/testdata/make_fixtures.py

@@ -1,6 +1,6 @@
-// Command gen writes the typed Go functions for the operators in ops.txt from
-// the schemas that libtorch itself prints. It talks to the shim directly,
-// since package torch does not build without what it writes.
+// Command gen generates the typed Go functions for the operators in ops.txt from
+// libtorch's own schemas. It calls the shim directly, because package torch does
+// not build without the generated file.
 package main
 
 import (
@@ -20,8 +20,8 @@ import (
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("gen: ")
-	in := flag.String("ops", "ops.txt", "list of operators")
-	out := flag.String("out", "ops_gen.go", "file to write")
+	in := flag.String("ops", "ops.txt", "read the list of operators from `FILE`")
+	out := flag.String("out", "ops_gen.go", "write the Go code to `FILE`")
 	flag.Parse()
 	list, err := os.ReadFile(*in)
 	if err != nil {
@@ -73,7 +73,7 @@ func generate(list string) ([]byte, error) {
 			o.goName = f[1]
 		}
 		if was := seen[o.goName]; was != "" {
-			return nil, fmt.Errorf("ops.txt:%d: %s: %s has the Go name %s already", n+1, f[0], was, o.goName)
+			return nil, fmt.Errorf("ops.txt:%d: %s: the Go name %s is already used for %s", n+1, f[0], o.goName, was)
 		}
 		seen[o.goName] = f[0]
 		if err := o.write(&body, options); err != nil {
@@ -86,24 +86,25 @@ func generate(list string) ([]byte, error) {
 		types := slices.Sorted(maps.Keys(options[name]))
 		typ := types[0]
 		if len(types) > 1 {
-			// One name, several types in PyTorch: a scalar where all are
-			// numbers, else anything, checked by the operator.
+			// The argument has different types in different operators, which
+			// check the value.
 			typ = "any"
 		}
-		fmt.Fprintf(&b, "// With%s gives the optional argument `%s`.\nfunc With%s(v %s) Option { return Option{%q, v} }\n\n",
+		fmt.Fprintf(&b, "// With%s sets the optional argument `%s`.\nfunc With%s(v %s) Option { return Option{%q, v} }\n\n",
 			camel(name), name, camel(name), typ, name)
 	}
 	b.Write(body.Bytes())
 	return format.Source(b.Bytes())
 }
 
-// parse reads "aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor".
+// parse parses a schema such as
+// "aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor".
 func parse(schema string) (operator, error) {
 	o := operator{schema: schema}
-	// Alias annotations hold an arrow too: Tensor(a -> *).
+	// Alias annotations can contain an arrow too: Tensor(a -> *).
 	arrow := strings.LastIndex(schema, ") -> ")
 	if arrow < 0 {
-		return o, fmt.Errorf("no result")
+		return o, fmt.Errorf("the schema has no result")
 	}
 	left, right := schema[:arrow], schema[arrow+len(") -> "):]
 	_, inner, _ := strings.Cut(left, "(")
@@ -114,7 +115,7 @@ func parse(schema string) (operator, error) {
 		decl, _, optional := strings.Cut(a, "=")
 		i := strings.LastIndex(decl, " ")
 		if i < 0 {
-			return o, fmt.Errorf("argument %q", a)
+			return o, fmt.Errorf("cannot parse argument %q", a)
 		}
 		o.args = append(o.args, argument{typ: plain(decl[:i]), name: decl[i+1:], optional: optional})
 	}
@@ -134,8 +135,8 @@ func parse(schema string) (operator, error) {
 	return o, nil
 }
 
-// plain removes alias annotations and fixed list sizes, and names symbolic
-// integers as integers: "Tensor(a!)" -> "Tensor", "SymInt[2]" -> "int[]".
+// plain removes alias annotations and fixed list sizes, and replaces symbolic
+// integers by integers: "Tensor(a!)" -> "Tensor", "SymInt[2]" -> "int[]".
 func plain(t string) string {
 	for {
 		i := strings.Index(t, "(")
@@ -153,7 +154,7 @@ func plain(t string) string {
 	return t
 }
 
-// split cuts at top-level commas.
+// split splits s at top-level commas.
 func split(s string) []string {
 	var out []string
 	depth, from := 0, 0
@@ -173,8 +174,8 @@ func split(s string) []string {
 	return append(out, strings.TrimSpace(s[from:]))
 }
 
-// goTypes gives, for a schema type, the Go type and the method of call that
-// flattens it.
+// goTypes maps a schema type to the Go type and the method of call that flattens
+// it.
 var goTypes = map[string][2]string{
 	"Tensor": {"Tensor", "tensor"}, "Tensor?": {"Tensor", "tensorOpt"},
 	"Tensor[]": {"[]Tensor", "tensors"}, "Tensor?[]": {"[]Tensor", "tensorsOpt"},
@@ -209,7 +210,7 @@ func (o operator) write(b *bytes.Buffer, options map[string]map[string]bool) err
 				return fmt.Errorf("no Go type for option %s %s", a.typ, a.name)
 			}
 			if base == "Layout" {
-				lines = append(lines, "c.dflt()") // strided: the only one in use
+				lines = append(lines, "c.dflt()") // strided, the only layout in use
 				continue
 			}
 			if options[a.name] == nil {
@@ -244,7 +245,7 @@ func (o operator) write(b *bytes.Buffer, options map[string]map[string]bool) err
 	}
 	v := "op" + o.goName
 	fmt.Fprintf(b, "var %s = &op{name: %q, overload: %q}\n\n", v, o.name, o.overload)
-	fmt.Fprintf(b, "// %s is\n//\n//\t%s\n", o.goName, o.schema)
+	fmt.Fprintf(b, "// %s calls\n//\n//\t%s\n", o.goName, o.schema)
 	recv := ""
 	if self {
 		recv = "(self Tensor) "
@@ -291,7 +292,7 @@ func (o operator) result() (typ, end string, err error) {
 	return "", "", fmt.Errorf("no Go type for result %s", o.returns[0])
 }
 
-// camel gives "KeepDim"-like names: layer_norm -> LayerNorm, add_ -> Add_.
+// camel converts a name to camel case: layer_norm -> LayerNorm, add_ -> Add_.
 func camel(s string) string {
 	suffix := ""
 	if strings.HasSuffix(s, "_") && !strings.HasPrefix(s, "__") {
@@ -312,8 +313,8 @@ func camel(s string) string {
 	return b.String() + suffix
 }
 
-// ident keeps argument names clear of Go's keywords and of the packages and
-// variables of the generated file.
+// ident returns an argument name that does not conflict with Go's keywords or
+// with identifiers in the generated file.
 func ident(s string) string {
 	switch s {
 	case "type", "range", "func", "map", "var", "c", "opts", "r", "begin", "select", "default":

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Found is a shim and the libtorch that it will be loaded with.
+// Found is a shim and the libtorch to load it with.
 type Found struct {
 	Shim     string
 	About    About
 	Libtorch Libtorch
 }
 
-// Find gives the first shim with this ABI for which there is a libtorch of its
-// version. The error says what was found instead and what to do.
+// Find returns the first shim with this ABI for which a libtorch of the right
+// version is found. The error says what was found instead and what to do.
 func Find(abi int) (Found, error) {
 	s := search{
 		shim: os.Getenv("CYCLECAP_SHIM"), checkout: checkout(),
@@ -29,7 +29,7 @@ func Find(abi int) (Found, error) {
 			s.beside = filepath.Dir(exe)
 		}
 	}
-	s.cache, _ = Cache() // without one there is nothing in it
+	s.cache, _ = Cache() // skipped if there is no cache folder
 	var err error
 	if s.libtorch, s.fixed, err = FromEnvironment(); err != nil {
 		return Found{}, err
@@ -37,12 +37,12 @@ func Find(abi int) (Found, error) {
 	return s.find(abi)
 }
 
-// search is where Find looks.
+// search lists where Find looks.
 type search struct {
 	shim     string   // CYCLECAP_SHIM
-	libtorch Libtorch // LIBTORCH, if
-	fixed    bool
-	beside   string // the folder of the program
+	libtorch Libtorch // LIBTORCH, if fixed
+	fixed    bool     // whether LIBTORCH is set
+	beside   string   // the folder of the program
 	checkout string
 	cache    string
 	about    func(file string) (About, error)
@@ -54,14 +54,14 @@ func (s *search) find(abi int) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	var first error // the shim that was most likely meant
+	var first error // the error of the shim that takes precedence
 	for _, file := range shims {
 		about, err := s.about(file)
 		if err == nil && about.ABI != abi {
 			err = fmt.Errorf("%s has ABI %d, but this program needs ABI %d", file, about.ABI, abi)
 		}
 		if err != nil {
-			err = fmt.Errorf("%w; %s builds the shim that is needed", err, BuildCommand())
+			err = fmt.Errorf("%w; run %s to build the required shim", err, BuildCommand())
 		}
 		var l Libtorch
 		if err == nil {
@@ -75,12 +75,12 @@ func (s *search) find(abi int) (Found, error) {
 		}
 	}
 	if first == nil {
-		first = fmt.Errorf("the shim (%s) has not been built; %s builds it, or set CYCLECAP_SHIM to its file", ShimName, BuildCommand())
+		first = fmt.Errorf("the shim (%s) has not been built; run %s to build it, or set CYCLECAP_SHIM to an existing one", ShimName, BuildCommand())
 	}
 	return Found{}, first
 }
 
-// shims lists the files that exist, the first choice first.
+// shims returns the shims that exist, in order of precedence.
 func (s *search) shims() ([]string, error) {
 	if s.shim != "" {
 		if _, err := os.Stat(s.shim); err != nil {
@@ -106,14 +106,14 @@ func (s *search) shims() ([]string, error) {
 	return append(files, s.cached()...), nil
 }
 
-// cached lists the shims in the cache that were built from these sources, the
-// one that setup chose last first.
+// cached returns the shims in the cache that were built from these sources. The
+// one that setup selected most recently comes first.
 func (s *search) cached() []string {
 	if s.cache == "" {
 		return nil
 	}
 	folder, prefix := filepath.Join(s.cache, "shim"), key()+"-"
-	entries, _ := os.ReadDir(folder) // no folder, no shims
+	entries, _ := os.ReadDir(folder) // there are no shims if the folder is missing
 	var files []string
 	for _, e := range entries {
 		if file := filepath.Join(folder, e.Name(), ShimName); strings.HasPrefix(e.Name(), prefix) {
@@ -131,13 +131,13 @@ func (s *search) cached() []string {
 	return files
 }
 
-// libtorchFor gives a libtorch of the version that a shim was built for. One
-// whose version no file tells is taken.
+// libtorchFor returns a libtorch of the version that a shim was built for. A
+// libtorch of unknown version is accepted.
 func (s *search) libtorchFor(shim string, about About) (Libtorch, error) {
 	fits := func(l Libtorch) bool { return l.Version == "" || l.Release() == about.Release }
 	if s.fixed {
 		if !fits(s.libtorch) {
-			return Libtorch{}, fmt.Errorf("%s was built for libtorch %s, but LIBTORCH is libtorch %s at %s; %s builds a shim for it",
+			return Libtorch{}, fmt.Errorf("%s was built for libtorch %s, but LIBTORCH is libtorch %s at %s; run %s to build a matching shim",
 				shim, about.Release, s.libtorch.Version, s.libtorch.Dir, BuildCommand())
 		}
 		return s.libtorch, nil
@@ -169,8 +169,8 @@ func (s *search) libtorchFor(shim string, about About) (Libtorch, error) {
 	}
 	where := "none was found"
 	if len(other) > 0 {
-		where = "there is only " + strings.Join(other, " and ")
+		where = "found only " + strings.Join(other, " and ")
 	}
-	return Libtorch{}, fmt.Errorf("the shim %s needs libtorch %s, but %s; `pip install torch==%s` gets it for the python3 on the PATH, or set LIBTORCH to its folder (…/site-packages/torch)",
+	return Libtorch{}, fmt.Errorf("the shim %s requires libtorch %s, but %s; run `pip install torch==%s` to install it for the python3 on the PATH, or set LIBTORCH to its folder (…/site-packages/torch)",
 		shim, about.Release, where, about.Release)
 }

@@ -120,7 +120,7 @@ func TestOrderOfShims(t *testing.T) {
 	if err := os.RemoveAll(w.search.cache); err != nil {
 		t.Fatal(err)
 	}
-	w.fails("has not been built", "builds it", "CYCLECAP_SHIM")
+	w.fails("has not been built", "to build it", "CYCLECAP_SHIM")
 }
 
 func TestOrderOfLibtorchs(t *testing.T) {
@@ -146,7 +146,7 @@ func TestOrderOfLibtorchs(t *testing.T) {
 		}
 	}
 	w.search.python = func() (Libtorch, bool) { return Libtorch{}, false }
-	w.fails(w.path(shim), "needs libtorch 2.11.0, but none was found", "pip install torch==2.11.0", "LIBTORCH")
+	w.fails(w.path(shim), "requires libtorch 2.11.0, but none was found", "pip install torch==2.11.0", "LIBTORCH")
 }
 
 // A shim runs with no other libtorch than the one it was built for.
@@ -155,10 +155,10 @@ func TestVersions(t *testing.T) {
 	const shim = "app/lib/" + ShimName
 	w.shim(shim, needed, "2.11.0", "built")
 	w.libtorch("built", "2.12.0+cpu") // upgraded since
-	w.fails(w.path(shim), "needs libtorch 2.11.0", "only libtorch 2.12.0+cpu at "+w.path("built"))
+	w.fails(w.path(shim), "requires libtorch 2.11.0", "but found only libtorch 2.12.0+cpu at "+w.path("built"))
 
 	w.search.libtorch, w.search.fixed = w.libtorch("named", "2.6.0"), true
-	w.fails(w.path(shim)+" was built for libtorch 2.11.0", "LIBTORCH is libtorch 2.6.0 at "+w.path("named"), "builds a shim for it")
+	w.fails(w.path(shim)+" was built for libtorch 2.11.0", "LIBTORCH is libtorch 2.6.0 at "+w.path("named"), "to build a matching shim")
 
 	// The cache may have one for it.
 	cached, _ := filepath.Rel(w.root, CachedShim(w.search.cache, w.search.libtorch))
@@ -176,7 +176,7 @@ func TestABI(t *testing.T) {
 	w := newWorld(t)
 	w.libtorch("torch", "2.11.0")
 	old := w.shim("app/lib/"+ShimName, needed-1, "2.11.0", "torch")
-	w.fails(old+" has ABI 2, but this program needs ABI 3", "builds the shim that is needed")
+	w.fails(old+" has ABI 2, but this program needs ABI 3", "to build the required shim")
 	// Another place may have the right one.
 	w.shim("checkout/build/lib/"+ShimName, needed, "2.11.0", "torch")
 	w.finds("checkout/build/lib/"+ShimName, "torch")
@@ -260,7 +260,7 @@ func TestReadAbout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadAbout(exe); err == nil || !strings.Contains(err.Error(), "is not a shim of cyclecap") {
+	if _, err := ReadAbout(exe); err == nil || !strings.Contains(err.Error(), "is not a cyclecap shim") {
 		t.Errorf("error of another ELF file: %v", err)
 	}
 	text := newWorld(t).write("x.so", "not a library")

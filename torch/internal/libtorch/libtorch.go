@@ -1,6 +1,6 @@
-// Package libtorch finds, without loading anything, the two libraries that
-// package torch is made of: libtorch itself and the shim, which calls it. Where
-// it looks is described in docs/torch.md.
+// Package libtorch finds the two libraries that package torch needs, without
+// loading them: libtorch itself and the shim, which calls it. docs/torch.md
+// describes where it looks.
 package libtorch
 
 import (
@@ -15,26 +15,26 @@ import (
 	"strings"
 )
 
-// Minimum is the oldest version that the shim can be built with.
+// Minimum is the oldest libtorch version that the shim can be built with.
 const Minimum = "2.6"
 
-// Libtorch is a folder with libtorch's lib/ and, to build with, include/: what
-// pip installs as "torch", or an unpacked archive.
+// Libtorch is a folder that contains libtorch: lib/ and, for building, include/.
+// It is the package torch that pip installs, or an unpacked archive.
 type Libtorch struct {
 	Dir     string
-	Version string // "2.11.0+cu130"; "" where no file tells
+	Version string // such as "2.11.0+cu130"; "" if unknown
 }
 
-// CPU is the library that everything needs.
+// CPU returns the path of the main library, libtorch_cpu.so.
 func (l Libtorch) CPU() string { return filepath.Join(l.Dir, "lib", "libtorch_cpu.so") }
 
-// Release is the version without what follows the "+".
+// Release returns the version without the "+" and what follows it.
 func (l Libtorch) Release() string {
 	v, _, _ := strings.Cut(l.Version, "+")
 	return v
 }
 
-// String is how messages name it.
+// String returns a description for messages.
 func (l Libtorch) String() string {
 	if l.Version == "" {
 		return "libtorch at " + l.Dir
@@ -42,8 +42,9 @@ func (l Libtorch) String() string {
 	return fmt.Sprintf("libtorch %s at %s", l.Version, l.Dir)
 }
 
-// Older tells whether version a is older than b, as far as their parts are
-// numbers. (Package torch and its setup need no other module.)
+// Older reports whether version a is older than b. It compares the parts up to
+// the first that is not a number. (It avoids a dependency: package torch and its
+// setup command require no other module.)
 func Older(a, b string) bool {
 	p, q := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(p), len(q)) {
@@ -59,7 +60,7 @@ func Older(a, b string) bool {
 	return false
 }
 
-// At gives the libtorch in a folder.
+// At returns the libtorch in a folder.
 func At(dir string) (Libtorch, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -68,7 +69,7 @@ func At(dir string) (Libtorch, error) {
 	l := Libtorch{Dir: abs}
 	if _, err := os.Stat(l.CPU()); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return Libtorch{}, fmt.Errorf("there is no libtorch in %s: lib/libtorch_cpu.so is missing", dir)
+			return Libtorch{}, fmt.Errorf("%s does not contain libtorch: lib/libtorch_cpu.so is missing", dir)
 		}
 		return Libtorch{}, err
 	}
@@ -76,8 +77,8 @@ func At(dir string) (Libtorch, error) {
 	return l, nil
 }
 
-// The files that tell a version: pip's torch, the archive, and the headers of
-// both, old and new.
+// The files that contain the version: that of pip's torch, that of the archive,
+// and the headers of both, new and old.
 var versionFiles = []struct {
 	path string
 	text *regexp.Regexp
@@ -103,8 +104,8 @@ func version(dir string) string {
 	return ""
 }
 
-// FromEnvironment gives the libtorch that LIBTORCH names; ok is false where it
-// is not set.
+// FromEnvironment returns the libtorch that LIBTORCH specifies. ok is false if
+// LIBTORCH is not set.
 func FromEnvironment() (l Libtorch, ok bool, err error) {
 	dir := os.Getenv("LIBTORCH")
 	if dir == "" {
@@ -112,13 +113,13 @@ func FromEnvironment() (l Libtorch, ok bool, err error) {
 	}
 	l, err = At(dir)
 	if err != nil {
-		return Libtorch{}, true, fmt.Errorf("LIBTORCH is %s, but %w", dir, err)
+		return Libtorch{}, true, fmt.Errorf("LIBTORCH: %w", err)
 	}
 	return l, true, nil
 }
 
-// python prints where the torch is that would be imported. It imports nothing,
-// and leaves out the working folder.
+// python prints the folder of the torch that Python would import. It imports
+// nothing, and ignores the working folder.
 const python = `
 import importlib.util, pathlib, sys
 sys.path = [p for p in sys.path if p]
@@ -127,8 +128,8 @@ if spec is not None and spec.origin:
     print(pathlib.Path(spec.origin).parent)
 `
 
-// FromPython gives the torch of the python3 on the PATH, which is that of the
-// active environment, if any.
+// FromPython returns the torch of the python3 on the PATH, which is that of the
+// active virtual environment, if any.
 func FromPython() (l Libtorch, ok bool) {
 	out, err := exec.Command("python3", "-c", python).Output()
 	if err != nil {

@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	// ShimName is the file of the shim.
+	// ShimName is the file name of the shim.
 	ShimName = "libcyclecap_torch.so"
-	// PathName is a file beside the shim: the folder of the libtorch that it
-	// was built with.
+	// PathName is the name of a file in the folder of the shim. It contains the
+	// folder of the libtorch that the shim was built with.
 	PathName = "libtorch.path"
 )
 
-// About is what a shim says of itself: cpp/src/about.cpp.
+// About is the information about a shim in its file: cpp/src/about.cpp.
 type About struct {
 	ABI     int
-	Release string // of the libtorch that it was built with: "2.11.0"
+	Release string // version of the libtorch that it was built with: "2.11.0"
 }
 
-// ReadAbout reads it without loading the shim.
+// ReadAbout reads the information from a shim without loading it.
 func ReadAbout(file string) (About, error) {
 	f, err := elf.Open(file)
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
@@ -42,7 +42,7 @@ func ReadAbout(file string) (About, error) {
 	defer f.Close()
 	section := f.Section(".cyclecap")
 	if section == nil {
-		return About{}, fmt.Errorf("%s is not a shim of cyclecap, or one of an older version", file)
+		return About{}, fmt.Errorf("%s is not a cyclecap shim, or is one from an older version", file)
 	}
 	text, err := section.Data()
 	if err != nil {
@@ -58,36 +58,37 @@ func ReadAbout(file string) (About, error) {
 			a.Release = value
 		}
 		if err != nil {
-			return About{}, fmt.Errorf("%s: %s=%s is not a number", file, key, value)
+			return About{}, fmt.Errorf("%s: %s must be a number, got %q", file, key, value)
 		}
 	}
 	return a, nil
 }
 
-// Cache is where `torch/setup` puts what it gets and builds.
+// Cache returns the folder in which `torch/setup` installs libtorch and builds
+// the shim.
 func Cache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("there is no folder for caches: %w", err)
+		return "", fmt.Errorf("cannot determine the user's cache folder: %w", err)
 	}
 	return filepath.Join(dir, "cyclecap"), nil
 }
 
 var key = sync.OnceValue(cpp.Key)
 
-// CachedShim is the file of the shim for a libtorch in the cache. Another state
-// of the sources, or another libtorch, is another shim.
+// CachedShim returns the file of the shim for a libtorch in the cache. Each
+// version of the sources and of libtorch has its own file.
 func CachedShim(cache string, l Libtorch) string {
 	return filepath.Join(cache, "shim", key()+"-"+l.Version, ShimName)
 }
 
-// Module is the path of this module, which a release may have changed.
+// Module returns the path of this module, which a release may have changed.
 func Module() string {
 	return strings.TrimSuffix(reflect.TypeFor[About]().PkgPath(), "/torch/internal/libtorch")
 }
 
-// checkout is the folder of this module's sources, "" where the program was
-// built with -trimpath or elsewhere.
+// checkout returns the folder of this module's sources, or "" if the program was
+// built with -trimpath.
 var checkout = sync.OnceValue(func() string {
 	_, file, _, ok := runtime.Caller(0)
 	if !ok || !filepath.IsAbs(file) {
@@ -96,8 +97,8 @@ var checkout = sync.OnceValue(func() string {
 	return filepath.Clean(filepath.Join(filepath.Dir(file), "..", "..", ".."))
 })
 
-// BuildCommand is what builds the shim, for messages: in a checkout make, and
-// in a module that requires this one its setup command.
+// BuildCommand returns the command that builds the shim, for messages: make in a
+// checkout of this module, and the setup command in a module that requires it.
 func BuildCommand() string {
 	if inCheckout() {
 		return "`make build`"
@@ -105,12 +106,12 @@ func BuildCommand() string {
 	return "`go run " + Module() + "/torch/setup`"
 }
 
-// CUDAAdvice says what gets CUDA's part of libtorch.
+// CUDAAdvice says how to install the CUDA libraries of libtorch.
 func CUDAAdvice() string {
 	if inCheckout() {
-		return "`make setup CUDA=1` gets it"
+		return "run `make setup CUDA=1` to install it"
 	}
-	return "`go run " + Module() + "/torch/setup -cuda`, or `pip install torch` with its dependencies, gets it"
+	return "run `go run " + Module() + "/torch/setup -cuda`, or `pip install torch` with its dependencies, to install it"
 }
 
 func inCheckout() bool {

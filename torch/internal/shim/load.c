@@ -1,9 +1,9 @@
-/* The functions of cyclecap_torch.h, which open libtorch and the shim at the
- * first call instead of at the program's start: what needs no tensors runs
- * without libtorch and without the time that it takes to load.
+/* The functions of cyclecap_torch.h. They open libtorch and the shim at the
+ * first call instead of at program start: programs that use no tensors run
+ * without libtorch, and without the time that it takes to load.
  *
- * Where they can't be opened, functions that can fail say why and what to do;
- * the others give 0. */
+ * If the libraries cannot be opened, functions that return a ct_error say why
+ * and what to do; the others return 0. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,9 +11,9 @@
 
 #include "cyclecap_torch.h"
 
-/* E(name, parameters, arguments): gives a ct_error.
- * F(type, name, parameters, arguments): gives a value.
- * V(name, parameters, arguments): gives nothing. */
+/* E(name, parameters, arguments): returns a ct_error.
+ * F(type, name, parameters, arguments): returns a value.
+ * V(name, parameters, arguments): returns nothing. */
 #define FUNCTIONS(E, F, V)                                                   \
   V(ct_free, (void *p), (p))                                                 \
   E(ct_op_find, (const char *name, const char *overload, int *op),           \
@@ -95,26 +95,26 @@ FUNCTIONS(E, F, V)
 #undef V
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static char *failed; /* why they can't be opened, as a ct_error */
+static char *failed; /* why the libraries can't be opened, as a ct_error */
 
 ct_error ct_open(void **shim); /* load.go: finds and opens the libraries */
 
 static void load(void) {
-  /* A thread of OpenMP that has nothing to do spins for some 50 us before it
-   * sleeps. libgomp's own default is longer, and programs on the same cores
-   * slow each other down; sleeping at once costs a third of the time where
-   * operators are short. libgomp reads this when it is loaded. */
+  /* Idle OpenMP threads spin for about 50 us before they sleep. libgomp's own
+   * default is longer, so that programs on the same cores slow each other down;
+   * sleeping immediately costs a third of the time if operators are short.
+   * libgomp reads this variable when it is loaded. */
   if (!getenv("OMP_WAIT_POLICY")) setenv("GOMP_SPINCOUNT", "4000", 0);
   void *library = NULL;
   if ((failed = ct_open(&library))) return;
 #define E(name, params, args) F(, name, , )
 #define V(name, params, args) F(, name, , )
-#define F(type, name, params, args)                                         \
-  if (!(*(void **)&p_##name = dlsym(library, #name))) {                     \
-    failed =                                                                \
-        strdup("Rlibtorch can't be loaded: the shim lacks " #name           \
-               ", although its ABI is right; please report this as a bug"); \
-    return;                                                                 \
+#define F(type, name, params, args)                                        \
+  if (!(*(void **)&p_##name = dlsym(library, #name))) {                    \
+    failed =                                                               \
+        strdup("Rcannot load libtorch: the shim lacks " #name              \
+               ", although its ABI matches; please report this as a bug"); \
+    return;                                                                \
   }
   FUNCTIONS(E, F, V)
 #undef E

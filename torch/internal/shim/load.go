@@ -14,18 +14,18 @@ import (
 	"cyclecap/torch/internal/libtorch"
 )
 
-// Find gives the shim and the libtorch that the first operator will load, or
+// Find returns the shim and the libtorch that the first operator will load, or
 // has loaded.
 func Find() (libtorch.Found, error) { return libtorch.Find(C.CT_ABI) }
 
-// ct_open opens libtorch and then the shim, whose dependency is met that way
-// wherever libtorch is. load.c calls it, once.
+// ct_open opens libtorch and then the shim. In this order the shim's dependency
+// on libtorch is satisfied wherever libtorch is installed. load.c calls it once.
 //
 //export ct_open
 func ct_open(shim *unsafe.Pointer) C.ct_error {
 	handle, err := open()
 	if err != nil {
-		return C.ct_error(C.CString(string(C.CT_ERR_RUNTIME) + "libtorch can't be loaded: " + err.Error()))
+		return C.ct_error(C.CString(string(C.CT_ERR_RUNTIME) + "cannot load libtorch: " + err.Error()))
 	}
 	*shim = handle
 	return nil
@@ -37,17 +37,17 @@ func open() (unsafe.Pointer, error) {
 		return nil, err
 	}
 	if _, err := dlopen(found.Libtorch.CPU()); err != nil {
-		return nil, fmt.Errorf("%w; `pip install torch==%s` gets all that it needs", err, found.About.Release)
+		return nil, fmt.Errorf("%w; run `pip install torch==%s` to install it with everything it needs", err, found.About.Release)
 	}
 	shim, err := dlopen(found.Shim)
 	if err != nil {
-		return nil, fmt.Errorf("%w (with %v); %s builds the shim again", err, found.Libtorch, libtorch.BuildCommand())
+		return nil, fmt.Errorf("%w (with %v); run %s to rebuild the shim", err, found.Libtorch, libtorch.BuildCommand())
 	}
 	return shim, nil
 }
 
-// dlopen's error is that of the thread, and a goroutine that C has called
-// stays on its thread.
+// dlerror returns the last error of the OS thread. This is safe because a
+// goroutine that is called from C stays on its thread.
 func dlopen(file string) (unsafe.Pointer, error) {
 	name := C.CString(file)
 	defer C.free(unsafe.Pointer(name))

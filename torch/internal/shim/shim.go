@@ -1,6 +1,6 @@
-// Package shim is the only cgo package over libtorch: it turns the C ABI of
-// cpp/include/cyclecap_torch.h into Go functions on plain numbers. Package
-// torch builds everything that people use on it.
+// Package shim is the only package that calls libtorch through cgo. It wraps the
+// C ABI of cpp/include/cyclecap_torch.h in Go functions on plain numbers, on
+// which package torch builds the public API.
 package shim
 
 /*
@@ -11,12 +11,12 @@ package shim
 #include <stdlib.h>
 #include "cyclecap_torch.h"
 
-// glibc's allocator, for tensors:
-//   - It maps large blocks afresh and unmaps them when they are freed, so that
-//     every large result pays for zeroed pages: kept in the heap instead, a
-//     batch of 80 prefixes runs through GPT-2 in 2/3 of the time.
-//   - It gives every OS thread an arena of its own, whose heaps are too small
-//     for that. One arena serves all.
+// Settings of glibc's allocator, for tensors:
+//   - By default it maps large blocks and unmaps them when they are freed, so
+//     that every large result pays for zeroed pages. With the blocks kept in the
+//     heap, GPT-2 takes 2/3 of the time for a batch of 80 prefixes.
+//   - By default every OS thread has its own arena, whose heaps are too small
+//     for that. Use one arena for all threads.
 static void tune_malloc(void) {
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -34,10 +34,10 @@ import (
 
 func init() { C.tune_malloc() }
 
-// TrimMemory gives freed memory back to the system.
+// TrimMemory returns freed memory to the operating system.
 func TrimMemory() { C.malloc_trim(0) }
 
-// Tags of flattened values: enum ct_tag in the header.
+// Tags of flattened values; see enum ct_tag in the header.
 const (
 	None       = C.CT_NONE
 	Tensor     = C.CT_TENSOR
@@ -56,7 +56,7 @@ const (
 	Default    = C.CT_DEFAULT
 )
 
-// Error is an error of the shim: its kind (a CT_ERR_ byte) and its message.
+// Error is an error reported by the shim: its kind (a CT_ERR_ byte) and message.
 type Error struct {
 	Kind byte
 	Text string
@@ -97,7 +97,7 @@ func cbool(b bool) C.int {
 	return 0
 }
 
-// FindOp looks an operator up by schema name and overload.
+// FindOp looks up an operator by schema name and overload.
 func FindOp(name, overload string) (int, error) {
 	n, o := C.CString(name), C.CString(overload)
 	defer C.free(unsafe.Pointer(n))
@@ -107,8 +107,8 @@ func FindOp(name, overload string) (int, error) {
 	return int(op), err
 }
 
-// Call runs operator op on nargs flattened values and puts the flattened
-// results into rets; it returns how many words they take.
+// Call calls operator op with nargs flattened values and stores the flattened
+// results in rets. It returns the number of words that they take.
 func Call(op int, args []int64, nargs int, rets []int64) (int, error) {
 	var n C.int
 	err := C.ct_call(C.int(op), (*C.int64_t)(unsafe.SliceData(args)), C.int(len(args)), C.int(nargs),
@@ -119,7 +119,7 @@ func Call(op int, args []int64, nargs int, rets []int64) (int, error) {
 	return int(n), nil
 }
 
-// Schema gives the schema of one operator, or of all where name is empty.
+// Schema returns the schema of an operator, or of all operators if name is empty.
 func Schema(name, overload string) (string, error) {
 	var n *C.char
 	if name != "" {
@@ -150,17 +150,17 @@ func text(f func(**C.char) C.ct_error) (string, error) {
 	return C.GoString(out), nil
 }
 
-// Free gives back the references held by p.
+// Free releases the references in p.
 func Free(p []uintptr) {
 	if len(p) > 0 {
 		C.ct_tensors_free(tensors(p), C.int(len(p)))
 	}
 }
 
-// Ref makes another reference to the same tensor.
+// Ref returns another reference to the same tensor.
 func Ref(p uintptr) uintptr { return address(C.ct_tensor_ref(tensor(p))) }
 
-// Alive counts the references held in this process.
+// Alive returns the number of references held by this process.
 func Alive() int64 { return int64(C.ct_tensors_alive()) }
 
 // Info describes a tensor.
@@ -172,7 +172,7 @@ type Info struct {
 	Sizes, Strides                              []int64
 }
 
-// TensorInfo describes tensor p.
+// TensorInfo returns the description of tensor p.
 func TensorInfo(p uintptr) (Info, error) {
 	const most = 16
 	var info C.ct_info
@@ -196,7 +196,7 @@ func TensorInfo(p uintptr) (Info, error) {
 	}, nil
 }
 
-// Write copies n bytes at src into contiguous CPU tensor p; Read copies back.
+// Write copies n bytes at src to contiguous CPU tensor p.
 func Write(p uintptr, src unsafe.Pointer, n int64) error {
 	return take(C.ct_tensor_write(tensor(p), src, C.size_t(n)))
 }
@@ -206,12 +206,12 @@ func Read(p uintptr, dst unsafe.Pointer, n int64) error {
 	return take(C.ct_tensor_read(tensor(p), dst, C.size_t(n)))
 }
 
-// Backward is torch.autograd.backward; grads is nil or as long as outputs.
+// Backward is torch.autograd.backward. grads is nil or as long as outputs.
 func Backward(outputs, grads []uintptr, retain, create bool) error {
 	return take(C.ct_backward(tensors(outputs), tensors(grads), C.int(len(outputs)), cbool(retain), cbool(create)))
 }
 
-// Grad is torch.autograd.grad; grads is nil or as long as outputs.
+// Grad is torch.autograd.grad. grads is nil or as long as outputs.
 func Grad(outputs, grads, inputs []uintptr, retain, create, unused bool) ([]uintptr, error) {
 	out := make([]uintptr, len(inputs))
 	err := take(C.ct_grad(tensors(outputs), tensors(grads), C.int(len(outputs)),
@@ -219,14 +219,14 @@ func Grad(outputs, grads, inputs []uintptr, retain, create, unused bool) ([]uint
 	return out, err
 }
 
-// TensorGrad gives t.grad (0: none).
+// TensorGrad returns t.grad, or 0 if there is none.
 func TensorGrad(p uintptr) (uintptr, error) {
 	var g C.ct_tensor
 	err := take(C.ct_tensor_grad(tensor(p), &g))
 	return address(g), err
 }
 
-// SetGrad sets t.grad (0: none).
+// SetGrad sets t.grad; 0 clears it.
 func SetGrad(p, grad uintptr) error { return take(C.ct_tensor_set_grad(tensor(p), tensor(grad))) }
 
 // SetRequiresGrad sets t.requires_grad.
@@ -234,7 +234,7 @@ func SetRequiresGrad(p uintptr, on bool) error {
 	return take(C.ct_tensor_set_requires_grad(tensor(p), cbool(on)))
 }
 
-// GradFn gives the name of t.grad_fn, "" for leaves.
+// GradFn returns the name of t.grad_fn, or "" for a leaf.
 func GradFn(p uintptr) (string, error) {
 	return text(func(out **C.char) C.ct_error { return C.ct_tensor_grad_fn(tensor(p), out) })
 }
@@ -242,16 +242,18 @@ func GradFn(p uintptr) (string, error) {
 // SetData is t.data = other.
 func SetData(p, other uintptr) error { return take(C.ct_tensor_set_data(tensor(p), tensor(other))) }
 
-// GradMode sets this thread's grad mode and returns the former one.
+// GradMode sets this thread's grad mode and returns the previous one.
 func GradMode(on bool) bool { return C.ct_grad_mode(cbool(on)) != 0 }
 
-// InferenceEnter turns inference mode on or off until leave is called.
+// InferenceEnter turns inference mode on or off. leave restores the previous
+// state.
 func InferenceEnter(on bool) (leave func()) {
 	g := C.ct_inference_enter(cbool(on))
 	return func() { C.ct_inference_leave(g) }
 }
 
-// AutocastEnter turns autocast on or off for a device type until leave.
+// AutocastEnter turns autocast on or off for a device type. leave restores the
+// previous state.
 func AutocastEnter(deviceType int, on bool, dtype int) (leave func() error, err error) {
 	var wasOn, wasType C.int
 	if err := take(C.ct_autocast_enter(C.int(deviceType), cbool(on), C.int(dtype), &wasOn, &wasType)); err != nil {
@@ -260,24 +262,23 @@ func AutocastEnter(deviceType int, on bool, dtype int) (leave func() error, err 
 	return func() error { return take(C.ct_autocast_leave(C.int(deviceType), wasOn, wasType)) }, nil
 }
 
-// Scope gives the id of this thread's scope; SetScope sets it and returns the
-// former one.
+// Scope returns the id of this thread's scope.
 func Scope() int64 { return int64(C.ct_scope_get()) }
 
-// SetScope sets the id of this thread's scope and returns the former one.
+// SetScope sets the id of this thread's scope and returns the previous one.
 func SetScope(id int64) int64 { return int64(C.ct_scope_set(C.int64_t(id))) }
 
 // ManualSeed seeds the default generators.
 func ManualSeed(seed uint64) error { return take(C.ct_manual_seed(C.uint64_t(seed))) }
 
-// NewGenerator makes a generator; DefaultGenerator refers to a device's own.
+// NewGenerator returns a new generator for a device.
 func NewGenerator(deviceType, index int) (uintptr, error) {
 	var g C.ct_generator
 	err := take(C.ct_generator_new(C.int(deviceType), C.int(index), &g))
 	return *(*uintptr)(unsafe.Pointer(&g)), err
 }
 
-// DefaultGenerator refers to a device's default generator.
+// DefaultGenerator returns a device's default generator.
 func DefaultGenerator(deviceType, index int) (uintptr, error) {
 	var g C.ct_generator
 	err := take(C.ct_generator_default(C.int(deviceType), C.int(index), &g))
@@ -292,7 +293,7 @@ func SeedGenerator(g uintptr, seed uint64) error {
 	return take(C.ct_generator_seed(generator(g), C.uint64_t(seed)))
 }
 
-// GeneratorState gives g's state as a uint8 tensor.
+// GeneratorState returns g's state as a uint8 tensor.
 func GeneratorState(g uintptr) (uintptr, error) {
 	var t C.ct_tensor
 	err := take(C.ct_generator_get_state(generator(g), &t))
@@ -304,15 +305,16 @@ func SetGeneratorState(g, state uintptr) error {
 	return take(C.ct_generator_set_state(generator(g), tensor(state)))
 }
 
-// HandleOf gives the address of a torch.Tensor, for packages beside torch. It
-// is torch's, which panics with its own error where op can't use the tensor.
+// HandleOf returns the address of a torch.Tensor. Package torch sets it, for use
+// by its subpackages. It panics with a *torch.Error of op if the tensor is none
+// or freed.
 var HandleOf func(op string, tensor any) uintptr
 
-// HasGroups tells whether the shim was built with c10d and Gloo.
+// HasGroups reports whether the shim was built with c10d and Gloo.
 func HasGroups() bool { return C.ct_group_available() != 0 }
 
-// NewGroup joins a group of processes over c10d and Gloo; listener is a
-// listening socket, which it takes over, or -1. See ct_group_new.
+// NewGroup joins a process group over c10d and Gloo. listener is a listening
+// socket, whose ownership it takes, or -1. See ct_group_new.
 func NewGroup(host string, port, listener, rank, size int, timeout time.Duration) (uintptr, error) {
 	h := C.CString(host)
 	defer C.free(unsafe.Pointer(h))
@@ -323,7 +325,7 @@ func NewGroup(host string, port, listener, rank, size int, timeout time.Duration
 
 func group(g uintptr) C.ct_group { return *(*C.ct_group)(unsafe.Pointer(&g)) }
 
-// FreeGroup leaves g.
+// FreeGroup leaves g and frees it.
 func FreeGroup(g uintptr) { C.ct_group_free(group(g)) }
 
 // AllReduce sums or averages p over the processes, in place.
@@ -331,47 +333,48 @@ func AllReduce(g, p uintptr, average bool) error {
 	return take(C.ct_group_all_reduce(group(g), tensor(p), cbool(average)))
 }
 
-// Broadcast gives p of rank root to all, in place.
+// Broadcast replaces p with the p of rank root, in place.
 func Broadcast(g, p uintptr, root int) error {
 	return take(C.ct_group_broadcast(group(g), tensor(p), C.int(root)))
 }
 
-// AllGather puts rank i's p into out[i].
+// AllGather copies the p of rank i to out[i].
 func AllGather(g, p uintptr, out []uintptr) error {
 	return take(C.ct_group_all_gather(group(g), tensor(p), tensors(out)))
 }
 
-// Barrier waits for all processes.
+// Barrier waits until all processes have called it.
 func Barrier(g uintptr) error { return take(C.ct_group_barrier(group(g))) }
 
-// CUDAOpen opens libtorch_cuda.so; found says whether the file is there.
+// CUDAOpen opens libtorch_cuda.so. found reports whether the file exists.
 func CUDAOpen() (found bool, err error) {
 	var f C.int
 	err = take(C.ct_cuda_open(&f))
 	return f != 0, err
 }
 
-// CUDADeviceCount counts CUDA devices; err says why there are none, if known.
+// CUDADeviceCount returns the number of CUDA devices. If there are none, err says
+// why, if known.
 func CUDADeviceCount() (int, error) {
 	var why *C.char
 	n := int(C.ct_cuda_device_count(&why))
 	return n, take(why)
 }
 
-// CUDASynchronize waits for a device.
+// CUDASynchronize waits until all work on a device is complete.
 func CUDASynchronize(index int) error { return take(C.ct_cuda_synchronize(C.int(index))) }
 
-// SetNumThreads sets libtorch's intra-op thread count.
+// SetNumThreads sets libtorch's number of intra-op threads.
 func SetNumThreads(n int) { C.ct_set_num_threads(C.int(n)) }
 
-// NumThreads gives libtorch's intra-op thread count.
+// NumThreads returns libtorch's number of intra-op threads.
 func NumThreads() int { return int(C.ct_get_num_threads()) }
 
-// BuildInfo gives "key=value" lines about the libtorch in use.
+// BuildInfo returns "key=value" lines about the libtorch in use.
 func BuildInfo() (string, error) {
 	return text(func(out **C.char) C.ct_error { return C.ct_build_info(out) })
 }
 
-// Pow is the C library's pow, which Python's ** calls: Go's own differs from
-// it in the last bit of some results.
+// Pow is the C library's pow, which Python's ** operator calls. Some results of
+// Go's math.Pow differ from it in the last bit.
 func Pow(x, y float64) float64 { return float64(C.pow(C.double(x), C.double(y))) }

@@ -7,7 +7,7 @@ import (
 	F "cyclecap/torch/nn/functional"
 )
 
-// Padding does not count: its class is ignored.
+// The class of the padding is ignored.
 func ExampleCrossEntropy() {
 	torch.Scope(func() error {
 		logits := torch.FromSlice([]float32{2, 0, 0, 2, 5, 5}, 3, 2)

@@ -1,33 +1,34 @@
-// Package functional has torch.nn.functional's losses and functions where they
-// add something to the operators of package torch: defaults, reductions by
-// name, several operators in one. Import it as F. What is one operator already
-// (softmax, relu, gelu …) is a method of torch.Tensor and not repeated here.
+// Package functional provides functions of torch.nn.functional that add
+// something to the operators of package torch: defaults, named reductions, or a
+// combination of operators. Import it as F. Functions that are a single operator
+// (softmax, relu, gelu …) are methods of torch.Tensor and are not repeated here.
 package functional
 
 import (
 	"cyclecap/torch"
 )
 
-// Reduction says what a loss does with its elements.
+// Reduction is the reduction that a loss applies to its elements.
 type Reduction int64
 
-// The reductions under PyTorch's names; its default is Mean.
+// The reductions, with PyTorch's names. PyTorch's default is Mean.
 const (
 	None Reduction = 0
 	Mean Reduction = 1
 	Sum  Reduction = 2
 )
 
-// CrossEntropyOptions are the settings of CrossEntropy; the zero value is not
-// PyTorch's default, CrossEntropyDefaults is.
+// CrossEntropyOptions configures CrossEntropy. PyTorch's defaults are not the
+// zero value; use CrossEntropyDefaults.
 type CrossEntropyOptions struct {
-	Weight         torch.Tensor // of each class [c], or none
+	Weight         torch.Tensor // weight of each class [c], or none
 	IgnoreIndex    int64
 	Reduction      Reduction
 	LabelSmoothing float64
 }
 
-// CrossEntropyDefaults are PyTorch's: no weights, ignore_index -100, mean.
+// CrossEntropyDefaults returns PyTorch's defaults: no weights, ignore_index -100,
+// reduction "mean".
 func CrossEntropyDefaults() CrossEntropyOptions {
 	return CrossEntropyOptions{IgnoreIndex: -100, Reduction: Mean}
 }
@@ -56,7 +57,8 @@ func BCEWithLogits(logits, target torch.Tensor, r Reduction) torch.Tensor {
 	return logits.BinaryCrossEntropyWithLogits(target, torch.WithReduction(int64(r)))
 }
 
-// Normalize is F.normalize: x over its 2-norm along dim, where that is not 0.
+// Normalize is F.normalize: it divides x by its 2-norm along dim, or by 1e-12 if
+// the norm is smaller.
 func Normalize(x torch.Tensor, dim int64) torch.Tensor {
 	norm := x.LinalgVectorNorm(torch.WithDim([]int64{dim}), torch.WithKeepdim(true))
 	return x.Div(norm.ClampMin(1e-12).ExpandAs(x))
