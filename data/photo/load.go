@@ -122,7 +122,7 @@ func Load(ctx context.Context, paths []string, pre Preprocess, workers, batch in
 	}
 }
 
-// A loading is a batch being filled by several workers.
+// loading is a batch being filled by several workers.
 type loading struct {
 	first  int
 	paths  []string
