@@ -46,8 +46,8 @@ func TestWorldErrors(t *testing.T) {
 	}{
 		{nil, "one DIR"},
 		{[]string{dir, dir}, "one DIR"},
-		{[]string{"--size", "5", dir}, "32 to 1024"},
-		{[]string{"--val", "-1", dir}, "val is -1"},
+		{[]string{"--size", "5", dir}, "must be between 32 and 1024"},
+		{[]string{"--val", "-1", dir}, "val must be between 0 and"},
 		{[]string{"--pretrain", "0", "--train", "0", "--val", "0", dir}, "nothing to write"},
 		{[]string{"--seed", "x", dir}, "--seed"},
 	} {

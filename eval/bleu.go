@@ -5,19 +5,20 @@ import (
 	"math"
 )
 
-// BLEU is BLEU-1 to BLEU-4 (Papineni et al. 2002) as pycocoevalcap computes
-// them: the reference length is the closest one, of two the shorter; 1e-15 is
-// added to every count and 1e-9 to what it is divided by, so that no match is
-// not quite 0. The score of the set is computed from the sums over its images.
+// BLEU computes BLEU-1 to BLEU-4 (Papineni et al. 2002) like pycocoevalcap: the
+// reference length is the closest one, and the shorter of two equally close ones;
+// 1e-15 is added to every count and 1e-9 to its divisor, so that without matches
+// the score is not exactly 0. The score of the set is computed from sums over its
+// images.
 type BLEU struct{}
 
-// Names are BLEU-1 to BLEU-4.
+// Names returns BLEU-1 to BLEU-4.
 func (BLEU) Names() []string { return []string{"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"} }
 
-// bleuCounts are what BLEU is computed from; those of a set are the sums.
+// bleuCounts holds the counts from which BLEU is computed; those of a set are sums.
 type bleuCounts struct {
-	length, reference int64       // words of the candidate and of the closest reference
-	guess, correct    [maxN]int64 // n-grams of the candidate, and those that a reference has
+	length, reference int64       // lengths of the candidate and of the closest reference, in words
+	guess, correct    [maxN]int64 // n-grams of the candidate, and those that occur in a reference
 }
 
 func (a *bleuCounts) add(b *bleuCounts, times int64) {
@@ -85,7 +86,7 @@ func countBLEU(candidate *caption, references []caption) (c bleuCounts) {
 			best, c.reference = away, length
 		}
 	}
-	// most of every n-gram of the candidate that one reference has
+	// for each n-gram of the candidate, its largest count in a single reference
 	most := make([]uint32, len(candidate.grams))
 	at := indexOf(candidate)
 	for j := range references {

@@ -7,21 +7,21 @@ import (
 	"slices"
 )
 
-// resamples is how often a set is drawn anew; the interval's ends are then the
-// 25th value from either side.
+// resamples is the number of bootstrap samples; the ends of the interval are the
+// 25th values from either side.
 const resamples = 1000
 
-// An Interval is a corpus score's 95 % interval over the images.
+// An Interval is the 95 % bootstrap interval of a corpus score.
 type Interval struct {
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
 }
 
-// Intervals gives the 95 % bootstrap interval of every corpus score: the images
-// are drawn anew with replacement, as many as there are, 1,000 times (Efron
-// 1979, percentiles). BLEU and METEOR are computed from the drawn images' summed
-// statistics; ROUGE_L and CIDEr are means, with CIDEr's document frequency that
-// of the whole set. The same seed gives the same intervals.
+// Intervals returns the 95 % bootstrap interval of every corpus score: as many
+// images as there are in the set are drawn with replacement, 1,000 times (Efron
+// 1979, percentiles). BLEU and METEOR are computed from the summed statistics of
+// the drawn images; ROUGE_L and CIDEr are means, where CIDEr keeps the document
+// frequencies of the whole set. The same seed gives the same intervals.
 func (r *Result) Intervals(ctx context.Context, seed uint64) (map[string]Interval, error) {
 	samples, err := sample(ctx, len(r.Images), seed, r.scores)
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Result) Intervals(ctx context.Context, seed uint64) (map[string]Interva
 	return intervals, nil
 }
 
-// A Difference is how far one set of results is ahead of another in a score.
+// A Difference is the difference between two results in one score.
 type Difference struct {
 	Score      string  `json:"score"`
 	A          float64 `json:"a"`
@@ -46,14 +46,14 @@ type Difference struct {
 	Difference float64 `json:"difference"` // A - B
 	Low        float64 `json:"low"`        // its 95 % interval
 	High       float64 `json:"high"`
-	// P is the two-sided share of resamples in which the difference has the
-	// other sign or is 0.
+	// P is the two-sided fraction of resamples in which the difference has the
+	// opposite sign or is 0.
 	P float64 `json:"p"`
 }
 
-// Compare tests two results of the same images, in the same order and with the
-// same scores, against each other: a paired bootstrap (Koehn 2004), in which
-// both are resampled with the same draws. See Intervals.
+// Compare tests two results against each other with a paired bootstrap (Koehn
+// 2004), which resamples both with the same draws; see Intervals. The results must
+// be for the same images, in the same order, and have the same scores.
 func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, error) {
 	if err := alike(a, b); err != nil {
 		return nil, err
@@ -84,14 +84,14 @@ func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, erro
 	return list, nil
 }
 
-// alike reports results that are not of the same images and scores.
+// alike returns an error if the results are not for the same images and scores.
 func alike(a, b *Result) error {
 	if len(a.Images) != len(b.Images) {
-		return fmt.Errorf("eval: cannot compare results of %d and of %d images", len(a.Images), len(b.Images))
+		return fmt.Errorf("eval: cannot compare results with %d and %d images", len(a.Images), len(b.Images))
 	}
 	for i := range a.Images {
 		if a.Images[i].ImageID != b.Images[i].ImageID {
-			return fmt.Errorf("eval: cannot compare: image %d of one result is %d, of the other %d", i, a.Images[i].ImageID, b.Images[i].ImageID)
+			return fmt.Errorf("eval: cannot compare: images[%d] is image %d in one result and image %d in the other", i, a.Images[i].ImageID, b.Images[i].ImageID)
 		}
 	}
 	if !slices.Equal(a.Names, b.Names) {
@@ -100,11 +100,11 @@ func alike(a, b *Result) error {
 	return nil
 }
 
-// sample gives the values of all scores in every resampled set.
+// sample returns the values of all scores in every resampled set.
 func sample(ctx context.Context, n int, seed uint64, scores []*Scores) ([][]float64, error) {
 	values := make([][]float64, resamples)
 	err := inBlocks(ctx, resamples, 16, func(i int) {
-		// A generator of its own for each, so that the order of the work is free.
+		// A separate generator for each, so that the samples can be computed in any order.
 		draw := rand.New(rand.NewPCG(seed, uint64(i)))
 		count := make([]int32, n)
 		for range n {
@@ -117,19 +117,19 @@ func sample(ctx context.Context, n int, seed uint64, scores []*Scores) ([][]floa
 	return values, err
 }
 
-// interval gives the 2.5th and 97.5th percentile.
+// interval returns the 2.5th and 97.5th percentiles.
 func interval(values []float64) Interval {
 	slices.Sort(values)
 	const out = resamples / 40
 	return Interval{values[out], values[len(values)-1-out]}
 }
 
-// Mean gives the result of several runs over the same images: each corpus score
-// is the mean of the runs', and is resampled for all of them with the same
-// draws. Images has no scores.
+// Mean returns the mean of several runs over the same images: each corpus score is
+// the mean over the runs, and all runs are resampled with the same draws. Images
+// of the result has no scores.
 func Mean(runs []*Result) (*Result, error) {
 	if len(runs) == 0 {
-		return nil, fmt.Errorf("eval: the mean of no results")
+		return nil, fmt.Errorf("eval: cannot compute the mean of no results")
 	}
 	first := runs[0]
 	mean := &Result{Names: first.Names, Corpus: map[string]float64{}}

@@ -5,21 +5,21 @@ import (
 	"math"
 )
 
-// CIDEr is what COCO's evaluation calls CIDEr: CIDEr-D (Vedantam et al. 2015)
-// with n-grams of 1 to 4 words, sigma 6, times 10, as pycocoevalcap computes
-// it. The document frequency of an n-gram is the number of images of the set
-// with a reference that has it; the length of a caption is counted in 2-grams.
-// A set of one image scores 0. The score of the set is the mean over its
-// images; a resampled set keeps the whole set's document frequency.
+// CIDEr computes what COCO's evaluation calls CIDEr: CIDEr-D (Vedantam et al. 2015)
+// with n-grams of 1 to 4 words, sigma 6, times 10, like pycocoevalcap. The document
+// frequency of an n-gram is the number of images in the set with a reference that
+// contains it; the length of a caption is counted in 2-grams. A set of one image
+// scores 0. The score of the set is the mean over its images; a resampled set keeps
+// the document frequencies of the whole set.
 type CIDEr struct{}
 
-// Names is CIDEr.
+// Names returns CIDEr.
 func (CIDEr) Names() []string { return []string{"CIDEr"} }
 
 // Score implements Metric.
 func (CIDEr) Score(ctx context.Context, set *Set) (*Scores, error) {
 	captions := set.captions()
-	// last is 1 + the image that counted an n-gram last
+	// last is 1 + the last image that counted the n-gram
 	frequency, last := make([]float64, set.grams), make([]int32, set.grams)
 	for i := range captions {
 		for j := range captions[i][1:] {
@@ -31,7 +31,7 @@ func (CIDEr) Score(ctx context.Context, set *Set) (*Scores, error) {
 			}
 		}
 	}
-	// From here on frequency is the idf.
+	// From here on, frequency holds the idf.
 	images := math.Log(float64(len(captions)))
 	logs := make([]float64, 1, 64)
 	for id, n := range frequency {
@@ -53,7 +53,7 @@ func cider(candidate *caption, references []caption, idf []float64) float64 {
 	const sigma = 6
 	at := indexOf(candidate)
 	norm := norms(candidate, idf)
-	// weights of the candidate's n-grams in the reference at hand
+	// weights of the candidate's n-grams in the current reference
 	weights := make([]float64, len(candidate.grams))
 	var score [maxN]float64
 	for j := range references {
@@ -82,10 +82,10 @@ func cider(candidate *caption, references []caption, idf []float64) float64 {
 	return (score[0] + score[1] + score[2] + score[3]) / maxN / float64(len(references)) * 10
 }
 
-// length is a caption's length in 2-grams.
+// length returns the length of a caption in 2-grams.
 func length(c *caption) int32 { return max(0, c.words-1) }
 
-// norms are the lengths of a caption's vectors of n-gram weights, by n.
+// norms returns the norms of a caption's vectors of n-gram weights, by n.
 func norms(c *caption, idf []float64) (norm [maxN]float64) {
 	for n := range maxN {
 		for _, g := range c.of(n + 1) {
@@ -97,8 +97,8 @@ func norms(c *caption, idf []float64) (norm [maxN]float64) {
 	return norm
 }
 
-// mean is the mean as numpy computes it, so that the last digits agree: sums
-// of up to 128 values with 8 accumulators, longer ones in halves.
+// mean computes the mean like numpy, so that the last digits agree: sums of up to
+// 128 values with 8 accumulators, longer ones in halves.
 func mean(values []float64) float64 { return pairwise(values) / float64(len(values)) }
 
 func pairwise(v []float64) float64 {

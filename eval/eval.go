@@ -1,8 +1,8 @@
-// Package eval scores captions with BLEU-1 to BLEU-4, ROUGE_L and CIDEr, the
-// numbers that pycocoevalcap 1.2 gives for COCO, and says how sure they are.
+// Package eval scores captions with BLEU-1 to BLEU-4, ROUGE_L and CIDEr, with the
+// same numbers as pycocoevalcap 1.2 on COCO, and computes confidence intervals.
 //
-// Captions are tokenized by package ptb. Another metric joins through Metric;
-// METEOR does, so that what it needs is not needed here.
+// Package ptb tokenizes the captions. Further metrics implement Metric; METEOR is
+// one of them, so that this package does not depend on METEOR's data.
 //
 //	result, err := eval.Evaluate(ctx, items, eval.Options{})
 //	fmt.Println(result.Corpus["CIDEr"])
@@ -21,42 +21,42 @@ import (
 	"cyclecap/eval/ptb"
 )
 
-// An Item is an image with the caption to score and the captions to score it
-// against, as people wrote them.
+// An Item is an image with the caption to score and the reference captions to
+// score it against, as people wrote them.
 type Item struct {
 	ImageID    int64
 	Candidate  string
 	References []string
 }
 
-// A Tokenized is an Item after ptb.Tokenize: tokens with single spaces between
-// them. A caption without any token is "".
+// A Tokenized is an Item after ptb.Tokenize: tokens separated by single spaces. A
+// caption without tokens is "".
 type Tokenized struct {
 	ImageID    int64
 	Candidate  string
 	References []string
 }
 
-// A Metric computes one or several scores of every image and of the whole set.
-// It must not change the set.
+// A Metric computes one or more scores of every image and of the whole set. It
+// must not modify the set.
 type Metric interface {
-	// Names are the names of the scores, in the order of Scores' values.
+	// Names returns the names of the scores, in the order of the values in Scores.
 	Names() []string
-	// Score scores a set that has at least one image, and at least one
-	// reference for each.
+	// Score scores a set with at least one image and at least one reference
+	// per image.
 	Score(ctx context.Context, set *Set) (*Scores, error)
 }
 
-// Scores are a metric's values, in the order of its names.
+// Scores holds the values of a metric, in the order of its names.
 type Scores struct {
 	Corpus []float64
-	Images [][]float64 // Images[i] are those of the set's image i
-	// Resample gives the corpus values of a set that has image i count[i] times,
-	// total images in all. Without it they are the means of the images' values.
+	Images [][]float64 // Images[i] holds the values of image i of the set
+	// Resample returns the corpus values of a set that contains image i count[i]
+	// times, total images in all. If nil, they are the means of the images' values.
 	Resample func(count []int32, total int) []float64
 }
 
-// resample gives the corpus values of a resampled set.
+// resample returns the corpus values of a resampled set.
 func (s *Scores) resample(count []int32, total int) []float64 {
 	if s.Resample != nil {
 		return s.Resample(count, total)
@@ -76,37 +76,37 @@ func (s *Scores) resample(count []int32, total int) []float64 {
 	return sums
 }
 
-// Options of Evaluate. The zero value is everything that this package computes.
+// Options configures Evaluate. The zero value selects all metrics of this package.
 type Options struct {
 	// Metrics to compute, in the order of the result; nil means Metrics().
 	Metrics []Metric
 }
 
-// Metrics are the metrics of this package: BLEU, ROUGE_L and CIDEr.
+// Metrics returns the metrics of this package: BLEU, ROUGE_L and CIDEr.
 func Metrics() []Metric { return []Metric{BLEU{}, ROUGE{}, CIDEr{}} }
 
-// A Result has the scores of a set.
+// A Result holds the scores of a set.
 type Result struct {
-	// Names are the scores' names, in the order of Options.Metrics.
+	// Names lists the names of the scores, in the order of Options.Metrics.
 	Names []string
-	// Corpus are the scores of the whole set, by name.
+	// Corpus holds the scores of the whole set, by name.
 	Corpus map[string]float64
-	// Images are those of every image, in the order of the items.
+	// Images holds the scores of every image, in the order of the items.
 	Images []ImageScores
 
 	scores []*Scores
 }
 
-// ImageScores are the scores of one image, and the tokens that they are of.
+// ImageScores holds the scores of one image and the tokens that were scored.
 type ImageScores struct {
 	Tokenized
 	Scores map[string]float64
 }
 
-// Evaluate tokenizes and scores. CIDEr depends on the whole set: its document
-// frequency counts the references given here. The work is spread over the
-// processor's cores. Errors: no items, an image twice or without references,
-// text that is not UTF-8, a metric's own, and the context's.
+// Evaluate tokenizes and scores the items, using all cores. CIDEr depends on the
+// whole set: its document frequencies count the references given here. It is an
+// error if there are no items, if an image occurs twice or has no references, or if
+// a text is not valid UTF-8; errors of the metrics and of the context are returned.
 func Evaluate(ctx context.Context, items []Item, options Options) (*Result, error) {
 	if err := check(items); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func Evaluate(ctx context.Context, items []Item, options Options) (*Result, erro
 		}
 		for k, name := range names {
 			if slices.Contains(r.Names, name) {
-				return nil, fmt.Errorf("eval: two metrics give %s", name)
+				return nil, fmt.Errorf("eval: two metrics compute %s", name)
 			}
 			r.Names = append(r.Names, name)
 			r.Corpus[name] = scores.Corpus[k]
@@ -145,7 +145,7 @@ func Evaluate(ctx context.Context, items []Item, options Options) (*Result, erro
 	return r, nil
 }
 
-// check refuses items that cannot be scored.
+// check returns an error for items that cannot be scored.
 func check(items []Item) error {
 	if len(items) == 0 {
 		return errors.New("eval: nothing to score: no images")
@@ -153,25 +153,25 @@ func check(items []Item) error {
 	first := make(map[int64]bool, len(items))
 	for _, item := range items {
 		if first[item.ImageID] {
-			return fmt.Errorf("eval: image %d is there twice", item.ImageID)
+			return fmt.Errorf("eval: image %d occurs twice", item.ImageID)
 		}
 		first[item.ImageID] = true
 		if len(item.References) == 0 {
 			return fmt.Errorf("eval: image %d has no reference captions", item.ImageID)
 		}
 		if !utf8.ValidString(item.Candidate) {
-			return fmt.Errorf("eval: image %d: the caption %.60q is not UTF-8", item.ImageID, item.Candidate)
+			return fmt.Errorf("eval: image %d: the caption %.60q is not valid UTF-8", item.ImageID, item.Candidate)
 		}
 		for j, ref := range item.References {
 			if !utf8.ValidString(ref) {
-				return fmt.Errorf("eval: image %d: reference %d, %.60q, is not UTF-8", item.ImageID, j, ref)
+				return fmt.Errorf("eval: image %d: reference %d, %.60q, is not valid UTF-8", item.ImageID, j, ref)
 			}
 		}
 	}
 	return nil
 }
 
-// tokenize runs the tokenizer over all captions.
+// tokenize tokenizes all captions.
 func tokenize(ctx context.Context, items []Item) ([]Tokenized, error) {
 	images := make([]Tokenized, len(items))
 	err := each(ctx, len(items), func(i int) {
@@ -185,11 +185,11 @@ func tokenize(ctx context.Context, items []Item) ([]Tokenized, error) {
 	return images, err
 }
 
-// each calls f for every image, spread over the cores.
+// each calls f for every image, in parallel on all cores.
 func each(ctx context.Context, n int, f func(i int)) error { return inBlocks(ctx, n, 64, f) }
 
-// inBlocks calls f for 0 to n-1, spread over the cores in blocks, until the
-// context ends.
+// inBlocks calls f for 0 to n-1, in parallel on all cores and in blocks, until the
+// context is done.
 func inBlocks(ctx context.Context, n, block int, f func(i int)) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup

@@ -97,9 +97,9 @@ func TestEvaluateErrors(t *testing.T) {
 		want  string
 	}{
 		"none":          {nil, "nothing to score"},
-		"twice":         {[]eval.Item{one, one}, "image 7 is there twice"},
+		"twice":         {[]eval.Item{one, one}, "image 7 occurs twice"},
 		"no references": {[]eval.Item{{ImageID: 7, Candidate: "a"}}, "image 7 has no reference"},
-		"candidate":     {[]eval.Item{{ImageID: 7, Candidate: "a\xff", References: []string{"b"}}}, `image 7: the caption "a\xff" is not UTF-8`},
+		"candidate":     {[]eval.Item{{ImageID: 7, Candidate: "a\xff", References: []string{"b"}}}, `image 7: the caption "a\xff" is not valid UTF-8`},
 		"reference":     {[]eval.Item{{ImageID: 7, Candidate: "a", References: []string{"b", "\xc0"}}}, "image 7: reference 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestPair(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if _, err := eval.Pair(set, []coco.Result{{ImageID: 1, Caption: "y"}}, false); err == nil || !strings.Contains(err.Error(), "the first is 2") {
+	if _, err := eval.Pair(set, []coco.Result{{ImageID: 1, Caption: "y"}}, false); err == nil || !strings.Contains(err.Error(), "the first is image 2") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := eval.Pair(set, []coco.Result{{ImageID: 1, Caption: "y"}}, true); err != nil {

@@ -9,7 +9,7 @@ import (
 	"cyclecap/internal/atomicfile"
 )
 
-// imageLine is an image in the file of WriteImages.
+// imageLine is an image in the file that WriteImages writes.
 type imageLine struct {
 	ImageID int64              `json:"image_id"`
 	Scores  map[string]float64 `json:"scores"`
@@ -23,7 +23,7 @@ type imageLine struct {
 //
 //	[{"image_id": 1, "scores": {"CIDEr": 0.5}, "tokens": {"candidate": "a dog", "references": ["the dog"]}}]
 //
-// The file appears whole or not at all.
+// The file is written atomically.
 func (r *Result) WriteImages(path string) error {
 	lines := make([]imageLine, len(r.Images))
 	for i, image := range r.Images {

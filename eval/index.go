@@ -1,10 +1,10 @@
 package eval
 
-// index finds the n-grams of one caption: a hash table of their places that is
+// index finds the n-grams of one caption: a hash table of their positions that is
 // at least half empty.
 type index struct {
 	grams []gram
-	slots []int32 // place + 1; 0 is free
+	slots []int32 // position + 1; 0 is free
 }
 
 func indexOf(c *caption) index {
@@ -27,7 +27,7 @@ func (x *index) home(id uint32) int {
 	return int(id*0x9E3779B1>>7) & (len(x.slots) - 1)
 }
 
-// find gives the place of an n-gram among the caption's.
+// find returns the position of an n-gram among those of the caption.
 func (x *index) find(id uint32) (int, bool) {
 	for at := x.home(id); ; at = (at + 1) & (len(x.slots) - 1) {
 		k := x.slots[at]

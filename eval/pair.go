@@ -6,13 +6,13 @@ import (
 	"cyclecap/data/coco"
 )
 
-// Pair joins the captions of a data set with a model's results, in the order of
-// the results. A result for an image that the set doesn't have, or that has no
-// caption there, is an error; so is an image with captions but without result,
-// unless partial is true.
+// Pair matches the captions of a data set with the results of a model, in the order
+// of the results. It is an error if a result is for an image that is not in the set
+// or has no caption there and, unless partial is true, if an image with captions
+// has no result.
 func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error) {
 	if len(results) == 0 {
-		return nil, fmt.Errorf("eval: there are no results")
+		return nil, fmt.Errorf("eval: no results")
 	}
 	captions := set.Captions()
 	known := make(map[int64]bool, len(set.Images))
@@ -25,11 +25,11 @@ func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error
 		refs := captions[r.ImageID]
 		switch {
 		case !known[r.ImageID]:
-			return nil, fmt.Errorf("eval: the results have image %d, which the annotations don't", r.ImageID)
+			return nil, fmt.Errorf("eval: the results contain image %d, which is not in the annotations", r.ImageID)
 		case len(refs) == 0:
-			return nil, fmt.Errorf("eval: image %d has no caption in the annotations to score against", r.ImageID)
+			return nil, fmt.Errorf("eval: image %d has no captions in the annotations to score against", r.ImageID)
 		case seen[r.ImageID]:
-			return nil, fmt.Errorf("eval: the results have image %d twice", r.ImageID)
+			return nil, fmt.Errorf("eval: the results contain image %d twice", r.ImageID)
 		}
 		seen[r.ImageID] = true
 		items = append(items, Item{ImageID: r.ImageID, Candidate: r.Caption, References: refs})
@@ -47,7 +47,7 @@ func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error
 		}
 	}
 	if missing > 0 {
-		return nil, fmt.Errorf("eval: %d of the annotations' %d images have no result (the first is %d); --partial scores the others",
+		return nil, fmt.Errorf("eval: %d of the %d images in the annotations have no result (the first is image %d); use --partial to score the others",
 			missing, len(captions), first)
 	}
 	return items, nil

@@ -5,14 +5,14 @@ import (
 	"math/bits"
 )
 
-// ROUGE is ROUGE_L (Lin 2004) as pycocoevalcap computes it: the longest common
-// subsequence with every reference gives a precision and a recall, the best of
-// each are taken on their own, and beta is 1.2. A caption without tokens counts
-// as one empty token, so that two of them score 1. The score of the set is the
-// mean over its images.
+// ROUGE computes ROUGE_L (Lin 2004) like pycocoevalcap: the longest common
+// subsequence with every reference gives a precision and a recall, the maximum of
+// each is taken separately, and beta is 1.2. A caption without tokens counts as one
+// empty token, so that two such captions score 1. The score of the set is the mean
+// over its images.
 type ROUGE struct{}
 
-// Names is ROUGE_L.
+// Names returns ROUGE_L.
 func (ROUGE) Names() []string { return []string{"ROUGE_L"} }
 
 // Score implements Metric.
@@ -27,7 +27,7 @@ func (ROUGE) Score(ctx context.Context, set *Set) (*Scores, error) {
 	return means(values), nil
 }
 
-// means are the scores of a metric whose score of the set is the mean.
+// means returns the scores of a metric whose corpus score is the mean.
 func means(values []float64) *Scores {
 	s := &Scores{Corpus: []float64{mean(values)}, Images: make([][]float64, len(values))}
 	for i := range values {
@@ -51,15 +51,15 @@ func rouge(candidate []uint32, references []caption) float64 {
 	return (1 + beta*beta) * precision * recall / (recall + beta*beta*precision)
 }
 
-// matcher computes the length of the longest common subsequence of one text
-// with others, 64 of its tokens at a time (the bit-parallel method of Hyyrö
-// 2004): two captions of 100,000 words take a fraction of a second.
+// matcher computes the length of the longest common subsequence of one text with
+// others, 64 of its tokens at a time (the bit-parallel method of Hyyrö 2004): two
+// captions of 100,000 words take a fraction of a second.
 type matcher struct {
 	blocks int
-	// masks[places[word]] has a bit for every place of word in the text
+	// masks[places[word]] has a bit for every position of word in the text
 	places map[uint32]int
 	masks  [][]uint64
-	// for texts of up to 64 tokens, without a map
+	// for texts of up to 64 tokens, instead of a map
 	words []uint32
 	short []uint64
 	row   []uint64
@@ -78,8 +78,8 @@ func newMatcher(text []uint32) *matcher {
 		}
 		return m
 	}
-	// A word's mask holds only the blocks from its first to its last place,
-	// else a text of 100,000 different words would need 150 MB.
+	// The mask of a word holds only the blocks from its first to its last
+	// position; otherwise a text of 100,000 different words would need 150 MB.
 	m.places = map[uint32]int{}
 	m.row = make([]uint64, m.blocks)
 	for i, w := range text {
@@ -108,8 +108,8 @@ func (m *matcher) find(w uint32) int {
 	return -1
 }
 
-// common is the length of the longest common subsequence with a text. A bit of
-// the row that is 0 is a place where it grows by one.
+// common returns the length of the longest common subsequence with a text. A 0 bit
+// in the row is a position at which the length grows by one.
 func (m *matcher) common(text []uint32) int {
 	if m.blocks == 1 {
 		row := ^uint64(0)

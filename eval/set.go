@@ -7,7 +7,7 @@ import (
 	"cyclecap/eval/ptb"
 )
 
-// A Set is a tokenized set of images, with what the metrics share.
+// A Set is a tokenized set of images, with data shared by the metrics.
 type Set struct {
 	Images []Tokenized
 
@@ -16,23 +16,23 @@ type Set struct {
 	grams int         // number of different n-grams
 }
 
-// NewSet makes a set of images that are tokenized already.
+// NewSet returns a set of images that are already tokenized.
 func NewSet(images []Tokenized) *Set { return &Set{Images: images} }
 
-// maxN is the longest n-gram that counts, for BLEU and for CIDEr.
+// maxN is the length of the longest n-grams that count, for BLEU and for CIDEr.
 const maxN = 4
 
-// A caption is a text whose words and n-grams are numbers: equal ones have
-// equal numbers in the whole set.
+// A caption is a text whose words and n-grams are replaced by numbers; equal ones
+// have equal numbers throughout the set.
 type caption struct {
-	// whole are the tokens as ROUGE_L sees them, split at spaces; none gives one
-	// empty token.
+	// whole holds the tokens that ROUGE_L uses, split at spaces; a text without
+	// tokens has one empty token.
 	whole []uint32
-	// n-grams with their counts, in the order in which they first come; those
-	// of one length follow one another. counts of length n are grams[at[n-1]:at[n]].
+	// n-grams with their counts, ordered by length and then by first occurrence.
+	// The n-grams of length n are grams[at[n-1]:at[n]].
 	grams []gram
 	at    [maxN + 1]int32
-	// words is the number of words as BLEU and CIDEr see them.
+	// words is the number of words for BLEU and CIDEr.
 	words int32
 }
 
@@ -44,7 +44,7 @@ type gram struct {
 
 func (c *caption) of(n int) []gram { return c.grams[c.at[n-1]:c.at[n]] }
 
-// captions gives the numbered captions of all images.
+// captions returns the numbered captions of all images.
 func (s *Set) captions() [][]caption {
 	s.once.Do(func() {
 		w := &numberer{words: make(map[string]uint32)}
@@ -67,16 +67,16 @@ func (s *Set) captions() [][]caption {
 	return s.words
 }
 
-// numberer gives words and n-grams their numbers. An n-gram of n words is the
-// pair of the n-gram of its first n-1 words and its last word, so that one
-// table of pairs holds all lengths.
+// numberer numbers words and n-grams. An n-gram of n words is the pair of the n-gram
+// of its first n-1 words and its last word, so that one table of pairs holds all
+// lengths.
 type numberer struct {
-	words map[string]uint32 // word to its number, which is that of the 1-gram too
+	words map[string]uint32 // word to its number, which is also that of the 1-gram
 	pairs pairTable
-	next  uint32 // the next n-gram's number
+	next  uint32 // number of the next n-gram
 	ids   []uint32
-	last  []uint32   // ids of the n-grams of the length before, by position
-	seen  []struct { // by n-gram: the caption that had it last, and where
+	last  []uint32   // ids of the n-grams that are one word shorter, by position
+	seen  []struct { // by n-gram: the last caption that contains it, and where
 		caption uint32
 		at      uint32
 	}
@@ -85,8 +85,8 @@ type numberer struct {
 
 func (w *numberer) number(text string, c *caption) {
 	w.caption++
-	// Python's split() splits at U+00A0 too, which a token may have: words and
-	// tokens are the same but for those.
+	// Python's split() also splits at U+00A0, which a token may contain: apart
+	// from that, words and tokens are the same.
 	same := strings.IndexFunc(text, func(r rune) bool { return r != ' ' && ptb.IsSpace(r) }) < 0 && text != ""
 	w.ids = w.ids[:0]
 	if same {
@@ -147,8 +147,8 @@ func (w *numberer) fresh() uint32 {
 	return id
 }
 
-// pairTable is a hash table from pairs to numbers, with open addressing: a Go
-// map takes three times as long here. A slot's number is 0 where it is free.
+// pairTable is a hash table from pairs to numbers, with open addressing: a Go map
+// takes three times as long here. The number of a free slot is 0.
 type pairTable struct {
 	slots []pairSlot
 	used  int
@@ -160,8 +160,8 @@ type pairSlot struct {
 	id  uint32
 }
 
-// slot gives the place of a key's number, 0 for one that is new and that the
-// caller has to fill.
+// slot returns a pointer to the number of a key; 0 means that the key is new and the
+// caller must fill the slot.
 func (t *pairTable) slot(key uint64) *uint32 {
 	if t.used*3 >= len(t.slots)*2 {
 		t.grow()

@@ -2,13 +2,13 @@ package eval
 
 import "context"
 
-// Summed makes a metric of one score out of statistics that are summed over the
-// images for the score of the set, as METEOR's are:
+// Summed returns a metric with one score whose corpus value is computed from
+// statistics summed over the images, as for METEOR:
 //
 //	m := eval.Summed("METEOR", scorer.Score, func(total *meteor.Stats, s meteor.Stats) { total.Add(s) }, meteor.Stats.Score)
 //
-// stats gets tokenized text and is called from several goroutines at once; add
-// adds an image's statistics to a total that began as S's zero value.
+// stats receives tokenized text and must be safe for concurrent use; add adds the
+// statistics of an image to a total that starts as the zero value of S.
 func Summed[S any](name string, stats func(candidate string, references []string) S, add func(total *S, s S), score func(S) float64) Metric {
 	return summed[S]{name, stats, add, score}
 }

@@ -265,9 +265,9 @@ func TestData(t *testing.T) {
 		}, "1 of 10 captions"},
 		{func(c *config.Data) { c.ValAnnotations = at("missing.json") }, "missing.json"},
 		{func(c *config.Data) { c.Karpathy = bad("cut2.json", `{"images": [{"split": "train"`) }, "cut2.json:1:30: broken JSON: unexpected end"},
-		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, `no.json: it has no "images"`},
+		{func(c *config.Data) { c.Karpathy = bad("no.json", `{"annotations": []}`) }, `no.json: no "images"`},
 		{func(c *config.Data) { c.ClipCap = bad("cut.pkl", "\x80\x04") }, "cut.pkl"},
-		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "empty.txt: it has no captions"},
+		{func(c *config.Data) { c.Photos, c.Captions = at("photos"), bad("empty.txt", "\n") }, "empty.txt: no captions in this file"},
 	} {
 		_, err := load(c.change)
 		wants(t, err, c.want)

@@ -1,5 +1,5 @@
-// Package clipcap reads the files of features and captions that ClipCap's
-// parse_coco.py and parse_conceptual.py write.
+// Package clipcap reads the files of CLIP features and captions written by
+// ClipCap's parse_coco.py and parse_conceptual.py.
 package clipcap
 
 import (
@@ -15,39 +15,39 @@ import (
 	"cyclecap/weights"
 )
 
-// A File is such a file: Python's pickle of
+// A File is one of these files. It is a Python pickle of
 //
 //	{"clip_embedding": tensor [n, width], "captions": [{"image_id": …, "caption": …, "clip_embedding": row, …}]}
 //
-// The tensor is of CLIP's image features, in half precision where they were
-// computed on a GPU. The file doesn't say which CLIP. Features are read when they
-// are asked for; Close closes the file.
+// The tensor holds CLIP image features, in half precision if they were computed
+// on a GPU. The file does not record which CLIP computed them. Features are read
+// on demand; Close closes the file.
 type File struct {
 	Path     string
 	Rows     int
 	Width    int
 	DType    torch.DType
-	Captions []Caption // in the file's order
+	Captions []Caption // in file order
 	file     *os.File
-	at       int64 // of the first row in the file
+	at       int64 // offset of the first row
 }
 
-// Caption is a caption with the row of its photo's features.
+// A Caption is a caption and the row that holds the features of its photo.
 type Caption struct {
-	ImageID int64 // the file may have it as a string of digits
-	// ID is the annotation's; its place in the list where the file has none.
+	ImageID int64 // the file may store it as a string of digits
+	// ID is the id of the annotation, or its index in the list if it has none.
 	ID       int64
 	Caption  string
 	Row      int
-	FileName string // parse_conceptual.py's; else empty
+	FileName string // only from parse_conceptual.py; otherwise empty
 }
 
-// ClipCap's files have some 20 steps a caption, and the captions of COCO, or of
-// a part of Conceptual Captions.
+// A ClipCap file takes about 20 pickle steps per caption and holds the captions
+// of COCO or of part of Conceptual Captions.
 var limits = weights.PickleLimits{Steps: 64 << 20, Bytes: 1 << 30}
 
-// Open reads the captions of a file, and where its features are. Nothing of the
-// file is run: it may name only what a tensor needs.
+// Open reads the captions of a file and locates its features. It never runs code
+// from the pickle, which may refer only to the names that a tensor needs.
 func Open(path string) (*File, error) {
 	value, err := weights.ReadPickle(path, limits)
 	if err != nil {
@@ -56,7 +56,7 @@ func Open(path string) (*File, error) {
 	f := &File{Path: path}
 	root, ok := value.(*pickle.Dict)
 	if !ok {
-		return nil, fmt.Errorf("%s: it holds a %s, not a dict of ClipCap's features", path, pickle.TypeName(value))
+		return nil, fmt.Errorf("%s: want a dict of ClipCap features, got a %s", path, pickle.TypeName(value))
 	}
 	if err := f.features(root); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -68,27 +68,27 @@ func Open(path string) (*File, error) {
 	return f, err
 }
 
-// Close closes the file; rows can't be read any more.
+// Close closes the file; afterwards rows can no longer be read.
 func (f *File) Close() error { return f.file.Close() }
 
 func (f *File) features(root *pickle.Dict) error {
 	v, ok := root.Get("clip_embedding")
 	if !ok {
-		return fmt.Errorf(`it has no "clip_embedding": is it a file of ClipCap's features?`)
+		return fmt.Errorf(`no "clip_embedding": is this a file of ClipCap features?`)
 	}
 	t, ok := v.(weights.Entry)
 	switch {
 	case !ok:
-		return fmt.Errorf(`"clip_embedding" is a %s, not a tensor`, pickle.TypeName(v))
+		return fmt.Errorf(`"clip_embedding" is a %s, want a tensor`, pickle.TypeName(v))
 	case len(t.Shape) != 2 || t.Shape[1] < 1 || t.Shape[0] < 1:
-		return fmt.Errorf(`"clip_embedding" has shape %v, not [n, width]`, t.Shape)
+		return fmt.Errorf(`"clip_embedding" has shape %v, want [n, width]`, t.Shape)
 	case !slices.Equal(t.Strides, []int64{t.Shape[1], 1}):
-		return fmt.Errorf(`"clip_embedding" has shape %v and strides %v: its rows don't follow each other`, t.Shape, t.Strides)
+		return fmt.Errorf(`"clip_embedding" has shape %v and strides %v: want a contiguous tensor`, t.Shape, t.Strides)
 	}
 	switch t.DType {
 	case torch.Float32, torch.Float16, torch.BFloat16, torch.Float64:
 	default:
-		return fmt.Errorf(`"clip_embedding" is of %v, which features aren't`, t.DType)
+		return fmt.Errorf(`"clip_embedding" has dtype %v, want float32, float16, bfloat16 or float64`, t.DType)
 	}
 	f.Rows, f.Width, f.DType, f.at = int(t.Shape[0]), int(t.Shape[1]), t.DType, t.Offset
 	return nil
@@ -98,22 +98,22 @@ func (f *File) captions(root *pickle.Dict) error {
 	v, ok := root.Get("captions")
 	list, isList := v.(*pickle.List)
 	if !ok || !isList {
-		return fmt.Errorf(`it has no list "captions": is it a file of ClipCap's features?`)
+		return fmt.Errorf(`no list "captions": is this a file of ClipCap features?`)
 	}
 	f.Captions = make([]Caption, 0, len(list.Items))
 	for i, item := range list.Items {
 		d, ok := item.(*pickle.Dict)
 		if !ok {
-			return fmt.Errorf("captions[%d] is a %s, not a dict", i, pickle.TypeName(item))
+			return fmt.Errorf("captions[%d] is a %s, want a dict", i, pickle.TypeName(item))
 		}
 		c := Caption{ID: int64(i)}
 		var err error
 		if c.Caption, ok = value(d, "caption").(string); !ok {
-			return fmt.Errorf(`captions[%d] has no text "caption"`, i)
+			return fmt.Errorf(`captions[%d] has no string "caption"`, i)
 		}
 		row, ok := value(d, "clip_embedding").(int64)
 		if !ok || row < 0 || row >= int64(f.Rows) {
-			return fmt.Errorf(`captions[%d] is of row %s ("clip_embedding") of %d`, i, plain(value(d, "clip_embedding")), f.Rows)
+			return fmt.Errorf(`captions[%d] refers to row %s ("clip_embedding"), but there are %d rows`, i, plain(value(d, "clip_embedding")), f.Rows)
 		}
 		c.Row = int(row)
 		if c.ImageID, err = integer(value(d, "image_id")); err != nil {
@@ -135,8 +135,8 @@ func value(d *pickle.Dict, key string) any {
 	return v
 }
 
-// plain prints a plain value; a nested one, which could be without end, only as
-// its type.
+// plain formats a plain value; for a nested value, which could be endless, it
+// returns only the type.
 func plain(v any) string {
 	switch v := v.(type) {
 	case string, bool, int64, float64:
@@ -154,14 +154,14 @@ func integer(v any) (int64, error) {
 			return n, nil
 		}
 	}
-	return 0, fmt.Errorf("is %.40q, not a number", plain(v))
+	return 0, fmt.Errorf("is %.40q, want an integer", plain(v))
 }
 
-// Read reads rows first, first+1, … into dst, [n, Width], as f32.
+// Read reads rows first, first+1, … into dst, [n, Width], as float32.
 func (f *File) Read(first int, dst []float32) error {
 	n := len(dst) / f.Width
 	if first < 0 || first+n > f.Rows || n*f.Width != len(dst) {
-		return fmt.Errorf("%s: rows %d to %d of %d", f.Path, first, first+n, f.Rows)
+		return fmt.Errorf("%s: rows [%d, %d) are out of range: there are %d", f.Path, first, first+n, f.Rows)
 	}
 	if n == 0 {
 		return nil
@@ -177,15 +177,14 @@ func (f *File) Read(first int, dst []float32) error {
 	})
 }
 
-// Block is some of the rows that Blocks was asked for.
+// A Block is a run of the rows that Blocks was asked for.
 type Block struct {
-	First  int       // place of the first in the list of rows
+	First  int       // index of the first one in the list of rows
 	Values []float32 // [n, Width]
 }
 
-// Blocks reads rows in the order of the list, from the one at place first on, a
-// bounded number at a time; those that stand close together in the file are read
-// at once.
+// Blocks reads rows in the order of the list, starting at index first, a bounded
+// number at a time. Rows that lie close together in the file are read in one go.
 func (f *File) Blocks(ctx context.Context, rows []int, first int) iter.Seq2[Block, error] {
 	const block = 1024
 	return func(yield func(Block, error) bool) {
@@ -195,7 +194,7 @@ func (f *File) Blocks(ctx context.Context, rows []int, first int) iter.Seq2[Bloc
 				yield(Block{}, err)
 				return
 			}
-			// As many as lie within a block of the file.
+			// As many rows as fit within one block of the file.
 			end, low, high := at, rows[at], rows[at]
 			for end < len(rows) && end-at < block {
 				l, h := min(low, rows[end]), max(high, rows[end])

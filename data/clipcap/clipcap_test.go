@@ -113,7 +113,7 @@ func TestRefused(t *testing.T) {
 		"runs a command":             {file("clipcap-system.pkl"), "posix.system"},
 		"runs one in its storage":    {file("clipcap-nested.pkl"), "posix.system"},
 		"a torch.save file":          {file("../../../weights/testdata/zip.pt"), "zip file"},
-		"a legacy file":              {file("../../../weights/testdata/legacy.pt"), "not a dict"},
+		"a legacy file":              {file("../../../weights/testdata/legacy.pt"), "want a dict of ClipCap features"},
 		"text":                       {[]byte("hello"), "a text file"},
 		"empty":                      {nil, "empty"},
 		"cut":                        {good[:len(good)-20], "unexpected end of data"},
@@ -121,7 +121,7 @@ func TestRefused(t *testing.T) {
 		"no captions":                {change("captions", "kaptions"), `no list "captions"`},
 		"no features":                {change("clip_embedding", "klip_embedding"), `no "clip_embedding"`},
 		"image id that is no number": {change("318556", "31855x"), `captions[0]: "image_id" is "31855x"`},
-		"row behind the last":        {bytes.Replace(good, []byte("K\x02u"), []byte("K\x03u"), 1), "captions[2] is of row 3"},
+		"row behind the last":        {bytes.Replace(good, []byte("K\x02u"), []byte("K\x03u"), 1), "captions[2] refers to row 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.pkl")

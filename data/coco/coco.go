@@ -1,17 +1,17 @@
 // Package coco reads captions in the format of the COCO data set and writes
 // results in the format of its evaluation (https://cocodataset.org/#format-data).
 //
-// A captions file lists images, and annotations that each give one caption of
-// one image; an image may have any number of them:
+// A captions file lists images and annotations. Each annotation is one caption
+// of one image; an image may have any number of annotations:
 //
 //	{"images": [{"id": 1, "file_name": "a.jpg"}],
 //	 "annotations": [{"id": 7, "image_id": 1, "caption": "A dog."}]}
 //
-// A results file is a list of one caption an image:
+// A results file lists one caption per image:
 //
 //	[{"image_id": 1, "caption": "A dog."}]
 //
-// Keys that are not named here, of which real files have many, are passed over.
+// Other keys, of which real files have many, are ignored.
 package coco
 
 import (
@@ -26,14 +26,14 @@ import (
 	"cyclecap/internal/atomicfile"
 )
 
-// A Dataset is a captions file, in the order of the file.
+// A Dataset is the contents of a captions file, in file order.
 type Dataset struct {
 	Images      []Image      `json:"images"`
 	Annotations []Annotation `json:"annotations"`
 }
 
-// An Image names a photo. FileName is relative to a folder that the file does
-// not say; it may be empty.
+// An Image names a photo. FileName is relative to a folder that the captions
+// file does not name; it may be empty.
 type Image struct {
 	ID       int64  `json:"id"`
 	FileName string `json:"file_name"`
@@ -46,18 +46,19 @@ type Annotation struct {
 	Caption string `json:"caption"`
 }
 
-// A Result is the caption that a model gives an image.
+// A Result is the caption that a model wrote for an image.
 type Result struct {
 	ImageID int64  `json:"image_id"`
 	Caption string `json:"caption"`
 }
 
-// Read reads a captions file and checks it: there are images, every id is there
-// and is unique among its kind, and every annotation is of an image in the file
-// and has a caption. Images without captions are fine. An error says the file,
-// and where in it: line and column of broken JSON, the entry otherwise.
+// Read reads a captions file and validates it: the list of images must not be
+// empty, every entry must have an id that is unique in its list, and every
+// annotation must have a caption and refer to an image in the file. Images
+// without captions are allowed. Errors name the file and the position in it:
+// line and column of broken JSON, otherwise the entry.
 func Read(path string) (*Dataset, error) {
-	// Pointers tell what is missing from what is zero: id 0 is an id.
+	// Pointers distinguish missing values from zero: 0 is a valid id.
 	var file struct {
 		Images *[]struct {
 			ID       *int64 `json:"id"`
@@ -74,9 +75,9 @@ func Read(path string) (*Dataset, error) {
 	}
 	switch {
 	case file.Images == nil:
-		return nil, fmt.Errorf("coco: %s: no \"images\": want a captions file, an object with \"images\" and \"annotations\"", path)
+		return nil, fmt.Errorf("coco: %s: no \"images\": want a captions file, which is an object with \"images\" and \"annotations\"", path)
 	case file.Annotations == nil:
-		return nil, fmt.Errorf("coco: %s: no \"annotations\": want a captions file, an object with \"images\" and \"annotations\"", path)
+		return nil, fmt.Errorf("coco: %s: no \"annotations\": want a captions file, which is an object with \"images\" and \"annotations\"", path)
 	case len(*file.Images) == 0:
 		return nil, fmt.Errorf("coco: %s: \"images\" is empty", path)
 	}
@@ -110,7 +111,7 @@ func Read(path string) (*Dataset, error) {
 			return nil, fmt.Errorf("coco: %s: annotations[%d] and annotations[%d] have the same id %d", path, first, i, *a.ID)
 		}
 		if _, ok := images[*a.ImageID]; !ok {
-			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) is of image %d, which is not in \"images\"", path, i, *a.ID, *a.ImageID)
+			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) refers to image %d, which is not in \"images\"", path, i, *a.ID, *a.ImageID)
 		}
 		annotations[*a.ID] = i
 		d.Annotations = append(d.Annotations, Annotation{*a.ID, *a.ImageID, *a.Caption})
@@ -118,8 +119,8 @@ func Read(path string) (*Dataset, error) {
 	return d, nil
 }
 
-// Captions gives the captions of every image that has any, by image id, in the
-// order of the file.
+// Captions returns the captions of every image that has at least one, keyed by
+// image id, in file order.
 func (d *Dataset) Captions() map[int64][]string {
 	captions := make(map[int64][]string, len(d.Images))
 	for _, a := range d.Annotations {
@@ -128,8 +129,9 @@ func (d *Dataset) Captions() map[int64][]string {
 	return captions
 }
 
-// ReadResults reads a results file. It may be empty; an entry without image_id
-// or caption, or a second one of the same image, is an error that says which.
+// ReadResults reads a results file. The list may be empty. An entry without
+// image_id or caption, or a second entry for the same image, is an error that
+// names the entry.
 func ReadResults(path string) ([]Result, error) {
 	var file []struct {
 		ImageID *int64  `json:"image_id"`
@@ -139,7 +141,7 @@ func ReadResults(path string) ([]Result, error) {
 		return nil, err
 	}
 	if file == nil {
-		return nil, fmt.Errorf("coco: %s: null where a list of results is wanted", path)
+		return nil, fmt.Errorf("coco: %s: want a list of results, got null", path)
 	}
 	results := make([]Result, 0, len(file))
 	first := make(map[int64]int, len(file))
@@ -151,7 +153,7 @@ func ReadResults(path string) ([]Result, error) {
 			return nil, fmt.Errorf("coco: %s: result %d (image %d) has no \"caption\"", path, i, *r.ImageID)
 		}
 		if j, ok := first[*r.ImageID]; ok {
-			return nil, fmt.Errorf("coco: %s: results %d and %d are of the same image %d", path, j, i, *r.ImageID)
+			return nil, fmt.Errorf("coco: %s: results %d and %d are for the same image %d", path, j, i, *r.ImageID)
 		}
 		first[*r.ImageID] = i
 		results = append(results, Result{*r.ImageID, *r.Caption})
@@ -159,14 +161,14 @@ func ReadResults(path string) ([]Result, error) {
 	return results, nil
 }
 
-// WriteResults writes a results file that ReadResults and COCO's evaluation
-// read. The file appears whole or not at all: another one in its place stays as
-// it was until then. Two results of one image are an error.
+// WriteResults writes a results file that ReadResults and COCO's evaluation can
+// read. It writes the file atomically: an existing file stays intact until the
+// new one is complete. Two results for the same image are an error.
 func WriteResults(path string, results []Result) (err error) {
 	first := make(map[int64]int, len(results))
 	for i, r := range results {
 		if j, ok := first[r.ImageID]; ok {
-			return fmt.Errorf("coco: cannot write %s: results %d and %d are of the same image %d", path, j, i, r.ImageID)
+			return fmt.Errorf("coco: cannot write %s: results %d and %d are for the same image %d", path, j, i, r.ImageID)
 		}
 		first[r.ImageID] = i
 	}
@@ -186,7 +188,7 @@ func WriteResults(path string, results []Result) (err error) {
 	return nil
 }
 
-// readJSON reads the one JSON value in a file.
+// readJSON reads a file that holds exactly one JSON value.
 func readJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -196,32 +198,32 @@ func readJSON(path string, v any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return fmt.Errorf("coco: %s is empty", path)
 	}
-	// Unmarshal would put U+FFFD for them.
+	// Unmarshal would silently replace invalid bytes with U+FFFD.
 	if at := invalid(data); at >= 0 {
-		return fmt.Errorf("coco: %s: not UTF-8: byte 0x%02x", position(path, data, int64(at)), data[at])
+		return fmt.Errorf("coco: %s: invalid UTF-8: byte 0x%02x", position(path, data, int64(at)), data[at])
 	}
-	// Unmarshal refuses anything after the value.
+	// Unmarshal rejects anything after the value.
 	err = json.Unmarshal(data, v)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		// Offset counts the byte that is wrong, but at the end of the file there
-		// is none.
+		// Offset counts the offending byte, except at the end of the file,
+		// where there is none.
 		at := syntax.Offset - 1
 		if errors.Is(err, io.ErrUnexpectedEOF) || syntax.Error() == "unexpected end of JSON input" {
 			at = syntax.Offset
 		}
 		return fmt.Errorf("coco: %s: broken JSON: %w", position(path, data, at), err)
 	case errors.As(err, &kind):
-		return fmt.Errorf("coco: %s: %s where a %s is wanted (%q)", position(path, data, kind.Offset-1), kind.Value, kind.Type, kind.Field)
+		return fmt.Errorf("coco: %s: got %s, want %s (%q)", position(path, data, kind.Offset-1), kind.Value, kind.Type, kind.Field)
 	case err != nil:
 		return fmt.Errorf("coco: %s: %w", path, err)
 	}
 	return nil
 }
 
-// invalid gives the place of the first byte that is no UTF-8, -1 if there is none.
+// invalid returns the offset of the first byte that is not valid UTF-8, or -1.
 func invalid(data []byte) int {
 	if utf8.Valid(data) {
 		return -1
@@ -236,8 +238,8 @@ func invalid(data []byte) int {
 	}
 }
 
-// position writes file:line:column, both from 1, for byte at of the file's data;
-// the column counts bytes, as Go's compiler does.
+// position formats byte offset at of the file's data as file:line:column. Both
+// count from 1; the column counts bytes, as in the Go compiler's messages.
 func position(path string, data []byte, at int64) string {
 	before := data[:min(max(at, 0), int64(len(data)))]
 	line := bytes.Count(before, []byte("\n")) + 1

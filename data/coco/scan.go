@@ -9,13 +9,13 @@ import (
 	"os"
 )
 
-// Scan reads the lists of a JSON object in one pass, an entry at a time: memory
-// doesn't grow with the file. For each entry of a list whose key is in lists its
-// function is called with the entry's place in the list, from 0, and with decode,
-// which it must call once, as json.Unmarshal would be; an error that it gives ends
-// the scan. Keys that are not in lists are passed over, and those that the file
-// doesn't have are an error. Errors say the file, and line and column of broken
-// JSON.
+// Scan reads lists in a JSON object in one pass, one entry at a time, so memory
+// use does not grow with the file. For each entry of a list whose key is in
+// lists, Scan calls the key's function with the index of the entry, from 0, and
+// with decode, which works like json.Unmarshal on the entry and must be called
+// exactly once. An error returned by the function ends the scan. Other keys are
+// ignored; a key of lists that is missing from the file is an error. Errors name
+// the file, and the line and column of broken JSON.
 func Scan(path string, lists map[string]func(i int, decode func(v any) error) error) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -38,12 +38,13 @@ func Scan(path string, lists map[string]func(i int, decode func(v any) error) er
 type scanner struct {
 	path  string
 	file  *os.File
-	start int64 // behind a byte order mark
+	start int64 // offset after the byte order mark, if any
 	in    *json.Decoder
 }
 
-// broken says where broken JSON is broken. The decoder's own count of bytes is
-// not that of the file once it has given tokens, so the file is parsed again.
+// broken returns an error with the position of broken JSON. After it has
+// returned tokens, the decoder no longer counts bytes from the start of the
+// file, so the file is parsed again.
 func (s *scanner) broken(err error) error {
 	if again := readJSON(s.path, new(json.RawMessage)); again != nil {
 		return again
@@ -51,7 +52,7 @@ func (s *scanner) broken(err error) error {
 	return fmt.Errorf("coco: %s: %w", s.path, err)
 }
 
-// at writes file:line:column of a byte.
+// at formats the position of a byte as file:line:column.
 func (s *scanner) at(offset int64) string {
 	data := make([]byte, offset)
 	n, _ := s.file.ReadAt(data, s.start)
@@ -64,7 +65,7 @@ func (s *scanner) object(lists map[string]func(int, func(any) error) error) erro
 		return s.broken(err)
 	}
 	if t != json.Delim('{') {
-		return fmt.Errorf("coco: %s: a JSON object is wanted, which begins with {", s.at(s.in.InputOffset()-1))
+		return fmt.Errorf("coco: %s: want a JSON object, which begins with {", s.at(s.in.InputOffset()-1))
 	}
 	seen := map[string]bool{}
 	for s.in.More() {
@@ -81,7 +82,7 @@ func (s *scanner) object(lists map[string]func(int, func(any) error) error) erro
 			continue
 		}
 		if seen[key] {
-			return fmt.Errorf("coco: %s: %q comes twice", s.at(s.in.InputOffset()), key)
+			return fmt.Errorf("coco: %s: duplicate key %q", s.at(s.in.InputOffset()), key)
 		}
 		seen[key] = true
 		if err := s.list(key, each); err != nil {
@@ -92,17 +93,17 @@ func (s *scanner) object(lists map[string]func(int, func(any) error) error) erro
 		return s.broken(err)
 	}
 	if _, err := s.in.Token(); err != io.EOF {
-		return s.broken(errors.New("there is more behind the end"))
+		return s.broken(errors.New("unexpected data after the JSON value"))
 	}
 	for key := range lists {
 		if !seen[key] {
-			return fmt.Errorf("coco: %s: it has no %q", s.path, key)
+			return fmt.Errorf("coco: %s: no %q", s.path, key)
 		}
 	}
 	return nil
 }
 
-// skip passes over a value, token by token: it may be as large as the file.
+// skip skips a value token by token, because it may be as large as the file.
 func (s *scanner) skip() error {
 	for depth := 0; ; {
 		t, err := s.in.Token()
@@ -127,19 +128,19 @@ func (s *scanner) list(key string, each func(int, func(any) error) error) error 
 		return s.broken(err)
 	}
 	if t != json.Delim('[') {
-		return fmt.Errorf("coco: %s: %q is no list", s.at(s.in.InputOffset()-1), key)
+		return fmt.Errorf("coco: %s: %q is not a list", s.at(s.in.InputOffset()-1), key)
 	}
 	for i := 0; s.in.More(); i++ {
 		before := s.in.InputOffset()
 		if i > 0 {
-			before++ // a comma
+			before++ // the comma
 		}
 		decode := func(v any) error {
 			err := s.in.Decode(v)
 			var kind *json.UnmarshalTypeError
 			switch {
 			case errors.As(err, &kind):
-				return fmt.Errorf("coco: %s: %s[%d]: %s where a %s is wanted (%q)", s.at(before+kind.Offset-1), key, i, kind.Value, kind.Type, kind.Field)
+				return fmt.Errorf("coco: %s: %s[%d]: got %s, want %s (%q)", s.at(before+kind.Offset-1), key, i, kind.Value, kind.Type, kind.Field)
 			case err != nil:
 				return s.broken(err)
 			}

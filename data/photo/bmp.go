@@ -2,19 +2,19 @@ package photo
 
 import "fmt"
 
-// bmpLayout says where the samples of a BMP pixel are and what they become.
+// bmpLayout describes where the samples of a BMP pixel are and how they are decoded.
 type bmpLayout struct {
 	mode Mode
 	bits int
-	// at gives the byte of red, green, blue and alpha within a pixel of 24 or 32 bits; -1
-	// for none. Sixteen-bit layouts are told by their masks instead.
+	// at holds the byte offsets of red, green, blue and alpha within a pixel of 24 or 32 bits;
+	// -1 means absent. It is unused for 16-bit layouts.
 	at [4]int
-	// green is the number of bits of green in a pixel of 16 bits: 5 or 6.
+	// green is the number of green bits in a 16-bit pixel: 5 or 6.
 	green int
 }
 
-// bmpMasks lists the bit field layouts that Pillow knows, by bits and the masks of red,
-// green, blue and alpha.
+// bmpMasks lists the bit field layouts that Pillow supports, keyed by bits per pixel and the
+// masks of red, green, blue and alpha.
 var bmpMasks = map[[5]uint32]bmpLayout{
 	{32, 0xff0000, 0xff00, 0xff, 0}:          {mode: ModeRGB, at: [4]int{2, 1, 0, -1}},
 	{32, 0xff000000, 0xff0000, 0xff00, 0}:    {mode: ModeRGB, at: [4]int{3, 2, 1, -1}},
@@ -50,7 +50,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 		layout                 bmpLayout
 		compression            uint32
 		topDown                bool
-		entry                  = 4 // bytes of a palette colour
+		entry                  = 4 // bytes per palette colour
 	)
 	if size == 12 {
 		width, height, layout.bits = le16(h[4:]), le16(h[6:]), le16(h[10:])
@@ -75,7 +75,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 	case 24, 32:
 		layout.mode, layout.at = ModeRGB, [4]int{2, 1, 0, -1}
 	default:
-		return nil, fmt.Errorf("%w: BMP of %d bits a pixel", ErrUnsupported, layout.bits)
+		return nil, fmt.Errorf("%w: BMP with %d bits per pixel", ErrUnsupported, layout.bits)
 	}
 	switch compression {
 	case 0:
@@ -95,7 +95,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 		}
 		known, ok := bmpMasks[key]
 		if !ok {
-			return nil, fmt.Errorf("%w: BMP bit fields %x of %d bits", ErrUnsupported, key[1:], layout.bits)
+			return nil, fmt.Errorf("%w: BMP with bit fields %x and %d bits per pixel", ErrUnsupported, key[1:], layout.bits)
 		}
 		known.bits = layout.bits
 		layout = known
@@ -112,7 +112,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 			return nil, fmt.Errorf("%w: BMP with a palette of %d colours", ErrUnsupported, colours)
 		}
 		if start == 14+size {
-			start += entry * colours // files that leave their palette out of the count
+			start += entry * colours // some files do not count their palette
 		}
 		stored := rest[:min(entry*colours, len(rest))]
 		rest = rest[len(stored):]
@@ -122,7 +122,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 				layout.mode = Mode1
 			}
 			if layout.mode == Mode1 != (layout.bits == 1) || layout.bits == 4 {
-				return nil, fmt.Errorf("%w: BMP of %d bits with a palette of %d greys", ErrUnsupported, layout.bits, colours)
+				return nil, fmt.Errorf("%w: BMP with %d bits per pixel and a palette of %d greys", ErrUnsupported, layout.bits, colours)
 			}
 		} else {
 			if len(stored)/entry > 256 {
@@ -139,11 +139,11 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 		start = len(data) - len(rest)
 	}
 
-	// Rows are padded to four bytes; the padding of the last one may be missing.
+	// Rows are padded to four bytes; the padding of the last row may be missing.
 	row := (width*layout.bits + 7) / 8
 	stride := (width*layout.bits + 31) / 32 * 4
 	if need := stride*(height-1) + row; start > len(data) || need > len(data)-start {
-		return nil, fmt.Errorf("%w: the BMP's pixels take %d bytes, %d are there",
+		return nil, fmt.Errorf("%w: the BMP needs %d bytes of pixel data, but has %d",
 			ErrTruncated, need, max(0, len(data)-start))
 	}
 	m := newImage(layout.mode, width, height)
@@ -158,7 +158,7 @@ func decodeBMP(data []byte, limit int) (*Image, error) {
 	return m, nil
 }
 
-// bmpGrey says whether a palette is black and white, or each grey in its place.
+// bmpGrey reports whether a palette is black and white, or the identity grey ramp.
 func bmpGrey(stored []byte, entry, colours int) bool {
 	for i := range colours {
 		want := byte(i)
@@ -186,7 +186,7 @@ func (l bmpLayout) unpack(out, raw []byte, n int) {
 	case l.bits == 8:
 		copy(out, raw[:n])
 	case l.bits == 16:
-		// 5 or 6 bits become 8 by proportion.
+		// 5-bit and 6-bit samples are scaled to 8 bits.
 		full := 1<<l.green - 1
 		for i := range n {
 			v := le16(raw[2*i:])

@@ -11,35 +11,35 @@ import (
 	"unicode/utf8"
 )
 
-// MaxPixels is the largest photo that is read, in pixels: Pillow's limit against
-// decompression bombs. The size is checked in the header, before the image gets its memory.
+// MaxPixels is the largest photo that is read, in pixels. It is Pillow's limit against
+// decompression bombs. The size in the header is checked before memory is allocated.
 const MaxPixels = 178_956_970
 
-// maxFile bounds what is read of one file. A photo of MaxPixels RGB pixels stored without
-// any compression is half of it.
+// maxFile is the largest file that is read, in bytes: about twice the size of a photo of
+// MaxPixels uncompressed RGB pixels.
 const maxFile = 1 << 30
 
-// What went wrong with a photo, for errors.Is. The errors of this package wrap one of these,
-// or, where the file could not be read at all, the error of package os.
+// Errors for use with errors.Is. Every error of this package wraps one of these or, if the
+// file could not be read at all, the error of package os.
 var (
-	// ErrFormat: the bytes are not a photo in a format that is read here.
+	// ErrFormat means that the data is not a photo in a supported format.
 	ErrFormat = errors.New("not a JPEG, PNG, WebP, GIF or BMP image")
-	// ErrUnsupported: a known format in a variety that is not read here.
+	// ErrUnsupported means that the format is supported, but not this variant of it.
 	ErrUnsupported = errors.New("unsupported kind of image")
-	// ErrTruncated: the file ends before the image does.
+	// ErrTruncated means that the file ends before the image does.
 	ErrTruncated = errors.New("image file is truncated")
-	// ErrBroken: the data contradicts itself.
+	// ErrBroken means that the data contradicts itself.
 	ErrBroken = errors.New("image file is damaged")
-	// ErrTooLarge: the header promises more than MaxPixels pixels.
+	// ErrTooLarge means that the header declares more than MaxPixels pixels.
 	ErrTooLarge = errors.New("image is too large")
 )
 
-// Decode reads the photo in a file. The contents decide the format, whatever the name says.
-// The orientation in EXIF data is not applied: Pillow does not apply it either, and neither
-// does CLIP's own preprocessing.
+// Decode reads a photo from a file. It detects the format from the contents, not from the
+// file name. It does not apply the EXIF orientation; neither do Pillow and CLIP's own
+// preprocessing.
 //
-// Of a file with several frames the first is taken. Errors name the file and wrap one of
-// the Err variables.
+// If the file has several frames, Decode returns the first. Errors name the file and wrap one
+// of the Err variables.
 func Decode(path string) (*Image, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -52,16 +52,16 @@ func Decode(path string) (*Image, error) {
 	return m, nil
 }
 
-// readFile reads a whole file, but not before its first bytes look like a photo: a mistyped
-// path may lead to a film or to a device without an end.
+// readFile reads a whole file, but only if its first bytes look like a photo: a mistyped path
+// may lead to a video or to an endless device.
 func readFile(path string) ([]byte, error) {
-	// Opening a named pipe would wait for its other end, so look before.
+	// Check first, because opening a named pipe would block until someone writes to it.
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if st.IsDir() {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a folder, want an image file")}
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a folder; want an image file")}
 	}
 	if !st.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is not a regular file")}
@@ -84,10 +84,10 @@ func readFile(path string) ([]byte, error) {
 	}
 	size := st.Size()
 	if size > maxFile {
-		return nil, fmt.Errorf("%s: %w: the file has %d bytes, at most %d are read", path, ErrTooLarge, size, maxFile)
+		return nil, fmt.Errorf("%s: %w: the file has %d bytes; the limit is %d", path, ErrTooLarge, size, maxFile)
 	}
-	// One byte more than the file had, to see its end without growing; bounded again because
-	// the file may be growing meanwhile.
+	// The spare capacity lets ReadFrom see the end of the file without growing the buffer. The
+	// read is limited again because the file may be growing meanwhile.
 	data := bytes.NewBuffer(make([]byte, 0, max(size, int64(n))+bytes.MinRead))
 	data.Write(head[:n])
 	if _, err := data.ReadFrom(io.LimitReader(f, maxFile)); err != nil {
@@ -106,7 +106,7 @@ const (
 	formatBMP
 )
 
-// sniff tells the format from the first bytes.
+// sniff detects the format from the first bytes.
 func sniff(data []byte) (format, error) {
 	switch {
 	case len(data) == 0:
@@ -125,20 +125,20 @@ func sniff(data []byte) (format, error) {
 	return 0, fmt.Errorf("%w: %s", ErrFormat, looksLike(data))
 }
 
-// looksLike says in words what data begins with.
+// looksLike describes what the data begins with.
 func looksLike(data []byte) string {
 	for _, k := range []struct {
 		at    int
 		magic string
 		what  string
 	}{
-		{0, "II*\x00", "TIFF, convert it to PNG first"},
-		{0, "MM\x00*", "TIFF, convert it to PNG first"},
-		{4, "ftypavif", "AVIF, convert it to PNG first"},
-		{4, "ftyphei", "HEIC, convert it to PNG first"},
-		{4, "ftypmif1", "HEIF, convert it to PNG first"},
-		{0, "\x00\x00\x00\x0cjP", "JPEG 2000, convert it to PNG first"},
-		{0, "\xff\x0a", "JPEG XL, convert it to PNG first"},
+		{0, "II*\x00", "TIFF; convert it to PNG first"},
+		{0, "MM\x00*", "TIFF; convert it to PNG first"},
+		{4, "ftypavif", "AVIF; convert it to PNG first"},
+		{4, "ftyphei", "HEIC; convert it to PNG first"},
+		{4, "ftypmif1", "HEIF; convert it to PNG first"},
+		{0, "\x00\x00\x00\x0cjP", "JPEG 2000; convert it to PNG first"},
+		{0, "\xff\x0a", "JPEG XL; convert it to PNG first"},
 		{0, "%PDF", "PDF"},
 		{0, "PK\x03\x04", "a zip archive"},
 		{0, "\x1f\x8b", "gzip"},
@@ -164,7 +164,7 @@ func isText(b []byte) bool {
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
 		if r == utf8.RuneError && n == 1 {
-			return !utf8.FullRune(b) // a rune that the cut goes through
+			return !utf8.FullRune(b) // a rune split by the cut
 		}
 		if !unicode.IsPrint(r) && !unicode.IsSpace(r) {
 			return false
@@ -174,20 +174,20 @@ func isText(b []byte) bool {
 	return true
 }
 
-// checkSize is the guard against decompression bombs.
+// checkSize guards against decompression bombs.
 func checkSize(width, height, limit int) error {
 	if width < 1 || height < 1 {
-		return fmt.Errorf("%w: the header says %dx%d pixels", ErrBroken, width, height)
+		return fmt.Errorf("%w: the header declares %dx%d pixels", ErrBroken, width, height)
 	}
 	if width > limit/height {
-		return fmt.Errorf("%w: %dx%d pixels, at most %d in all are read: make it smaller first",
+		return fmt.Errorf("%w: %dx%d pixels; the limit is %d pixels in total: scale it down first",
 			ErrTooLarge, width, height, limit)
 	}
 	return nil
 }
 
-// checkEarly applies checkSize where the first 64 bytes tell the size, so that a bomb is
-// refused without reading it.
+// checkEarly applies checkSize if the first 64 bytes contain the size, so that a bomb is
+// rejected without being read.
 func checkEarly(head []byte, limit int) error {
 	if bytes.HasPrefix(head, []byte(pngSignature)) && len(head) >= 24 && string(head[12:16]) == "IHDR" {
 		return checkSize(int(be32(head[16:])), int(be32(head[20:])), limit)
@@ -195,7 +195,7 @@ func checkEarly(head []byte, limit int) error {
 	return nil
 }
 
-// decode reads an image of at most limit pixels.
+// decode decodes an image of at most limit pixels.
 func decode(data []byte, limit int) (*Image, error) {
 	f, err := sniff(data)
 	if err != nil {

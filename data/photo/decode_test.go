@@ -66,7 +66,7 @@ func TestRefused(t *testing.T) {
 		"JPEG of 65000x65000":   {patched(t, "jpeg_420.jpg", sofAt(t, "jpeg_420.jpg"), 0xfd, 0xe8, 0xfd, 0xe8), ErrTooLarge, "65000x65000"},
 		"JPEG without height":   {patched(t, "jpeg_420.jpg", sofAt(t, "jpeg_420.jpg"), 0, 0), ErrBroken, "libjpeg"},
 		"PNG, signature only":   {[]byte(pngSignature), ErrTruncated, "PNG"},
-		"PNG of 30000x30000":    {hugePNG(30_000, 30_000), ErrTooLarge, "30000x30000 pixels, at most 178956970"},
+		"PNG of 30000x30000":    {hugePNG(30_000, 30_000), ErrTooLarge, "30000x30000 pixels; the limit is 178956970"},
 		"PNG of 2^32-1 squared": {hugePNG(1<<32-1, 1<<32-1), ErrTooLarge, "4294967295x4294967295"},
 		"PNG of width 0":        {hugePNG(0, 5), ErrBroken, "0x5"},
 		"PNG without data":      {hugePNG(10, 10), ErrTruncated, "before its last row"},

@@ -1,32 +1,35 @@
 // Package photo turns photo files into the input of CLIP's image encoder, pixel for pixel as
 // Pillow and torchvision do in OpenAI's preprocessing.
 //
-//	m, err := photo.Decode("cat.jpg")         // as PIL.Image.open
-//	x, err := photo.CLIP(224).Apply(m)        // float32 [3, 224, 224]
+//	m, err := photo.Decode("cat.jpg") // like PIL.Image.open
+//	...
+//	pre := photo.CLIP(224)
+//	x := make([]float32, pre.Len()) // float32 [3, 224, 224]
+//	err = pre.Into(x, m)
 //
-// [Load] does this for many files beside the caller's work.
+// [Load] does this for many files concurrently with the caller's work.
 //
-// # What "pixel for pixel" takes
+// # What "pixel for pixel" requires
 //
-// An image keeps the mode in which Pillow would hold it, because the order of CLIP's steps is
-// resize, crop, and only then conversion to RGB: a palette image is therefore resized by
-// taking nearest pixels, one with alpha in premultiplied colours, one of CMYK as ink. The
-// modes are in [Mode], the resampling rule is at [Image.Resize], conversions at [Image.RGB].
+// An image keeps the mode in which Pillow would hold it, because CLIP resizes and crops before
+// it converts to RGB. A palette image is therefore resized with nearest-neighbour sampling, an
+// image with alpha in premultiplied colours, and a CMYK image as ink. [Mode] lists the modes and
+// [Image.RGB] describes the conversions.
 //
-// JPEG and WebP leave their decoders room (rounding, interpolation of chroma), so the decoders
-// are those that Pillow carries: libjpeg-turbo and libwebp, called through cgo. PNG, GIF and
-// BMP leave none and are read in Go, with Pillow's choices for damaged files. Pillow itself
-// is the reference in the version that testdata/expected.json names.
+// The JPEG and WebP standards leave rounding and chroma interpolation to the decoder, so this
+// package uses Pillow's decoders, libjpeg-turbo and libwebp, through cgo. PNG, GIF and BMP
+// leave no such freedom and are decoded in Go, with Pillow's behaviour for damaged files. The
+// reference is Pillow itself, in the version named in testdata/expected.json.
 //
 // # Speed
 //
-// Resizing is the part that Go alone is slow at: its C form takes a tenth of the time of the
-// plain Go (BenchmarkResize, BenchmarkResizePlain). Only the pixels that the crop keeps are
-// computed.
+// Resizing is the one step that is slow in Go: the C implementation takes a tenth of the time
+// of the plain Go one (BenchmarkResize, BenchmarkResizePlain). Only the pixels that the crop
+// keeps are computed.
 //
-// # Files that are refused
+// # Rejected files
 //
-// Every error wraps one of the Err variables, or an error of package os. Sizes are checked in
-// the header against [MaxPixels], before memory is taken. A file cut short is an error where it
-// is one for Pillow.
+// Every error wraps one of the Err variables or an error of package os. The size in the header
+// is checked against [MaxPixels] before memory is allocated. A truncated file is an error
+// whenever Pillow treats it as one.
 package photo

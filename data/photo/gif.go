@@ -2,8 +2,8 @@ package photo
 
 import "fmt"
 
-// decodeGIF reads the first frame, by GIF89a and with Pillow's answers where that is silent:
-// pixels that the frame leaves open have the transparent index, if there is one, else 0; a
+// decodeGIF decodes the first frame as specified by GIF89a, and like Pillow where GIF89a is
+// silent: pixels outside the frame get the transparent index if there is one, otherwise 0; a
 // palette that is the plain grey ramp makes the image grey.
 func decodeGIF(data []byte, limit int) (*Image, error) {
 	cut := fmt.Errorf("%w: the GIF ends before its first frame does", ErrTruncated)
@@ -39,7 +39,7 @@ func decodeGIF(data []byte, limit int) (*Image, error) {
 		}
 		switch kind[0] {
 		case ';':
-			return nil, fmt.Errorf("%w: the GIF holds no frame", ErrBroken)
+			return nil, fmt.Errorf("%w: the GIF has no frames", ErrBroken)
 		case '!':
 			label, ok := take(1)
 			if !ok {
@@ -121,34 +121,34 @@ type gifFrame struct {
 	interlaced bool
 }
 
-// read unpacks the frame's LZW codes (least significant bit first, in blocks with a length
-// byte) into its place in m.
+// read decodes the frame's LZW codes (least significant bit first, in blocks that start with
+// a length byte) into the frame's place in m.
 func (f gifFrame) read(m *Image, data []byte, bits int) error {
 	const codes = 4096
 	if bits > 12 {
-		return fmt.Errorf("%w: GIF codes of %d bits, want at most 12", ErrBroken, bits)
+		return fmt.Errorf("%w: GIF code size of %d bits; the limit is 12", ErrBroken, bits)
 	}
 	var (
 		clearCode = 1 << bits
 		endCode   = clearCode + 1
 		next      = clearCode + 2 // the first free code
 		size      = bits + 1
-		last      = -1 // the code before, none after a clear
-		first     byte // the first byte of what the code before stood for
+		last      = -1 // the previous code; -1 after a clear
+		first     byte // the first byte of the previous code's text
 		prefix    [codes]uint16
 		suffix    [codes]byte
-		text      [codes + 1]byte // what a code stands for, filled from the end
+		text      [codes + 1]byte // the text of a code, filled from the end
 		window    uint
 		have      int
 		block     int
 		x, y      int
 		pass      int
 	)
-	bad := fmt.Errorf("%w: the GIF's codes make no sense", ErrBroken)
+	bad := fmt.Errorf("%w: invalid GIF code", ErrBroken)
 	for {
 		for have < size {
 			if block == 0 {
-				// A block is looked at only when all of it is there.
+				// A block is used only if it is complete.
 				if len(data) < 1 || len(data) < 1+int(data[0]) {
 					return fmt.Errorf("%w: the GIF's first frame ends before its last row", ErrTruncated)
 				}
@@ -185,7 +185,7 @@ func (f gifFrame) read(m *Image, data []byte, bits int) error {
 			}
 			c := code
 			if c == next {
-				// The code that is about to be defined: the text before and its first byte.
+				// The code about to be defined: the previous text and its first byte.
 				at--
 				text[at] = first
 				c = last
@@ -227,7 +227,7 @@ func (f gifFrame) read(m *Image, data []byte, bits int) error {
 	}
 }
 
-// nextRow gives the row that follows y in the file, and its pass; -1 after the last.
+// nextRow returns the row that follows y in the file and its pass; the row is -1 after the last.
 func (f gifFrame) nextRow(y, pass int) (int, int) {
 	if !f.interlaced {
 		if y+1 == f.h {

@@ -2,23 +2,23 @@ package photo
 
 import "fmt"
 
-// Mode says what the bytes of an [Image] mean. The modes are those in which Pillow keeps
-// the images that it reads, because a resize acts on the stored samples: the same photo
-// saved in another mode comes out as other pixels.
+// Mode describes the layout of the bytes of an [Image]. The modes are those in which Pillow
+// keeps the images that it reads. They matter because a resize works on the stored samples:
+// the same photo saved in another mode yields different pixels.
 type Mode uint8
 
 const (
-	Mode1    Mode = iota + 1 // black and white, a byte a pixel, 0 or 255
-	ModeL                    // grey, a byte a pixel
-	ModeI16                  // grey, two bytes a pixel, little-endian
-	ModeP                    // a byte a pixel: an index into Image.Palette
-	ModeLA                   // grey and straight alpha, four bytes a pixel: L L L A
-	ModeRGB                  // four bytes a pixel: R G B and one that means nothing
-	ModeRGBA                 // red, green, blue and straight alpha, four bytes a pixel
-	ModeCMYK                 // ink, 0 for none, four bytes a pixel
+	Mode1    Mode = iota + 1 // black and white, one byte per pixel, 0 or 255
+	ModeL                    // grey, one byte per pixel
+	ModeI16                  // grey, two bytes per pixel, little-endian
+	ModeP                    // one byte per pixel: an index into Image.Palette
+	ModeLA                   // grey and straight alpha, four bytes per pixel: L L L A
+	ModeRGB                  // four bytes per pixel: R G B and an unused byte
+	ModeRGBA                 // red, green, blue and straight alpha, four bytes per pixel
+	ModeCMYK                 // ink, 0 for none, four bytes per pixel
 )
 
-// String gives Pillow's name of the mode.
+// String returns Pillow's name for the mode.
 func (m Mode) String() string {
 	switch m {
 	case Mode1:
@@ -41,7 +41,7 @@ func (m Mode) String() string {
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
 
-// BytesPerPixel gives the bytes that one pixel takes in [Image].Pix.
+// BytesPerPixel returns the number of bytes that a pixel takes in [Image].Pix.
 func (m Mode) BytesPerPixel() int {
 	switch m {
 	case Mode1, ModeL, ModeP:
@@ -54,15 +54,15 @@ func (m Mode) BytesPerPixel() int {
 	return 0
 }
 
-// Image is a decoded photo.
+// An Image is a decoded photo.
 type Image struct {
 	Mode          Mode
 	Width, Height int
-	// Pix holds the rows from top to bottom without gaps:
+	// Pix holds the rows from top to bottom, without padding:
 	// Width*Height*Mode.BytesPerPixel() bytes.
 	Pix []byte
-	// Palette holds 256 colours R G B of ModeP, 768 bytes; those that the file did not
-	// define are black. Nil in other modes.
+	// Palette holds the 256 R G B colours of ModeP, 768 bytes; colours that the file does not
+	// define are black. It is nil in other modes.
 	Palette []byte
 }
 
@@ -73,7 +73,7 @@ func newImage(mode Mode, width, height int) *Image {
 	}
 }
 
-// check refuses images that a caller has put together wrongly.
+// check rejects images that a caller has constructed incorrectly.
 func (m *Image) check() error {
 	switch {
 	case m == nil:
@@ -81,24 +81,24 @@ func (m *Image) check() error {
 	case m.Mode.BytesPerPixel() == 0:
 		return fmt.Errorf("photo: the image has unknown mode %v", m.Mode)
 	case m.Width < 1 || m.Height < 1:
-		return fmt.Errorf("photo: the image has size %dx%d, want at least 1x1", m.Width, m.Height)
+		return fmt.Errorf("photo: the image size is %dx%d, want at least 1x1", m.Width, m.Height)
 	case len(m.Pix) != m.Width*m.Height*m.Mode.BytesPerPixel():
-		return fmt.Errorf("photo: a %dx%d image in mode %v needs %d bytes, Pix holds %d",
+		return fmt.Errorf("photo: a %dx%d image in mode %v needs %d bytes, but Pix has %d",
 			m.Width, m.Height, m.Mode, m.Width*m.Height*m.Mode.BytesPerPixel(), len(m.Pix))
 	case m.Mode == ModeP && len(m.Palette) != 768:
-		return fmt.Errorf("photo: an image in mode P needs a palette of 768 bytes, it has %d", len(m.Palette))
+		return fmt.Errorf("photo: an image in mode P needs a palette of 768 bytes, got %d", len(m.Palette))
 	}
 	return nil
 }
 
-// row gives the bytes of row y.
+// row returns the bytes of row y.
 func (m *Image) row(y int) []byte {
 	n := m.Width * m.Mode.BytesPerPixel()
 	return m.Pix[y*n : (y+1)*n : (y+1)*n]
 }
 
-// RGB gives the pixels as Pillow's convert("RGB") does, Height*Width*3 bytes: alpha is
-// dropped, not blended; 16-bit grey is cut off at 255, not scaled; ink is subtracted from
+// RGB returns the pixels as Pillow's convert("RGB") does, as Height*Width*3 bytes: alpha is
+// dropped, not blended; 16-bit grey is clamped to 255, not scaled; ink is subtracted from
 // white without a colour profile.
 func (m *Image) RGB() ([]byte, error) {
 	if err := m.check(); err != nil {
@@ -133,7 +133,7 @@ func (m *Image) RGB() ([]byte, error) {
 	return out, nil
 }
 
-// grey16 cuts a 16-bit sample off at 255.
+// grey16 clamps a 16-bit sample to 255.
 func grey16(low, high byte) byte {
 	if high != 0 {
 		return 255
@@ -141,16 +141,16 @@ func grey16(low, high byte) byte {
 	return low
 }
 
-// ink gives the light that is left of white (255 less black) under an ink of amount v.
+// ink returns how much of the light white, which is 255 minus black, passes an ink of amount v.
 func ink(v, white byte) byte { return white - mul255(v, white) }
 
-// mul255 gives a*b/255, rounded to nearest, without a division.
+// mul255 returns a*b/255, rounded to nearest, without a division.
 func mul255(a, b byte) byte {
 	t := uint(a)*uint(b) + 128
 	return byte((t + t>>8) >> 8)
 }
 
-// crop copies the w by h pixels at x, y, which lie within the image.
+// crop copies the w by h pixels at x, y, which must lie within the image.
 func (m *Image) crop(x, y, w, h int) *Image {
 	out := newImage(m.Mode, w, h)
 	out.Palette = m.Palette

@@ -11,9 +11,9 @@ import (
 	"unsafe"
 )
 
-// decodeJPEG reads with libjpeg-turbo, the decoder inside Pillow, set as Pillow sets it.
-// Another decoder, however correct, gives other pixels: the standard leaves the inverse
-// cosine transform's rounding and the chroma upsampling open.
+// decodeJPEG uses libjpeg-turbo, the decoder inside Pillow, with Pillow's settings. Any other
+// conforming decoder could return different pixels: the standard does not specify the rounding
+// of the inverse cosine transform or the chroma upsampling.
 func decodeJPEG(data []byte, limit int) (*Image, error) {
 	var info C.photo_jpeg_info
 	in := (*C.uint8_t)(unsafe.Pointer(&data[0]))
@@ -30,7 +30,7 @@ func decodeJPEG(data []byte, limit int) (*Image, error) {
 	case 4:
 		mode = ModeCMYK
 	default:
-		return nil, fmt.Errorf("%w: a JPEG of %d components, want 1 (grey), 3 (colour) or 4 (CMYK)",
+		return nil, fmt.Errorf("%w: JPEG with %d components, want 1 (grey), 3 (colour) or 4 (CMYK)",
 			ErrUnsupported, int(info.components))
 	}
 	if err := checkSize(width, height, limit); err != nil {
@@ -43,8 +43,8 @@ func decodeJPEG(data []byte, limit int) (*Image, error) {
 		return nil, err
 	}
 	if mode == ModeCMYK {
-		// Adobe's programs store ink inverted, and nearly every CMYK JPEG is theirs: Pillow
-		// inverts all of them, marked or not.
+		// Adobe's programs, which write nearly all CMYK JPEGs, store ink inverted: Pillow inverts
+		// every CMYK JPEG, whether or not it is marked as Adobe's.
 		for i, v := range m.Pix {
 			m.Pix[i] = ^v
 		}

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* jpeglib.h needs stdio.h before it. */
+/* jpeglib.h requires stdio.h. */
 #include <jerror.h>
 #include <jpeglib.h>
 
@@ -13,12 +13,12 @@
 #endif
 
 /* Progressive files in the wild have about ten scans. A file of a few hundred
-   kilobytes can hold a hundred thousand empty ones, each of which walks the
-   whole image. */
+   kilobytes can hold a hundred thousand empty scans, each of which processes
+   the whole image. */
 #define MAX_SCANS 1000
 
-/* Everything that a decode needs, so that setjmp's rule about changed locals
-   never bites: no local variable lives across the jump. */
+/* All state of a decode. Because no local variable lives across the jump,
+   setjmp's rule about modified locals does not matter. */
 typedef struct {
   struct jpeg_decompress_struct cinfo;
   struct jpeg_error_mgr errors;
@@ -28,8 +28,8 @@ typedef struct {
   char *message;
 } decoder;
 
-/* libjpeg's own error_exit ends the process. This one comes back to the frame
-   of ours that called libjpeg: only C frames are between. */
+/* libjpeg's own error_exit ends the process. This one returns to our frame
+   that called libjpeg; there are only C frames in between. */
 static void on_error(j_common_ptr cinfo) {
   decoder *d = cinfo->client_data;
   char text[JMSG_LENGTH_MAX];
@@ -38,24 +38,24 @@ static void on_error(j_common_ptr cinfo) {
   longjmp(d->escape, 1);
 }
 
-/* Pillow ignores libjpeg's warnings (corrupt data inside a scan is decoded as
-   well as it can be), and so do we; nothing is ever printed. */
+/* Like Pillow, ignore libjpeg's warnings (corrupt data inside a scan is decoded
+   as well as possible), and never print anything. */
 static void on_message(j_common_ptr cinfo) { (void)cinfo; }
 
 static void on_progress(j_common_ptr cinfo) {
   if (((j_decompress_ptr)cinfo)->input_scan_number > MAX_SCANS) {
     decoder *d = cinfo->client_data;
     snprintf(d->message, sizeof(((photo_jpeg_info *)0)->message),
-             "more than %d scans: not a photo but an attack on the reader",
+             "more than %d scans: possible denial-of-service attack",
              MAX_SCANS);
     longjmp(d->escape, 1);
   }
 }
 
 /* The source is the whole file in memory. At its end libjpeg is told to wait
-   for more: each call then says that it is suspended, which is how a truncated
-   file is told from a whole one. (libjpeg's own memory source invents an end
-   marker and fills up with grey.) */
+   for more data: each call then reports that it is suspended, which is how a
+   truncated file is recognised. (libjpeg's own memory source inserts an end
+   marker and fills the rest with grey.) */
 static void source_nothing(j_decompress_ptr cinfo) { (void)cinfo; }
 static boolean source_fill(j_decompress_ptr cinfo) {
   (void)cinfo;
@@ -86,9 +86,9 @@ static void open_decoder(decoder *d, const uint8_t *data, size_t size,
   d->source.bytes_in_buffer = size;
 }
 
-/* jpeg_create_decompress clears the struct but for err and client_data; it may
-   itself fail (out of memory, or another library version), so it runs under
-   setjmp like the rest. */
+/* jpeg_create_decompress clears the struct except for err and client_data. It
+   may itself fail (out of memory, or a different library version), so it runs
+   under setjmp like everything else. */
 static int read_header(decoder *d) {
   int got;
   jpeg_create_decompress(&d->cinfo);
@@ -123,8 +123,8 @@ static int decode_rows(decoder *d, photo_jpeg_info *info, uint8_t *out,
     default:
       return PHOTO_JPEG_CHANGED;
   }
-  /* Pillow leaves libjpeg's defaults; said here because pixels depend on them.
-   */
+  /* These are libjpeg's defaults, which Pillow keeps; they are set explicitly
+     because the pixels depend on them. */
   c->dct_method = JDCT_ISLOW;
   c->do_fancy_upsampling = TRUE;
   c->do_block_smoothing = TRUE;
@@ -141,7 +141,7 @@ static int decode_rows(decoder *d, photo_jpeg_info *info, uint8_t *out,
     if (jpeg_read_scanlines(c, rows, left) == 0) return PHOTO_JPEG_TRUNCATED;
   }
   /* What follows the last row (a missing end marker, say) no longer matters,
-     but an error there is one for Pillow too. */
+     but an error there is an error in Pillow too. */
   (void)jpeg_finish_decompress(c);
   return PHOTO_JPEG_OK;
 }

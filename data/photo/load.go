@@ -9,56 +9,56 @@ import (
 	"sync/atomic"
 )
 
-// Batch is a run of photos ready for the network.
+// A Batch is a run of photos, ready for the network.
 type Batch struct {
-	// Pixels holds the photos that could be read, one after the other:
-	// float32 [len(Index), 3, Size, Size]. It belongs to the receiver.
+	// Pixels holds the photos that could be read, one after another:
+	// float32 [len(Index), 3, Size, Size]. The receiver owns it.
 	Pixels []float32
-	// Index says which path each photo of Pixels came from, ascending.
+	// Index holds, for each photo in Pixels, the index of its path, in ascending order.
 	Index []int
-	// Failed lists the photos of this run that could not be read, by ascending index.
+	// Failed lists the photos of this run that could not be read, in ascending order of index.
 	Failed []Failure
 }
 
-// Failure is a photo that could not be read, and why.
+// A Failure is a photo that could not be read, and the reason.
 type Failure struct {
-	Index int // of its path
+	Index int // index of its path
 	Path  string
-	Err   error // names the path already
+	Err   error // includes the path
 }
 
 func (f Failure) Error() string { return f.Err.Error() }
 func (f Failure) Unwrap() error { return f.Err }
 
-// Workers is how many photos to decode at once beside a computation: half of the
-// cores, since the computation wants them too.
+// Workers returns the number of photos to decode concurrently during a computation: half of
+// the cores, because the computation needs the others.
 func Workers() int { return max(1, runtime.NumCPU()/2) }
 
-// Load reads and preprocesses photos beside the work of the caller: while one batch is
-// computed with, the next are decoded by as many goroutines as workers says.
+// Load reads and preprocesses photos concurrently with the caller's work: while the caller
+// computes with one batch, the given number of worker goroutines decodes the next ones.
 //
 //	for b, err := range photo.Load(ctx, paths, photo.CLIP(224), 2, 32) {
 //		if err != nil {
-//			return err // ctx was cancelled, or an argument makes no sense
+//			return err // ctx was cancelled, or an argument is invalid
 //		}
 //		features := model.EncodeImage(b.Pixels, len(b.Index))
 //		...
 //	}
 //
-// Each run of batch consecutive paths gives one Batch, in the order of the paths; the last
-// may be shorter. A photo that cannot be read is listed in its batch and stops nothing. An
-// error ends the sequence. Leaving the loop early stops the workers before the loop is left.
+// Each run of batch consecutive paths becomes one Batch, in the order of the paths; the last
+// may be shorter. A photo that cannot be read is listed in its batch and does not stop the
+// sequence; an error ends it. Leaving the loop early stops the workers first.
 //
-// Memory: no more batches exist than keep the workers busy, at least two besides the
-// receiver's, and each worker holds one decoded photo.
+// Memory is bounded: there are only as many batches as keep the workers busy, and at least two
+// besides the receiver's, and each worker holds one decoded photo.
 func Load(ctx context.Context, paths []string, pre Preprocess, workers, batch int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		err := pre.check()
 		if err == nil && workers < 1 {
-			err = fmt.Errorf("photo: loading with %d workers, want at least 1", workers)
+			err = fmt.Errorf("photo: the number of workers must be at least 1, got %d", workers)
 		}
 		if err == nil && batch < 1 {
-			err = fmt.Errorf("photo: loading in batches of %d, want at least 1", batch)
+			err = fmt.Errorf("photo: the batch size must be at least 1, got %d", batch)
 		}
 		if err != nil {
 			yield(nil, err)
@@ -84,7 +84,7 @@ func Load(ctx context.Context, paths []string, pre Preprocess, workers, batch in
 					return
 				}
 				l := newLoading(first, paths[first:min(first+batch, len(paths))], pre)
-				pending <- l // never waits: room has as many places
+				pending <- l // never blocks: room has the same capacity
 				for i := range l.paths {
 					select {
 					case jobs <- job{l, i}:
@@ -130,7 +130,7 @@ type loading struct {
 	pixels []float32
 	errs   []error
 	left   atomic.Int64
-	done   chan struct{} // closed by whoever fills the last place
+	done   chan struct{} // closed by the worker that fills the last place
 }
 
 func newLoading(first int, paths []string, pre Preprocess) *loading {
@@ -144,7 +144,7 @@ func newLoading(first int, paths []string, pre Preprocess) *loading {
 	return l
 }
 
-// job is one photo's place in a batch.
+// A job is a photo to read into its place in a batch.
 type job struct {
 	l *loading
 	i int
@@ -162,7 +162,7 @@ func (j job) run() {
 	}
 }
 
-// batch closes the gaps that failed photos left.
+// batch closes the gaps left by failed photos.
 func (l *loading) batch() *Batch {
 	b := &Batch{Index: make([]int, 0, len(l.paths))}
 	n := l.pre.Len()

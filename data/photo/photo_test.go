@@ -351,7 +351,7 @@ func TestPreprocessRefuses(t *testing.T) {
 		"no mode":           {CLIP(2), &Image{Width: 1, Height: 1}, 12, "mode"},
 		"too few samples":   {CLIP(2), short, 12, "48 bytes"},
 		"no palette":        {CLIP(2), noPalette, 12, "palette"},
-		"wrong destination": {CLIP(2), ok, 11, "12 values, the destination has 11"},
+		"wrong destination": {CLIP(2), ok, 11, "12 values, but the destination has room for 11"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.pre.Into(make([]float32, c.dst), c.m)

@@ -12,8 +12,8 @@ import (
 const pngSignature = "\x89PNG\r\n\x1a\n"
 
 // pngKind is one of the fifteen combinations of bit depth and colour type, with the mode in
-// which Pillow keeps it. Sixteen-bit colour keeps its high bytes only, and sixteen-bit grey
-// with alpha becomes RGBA: so it does in Pillow.
+// which Pillow keeps it. As in Pillow, 16-bit colour keeps only the high bytes, and 16-bit grey
+// with alpha becomes RGBA.
 type pngKind struct {
 	depth, colour byte
 }
@@ -46,7 +46,7 @@ func (k pngKind) mode() (Mode, bool) {
 	return 0, false
 }
 
-// bits gives the bits of one pixel in the file.
+// bits returns the number of bits per pixel in the file.
 func (k pngKind) bits() int {
 	n := int(k.depth)
 	switch k.colour {
@@ -60,16 +60,16 @@ func (k pngKind) bits() int {
 	return n
 }
 
-// pngChunks walks through the chunks of a file.
+// pngChunks iterates over the chunks of a file.
 type pngChunks struct {
 	data []byte
 	at   int // at most len(data)
 }
 
-// skip moves on by n bytes, or to the end.
+// skip advances by n bytes, or to the end.
 func (c *pngChunks) skip(n int) { c.at = min(c.at+n, len(c.data)) }
 
-// next takes the head of a chunk: its name and the length of its data.
+// next reads the head of a chunk: its name and the length of its data.
 func (c *pngChunks) next() (name string, length int, err error) {
 	if len(c.data)-c.at < 8 {
 		return "", 0, fmt.Errorf("%w: the PNG ends where a chunk should begin", ErrTruncated)
@@ -79,14 +79,14 @@ func (c *pngChunks) next() (name string, length int, err error) {
 	for _, b := range head[4:] {
 		letter := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '_'
 		if !letter {
-			return "", 0, fmt.Errorf("%w: a PNG chunk is named %q", ErrBroken, name)
+			return "", 0, fmt.Errorf("%w: invalid PNG chunk name %q", ErrBroken, name)
 		}
 	}
 	c.at += 8
 	return name, int(be32(head)), nil
 }
 
-// body takes the data of the chunk whose head was taken last, and its checksum.
+// body reads the data of the chunk whose head was read last, and its checksum.
 func (c *pngChunks) body(name string, length int) ([]byte, error) {
 	if length > len(c.data)-c.at-4 {
 		return nil, fmt.Errorf("%w: the PNG ends inside chunk %s", ErrTruncated, name)
@@ -102,16 +102,16 @@ func (c *pngChunks) body(name string, length int) ([]byte, error) {
 	return body, nil
 }
 
-// pngImageData reads the contents of the image data chunks as one stream. Their checksums
-// are not looked at, as Pillow does not: the stream inside has its own.
+// pngImageData reads the contents of the image data chunks as one stream. Like Pillow, it
+// ignores their checksums: the stream has a checksum of its own.
 type pngImageData struct {
 	pngChunks
-	end int   // where the current chunk's data ends, perhaps beyond the file
+	end int   // end of the current chunk's data, possibly beyond the end of the file
 	cut bool  // the file ended inside a chunk
-	err error // what followed instead of more image data
+	err error // the reason why there is no more image data
 }
 
-// fill goes on to the next chunk with data.
+// fill advances to the next chunk with data.
 func (d *pngImageData) fill() error {
 	for d.at == d.end {
 		if d.err != nil {
@@ -149,7 +149,7 @@ func (d *pngImageData) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// ReadByte spares the decompressor a buffer of its own.
+// ReadByte saves the decompressor a buffer of its own.
 func (d *pngImageData) ReadByte() (byte, error) {
 	if d.at >= d.end || d.at >= len(d.data) {
 		if err := d.fill(); err != nil {
@@ -205,7 +205,7 @@ header:
 		case "PLTE":
 			palette = body
 		case "IEND":
-			return nil, fmt.Errorf("%w: the PNG holds no image data", ErrBroken)
+			return nil, fmt.Errorf("%w: the PNG has no image data", ErrBroken)
 		}
 	}
 	if !seen {
@@ -213,10 +213,10 @@ header:
 	}
 	mode, ok := kind.mode()
 	if !ok {
-		return nil, fmt.Errorf("%w: PNG of colour type %d with %d bits", ErrUnsupported, kind.colour, kind.depth)
+		return nil, fmt.Errorf("%w: PNG with colour type %d and %d bits", ErrUnsupported, kind.colour, kind.depth)
 	}
 	if mode == ModeP && len(palette)/3 > 256 {
-		return nil, fmt.Errorf("%w: the PNG's palette has %d colours, at most 256 fit", ErrBroken, len(palette)/3)
+		return nil, fmt.Errorf("%w: the PNG's palette has %d colours; the limit is 256", ErrBroken, len(palette)/3)
 	}
 
 	src := &pngImageData{pngChunks: chunks, end: chunks.at + firstLength}
@@ -234,8 +234,8 @@ header:
 	return m, nil
 }
 
-// pngTail looks at what follows the image, as far as Pillow does: a chunk that is cut off
-// is a truncated file, a missing end is not.
+// pngTail checks what follows the image, as far as Pillow does: a truncated chunk means that
+// the file is truncated, but a missing end chunk is accepted.
 func pngTail(src *pngImageData) error {
 	c := src.pngChunks
 	c.skip(src.end - c.at)
@@ -252,7 +252,7 @@ func pngTail(src *pngImageData) error {
 	}
 }
 
-// adam7 lists the seven passes of an interlaced image: first column and row, and steps.
+// adam7 lists the seven passes of an interlaced image: first column and row, and the steps.
 var adam7 = [7]struct{ x, y, dx, dy int }{
 	{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4}, {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2},
 }
@@ -265,9 +265,9 @@ func readPNGRows(src *pngImageData, m *Image, kind pngKind, interlaced bool) err
 	defer z.Close()
 
 	bits := kind.bits()
-	pixel := (bits + 7) / 8 // the distance that filters look back
+	pixel := (bits + 7) / 8 // how far back filters look
 	size := (m.Width*bits + 7) / 8
-	// A filter byte, then the row; in front of it zeros for the filters to look back into.
+	// Each buffer holds a filter byte and a row, preceded by zeros for filters that look back.
 	now, before := make([]byte, pixel+1+size), make([]byte, pixel+1+size)
 
 	passes := adam7[:]
@@ -286,8 +286,8 @@ func readPNGRows(src *pngImageData, m *Image, kind pngKind, interlaced bool) err
 			raw := now[pixel : pixel+1+n]
 			got, err := io.ReadFull(z, raw)
 			if err == io.EOF && got == 0 {
-				// The stream ended early, but whole and at the end of a row. Pillow takes
-				// that for a complete image, the rest black.
+				// The stream ended early, but intact and at the end of a row. Pillow accepts
+				// this as a complete image and leaves the rest black.
 				return nil
 			}
 			if err != nil {
@@ -302,7 +302,7 @@ func readPNGRows(src *pngImageData, m *Image, kind pngKind, interlaced bool) err
 			now, before = before, now
 		}
 	}
-	// A wrong checksum behind the last row is an error, a missing one is not.
+	// A wrong checksum after the last row is an error; a missing one is not.
 	var one [1]byte
 	var corrupt flate.CorruptInputError
 	if n, err := z.Read(one[:]); n == 0 && (errors.Is(err, zlib.ErrChecksum) || errors.As(err, &corrupt)) {
@@ -322,15 +322,15 @@ func pngStreamError(src *pngImageData, err error) error {
 	}
 }
 
-// unfilter undoes one of PNG's five row filters in place. Both rows begin with zeros, as
-// many as a pixel has bytes, and one more for the filter byte.
+// unfilter undoes one of PNG's five row filters in place. Both rows are preceded by as many
+// zeros as a pixel has bytes, and by the filter byte.
 func unfilter(filter byte, now, before []byte, pixel int) error {
 	row := now[pixel+1:]
 	up := before[pixel+1:][:len(row)]
 	switch filter {
 	case 0:
 	case 1:
-		// The byte one pixel to the left, itself unfiltered already.
+		// The byte one pixel to the left, which is already unfiltered.
 		for i := pixel; i < len(row); i++ {
 			row[i] += row[i-pixel]
 		}
@@ -355,17 +355,17 @@ func unfilter(filter byte, now, before []byte, pixel int) error {
 			rest[i] += paeth(int(left[i]), int(above[i]), int(corner[i]))
 		}
 	default:
-		return fmt.Errorf("%w: a PNG row has filter %d, want 0 to 4", ErrBroken, filter)
+		return fmt.Errorf("%w: invalid PNG row filter %d: must be between 0 and 4", ErrBroken, filter)
 	}
 	return nil
 }
 
-// paeth picks of left, above and upper left the one nearest to left + above - corner.
+// paeth returns whichever of left, above and corner is nearest to left + above - corner.
 func paeth(left, above, corner int) byte {
 	toLeft, toAbove := above-corner, left-corner
 	toCorner := toLeft + toAbove
 	toLeft, toAbove, toCorner = max(toLeft, -toLeft), max(toAbove, -toAbove), max(toCorner, -toCorner)
-	// Written so that the compiler chooses without jumps: noise defeats prediction.
+	// Written so that the compiler emits no branches: noise defeats branch prediction.
 	near := above
 	if toCorner < toAbove {
 		near = corner
@@ -376,7 +376,7 @@ func paeth(left, above, corner int) byte {
 	return byte(near)
 }
 
-// unpackPNG writes n pixels of a row, step bytes apart.
+// unpackPNG writes the n pixels of a row to out, step bytes apart.
 func unpackPNG(out, raw []byte, n, step int, kind pngKind) {
 	switch kind {
 	case pngKind{1, pngGrey}:
@@ -431,7 +431,7 @@ func unpackPNG(out, raw []byte, n, step int, kind pngKind) {
 	}
 }
 
-// unpackBits spreads samples of depth bits, highest bits first, scaled.
+// unpackBits expands samples of depth bits, highest bits first, and scales them.
 func unpackBits(out, raw []byte, n, step, depth int, scale byte) {
 	mask := byte(1<<depth - 1)
 	for i := range n {

@@ -5,17 +5,17 @@ import (
 	"math"
 )
 
-// Preprocess says how a photo becomes a network's input: the shorter side is resized to
-// Size, the middle Size by Size pixels are cut out, turned into R G B, scaled to 0..1 and
-// normalised with a mean and a deviation for each colour. This is the order of OpenAI's
-// CLIP, and of torchvision's Resize (bicubic), CenterCrop, ToTensor and Normalize.
+// Preprocess describes how a photo becomes the input of a network: the shorter side is resized
+// to Size, the central Size by Size pixels are cropped, converted to RGB, scaled to [0, 1] and
+// normalised with a mean and a standard deviation per channel. These are the steps of OpenAI's
+// CLIP, and of torchvision's Resize (bicubic), CenterCrop, ToTensor and Normalize, in order.
 type Preprocess struct {
 	Size      int
 	Mean, Std [3]float32
 }
 
-// CLIP gives the preprocessing of OpenAI's CLIP models at a size of 224 (ViT-B/32, B/16,
-// L/14) or 336 (L/14@336px). Mean and deviation are those that the CLIP repository states.
+// CLIP returns the preprocessing of OpenAI's CLIP models at a size of 224 (ViT-B/32, B/16,
+// L/14) or 336 (L/14@336px). Mean and standard deviation are those of the CLIP repository.
 func CLIP(size int) Preprocess {
 	return Preprocess{
 		Size: size,
@@ -24,33 +24,33 @@ func CLIP(size int) Preprocess {
 	}
 }
 
-// Len gives the number of values that one photo becomes: 3*Size*Size.
+// Len returns the number of values that a photo becomes: 3*Size*Size.
 func (p Preprocess) Len() int { return 3 * p.Size * p.Size }
 
 func (p Preprocess) check() error {
-	// The bound keeps Len far from overflow; no network comes near it.
+	// The bound prevents an overflow of Len; no network comes near it.
 	if p.Size < 1 || p.Size > 1<<14 {
-		return fmt.Errorf("photo: preprocessing to size %d, want 1 to %d", p.Size, 1<<14)
+		return fmt.Errorf("photo: preprocessing to size %d: must be between 1 and %d", p.Size, 1<<14)
 	}
 	for _, s := range p.Std {
 		if s == 0 {
-			return fmt.Errorf("photo: preprocessing with deviation %v: zero cannot be divided by", p.Std)
+			return fmt.Errorf("photo: the standard deviations must not be zero, got %v", p.Std)
 		}
 	}
 	return nil
 }
 
-// Into writes the photo as float32 values [3, Size, Size] into dst: all of red by rows,
-// then green, then blue. dst must have exactly p.Len() values: a row of a batch, say.
+// Into writes the photo to dst as float32 values [3, Size, Size]: the red channel row by row,
+// then green, then blue. dst must have exactly p.Len() values; it may be a row of a batch.
 func (p Preprocess) Into(dst []float32, m *Image) error {
 	rgb, err := p.PixelsRGB(m)
 	if err != nil {
 		return err
 	}
 	if len(dst) != p.Len() {
-		return fmt.Errorf("photo: preprocessing to size %d writes %d values, the destination has %d", p.Size, p.Len(), len(dst))
+		return fmt.Errorf("photo: preprocessing to size %d writes %d values, but the destination has room for %d", p.Size, p.Len(), len(dst))
 	}
-	// A sample has 256 values, so each colour has: the divisions are done once for each.
+	// A sample has only 256 values, so the divisions are done once per value and channel.
 	var table [3][256]float32
 	for c := range table {
 		for v := range table[c] {
@@ -66,9 +66,9 @@ func (p Preprocess) Into(dst []float32, m *Image) error {
 	return nil
 }
 
-// PixelsRGB gives the resized and cropped photo before it is normalised, [Size, Size, 3]
-// bytes R G B. Comparing it beside [Image.RGB] tells differences of decoding from those of
-// resizing.
+// PixelsRGB returns the resized and cropped photo before it is normalised, as [Size, Size, 3]
+// R G B bytes. Comparing both this and [Image.RGB] with a reference shows whether a difference
+// comes from decoding or from resizing.
 func (p Preprocess) PixelsRGB(m *Image) ([]byte, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func longSide(size, long, short int) int {
 	return int(float64(size*long) / float64(short))
 }
 
-// middle is where a crop of size begins: Python's round((length-size)/2), half to even.
+// middle returns where a crop of size begins: Python's round((length-size)/2), half to even.
 func middle(length, size int) int {
 	return int(math.RoundToEven(float64(length-size) / 2))
 }

@@ -2,17 +2,17 @@
 
 #include <string.h>
 
-/* This is C because it is the hot loop and Go's compiler has no vectors: see
-   BenchmarkResize beside BenchmarkResizePlain. All sums are of integers and
-   exact (they fit 32 bits, and wrap-around on the way does no harm), so every
-   version gives the same bytes. */
+/* This is C because it is the hot loop and Go's compiler does not vectorise:
+   compare BenchmarkResize with BenchmarkResizePlain. All sums are exact integer
+   sums (they fit 32 bits, and intermediate wrap-around is harmless), so every
+   version returns the same bytes. */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define X86 1
 #include <immintrin.h>
 #endif
 
-/* Compiled twice, for plain x86-64 and for AVX2; the loader picks. */
+/* Compiled twice, for plain x86-64 and for AVX2; the loader selects one. */
 #if defined(X86) && defined(__gnu_linux__) && !defined(__clang__)
 #define TWICE __attribute__((target_clones("avx2", "default")))
 #else
@@ -47,10 +47,10 @@ static void rows4_plain(uint8_t *dst, size_t dst_stride, const uint8_t *src,
 }
 
 #ifdef X86
-/* The processor multiplies 16-bit numbers in pairs and adds each pair in one
-   step, far faster than it multiplies 32-bit ones. A weight has 23 bits and a
-   sign, so its halves are summed apart, 15 bits from each other. Two rows go
-   side by side in one register, 4 pixels of each:
+/* The processor multiplies pairs of 16-bit numbers and adds each pair in one
+   step, much faster than it multiplies 32-bit numbers. A weight has 23 bits and
+   a sign, so its two halves, 15 bits apart, are summed separately. Two rows
+   share a register, 4 pixels of each:
 
      shuffled   R0 R1  G0 G1  B0 B1  X0 X1   (and 2 and 3 likewise)
      times      w0 w1  w0 w1  w0 w1  w0 w1
@@ -64,7 +64,7 @@ __attribute__((target("avx2"))) static void rows4_avx2(
   const __m256i pick23 = _mm256_broadcastsi128_si256(_mm_setr_epi8(
       8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1));
   for (int y = 0; y < rows; y += 2) {
-    /* The last of an odd number of rows is its own neighbour. */
+    /* The last of an odd number of rows is paired with itself. */
     size_t pair = y + 1 < rows ? 1 : 0;
     const uint8_t *upper = src + (size_t)y * src_stride;
     const uint8_t *lower = upper + pair * src_stride;
@@ -136,8 +136,8 @@ TWICE void photo_rows1(uint8_t *dst, size_t dst_stride, const uint8_t *src,
   }
 }
 
-/* Columns go in blocks small enough for their sums to stay close while the
-   source rows pass by. */
+/* Columns are processed in blocks small enough to keep their sums in the cache
+   while the source rows pass by. */
 TWICE void photo_columns(uint8_t *dst, size_t dst_stride, const uint8_t *src,
                          size_t src_stride, int bytes, const int32_t *span,
                          const int32_t *weight, int count, int width) {

@@ -6,11 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Along rows, pixels of 4 bytes. Output position i of count is the sum over
-   4*groups source pixels from first[i] on. Their weights stand in packed, 8
+/* Along rows, pixels of 4 bytes. Output position i of count is the sum over the
+   4*groups source pixels starting at first[i]. Their weights are in packed, 8
    numbers for 4 pixels: the four low halves w & 0x7fff, then the four high
-   halves w >> 15. With plain not 0 the portable code runs even where the
-   processor has better; results are the same. */
+   halves w >> 15. If plain is not 0, the portable code runs even if the
+   processor supports better; the results are the same. */
 void photo_rows4(uint8_t *dst, size_t dst_stride, const uint8_t *src,
                  size_t src_stride, int rows, const int32_t *first,
                  const int16_t *packed, int count, int groups, int plain);
@@ -21,8 +21,8 @@ void photo_rows1(uint8_t *dst, size_t dst_stride, const uint8_t *src,
                  size_t src_stride, int rows, const int32_t *span,
                  const int32_t *weight, int count, int width);
 
-/* Down columns, weights as in photo_rows1: every byte of a row is a column of
- * its own. */
+/* Down columns, with weights as in photo_rows1: every byte of a row is a
+   separate column. */
 void photo_columns(uint8_t *dst, size_t dst_stride, const uint8_t *src,
                    size_t src_stride, int bytes, const int32_t *span,
                    const int32_t *weight, int count, int width);

@@ -11,17 +11,16 @@ import (
 	"unsafe"
 )
 
-// resizeCrop gives the cw by ch pixels at x0, y0 of the image resized to width by
-// height, computing no others, by the rule that Pillow's resize(size, BICUBIC) follows,
-// pixel for pixel.
+// resizeCrop resizes the image to width by height and returns the cw by ch pixels at x0, y0,
+// without computing any others. It follows Pillow's resize(size, BICUBIC) pixel for pixel.
 //
-// Each axis is a convolution of its own, rows first: the cubic kernel with a = -0.5, two
-// source pixels wide to either side and stretched by the ratio of the sizes when that
-// shrinks the image, cut off at the borders and normalised to a sum of one. Samples of 8 bits
-// are rounded to 8 bits between the axes, and weights are integers in units of 2^-22;
-// samples of 16 bits are summed in float64. Colours with alpha are multiplied by it first and
-// divided after. Black-and-white and palette images, whose samples cannot be averaged, take
-// the nearest pixel.
+// Each axis is a separate convolution, rows first. The kernel is cubic with a = -0.5 and
+// reaches two source pixels to either side; when the image shrinks, the kernel is stretched by
+// the ratio of the sizes. It is cut off at the borders and normalised to a sum of one. Samples
+// of 8 bits are rounded to 8 bits between the axes, and their weights are integers in units of
+// 2^-22; samples of 16 bits are summed in float64. Colours with alpha are multiplied by it
+// before and divided by it after. Black-and-white and palette images, whose samples cannot be
+// averaged, take the nearest pixel.
 func (m *Image) resizeCrop(width, height, x0, y0, cw, ch int) *Image {
 	switch {
 	case width == m.Width && height == m.Height:
@@ -31,15 +30,14 @@ func (m *Image) resizeCrop(width, height, x0, y0, cw, ch int) *Image {
 	}
 	across := newAxis(m.Width, width, x0, cw)
 	down := newAxis(m.Height, height, y0, ch)
-	// Since version 13 Pillow goes down the columns first where that removes more: judged by
-	// the pixels that each axis loses, those of the height counting half. Until version 12
-	// rows were always first; of CLIP's input only photos more than twice as tall as wide
-	// changed.
+	// Since version 13, Pillow starts with the columns if that removes more pixels, where those
+	// removed from the height count half. Up to version 12 it always started with the rows. For
+	// CLIP's input, this changed only photos more than twice as tall as wide.
 	downFirst := height < m.Height && 2*(m.Width-width) < m.Height-height
 	if m.Mode != ModeLA && m.Mode != ModeRGBA {
 		return m.resample(across, down, downFirst)
 	}
-	// Only the part that is looked at.
+	// Only the part that is needed.
 	xs, ys := across.reach(), down.reach()
 	part := m.crop(xs.from, ys.from, xs.to-xs.from, ys.to-ys.from)
 	across.shift(xs.from)
@@ -50,8 +48,8 @@ func (m *Image) resizeCrop(width, height, x0, y0, cw, ch int) *Image {
 	return out
 }
 
-// nearest takes for each pixel the source pixel under its centre. The positions are sums of
-// steps, not products: their rounding decides ties.
+// nearest takes, for each pixel, the source pixel under its centre. The positions are sums of
+// steps, not products, because their rounding decides ties.
 func (m *Image) nearest(width, height, x0, y0, cw, ch int) *Image {
 	xs := nearestPositions(m.Width, width, x0, cw)
 	ys := nearestPositions(m.Height, height, y0, ch)
@@ -71,8 +69,8 @@ func (m *Image) nearest(width, height, x0, y0, cw, ch int) *Image {
 	return out
 }
 
-// nearestPositions gives the source position of n output positions from first on, -1 where
-// rounding leads past the end.
+// nearestPositions returns the source positions of n output positions starting at first, or -1
+// where rounding leads past the end.
 func nearestPositions(source, size, first, n int) []int {
 	step := float64(float32(source)) / float64(size)
 	at := step * 0.5
@@ -90,26 +88,26 @@ func nearestPositions(source, size, first, n int) []int {
 	return out
 }
 
-// axis holds the weights of a run of output positions along one axis.
+// axis holds the weights for a run of output positions along one axis.
 type axis struct {
-	count int     // output positions
-	width int     // weights kept for each
-	span  []int32 // for each the first source position, and how many
+	count int     // number of output positions
+	width int     // number of weights stored per position
+	span  []int32 // for each position, the first source position and the number of them
 	exact []float64
 	fixed []int32 // exact in units of 2^-22
-	same  bool    // the axis keeps its size: positions are only moved
+	same  bool    // the axis keeps its size: samples are only moved
 }
 
-// reach is the run of source positions that an axis looks at.
+// reach is the range of source positions that an axis uses.
 type reach struct{ from, to int }
 
-// precision is the number of fractional bits of a weight: of 32 bits, 8 are the sample's,
-// and two are left for sums beyond one and for the sign.
+// precision is the number of fractional bits in a weight: of 32 bits, 8 are used by the
+// sample, and two are reserved for sums beyond one and for the sign.
 const precision = 32 - 8 - 2
 
-// newAxis computes the weights of n output positions from first on, of an axis that goes
-// from source to size positions. Float64 products are wrapped in conversions so that no
-// compiler fuses them with an addition, which would round differently.
+// newAxis computes the weights of n output positions, starting at first, of an axis resized
+// from source to size positions. Float64 products are wrapped in conversions to keep the
+// compiler from fusing them with an addition, which would round differently.
 func newAxis(source, size, first, n int) *axis {
 	a := &axis{count: n, span: make([]int32, 2*n), same: source == size}
 	if a.same {
@@ -155,7 +153,7 @@ func newAxis(source, size, first, n int) *axis {
 	return a
 }
 
-// cubic is the convolution kernel of Keys with a = -0.5.
+// cubic is Keys' convolution kernel with a = -0.5.
 func cubic(x float64) float64 {
 	const a = -0.5
 	x = math.Abs(x)
@@ -177,14 +175,14 @@ func (a *axis) reach() reach {
 	return r
 }
 
-// shift makes the weights apply to a source without its first n positions.
+// shift adapts the weights to a source without its first n positions.
 func (a *axis) shift(n int) {
 	for i := 0; i < len(a.span); i += 2 {
 		a.span[i] -= int32(n)
 	}
 }
 
-// resample applies the two passes, the first only to what the second looks at.
+// resample applies the two passes, the first only to what the second needs.
 func (m *Image) resample(across, down *axis, downFirst bool) *Image {
 	if downFirst {
 		xs := across.reach()
@@ -196,8 +194,8 @@ func (m *Image) resample(across, down *axis, downFirst bool) *Image {
 	return m.alongRows(across, ys).downwards(down, reach{0, across.count})
 }
 
-// alongRows resamples the rows in ys. An axis that keeps its size is only cut: its samples
-// would come out the same.
+// alongRows resamples the rows in ys. An axis that keeps its size is only cropped, because its
+// samples would come out unchanged.
 func (m *Image) alongRows(a *axis, ys reach) *Image {
 	if a.same {
 		return m.crop(int(a.span[0]), ys.from, a.count, ys.to-ys.from)
@@ -217,12 +215,13 @@ func (m *Image) alongRows(a *axis, ys reach) *Image {
 	return out
 }
 
-// plainC makes tests run the C code that processors without AVX2 run.
+// plainC makes the tests run the C code for processors without AVX2.
 var plainC = false
 
-// alongRows4 hands the C code weights in groups of four and halves of 15 bits (resample.h).
-// It reads whole groups, so the last one of a position is moved left until it ends within
-// the row, its new first weights being zero; an image narrower than its groups is widened.
+// alongRows4 passes the C code weights in groups of four and halves of 15 bits (resample.h).
+// The C code reads whole groups, so the last group of a position is moved left until it ends
+// within the row, with zeros as its new first weights; an image narrower than its groups is
+// widened.
 func (m *Image) alongRows4(out *Image, a *axis, ys reach) {
 	longest := 0
 	for i := range a.count {
@@ -279,7 +278,7 @@ func (m *Image) downwards(a *axis, xs reach) *Image {
 func cbytes(b []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.Pointer(&b[0])) }
 func cints(v []int32) *C.int32_t { return (*C.int32_t)(unsafe.Pointer(&v[0])) }
 
-// Samples of 16 bits are rare enough for plain Go.
+// 16-bit samples are rare, so plain Go is fast enough.
 
 func (m *Image) alongRows16(out *Image, a *axis, ys reach) {
 	for y := range out.Height {
@@ -309,13 +308,13 @@ func (m *Image) downwards16(out *Image, a *axis, xs reach) {
 	}
 }
 
-// put16 rounds half away from zero and stores within 0 to 65535.
+// put16 rounds half away from zero, clamps to 0..65535 and stores the result.
 func put16(b []byte, v float64) {
 	n := min(max(int(v+0.5), 0), 0xffff)
 	b[0], b[1] = byte(n), byte(n>>8)
 }
 
-// premultiply scales the colours of R G B A pixels by alpha.
+// premultiply scales the colours of RGBA pixels by alpha.
 func premultiply(p []byte) {
 	for i := 0; i+3 < len(p); i += 4 {
 		a := p[i+3]
@@ -323,7 +322,7 @@ func premultiply(p []byte) {
 	}
 }
 
-// unmultiply is its inverse as far as there is one: a clear pixel keeps what it has.
+// unmultiply inverts premultiply as far as possible: a fully transparent pixel stays as it is.
 func unmultiply(p []byte) {
 	for i := 0; i+3 < len(p); i += 4 {
 		a := int(p[i+3])

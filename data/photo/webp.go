@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// decodeWebP reads with libwebp, the decoder inside Pillow: golang.org/x/image/webp repeats
-// chroma samples where libwebp interpolates them, so its colours differ.
+// decodeWebP uses libwebp, the decoder inside Pillow. The colours of golang.org/x/image/webp
+// differ, because it repeats chroma samples where libwebp interpolates them.
 func decodeWebP(data []byte, limit int) (*Image, error) {
 	var info C.photo_webp_info
 	in := (*C.uint8_t)(unsafe.Pointer(&data[0]))
@@ -42,8 +42,8 @@ func webpError(rc C.int) error {
 	case C.PHOTO_WEBP_TRUNCATED:
 		return fmt.Errorf("%w: the WebP file ends before its image does", ErrTruncated)
 	case C.PHOTO_WEBP_MEMORY:
-		return fmt.Errorf("%w: libwebp found no memory for it", ErrTooLarge)
+		return fmt.Errorf("%w: libwebp ran out of memory", ErrTooLarge)
 	default:
-		return fmt.Errorf("%w: libwebp cannot decode it", ErrBroken)
+		return fmt.Errorf("%w: libwebp cannot decode the data", ErrBroken)
 	}
 }

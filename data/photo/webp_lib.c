@@ -17,7 +17,7 @@ static int from_status(VP8StatusCode status) {
   }
 }
 
-/* The demuxer that asks for a whole file refuses both cut and damaged ones
+/* The demuxer for complete files rejects both truncated and damaged ones
    without saying which: the partial one tells them apart. */
 static WebPDemuxer *open_demuxer(const uint8_t *data, size_t size, int *why) {
   WebPData all = {data, size};
@@ -58,9 +58,8 @@ int photo_webp_decode(const uint8_t *data, size_t size,
     WebPDemuxDelete(demuxer);
     return PHOTO_WEBP_BROKEN;
   }
-  /* libwebpdemux has checked that the frame lies within the canvas; writing
-     outside of the caller's memory is not something to trust another library
-     with. */
+  /* libwebpdemux has checked that the frame lies within the canvas, but do not
+     trust another library with writes to the caller's memory. */
   if (frame.x_offset >= 0 && frame.y_offset >= 0 && frame.width > 0 &&
       frame.height > 0 && frame.width <= info->width - frame.x_offset &&
       frame.height <= info->height - frame.y_offset &&

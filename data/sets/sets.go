@@ -1,11 +1,11 @@
-// Package sets reads photos and captions to learn from, in the forms that they
-// come in: COCO's files, Karpathy's split of them, a folder and a text file, and
-// ClipCap's pickles.
+// Package sets reads photos and captions for training, in the formats in which
+// they are distributed: COCO's files, Karpathy's split of COCO, a folder and a
+// text file, and ClipCap's pickles.
 //
-// A few entries that can't be used (a caption without text, or of a photo that
-// the file doesn't have) are counted and left out, up to a share of all; more of
-// them are a *BadError. What isn't of its form at all (broken JSON, a file of
-// another kind) is an error at once. Photos are not looked at.
+// A few unusable entries (a caption without text, or one that refers to a photo
+// that is not in the file) are counted and left out, up to a given fraction; more
+// of them are a *BadError. Input that is not in the format at all (broken JSON, a
+// file of another kind) is an error at once. The photos themselves are not read.
 package sets
 
 import (
@@ -23,27 +23,27 @@ import (
 	"cyclecap/data/coco"
 )
 
-// Photo is a photo's file.
+// A Photo is the file of a photo.
 type Photo struct {
 	ID   int64
 	Path string
 }
 
-// Caption is a text, and the photo that it is of where the set is paired.
+// A Caption is a text and, if the set is paired, the photo that it describes.
 type Caption struct {
 	ID, Image int64
 	Text      string
 }
 
-// Set is photos and captions, in the order of their files.
+// A Set holds photos and captions, in file order.
 type Set struct {
 	Photos   []Photo
 	Captions []Caption
-	Paired   bool // captions say their photos
+	Paired   bool // each caption names its photo
 	Bad      Bad  // captions that were left out
 }
 
-// caption adds a caption, or counts it as bad.
+// caption adds a caption or counts it as bad.
 func (s *Set) caption(c Caption, where func() string) {
 	switch {
 	case strings.TrimSpace(c.Text) == "":
@@ -55,7 +55,7 @@ func (s *Set) caption(c Caption, where func() string) {
 	}
 }
 
-// check ends the reading of captions.
+// check is called after the last caption.
 func (s *Set) check() error { return s.Bad.Check(len(s.Captions) + s.Bad.Count) }
 
 func checked(s *Set) (*Set, error) {
@@ -72,8 +72,8 @@ func plain(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "coco: "))
 }
 
-// COCO reads a captions file of the format of COCO, whose photos are in a
-// folder. maxBad is the share of captions that may be bad.
+// COCO reads a captions file in COCO's format; its photos are in folder. maxBad
+// is the largest fraction of captions that may be bad.
 func COCO(path, folder string, maxBad float64) (*Set, error) {
 	s := &Set{Paired: true, Bad: Bad{Of: "captions of " + path, Max: maxBad}}
 	var all []Caption
@@ -91,7 +91,7 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 			case m.ID == nil:
 				return fmt.Errorf("%s: images[%d] has no \"id\"", path, i)
 			case images[*m.ID]:
-				return fmt.Errorf("%s: images[%d] has the id %d, as one before it", path, i, *m.ID)
+				return fmt.Errorf("%s: images[%d] has the id %d, which an earlier image already has", path, i, *m.ID)
 			case m.FileName == "":
 				return fmt.Errorf("%s: images[%d] (id %d) has no \"file_name\"", path, i, *m.ID)
 			}
@@ -130,7 +130,7 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 	for i, c := range all {
 		where := func() string { return fmt.Sprintf("annotations[%d] (id %d)", i, c.ID) }
 		if !images[c.Image] {
-			s.Bad.Add(fmt.Sprintf("%s is of image %d, which the file doesn't have", where(), c.Image))
+			s.Bad.Add(fmt.Sprintf("%s refers to image %d, which is not in the file", where(), c.Image))
 		} else {
 			s.caption(c, where)
 		}
@@ -152,11 +152,11 @@ func repeated(captions []Caption) (int64, bool) {
 	return 0, false
 }
 
-// Karpathy reads Karpathy's split of COCO, dataset_coco.json: the set of each
-// split, which are train, restval, val and test. folder gives the folder of the
-// photos of a "filepath" such as val2014. The ids of captions are their "sentid"
-// (where one has none: its place in the file), those of photos their "cocoid"
-// ("imgid" in his files of Flickr8k and 30k).
+// Karpathy reads Karpathy's split of COCO, dataset_coco.json, and returns one set
+// per split: train, restval, val and test. folder returns the photo folder for a
+// "filepath" such as val2014. Captions are identified by their "sentid" (or, if
+// there is none, by their position in the file), photos by their "cocoid"
+// ("imgid" in his files of Flickr8k and Flickr30k).
 func Karpathy(path string, folder func(filepath string) string, maxBad float64) (map[string]*Set, error) {
 	splits := map[string]*Set{}
 	images := map[int64]bool{}
@@ -183,11 +183,11 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			}
 			switch {
 			case id == nil:
-				return fmt.Errorf("%s: images[%d] has neither \"cocoid\" nor \"imgid\": is it Karpathy's file?", path, i)
+				return fmt.Errorf("%s: images[%d] has neither \"cocoid\" nor \"imgid\": is this Karpathy's file?", path, i)
 			case images[*id]:
-				return fmt.Errorf("%s: images[%d] has the id %d, as one before it", path, i, *id)
+				return fmt.Errorf("%s: images[%d] has the id %d, which an earlier image already has", path, i, *id)
 			case m.FileName == "" || m.Split == "":
-				return fmt.Errorf("%s: images[%d] (id %d) lacks \"filename\" or \"split\": is it Karpathy's file?", path, i, *id)
+				return fmt.Errorf("%s: images[%d] (id %d) has no \"filename\" or no \"split\": is this Karpathy's file?", path, i, *id)
 			}
 			images[*id] = true
 			s := splits[m.Split]
@@ -198,7 +198,7 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			s.Photos = append(s.Photos, Photo{*id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
 			for k, c := range m.Sentences {
 				if c.Raw == nil {
-					return fmt.Errorf("%s: images[%d] (id %d): sentences[%d] has no \"raw\": is it Karpathy's file?", path, i, *id, k)
+					return fmt.Errorf("%s: images[%d] (id %d): sentences[%d] has no \"raw\": is this Karpathy's file?", path, i, *id, k)
 				}
 				own := sentences
 				if c.ID != nil {
@@ -224,7 +224,7 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 	return splits, nil
 }
 
-// IsPhoto tells a photo by the ending of its name.
+// IsPhoto reports whether a file name has the extension of a photo.
 func IsPhoto(name string) bool {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
@@ -233,7 +233,7 @@ func IsPhoto(name string) bool {
 	return false
 }
 
-// Folder lists the photos of a folder, sorted by name; ids are places in that
+// Folder lists the photos in a folder, sorted by name. Ids are positions in that
 // order, from 0.
 func Folder(path string) ([]Photo, error) {
 	list, err := os.ReadDir(path)
@@ -247,17 +247,17 @@ func Folder(path string) ([]Photo, error) {
 		}
 	}
 	if len(photos) == 0 {
-		return nil, fmt.Errorf("%s: there are no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", path)
+		return nil, fmt.Errorf("%s: no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", path)
 	}
 	return photos, nil
 }
 
-// maxLine bounds a caption in a text file, in bytes.
+// maxLine is the largest length of a caption in a text file, in bytes.
 const maxLine = 1 << 16
 
-// Lines reads a text file with a caption a line, in UTF-8, without the white space
-// around it; ids are line numbers, from 1. Blank lines are passed over: in a text
-// they part paragraphs.
+// Lines reads a UTF-8 text file with one caption per line and trims white space
+// around each caption. Ids are line numbers, from 1. Blank lines are skipped: in
+// a text they separate paragraphs.
 func Lines(path string, maxBad float64) (*Set, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -269,7 +269,7 @@ func Lines(path string, maxBad float64) (*Set, error) {
 	for n := int64(1); ; n++ {
 		line, err := in.ReadSlice('\n')
 		if err == bufio.ErrBufferFull {
-			return nil, fmt.Errorf("%s:%d: a line of more than %d bytes: a caption a line is needed", path, n, maxLine)
+			return nil, fmt.Errorf("%s:%d: line longer than %d bytes: want one caption per line", path, n, maxLine)
 		}
 		if err != nil && err != io.EOF {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
@@ -286,17 +286,18 @@ func Lines(path string, maxBad float64) (*Set, error) {
 		}
 	}
 	if len(s.Captions)+s.Bad.Count == 0 {
-		return nil, fmt.Errorf("%s: it has no captions", path)
+		return nil, fmt.Errorf("%s: no captions in this file", path)
 	}
 	return checked(s)
 }
 
-// ClipCap gives the captions of ClipCap's features, and each photo of them once, in
-// the order in which they come up. The file has a row of features for every
-// caption, and those of one photo are equal: rows has the first of each photo.
+// ClipCap returns the captions of a file of ClipCap features, and each of their
+// photos once, in order of first appearance. The file has one row of features
+// per caption, and the rows of one photo are equal: rows holds the first row of
+// each photo.
 func ClipCap(f *clipcap.File, maxBad float64) (s *Set, rows []int, err error) {
 	s = &Set{Paired: true, Bad: Bad{Of: "captions of " + f.Path, Max: maxBad}}
-	row := map[int64]int{} // of photos that have not come up
+	row := map[int64]int{} // by photo, for those not seen yet
 	for _, c := range slices.Backward(f.Captions) {
 		row[c.ImageID] = c.Row
 	}

@@ -51,18 +51,18 @@ func TestCOCO(t *testing.T) {
 		{"bad ones within the share", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 2, "image_id": 44, "caption": "x"},
 			{"id": 5, "image_id": 0, "caption": " \n"}, {"id": 4, "image_id": 0, "caption": "z"}]}`, 0.5,
 			&Set{Photos: photos, Captions: []Caption{{1, 3, "x"}, {4, 0, "z"}}, Paired: true, Bad: Bad{Count: 2, First: []string{
-				"annotations[1] (id 2) is of image 44, which the file doesn't have", "annotations[2] (id 5) is empty"}}}, nil},
+				"annotations[1] (id 2) refers to image 44, which is not in the file", "annotations[2] (id 5) is empty"}}}, nil},
 		{"too many", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 2, "image_id": 44, "caption": "x"}]}`, 0.25, nil,
-			[]string{"1 of 2 captions of", "25 %", "annotations[1] (id 2) is of image 44"}},
+			[]string{"1 of 2 captions of", "25 %", "annotations[1] (id 2) refers to image 44"}},
 		{"cut", "{" + images + ",\n \"annotations\": [\n{\"id\": 1, \"image_id\": 3,", 1, nil, []string{":3:25: broken JSON: unexpected end"}},
 		{"cut between entries", "{" + images + ",\n \"annotations\": [\n{\"id\": 1, \"image_id\": 3, \"caption\": \"x\"},\n", 1, nil, []string{":4:1: broken JSON: unexpected end"}},
 		{"broken", "{" + images + ",\n \"annotations\": [{\"id\": 1},\n {\"id\" 2}]}", 1, nil, []string{"annotations[0] (id 1)"}},
 		{"broken images", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\" 2}]}", 1, nil, []string{":2:8: broken JSON: invalid character '2'"}},
-		{"wrong type", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\": \"2\"}]}", 1, nil, []string{":2:", "images[1]: string where a int64"}},
+		{"wrong type", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\": \"2\"}]}", 1, nil, []string{":2:", "images[1]: got string, want int64"}},
 		{"a results file", `[{"image_id": 1}]`, 1, nil, []string{":1:1:", "object"}},
-		{"no list", `{"images": {}}`, 1, nil, []string{`"images" is no list`}},
+		{"no list", `{"images": {}}`, 1, nil, []string{`"images" is not a list`}},
 		{"no annotations", `{` + images + `}`, 1, nil, []string{`no "annotations"`}},
-		{"twice", `{` + images + `, ` + images + `}`, 1, nil, []string{`"images" comes twice`}},
+		{"twice", `{` + images + `, ` + images + `}`, 1, nil, []string{`duplicate key "images"`}},
 		{"more behind", `{` + images + `, "annotations": []}x`, 1, nil, []string{"broken JSON"}},
 		{"empty file", ` `, 1, nil, []string{"is empty"}},
 		{"same image id", `{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}`, 1, nil, []string{"images[1]", "id 1"}},
@@ -118,7 +118,7 @@ func TestKarpathy(t *testing.T) {
 	checkError(t, err, []string{"1 of 2 captions of the split \"train\"", path, "sentences[1] of image 57"})
 	for text, what := range map[string]string{
 		`{"images": [{"filename": "a", "split": "train"}]}`:                                           `neither "cocoid" nor "imgid"`,
-		`{"images": [{"filename": "a", "cocoid": 1}]}`:                                                `lacks "filename" or "split"`,
+		`{"images": [{"filename": "a", "cocoid": 1}]}`:                                                `no "filename" or no "split"`,
 		`{"images": [{"filename": "a", "cocoid": 1, "split": "test", "sentences": [{"sentid": 1}]}]}`: `sentences[0] has no "raw"`,
 		`{"annotations": []}`:                   `no "images"`,
 		"{\"images\": [{\"filename\": \"a\",\n": ":2:1: broken JSON",
@@ -201,7 +201,7 @@ func TestBad(t *testing.T) {
 	if err := b.Check(700); err != nil {
 		t.Error(err)
 	}
-	checkError(t, b.Check(699), []string{"7 of 699 photos of x can't be used, and at most 1 % may be bad: p0; p1; p2; p3; p4; and 2 more"})
+	checkError(t, b.Check(699), []string{"7 of 699 photos of x cannot be used, but at most 1 % may be bad: p0; p1; p2; p3; p4; and 2 more"})
 }
 
 // BenchmarkCOCO reads a file of the size of COCO's training captions.

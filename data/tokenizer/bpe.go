@@ -5,27 +5,27 @@ import (
 	"slices"
 )
 
-// wordEnd is how CLIP's vocabulary writes that a token ends a word.
+// wordEnd is the suffix of tokens that end a word in CLIP's vocabulary.
 const wordEnd = "</w>"
 
 // A bpe is a byte-level byte-pair vocabulary. Ids are, in order: the 256 single
-// bytes; for a vocabulary that knows word ends, the 256 single bytes that end a
+// bytes; for a vocabulary that marks word ends, the 256 single bytes that end a
 // word; the merged tokens in the order of the merges; the special tokens.
 //
-// So the id of a merged token is also its rank: of two possible merges the one
-// with the smaller id goes first.
+// The id of a merged token is therefore also its rank: of two possible merges,
+// the one with the smaller id goes first.
 type bpe struct {
 	base     int               // id of the first merged token: 256 or 512
 	special  int               // id of the first special token
 	merged   map[uint32]uint16 // left id<<16 | right id -> id of the merged token
 	whole    map[string]uint16 // bytes of a word that is one token -> its id
-	bytes    string            // the bytes of all tokens, one after the other
-	start    []uint32          // bytes[start[id]:start[id+1]] are those of token id
-	ends     []bool            // token id ends a word
+	bytes    string            // the bytes of all tokens, concatenated
+	start    []uint32          // token id is bytes[start[id]:start[id+1]]
+	ends     []bool            // whether token id ends a word
 	byteRank [256]uint16       // byte -> id of the single-byte token
 }
 
-// newBPE builds a vocabulary from the merges as vocab/make_vocab.py packs them.
+// newBPE builds a vocabulary from the merges in the format of vocab/make_vocab.py.
 func newBPE(merges string, base int, special []string) *bpe {
 	n := len(merges) / 4
 	b := &bpe{
@@ -60,7 +60,7 @@ func newBPE(merges string, base int, special []string) *bpe {
 	}
 	b.bytes = string(buf)
 	for id := range b.special {
-		// In a vocabulary that knows word ends, only tokens that end a word
+		// In a vocabulary that marks word ends, only a token that ends a word
 		// can be a whole word.
 		if b.ends[id] == (base == 512) {
 			b.whole[b.token(id)] = uint16(id)
@@ -69,9 +69,9 @@ func newBPE(merges string, base int, special []string) *bpe {
 	return b
 }
 
-// byteOrder lists the bytes in the order of their tokens: those that are a
-// visible Latin-1 character come first, as both vocabularies were published in
-// a text format that wrote such bytes as themselves.
+// byteOrder lists the bytes in the order of their tokens. Visible Latin-1
+// characters come first, because both vocabularies were published in a text
+// format that represents those bytes as themselves.
 var byteOrder = func() (order [256]byte) {
 	visible := func(b int) bool { return '!' <= b && b <= '~' || 0xA1 <= b && b != 0xAD }
 	n := 0
@@ -90,7 +90,7 @@ func (b *bpe) size() int            { return len(b.ends) }
 func (b *bpe) token(id int) string  { return b.bytes[b.start[id]:b.start[id+1]] }
 func (b *bpe) endsWord(id int) bool { return b.ends[id] }
 
-// appendWord appends the ids of one word (not empty) to dst.
+// appendWord appends the ids of a non-empty word to dst.
 func (b *bpe) appendWord(dst []int, word string) []int {
 	if id, ok := b.whole[word]; ok {
 		return append(dst, int(id))
@@ -101,7 +101,7 @@ func (b *bpe) appendWord(dst []int, word string) []int {
 	return b.appendShort(dst, word)
 }
 
-// firstID is the token of byte i of word.
+// firstID returns the token for byte i of word.
 func (b *bpe) firstID(word string, i int) uint16 {
 	id := b.byteRank[word[i]]
 	if b.base == 512 && i == len(word)-1 {
@@ -110,10 +110,10 @@ func (b *bpe) firstID(word string, i int) uint16 {
 	return id
 }
 
-// none stands for "these two do not merge"; it is larger than every id.
+// none means that two tokens do not merge; it is larger than every id.
 const none = 0xFFFF
 
-// merge gives the token that two neighbours merge into, or none.
+// merge returns the token that two neighbours merge into, or none.
 func (b *bpe) merge(left, right uint16) uint16 {
 	if id, ok := b.merged[uint32(left)<<16|uint32(right)]; ok {
 		return id
@@ -121,12 +121,12 @@ func (b *bpe) merge(left, right uint16) uint16 {
 	return none
 }
 
-// shortWord is the length in bytes up to which looking through all pairs for
-// the best one beats a heap.
+// shortWord is the length in bytes up to which scanning all pairs for the best
+// one is faster than a heap.
 const shortWord = 64
 
-// appendShort merges by looking for the best pair over and over: the work grows
-// with the square of the length.
+// appendShort merges by repeatedly scanning for the best pair, which takes time
+// quadratic in the length.
 func (b *bpe) appendShort(dst []int, word string) []int {
 	var ids, next [shortWord]uint16 // next[i]: what ids[i] and ids[i+1] merge into
 	n := len(word)
@@ -164,12 +164,12 @@ func (b *bpe) appendShort(dst []int, word string) []int {
 }
 
 // appendLong merges with a heap of possible merges over a linked list of
-// tokens: the work grows with n log n, so that a megabyte of one letter, which
-// is one word, is no trouble.
+// tokens. It takes O(n log n) time, so that even a megabyte of one letter, which
+// is a single word, is fast.
 //
-// The order of merges is the same as appendShort's: smallest id first, then
-// leftmost. (The reference merges all occurrences of a pair at a time. That is
-// the same, since a pair that holds a new token has a larger id than it.)
+// The order of merges is that of appendShort: smallest id first, then leftmost.
+// (The reference merges all occurrences of a pair at once. That is equivalent,
+// because a pair that contains a new token has a larger id than that token.)
 func (b *bpe) appendLong(dst []int, word string) []int {
 	n := len(word)
 	ids := make([]uint16, n)
@@ -178,8 +178,8 @@ func (b *bpe) appendLong(dst []int, word string) []int {
 		ids[i] = b.firstID(word, i)
 		prev[i], next[i] = int32(i-1), int32(i+1)
 	}
-	// An entry is the merged id and the place of the left token. It is stale
-	// when that place no longer merges into that id.
+	// An entry consists of the merged id and the position of the left token.
+	// It is stale if the tokens at that position no longer merge into that id.
 	var heap minHeap
 	pairAt := func(i int32) uint16 {
 		if j := next[i]; int(j) < n {
@@ -218,7 +218,7 @@ func (b *bpe) appendLong(dst []int, word string) []int {
 	return dst
 }
 
-// minHeap is a binary heap with the smallest value on top.
+// minHeap is a binary heap with the smallest value at the top.
 type minHeap []uint64
 
 func (h *minHeap) push(v uint64) {
@@ -257,6 +257,6 @@ func (h *minHeap) pop() uint64 {
 	return top
 }
 
-// newIDs makes room for the ids of text: English has about one token for four
-// bytes.
+// newIDs allocates room for the ids of text: English has about one token per
+// four bytes.
 func newIDs(text string) []int { return slices.Grow([]int{}, len(text)/4+1) }

@@ -8,67 +8,68 @@ import (
 	"cyclecap/data/tokenizer/internal/fixtext"
 )
 
-// The special tokens of CLIP: ids 49406 and 49407.
+// The special tokens of CLIP, with ids 49406 and 49407.
 const (
 	clipStart = "<|startoftext|>"
 	clipEnd   = "<|endoftext|>"
 )
 
-// ContextLength is the number of ids that CLIP's text encoder takes.
+// ContextLength is the number of ids in an input of CLIP's text encoder.
 const ContextLength = 77
 
-// A CLIPTokenizer is the tokenizer of CLIP's text encoder; see [CLIP]. Its
-// source is OpenAI's simple_tokenizer.py with the published
-// bpe_simple_vocab_16e6.txt.gz: 49,408 tokens, the last two of which are
+// A CLIPTokenizer is the tokenizer of CLIP's text encoder; see [CLIP]. It
+// follows OpenAI's simple_tokenizer.py with the published
+// bpe_simple_vocab_16e6.txt.gz: 49,408 tokens, of which the last two are
 // <|startoftext|> and <|endoftext|>.
 type CLIPTokenizer struct{ bpe *bpe }
 
-// VocabSize is 49408.
+// VocabSize returns the number of tokens, 49408.
 func (t *CLIPTokenizer) VocabSize() int { return t.bpe.size() }
 
-// StartID is the id of <|startoftext|>.
+// StartID returns the id of <|startoftext|>.
 func (t *CLIPTokenizer) StartID() int { return t.bpe.special }
 
-// EndID is the id of <|endoftext|>. CLIP takes its text feature at the first
-// place of the largest id, which is this one.
+// EndID returns the id of <|endoftext|>. CLIP takes the text feature at the
+// first position of the largest id, which is this one.
 func (t *CLIPTokenizer) EndID() int { return t.bpe.special + 1 }
 
-// Clean gives text as it is encoded: mended by the rules of the Python package
-// ftfy 6.3.1, HTML entities undone twice, white space collapsed to single
-// blanks and trimmed, in lower case.
+// Clean returns text in the form in which it is encoded: fixed by the rules of
+// the Python package ftfy 6.3.1, with HTML entities unescaped twice, white space
+// collapsed to single spaces and trimmed, and in lower case.
 func (t *CLIPTokenizer) Clean(text string) string {
 	text = fixtext.Fix(validText(text))
 	text = fixtext.UnescapeHTML(fixtext.UnescapeHTML(text))
 	return fixtext.Lower(strings.TrimSpace(collapseSpace(fixtext.Strip(text))))
 }
 
-// Encode gives the ids of text; special tokens are read as such: see
-// EncodeSpecial.
+// Encode returns the ids of text. It recognises special tokens, as
+// EncodeSpecial does.
 func (t *CLIPTokenizer) Encode(text string) []int { return t.EncodeSpecial(text) }
 
-// EncodeSpecial gives the ids of text after [CLIPTokenizer.Clean], without
-// start and end tokens. A <|startoftext|> or <|endoftext|> that begins a word
-// is that token, as in OpenAI's code and Hugging Face's.
+// EncodeSpecial returns the ids of text after [CLIPTokenizer.Clean], without
+// start and end tokens. A <|startoftext|> or <|endoftext|> at the start of a
+// word becomes that token, as in OpenAI's and Hugging Face's code.
 func (t *CLIPTokenizer) EncodeSpecial(text string) []int { return t.encode(text, true) }
 
-// EncodePlain is EncodeSpecial that takes <|startoftext|> and <|endoftext|> for
-// ordinary text.
+// EncodePlain is like EncodeSpecial but treats <|startoftext|> and
+// <|endoftext|> as ordinary text.
 func (t *CLIPTokenizer) EncodePlain(text string) []int { return t.encode(text, false) }
 
-// Context gives the input of CLIP's text encoder as OpenAI's clip.tokenize
-// does: length ids (77 for every published model: [ContextLength]), which are
-// the start token, the ids of text as by Encode, the end token, and zeros.
+// Context returns the input of CLIP's text encoder like OpenAI's clip.tokenize:
+// length ids (77 for every published model: [ContextLength]), which are the
+// start token, the ids that Encode returns for text, the end token, and zeros.
 //
-// A text with more than length-2 ids is an error that says how many it has,
-// unless truncate is true: then it is cut, and the last id is the end token.
+// If text has more than length-2 ids, Context returns an error that gives their
+// number, unless truncate is true: then it cuts the text, and the last id is the
+// end token.
 func (t *CLIPTokenizer) Context(text string, length int, truncate bool) ([]int, error) {
 	if length < 2 {
-		return nil, fmt.Errorf("tokenizer: a context of %d tokens has no room for the start and end tokens: ask for at least 2 (CLIP takes %d)", length, ContextLength)
+		return nil, fmt.Errorf("tokenizer: a context of %d tokens has no room for the start and end tokens: use at least 2 (CLIP uses %d)", length, ContextLength)
 	}
 	ids := t.Encode(text)
 	if len(ids) > length-2 {
 		if !truncate {
-			return nil, fmt.Errorf("tokenizer: the text has %d tokens, %d with start and end, and the context is %d: shorten it or ask for truncation (truncate): %.60q",
+			return nil, fmt.Errorf("tokenizer: the text has %d tokens, %d with start and end, but the context has only %d: shorten the text or set truncate: %.60q",
 				len(ids), len(ids)+2, length, text)
 		}
 		ids = ids[:length-2]
@@ -80,19 +81,19 @@ func (t *CLIPTokenizer) Context(text string, length int, truncate bool) ([]int, 
 	return context, nil
 }
 
-// Decode gives the text of ids; see [Tokenizer]. A space follows every token
-// that ends a word, so the text differs from the one that was encoded in its
-// spaces, and in case and all else that was cleaned.
+// Decode returns the text of ids; see [Tokenizer]. A space follows every token
+// that ends a word, so the text differs from the encoded text in its spaces, and
+// in its case and everything else that Clean changed.
 func (t *CLIPTokenizer) Decode(ids []int) (string, error) {
 	b, err := t.bpe.appendTokens(make([]byte, 0, 8*len(ids)), ids)
-	// Only now, as the reference does: a text that spells out </w> loses it.
+	// Only now, like the reference: a text that spells out </w> loses it.
 	return strings.ReplaceAll(decodeUTF8(b), wordEnd, " "), err
 }
 
 func (t *CLIPTokenizer) encode(text string, special bool) []int {
-	// U+0345, a Greek mark whose capital is the letter iota, is neither a letter
-	// nor anything else to a pattern that ignores case: it parts words as a
-	// blank does.
+	// U+0345, a Greek mark whose capital is the letter iota, matches no part of
+	// a case-insensitive pattern, neither as a letter nor as anything else, so it
+	// separates words like a space.
 	text = strings.ReplaceAll(t.Clean(text), "\u0345", " ")
 	ids := newIDs(text)
 	for i := 0; i < len(text); {
@@ -111,14 +112,14 @@ func (t *CLIPTokenizer) encode(text string, special bool) []int {
 	return ids
 }
 
-// word gives the end of the word of s that starts at i, and its id if it is a
-// special token. It is the splitting pattern of CLIP by hand:
+// word returns the end of the word of s that starts at i, and its id if it is a
+// special token. It implements CLIP's splitting pattern by hand:
 //
 //	<\|startoftext\|> | <\|endoftext\|> | 's|'t|'re|'ve|'m|'ll|'d | \p{L}+ | \p{N} | [^\s\p{L}\p{N}]+
 //
-// The pattern ignores case. In text that is in lower case that still matters
-// for one letter, the long s: the pattern's s matches it, but no special token
-// is spelt with it, so that such a word is plain text.
+// The pattern ignores case. In lower-case text, that still matters for one
+// letter, the long s: it matches the pattern's s, but no special token is
+// spelled with it, so such a word is plain text.
 func (t *CLIPTokenizer) word(s string, i int, special bool) (end, id int) {
 	const longS = "ſ"
 	switch rest := s[i:]; {
@@ -143,9 +144,9 @@ func (t *CLIPTokenizer) word(s string, i int, special bool) (end, id int) {
 	return endOfClass(s, i+size, c), 0
 }
 
-// collapseSpace makes one blank of every run of white space.
+// collapseSpace replaces every run of white space with a single space.
 func collapseSpace(s string) string {
-	plain := true // no white space but single blanks
+	plain := true // no white space other than single spaces
 	for i := 0; i < len(s) && plain; i++ {
 		c := s[i]
 		plain = c > ' ' && c < utf8.RuneSelf || c == ' ' && !(i+1 < len(s) && s[i+1] == ' ')

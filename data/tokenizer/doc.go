@@ -1,42 +1,43 @@
-// Package tokenizer turns text into token ids and back, exactly as the two
-// models that cyclecap stands on were trained: CLIP's text encoder ([CLIP]) and
-// GPT-2 ([GPT2]). It is plain Go: no files to find, no network, no libtorch.
+// Package tokenizer converts text to token ids and back, exactly as for the two
+// models that cyclecap builds on: CLIP's text encoder ([CLIP]) and GPT-2
+// ([GPT2]). It is plain Go and needs no files, no network and no libtorch.
 //
 // # Byte-pair encoding
 //
-// Both tokenizers work alike. Text is split into words by a fixed pattern; a
-// word is taken as UTF-8 bytes, each of which is a token; then neighbouring
-// tokens are merged, again and again, always the pair that comes earliest in a
-// list of merges learnt in training. What is left are the ids. Because every
-// byte is a token, there is no text that cannot be encoded.
+// Both tokenizers work alike. A fixed pattern splits text into words. The UTF-8
+// bytes of a word are its first tokens. Then neighbouring tokens are merged, one
+// pair after another, always the pair that comes earliest in a list of merges
+// learned in training. The ids are those of the remaining tokens. Because every
+// byte is a token, any text can be encoded.
 //
-// They differ in what surrounds that:
+// They differ in the steps around this:
 //
 //   - GPT-2 keeps text as it is. A space belongs to the word after it, and
-//     decoding gives the text back, byte for byte.
-//   - CLIP first cleans text: it mends what went wrong in storing it (text
-//     decoded with the wrong character set, curly quotes, HTML entities, …: the
-//     rules of the Python package ftfy), collapses white space and lowers the
-//     case. The last token of a word says that the word ends there, so decoding
-//     gives cleaned text with a space after every word.
+//     decoding returns the original text, byte for byte.
+//   - CLIP first cleans text: it repairs damage (text decoded with the wrong
+//     character set, curly quotes, HTML entities, …, by the rules of the Python
+//     package ftfy), collapses white space and converts to lower case. The last
+//     token of a word marks its end, so decoding returns the cleaned text with a
+//     space after every word.
 //
 // # Special tokens
 //
 // Both vocabularies have tokens that no text merges into: <|endoftext|>, and
-// for CLIP also <|startoftext|>. What should happen where a text spells one out
-// is a choice, so it has three names:
+// for CLIP also <|startoftext|>. When a text spells out a special token, there is
+// a choice, so there are three methods:
 //
-//   - Encode does what OpenAI's own code for the model does: GPT-2 reads the
-//     letters as plain text, CLIP reads the special token.
-//   - EncodeSpecial reads the special token (what Hugging Face does for both).
-//   - EncodePlain reads plain text. Use it on text from strangers.
+//   - Encode does what OpenAI's own code for the model does: GPT-2 treats it as
+//     plain text, CLIP as the special token.
+//   - EncodeSpecial treats it as the special token, as Hugging Face does for both
+//     models.
+//   - EncodePlain treats it as plain text. Use it for untrusted text.
 //
 // None of them adds a start or end token. [CLIPTokenizer.Context] does: it
-// gives the 77 ids that CLIP's text encoder takes.
+// returns the 77 ids that CLIP's text encoder takes.
 //
-// # Text that is not UTF-8
+// # Invalid UTF-8
 //
-// Such bytes are read as Python reads them with errors="replace": each longest
-// stretch that could have begun a character becomes U+FFFD. Surrogates that were
-// encoded one by one (as CESU-8 does) are joined in pairs.
+// Invalid bytes are decoded like Python's errors="replace": each longest
+// sequence that could start a character becomes U+FFFD. Surrogates that were
+// encoded one by one (as in CESU-8) are joined in pairs.
 package tokenizer

@@ -46,7 +46,7 @@ func ExampleCLIPTokenizer_Context() {
 	fmt.Println(ids, err)
 	// Output:
 	// 77 [49406 320 1125 539 320 1929 49407 0 0] <nil>
-	// tokenizer: the text has 5 tokens, 7 with start and end, and the context is 6: shorten it or ask for truncation (truncate): "a photo of a dog"
+	// tokenizer: the text has 5 tokens, 7 with start and end, but the context has only 6: shorten the text or set truncate: "a photo of a dog"
 	// [49406 320 1125 539 320 49407] <nil>
 }
 

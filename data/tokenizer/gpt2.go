@@ -6,25 +6,25 @@ import (
 	"unicode/utf8"
 )
 
-// gpt2End is the one special token of GPT-2, id 50256.
+// gpt2End is GPT-2's only special token, id 50256.
 const gpt2End = "<|endoftext|>"
 
-// A GPT2Tokenizer is GPT-2's tokenizer; see [GPT2]. Its source is OpenAI's
-// encoder.py with the published encoder.json and vocab.bpe: 50,257 tokens, the
-// last of which, 50256, is <|endoftext|>.
+// A GPT2Tokenizer is GPT-2's tokenizer; see [GPT2]. It follows OpenAI's
+// encoder.py with the published encoder.json and vocab.bpe: 50,257 tokens, of
+// which the last, 50256, is <|endoftext|>.
 type GPT2Tokenizer struct{ bpe *bpe }
 
-// GPT2First is GPT2 with the first tokens of its vocabulary only, at least the
-// 256 single bytes: the same ids and the same way of merging, with fewer
-// merges, so that words come in more pieces. It has no special token, and
-// EndID is no id. It is for small models that are trained from scratch, whose
-// cost is the size of the vocabulary.
+// GPT2First returns a tokenizer with only the first vocab tokens of GPT-2's
+// vocabulary, which must include the 256 single bytes. Ids and merging are the
+// same, but there are fewer merges, so words are split into more pieces. There is
+// no special token, and EndID is not a valid id. It is for small models trained
+// from scratch, whose cost depends on the size of the vocabulary.
 func GPT2First(vocab int) (*GPT2Tokenizer, error) {
 	total := len(gpt2Merges) / 4
 	n := vocab - 256
 	switch {
 	case n < 0 || n > total+1:
-		return nil, fmt.Errorf("tokenizer: a vocabulary of %d tokens: 256 to %d are possible", vocab, 256+total+1)
+		return nil, fmt.Errorf("tokenizer: the vocabulary size must be between 256 and %d, got %d", 256+total+1, vocab)
 	case n == total+1:
 		return GPT2(), nil
 	}
@@ -32,27 +32,28 @@ func GPT2First(vocab int) (*GPT2Tokenizer, error) {
 	return &GPT2Tokenizer{newBPE(merges, 256, nil)}, nil
 }
 
-// VocabSize is 50257, unless it is GPT2First's.
+// VocabSize returns the number of tokens: 50257, except for GPT2First.
 func (t *GPT2Tokenizer) VocabSize() int { return t.bpe.size() }
 
-// EndID is the id of <|endoftext|>.
+// EndID returns the id of <|endoftext|>.
 func (t *GPT2Tokenizer) EndID() int { return t.bpe.special }
 
-// Encode gives the ids of text, which is all plain text: see EncodePlain.
+// Encode returns the ids of text. It treats everything as plain text, as
+// EncodePlain does.
 func (t *GPT2Tokenizer) Encode(text string) []int { return t.EncodePlain(text) }
 
-// EncodePlain gives the ids of text. A <|endoftext|> in it is spelt out in
-// seven ordinary tokens, as OpenAI's encoder does.
+// EncodePlain returns the ids of text. It encodes <|endoftext|> as seven
+// ordinary tokens, as OpenAI's encoder does.
 func (t *GPT2Tokenizer) EncodePlain(text string) []int {
 	text = validText(text)
 	return t.appendText(newIDs(text), text)
 }
 
-// EncodeSpecial gives the ids of text, where each <|endoftext|> is token 50256
-// and what stands before and after it is encoded apart, as Hugging Face does.
+// EncodeSpecial returns the ids of text. It encodes each <|endoftext|> as token
+// 50256 and the text before and after it separately, as Hugging Face does.
 func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
 	if t.EndID() == t.VocabSize() {
-		return t.EncodePlain(text) // of GPT2First
+		return t.EncodePlain(text) // from GPT2First
 	}
 	text = validText(text)
 	ids := newIDs(text)
@@ -67,7 +68,7 @@ func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
 	}
 }
 
-// Decode gives the text of ids; see [Tokenizer].
+// Decode returns the text of ids; see [Tokenizer].
 func (t *GPT2Tokenizer) Decode(ids []int) (string, error) {
 	b, err := t.bpe.appendTokens(make([]byte, 0, 6*len(ids)), ids)
 	return decodeUTF8(b), err
@@ -82,8 +83,8 @@ func (t *GPT2Tokenizer) appendText(ids []int, text string) []int {
 	return ids
 }
 
-// gpt2Word gives the end of the word of s that starts at i < len(s). It is the
-// splitting pattern of GPT-2 by hand, alternative by alternative:
+// gpt2Word returns the end of the word of s that starts at i < len(s). It
+// implements GPT-2's splitting pattern by hand, one alternative at a time:
 //
 //	's|'t|'re|'ve|'m|'ll|'d | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
 func gpt2Word(s string, i int) int {
@@ -104,16 +105,16 @@ func gpt2Word(s string, i int) int {
 	if c != space || end == len(s) {
 		return end
 	}
-	// The last white space before a word is left over, to go with the word if
-	// it is a blank and be a word of its own if not.
+	// The last white-space character before a word is left over: a space
+	// joins the word, anything else becomes a word of its own.
 	if _, last := utf8.DecodeLastRuneInString(s[i:end]); end-last > i {
 		return end - last
 	}
 	return end
 }
 
-// contraction gives the length of the ending of an English short form (the "s"
-// of "it's") that s begins with, or 0.
+// contraction returns the length of the ending of an English contraction (the "s"
+// of "it's") that s starts with, or 0.
 func contraction(s string) int {
 	if s == "" {
 		return 0
@@ -133,8 +134,8 @@ func contraction(s string) int {
 	return 0
 }
 
-// endOfClass gives the end of the run of characters of class c that goes on at
-// s[i:].
+// endOfClass returns the end of the run of characters of class c that continues
+// at s[i:].
 func endOfClass(s string, i int, c class) int {
 	for i < len(s) {
 		if b := s[i]; b < utf8.RuneSelf {

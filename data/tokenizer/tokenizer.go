@@ -6,24 +6,23 @@ import (
 	"sync"
 )
 
-// Tokenizer is what the two tokenizers have in common. Its methods may be
-// called from several goroutines at once.
+// Tokenizer is the interface that both tokenizers implement. Its methods are
+// safe for concurrent use by multiple goroutines.
 type Tokenizer interface {
-	// Encode gives the token ids of text as OpenAI's own code for the model
-	// does, without start and end tokens.
+	// Encode returns the token ids of text like OpenAI's own code for the
+	// model, without start and end tokens.
 	Encode(text string) []int
-	// EncodeSpecial is Encode that reads a special token spelt out in the text
-	// as that token.
+	// EncodeSpecial is like Encode but treats a special token spelled out in
+	// the text as that token.
 	EncodeSpecial(text string) []int
-	// EncodePlain is Encode that reads a special token spelt out in the text
-	// as ordinary letters.
+	// EncodePlain is like Encode but treats a special token spelled out in the
+	// text as plain text.
 	EncodePlain(text string) []int
-	// Decode gives the text of token ids. Bytes that are not UTF-8, as when a
-	// character is cut in two, become U+FFFD as in Python with
-	// errors="replace". An id outside the vocabulary is an error that says
-	// which and where.
+	// Decode returns the text of token ids. Invalid UTF-8, such as half of a
+	// character, becomes U+FFFD as in Python with errors="replace". An id
+	// outside the vocabulary is an error that gives the id and its position.
 	Decode(ids []int) (string, error)
-	// VocabSize is the number of token ids, which are 0 to VocabSize()-1.
+	// VocabSize returns the number of token ids, which are 0 to VocabSize()-1.
 	VocabSize() int
 }
 
@@ -32,7 +31,7 @@ var (
 	_ Tokenizer = (*GPT2Tokenizer)(nil)
 )
 
-// The merges, as vocab/make_vocab.py writes them.
+// The merges, in the format of vocab/make_vocab.py.
 var (
 	//go:embed vocab/clip.merges
 	clipMerges string
@@ -40,12 +39,12 @@ var (
 	gpt2Merges string
 )
 
-// CLIP returns the tokenizer of CLIP's text encoder (all sizes of it). It is
-// made at the first call and shared after that.
+// CLIP returns the tokenizer of CLIP's text encoder, which is the same for all
+// model sizes. It is created on the first call and then shared.
 func CLIP() *CLIPTokenizer { return clipOnce() }
 
-// GPT2 returns the tokenizer of GPT-2 (all sizes of it), which tiktoken calls
-// r50k_base. It is made at the first call and shared after that.
+// GPT2 returns the tokenizer of GPT-2, which is the same for all model sizes;
+// tiktoken calls it r50k_base. It is created on the first call and then shared.
 func GPT2() *GPT2Tokenizer { return gpt2Once() }
 
 var (
@@ -57,11 +56,11 @@ var (
 	})
 )
 
-// appendTokens appends the bytes of the tokens ids to dst.
+// appendTokens appends the bytes of the tokens to dst.
 func (b *bpe) appendTokens(dst []byte, ids []int) ([]byte, error) {
 	for i, id := range ids {
 		if id < 0 || id >= b.size() {
-			return nil, fmt.Errorf("tokenizer: cannot decode token %d of %d: id %d is outside the vocabulary (ids are 0 to %d)", i, len(ids), id, b.size()-1)
+			return nil, fmt.Errorf("tokenizer: cannot decode token %d of %d: id %d is outside the vocabulary (must be between 0 and %d)", i, len(ids), id, b.size()-1)
 		}
 		dst = append(dst, b.token(id)...)
 		if b.endsWord(id) {

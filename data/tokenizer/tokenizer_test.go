@@ -148,7 +148,7 @@ func TestContext(t *testing.T) {
 		{"padded", "a dog", 7, false, []int{49406, 320, 1929, 49407, 0, 0, 0}, nil},
 		{"empty", "", 3, false, []int{49406, 49407, 0}, nil},
 		{"just fits", "a dog", 4, false, []int{49406, 320, 1929, 49407}, nil},
-		{"too long", "a dog", 3, false, nil, []string{"2 tokens", "4 with start and end", "context is 3", "truncat", `"a dog"`}},
+		{"too long", "a dog", 3, false, nil, []string{"2 tokens", "4 with start and end", "context has only 3", "truncat", `"a dog"`}},
 		{"cut", "a dog", 3, true, []int{49406, 320, 49407}, nil},
 		{"cut to nothing", "a dog", 2, true, []int{49406, 49407}, nil},
 		{"77", long, ContextLength, true, slices.Concat([]int{49406}, slices.Repeat([]int{1929}, 75), []int{49407}), nil},
@@ -188,10 +188,10 @@ func TestDecode(t *testing.T) {
 	}{
 		{"nothing", GPT2(), nil, "", nil},
 		{"last id of GPT-2", GPT2(), []int{50256}, "<|endoftext|>", nil},
-		{"beyond GPT-2", GPT2(), []int{1, 50257}, "", []string{"token 1 of 2", "50257", "0 to 50256"}},
+		{"beyond GPT-2", GPT2(), []int{1, 50257}, "", []string{"token 1 of 2", "50257", "must be between 0 and 50256"}},
 		{"negative", GPT2(), []int{-1}, "", []string{"token 0 of 1", "-1"}},
 		{"last id of CLIP", CLIP(), []int{49406, 320, 49407, 0}, "<|startoftext|>a <|endoftext|>!", nil},
-		{"beyond CLIP", CLIP(), []int{49408}, "", []string{"49408", "0 to 49407"}},
+		{"beyond CLIP", CLIP(), []int{49408}, "", []string{"49408", "must be between 0 and 49407"}},
 		// 😀 is F0 9F 98 80: the first three bytes are one broken character.
 		{"half a character", GPT2(), []int{47249, 222}, "😀", nil},
 		{"half a character, cut", GPT2(), []int{47249}, "\uFFFD", nil},

@@ -4,8 +4,8 @@ import (
 	"unicode"
 )
 
-// The class of a character in the splitting patterns: \s, \p{L}, \p{N} or
-// anything else.
+// A class is the class of a character in the splitting patterns: \s, \p{L},
+// \p{N} or anything else.
 type class uint8
 
 const (

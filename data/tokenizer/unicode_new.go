@@ -2,10 +2,10 @@ package tokenizer
 
 import "unicode"
 
-// newLetters and newNumbers are the characters of the classes L and N that
-// Unicode added after version 15, the version of Go 1.26's tables: PyPI's regex
-// 2026.11.15, with which the reference splits text, knows them. A Go with newer
-// tables will know them too; then nothing changes.
+// newLetters and newNumbers are the characters that Unicode added to the classes
+// L and N after version 15, the version of Go 1.26's tables. The reference splits
+// text with PyPI's regex 2026.11.15, which knows them. Once Go's tables include
+// them, these tables change nothing.
 var newLetters = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{0x0558, 0x0558, 1},

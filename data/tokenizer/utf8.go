@@ -6,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// decodeUTF8 decodes b as Python's bytes.decode("utf-8", errors="replace"): each
-// longest part of a character that lacks its rest becomes one U+FFFD. (Go's own
-// conversions give one for every byte.)
+// decodeUTF8 decodes b like Python's bytes.decode("utf-8", errors="replace"):
+// each longest incomplete part of a character becomes one U+FFFD. (Go's own
+// conversions return one for every byte.)
 func decodeUTF8(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -26,9 +26,9 @@ func decodeUTF8(b []byte) string {
 	return out.String()
 }
 
-// brokenLen gives how many bytes at the start of b, which is no whole
-// character, begin one: at least 1. (Unicode Standard, table 3-7 and "U+FFFD
-// Substitution of Maximal Subparts".)
+// brokenLen returns the number of bytes at the start of b, which is not a
+// complete character, that start one: at least 1. (Unicode Standard, table 3-7
+// and "U+FFFD Substitution of Maximal Subparts".)
 func brokenLen(b []byte) int {
 	need, low, high := 0, byte(0x80), byte(0xBF)
 	switch lead := b[0]; {
@@ -59,8 +59,9 @@ func brokenLen(b []byte) int {
 	return n
 }
 
-// validText gives text as UTF-8. Surrogates encoded one by one are joined in
-// pairs, and one alone becomes U+FFFD; other broken bytes go as in decodeUTF8.
+// validText returns text as valid UTF-8. Surrogates encoded one by one are joined
+// in pairs, and an unpaired one becomes U+FFFD; other invalid bytes are treated as
+// in decodeUTF8.
 func validText(text string) string {
 	if utf8.ValidString(text) {
 		return text
@@ -85,7 +86,7 @@ func validText(text string) string {
 	return decodeUTF8(b)
 }
 
-// surrogateAt reads a surrogate encoded in three bytes at text[i:].
+// surrogateAt decodes a surrogate encoded in three bytes at text[i:].
 func surrogateAt(text string, i int) (rune, bool) {
 	if i+3 > len(text) || text[i] != 0xED || text[i+1]&0xE0 != 0xA0 || text[i+2]&0xC0 != 0x80 {
 		return 0, false

@@ -5,14 +5,14 @@ import (
 	"math/rand/v2"
 )
 
-// background is what is known of a background.
+// background describes a background.
 type background struct {
 	horizon float64
-	hides   []Colour // colours that would not be seen on it
+	hides   []Colour // colours that would not be visible on it
 	draw    func(c *canvas, s *Scene, rng *rand.Rand)
 }
 
-// The order is that of the constants.
+// In the order of the constants.
 var backgrounds = [backgroundCount]background{
 	Beach:     {horizon: .5, draw: drawBeach},
 	Meadow:    {horizon: .52, draw: drawMeadow},
@@ -26,7 +26,7 @@ var backgrounds = [backgroundCount]background{
 	Forest:    {horizon: .6, draw: drawForest},
 }
 
-// jitter is a colour near another, so that no two photos have the same.
+// jitter returns a colour close to c, so that no two photos use the same one.
 func jitter(rng *rand.Rand, c rgb, by float64) rgb {
 	for i := range c {
 		c[i] += float32(span(rng, -by, by))
@@ -34,7 +34,7 @@ func jitter(rng *rand.Rand, c rgb, by float64) rgb {
 	return c
 }
 
-// sky draws the sky with what is in it, down to the horizon.
+// sky draws the sky and everything in it, down to the horizon.
 func sky(c *canvas, s *Scene, rng *rand.Rand) {
 	top, low := rgb{96, 158, 222}, rgb{196, 224, 244}
 	switch s.Light {
@@ -71,7 +71,7 @@ func sky(c *canvas, s *Scene, rng *rand.Rand) {
 
 func cloud(c *canvas, rng *rand.Rand, x, y, r float32, p paint) {
 	n := 3 + rng.IntN(3)
-	for i := range n { // one shape, so that the overlaps don't show
+	for i := range n { // one shape, so that the overlaps are invisible
 		t := float32(i)/float32(n-1)*2 - 1
 		ry := r * (1 - .45*t*t) * float32(span(rng, .75, 1)) * .62
 		c.addEllipse(x+t*r*1.4, y-ry*.5, r*.75, ry)
@@ -95,7 +95,7 @@ func ridge(c *canvas, rng *rand.Rand, y, swing float64, p paint) {
 	c.fill(p)
 }
 
-// specks scatters small marks over the ground, larger nearby.
+// specks scatters small marks over the ground, larger ones closer to the viewer.
 func specks(c *canvas, rng *rand.Rand, n int, y0 float64, mark func(x, y, scale float32)) {
 	for range n {
 		t := math.Sqrt(rng.Float64())
@@ -202,7 +202,7 @@ func drawRoom(c *canvas, s *Scene, rng *rand.Rand) {
 	}
 	c.bands(s.Horizon, 1, floor.lit(-.08), floor.lit(.08))
 	c.rect(flat(rgb{244, 240, 232}), -.01, h-.03, 1.02, .035, 0)
-	for i := -4; i <= 14; i++ { // boards, towards a vanishing point
+	for i := -4; i <= 14; i++ { // floorboards, towards a vanishing point
 		bx := .5 + (float32(i)-5)*.12
 		ex := .5 + (float32(i)-5)*.3
 		c.stroke(glass(floor.lit(-.45), .5), .004, bx, h+.006, ex, 1.01)
@@ -234,7 +234,7 @@ func drawSnow(c *canvas, s *Scene, rng *rand.Rand) {
 	sky(c, s, rng)
 	snow := ground(s, jitter(rng, rgb{238, 243, 250}, 4))
 	ridge(c, rng, s.Horizon-.03, .035, flat(snow.mix(rgb{150, 176, 206}, .45)))
-	for range 7 { // far firs
+	for range 7 { // distant fir trees
 		x, y, k := float32(rng.Float64()), float32(s.Horizon+.02), float32(span(rng, .05, .09))
 		fir := flat(rgb{88, 120, 118})
 		c.poly(fir, x-k*.35, y, x, y-k*1.2, x+k*.35, y)
@@ -301,7 +301,7 @@ func drawMountains(c *canvas, s *Scene, rng *rand.Rand) {
 			y := float32(s.Horizon) + .02
 			c.poly(paint{colour: rock, top: .08, bottom: -.08}, x-w*.7, y, x, y-h, x+w*.7, y)
 			c.poly(glass(rgb{}, .12), x, y-h, x+w*.7, y, x+w*.15, y)
-			if layer == 0 || h > .2 { // the snow on its top
+			if layer == 0 || h > .2 { // the snow on the top
 				t := float32(.3)
 				c.poly(flat(rgb{246, 249, 252}), x, y-h, x+w*.7*t, y-h*(1-t), x+w*.08, y-h*(1-t*.7), x-w*.06, y-h*(1-t*1.1), x-w*.7*t, y-h*(1-t))
 			}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/image/vector"
 )
 
-// rgb is a colour; each part is from 0 to 255, and may leave that range in
-// between.
+// rgb is a colour. Each component is between 0 and 255; intermediate results may
+// lie outside that range.
 type rgb [3]float32
 
 func (c rgb) mix(d rgb, t float32) rgb {
@@ -30,16 +30,16 @@ func (c rgb) lit(f float32) rgb {
 
 func (c rgb) luma() float32 { return .3*c[0] + .59*c[1] + .11*c[2] }
 
-// A paint says what a shape is filled with.
+// paint describes how a shape is filled.
 type paint struct {
 	colour  rgb
-	second  rgb     // of the texture
+	second  rgb     // the other colour of the texture
 	texture Texture // in local coordinates, so it turns and grows with the object
-	pitch   float32 // of the texture, in local units
-	// Shading: the colour is lit by these amounts at the upper and the lower
-	// end of the shape.
+	pitch   float32 // period of the texture, in local units
+	// Shading: the colour is lit by these amounts at the top and at the bottom
+	// of the shape.
 	top, bottom float32
-	alpha       float32 // 0 means opaque, as paint{colour: c} has to be plain
+	alpha       float32 // 0 means opaque, so that paint{colour: c} is a plain colour
 }
 
 func flat(c rgb) paint                { return paint{colour: c} }
@@ -52,8 +52,8 @@ func (p paint) shade(f float32) paint { p.top, p.bottom = f, -f; return p }
 // matrix maps local to picture coordinates: x' = a x + c y + e, y' = b x + d y + f.
 type matrix struct{ a, b, c, d, e, f float32 }
 
-// at is the matrix of an object whose foot stands at x, y: local y goes
-// up to -1 at its head.
+// at returns the matrix of an object whose foot is at x, y; in local
+// coordinates its head is at y = -1.
 func at(x, y, height, angle float64, flip bool) matrix {
 	sin, cos := math.Sincos(angle)
 	h := float32(height)
@@ -71,8 +71,8 @@ type segment struct {
 	p    [3]point
 }
 
-// canvas draws anti-aliased shapes onto a picture. Coordinates are local ones,
-// which the matrix maps to pixels.
+// canvas draws anti-aliased shapes onto a picture. Coordinates are local; the
+// matrix maps them to pixels.
 type canvas struct {
 	img  *image.RGBA
 	size float32
@@ -90,12 +90,12 @@ func newCanvas(size int) *canvas {
 	}
 }
 
-// clear makes all of the picture black and opaque.
+// clear makes the whole picture black and opaque.
 func (c *canvas) clear() {
 	c.bands(0, 1, rgb{}, rgb{})
 }
 
-// with draws with another matrix, in units of the picture's side.
+// with runs f with another matrix, in units of the picture's side.
 func (c *canvas) with(m matrix, f func()) {
 	old := c.m
 	s := c.size
@@ -121,7 +121,7 @@ func (c *canvas) cube(x1, y1, x2, y2, x, y float32) {
 	c.path = append(c.path, segment{'C', [3]point{c.to(x1, y1), c.to(x2, y2), c.to(x, y)}})
 }
 
-// fill paints the path, and forgets it.
+// fill paints the path and clears it.
 func (c *canvas) fill(p paint) {
 	path := c.path
 	c.path = c.path[:0]
@@ -171,10 +171,10 @@ func (c *canvas) fill(p paint) {
 	if alpha == 0 {
 		alpha = 1
 	}
-	// The inverse of the matrix takes a pixel to where its texture is.
+	// The inverse of the matrix maps a pixel to its place in the texture.
 	det := c.m.a*c.m.d - c.m.b*c.m.c
 	ia, ib, ic, id := c.m.d/det, -c.m.b/det, -c.m.c/det, c.m.a/det
-	pixels := float32(math.Sqrt(math.Abs(float64(det)))) // a local unit
+	pixels := float32(math.Sqrt(math.Abs(float64(det)))) // pixels per local unit
 	for y := range h {
 		row := c.img.Pix[(box.Min.Y+y)*c.img.Stride+4*box.Min.X:][: 4*w : 4*w]
 		cover := mask.Pix[y*w:][:w:w]
@@ -199,10 +199,10 @@ func (c *canvas) fill(p paint) {
 	}
 }
 
-// weight is how much of the second colour a texture has at u, v, in units of
-// its pitch, which is so many pixels long: the edges are as soft as a pixel.
+// weight returns the weight of the second colour of a texture at u, v, in units
+// of its pitch. The pitch is given in pixels, so that edges are one pixel soft.
 func (t Texture) weight(u, v, pixels float32) float32 {
-	// wave is the distance to the nearest edge of stripes, in pitches.
+	// wave returns the distance to the nearest edge of a stripe, in pitches.
 	wave := func(u float32) float32 {
 		u -= float32(math.Floor(float64(u)))
 		if u > .5 {
@@ -236,7 +236,7 @@ func (t Texture) weight(u, v, pixels float32) float32 {
 
 func abs(x float32) float32 { return max(x, -x) }
 
-// The shapes below are filled at once.
+// The functions below draw and fill a shape.
 
 func (c *canvas) poly(p paint, xy ...float32) {
 	c.move(xy[0], xy[1])
@@ -246,7 +246,8 @@ func (c *canvas) poly(p paint, xy ...float32) {
 	c.fill(p)
 }
 
-// kappa is how far the handles of a Bézier curve are for a quarter of a circle.
+// kappa is the distance of the control points of a Bézier curve that
+// approximates a quarter of a unit circle.
 const kappa = .5523
 
 // addEllipse adds an ellipse to the path.
@@ -264,7 +265,7 @@ func (c *canvas) ellipse(p paint, x, y, rx, ry float32) {
 	c.fill(p)
 }
 
-// tilted is an ellipse turned by an angle.
+// tilted draws an ellipse rotated by an angle.
 func (c *canvas) tilted(p paint, x, y, rx, ry, angle float32) {
 	old := c.m
 	sin, cos := math.Sincos(float64(angle))
@@ -275,7 +276,7 @@ func (c *canvas) tilted(p paint, x, y, rx, ry, angle float32) {
 	c.m = old
 }
 
-// rect is a rectangle from x, y with corners of radius r.
+// rect draws a rectangle whose corner is at x, y, with rounded corners of radius r.
 func (c *canvas) rect(p paint, x, y, w, h, r float32) {
 	c.move(x+r, y)
 	c.line(x+w-r, y)
@@ -289,7 +290,7 @@ func (c *canvas) rect(p paint, x, y, w, h, r float32) {
 	c.fill(p)
 }
 
-// stroke draws a line of a width along points, with round joints and ends.
+// stroke draws a line of the given width along points, with round joins and caps.
 func (c *canvas) stroke(p paint, width float32, xy ...float32) {
 	r := width / 2
 	for i := 0; i+3 < len(xy); i += 2 {
@@ -299,7 +300,7 @@ func (c *canvas) stroke(p paint, width float32, xy ...float32) {
 			continue
 		}
 		ux, uy := (x1-x0)/n*r, (y1-y0)/n*r
-		// One outline: overlapping pieces of the same direction are filled once.
+		// A single outline: overlapping parts with the same direction are filled only once.
 		c.move(x0-uy, y0+ux)
 		c.cube(x0-uy-1.33*ux, y0+ux-1.33*uy, x0+uy-1.33*ux, y0-ux-1.33*uy, x0+uy, y0-ux)
 		c.line(x1+uy, y1-ux)
@@ -308,7 +309,7 @@ func (c *canvas) stroke(p paint, width float32, xy ...float32) {
 	c.fill(p)
 }
 
-// curve strokes a quadratic Bézier curve.
+// curve draws a quadratic Bézier curve of the given width.
 func (c *canvas) curve(p paint, width, x0, y0, x1, y1, x2, y2 float32) {
 	const n = 10
 	xy := make([]float32, 0, 2*n+2)
@@ -320,8 +321,8 @@ func (c *canvas) curve(p paint, width, x0, y0, x1, y1, x2, y2 float32) {
 	c.stroke(p, width, xy...)
 }
 
-// bands fills rows y0 to y1 of the picture (in units of its side) from one
-// colour to another.
+// bands fills rows y0 to y1 of the picture (in units of its side) with a
+// gradient from one colour to another.
 func (c *canvas) bands(y0, y1 float64, from, to rgb) {
 	a, b := int(math.Round(y0*float64(c.size))), int(math.Round(y1*float64(c.size)))
 	for y := max(a, 0); y < min(b, c.img.Rect.Dy()); y++ {

@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// Captions of COCO are of about these lengths, in words.
+// The lengths of most COCO captions are in this range, in words.
 const minWords, maxWords = 6, 20
 
-// places is how people speak of a background.
+// places lists phrases that describe a background.
 type places struct {
-	on    []string // where something stands
-	over  []string // where something flies
+	on    []string // where an object stands
+	over  []string // where an object flies
 	scene []string // the place as the subject: "… with a car"
 }
 
-// The order is that of the constants. No word here names a kind or a colour:
-// what a caption says of those is of the objects.
+// In the order of the constants. These phrases name no kind and no colour,
+// because in a caption those words describe the objects.
 var placeWords = [backgroundCount]places{
 	Beach: {
 		[]string{"on the beach", "on a sandy beach", "at the beach", "on the sand by the ocean", "on the sand near the water"},
@@ -68,7 +68,7 @@ var lightWords = map[Light][]string{
 }
 
 var relationWords = [relationCount]struct{ a, b []string }{
-	// a: first to second; b: second to first.
+	// First the phrases for the first group to the second, then the reverse.
 	NextTo:    {[]string{"next to", "beside", "near", "by"}, []string{"next to", "beside", "near", "by"}},
 	InFrontOf: {[]string{"in front of", "right in front of", "just in front of"}, []string{"behind", "in back of", "behind"}},
 	Above:     {[]string{"above", "over", "high above"}, []string{"below", "under", "beneath"}},
@@ -78,15 +78,15 @@ var relationWords = [relationCount]struct{ a, b []string }{
 
 var numbers = []string{"zero", "one", "two", "three", "four"}
 
-// speaker makes captions of a scene.
+// speaker writes captions of a scene.
 type speaker struct {
 	s   *Scene
 	rng *rand.Rand
 }
 
-// Captions are n differently worded ones, as five people would describe a photo:
-// of 6 to 20 words, true to the scene, none of them complete. Up to 20 are
-// distinct for sure.
+// Captions returns n differently worded captions, as if n people had described
+// the photo. Each has 6 to 20 words and is true to the scene, and none is
+// complete. Up to 20 captions are guaranteed to be distinct.
 func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	sp := speaker{&s, rng}
 	plans := sp.plans()
@@ -94,8 +94,8 @@ func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	out := make([]string, 0, n)
 	seen := map[string]bool{}
 	for try := 0; len(out) < n; try++ {
-		// Each starts from a sentence plan that no other has, as long as there
-		// are some.
+		// Each caption uses a sentence plan that no other has, as long as there
+		// are unused ones.
 		text := plans[(len(out)+try/8)%len(plans)]()
 		text = strings.Join(strings.Fields(text), " ")
 		words := strings.Count(text, " ") + 1
@@ -108,7 +108,7 @@ func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	return out
 }
 
-// write is how somebody types it.
+// write formats text the way someone might type it.
 func (p speaker) write(text string) string {
 	if chance(p.rng, .92) {
 		text = strings.ToUpper(text[:1]) + text[1:]
@@ -121,7 +121,7 @@ func (p speaker) write(text string) string {
 
 func (p speaker) pick(of ...string) string { return pick(p.rng, of) }
 
-// maybe gives one of the words or none.
+// maybe returns one of the phrases or the empty string.
 func (p speaker) maybe(chances float64, of ...string) string {
 	if len(of) == 0 || !chance(p.rng, chances) {
 		return ""
@@ -131,7 +131,7 @@ func (p speaker) maybe(chances float64, of ...string) string {
 
 func join(parts ...string) string { return strings.Join(parts, " ") }
 
-// name is a group as a noun with what the speaker says of it.
+// name returns a noun phrase for a group, with what the speaker says about it.
 func (p speaker) name(i int) string {
 	g := p.s.Groups[i]
 	var words []string
@@ -186,7 +186,7 @@ func (p speaker) is(i int) string {
 	return "is"
 }
 
-// pose is what a group does, as a participle.
+// pose returns what a group is doing, as a participle.
 func (p speaker) pose(i int) string {
 	g := p.s.Groups[i]
 	k := &kinds[g.Kind]
@@ -203,7 +203,7 @@ func (p speaker) pose(i int) string {
 	return p.pick(k.poses...)
 }
 
-// stay is a pose that can stand at the end of a sentence, or nothing.
+// stay returns a pose that can end a sentence, or the empty string.
 func (p speaker) stay(i int) string {
 	switch g := p.s.Groups[i]; {
 	case g.Air, p.s.Background == Sea, g.Kind == Cat, g.Kind == Dog:
@@ -212,7 +212,7 @@ func (p speaker) stay(i int) string {
 	return ""
 }
 
-// place is where a scene is, or nothing.
+// place returns where a scene takes place, or the empty string.
 func (p speaker) place(chances float64, air bool) string {
 	w := placeWords[p.s.Background]
 	if air {
@@ -302,7 +302,7 @@ func (p speaker) one() []func() string {
 func (p speaker) two() []func() string {
 	r := p.s.Relation
 	air := p.s.Groups[0].Air && p.s.Groups[1].Air
-	a := func() string { // first to second
+	a := func() string { // relation of the first to the second
 		if r == NextTo && chance(p.rng, .2) {
 			if p.s.Where == Left {
 				return p.pick("to the left of", "on the left of")

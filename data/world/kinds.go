@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// noun is a word for a kind, in the singular and the plural.
+// noun is a word for a kind, in the singular and in the plural.
 type noun struct{ one, many string }
 
 type airs uint8
@@ -16,24 +16,24 @@ const (
 	always
 )
 
-// kind is what is known of a kind of object.
+// kind describes a kind of object.
 type kind struct {
 	nouns    []noun // the first is the one that most people use
 	height   float64
 	width    float64 // in units of the height
-	tilt     float64 // the largest angle that it stands or hangs at
+	tilt     float64 // largest angle at which it stands or hangs
 	air      airs
-	small    bool    // it may stand on or under others
+	small    bool    // may stand on or under others
 	tall     bool    // others may stand in front of it
-	top      float64 // how high, in units of its height, others stand on it; 0: nothing does
-	flat     float64 // the width of the place for them, in units of the height
-	clear    float64 // how high others may be under it
+	top      float64 // height at which others stand on it, in units of its height; 0: none can
+	flat     float64 // width of the space for them, in units of the height
+	clear    float64 // largest height of others under it
 	textured bool
 	colours  []Colour
-	except   []Background // where it isn't found; for sea, see at
-	sea      bool         // it swims or flies over the sea
-	poses    []string     // what it does, as a participle with "being" left out
-	airPoses []string     // and in the air
+	except   []Background // where it does not occur; for Sea, see method at
+	sea      bool         // it swims in or flies over the sea
+	poses    []string     // what it does, as a participle without "being"
+	airPoses []string     // what it does in the air
 	draw     func(c *canvas, l look)
 }
 
@@ -44,7 +44,7 @@ func (k *kind) at(b Background) bool {
 	return !slices.Contains(k.except, b)
 }
 
-// look is how an object is painted.
+// look describes how an object is painted.
 type look struct {
 	main paint // its colour and texture
 	base rgb
@@ -60,8 +60,7 @@ var (
 	flies      = []string{"flying", "floating"}
 )
 
-// The order of kinds is that of the constants; the held-out combinations
-// depend on it.
+// In the order of the constants, on which the held-out combinations depend.
 var kinds = [kindCount]kind{
 	Ball:     {nouns: []noun{{"ball", "balls"}}, height: .27, width: 1, tilt: .5, small: true, textured: true, colours: allColours, sea: true, poses: lies, draw: drawBall},
 	Box:      {nouns: []noun{{"box", "boxes"}}, height: .3, width: 1.1, small: true, top: .87, flat: .8, textured: true, colours: allColours, poses: lies, draw: drawBox},
@@ -94,7 +93,7 @@ var colours = [colourCount]rgb{
 	Purple: {128, 66, 168}, Pink: {242, 142, 180}, Brown: {128, 82, 48}, Black: {42, 42, 46}, White: {244, 243, 238}, Gray: {142, 144, 148},
 }
 
-// second is the other colour of a texture: one that is seen beside the first.
+// second returns the other colour of a texture, one that is visible next to c.
 func second(c Colour) rgb {
 	switch c {
 	case White:
@@ -114,7 +113,7 @@ var (
 	beak  = rgb{240, 160, 40}
 )
 
-// In all drawings the foot is 0, 0, up is -y, and the height is 1.
+// In all drawings, the foot is at 0, 0, up is -y, and the height is 1.
 
 func drawBall(c *canvas, l look) {
 	m := l.main
@@ -252,7 +251,7 @@ func drawBoat(c *canvas, l look) {
 	c.stroke(flat(l.base.lit(-.3)), .022, -.47, -.24, .47, -.24)
 }
 
-// eye is a white eye with a pupil, or a plain one if small.
+// eye draws a white eye with a pupil or, if it is small, a plain one.
 func eye(c *canvas, x, y, r float32, white rgb) {
 	c.ellipse(flat(white), x, y, r, r)
 	c.ellipse(flat(rgb{20, 20, 24}), x, y, r*.55, r*.8)
@@ -356,7 +355,7 @@ func drawBird(c *canvas, l look) {
 func drawCup(c *canvas, l look) {
 	old := c.m
 	defer func() { c.m = old }()
-	o := c.to(-.09, 0) // so that the handle has room
+	o := c.to(-.09, 0) // leave room for the handle
 	c.m.e, c.m.f = o.x, o.y
 	m := l.main
 	m.pitch = .24

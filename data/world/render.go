@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 )
 
-// render draws a scene over whatever is on a canvas of its size.
+// render draws a scene over the contents of a canvas of the same size.
 func (s Scene) render(c *canvas) {
 	c.clear()
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
@@ -16,7 +16,7 @@ func (s Scene) render(c *canvas) {
 	s.photograph(c.img, rng)
 }
 
-// draw draws one object with its shadow.
+// draw draws an object and its shadow.
 func (s *Scene) draw(c *canvas, it Item, rng *rand.Rand) {
 	g := s.Groups[it.Group]
 	k := &kinds[g.Kind]
@@ -31,7 +31,7 @@ func (s *Scene) draw(c *canvas, it Item, rng *rand.Rand) {
 	l := look{base: base, air: g.Air, main: paint{colour: base, second: second(g.Colour), texture: g.Texture, pitch: .2}}
 	c.with(at(it.X, it.Y, it.Height, it.Angle, it.Flip), func() { k.draw(c, l) })
 	if swims {
-		// The water is before its foot.
+		// The water covers its foot.
 		water := rgb{58, 122, 158}
 		c.ellipse(glass(water, .6), x, y+.01, w*.95, .05*h+.008)
 		for i := range 3 {
@@ -41,13 +41,13 @@ func (s *Scene) draw(c *canvas, it Item, rng *rand.Rand) {
 	}
 }
 
-// photograph makes a drawing a photo: light, blur and noise of the camera.
+// photograph turns a drawing into a photo: light, blur and noise of a camera.
 func (s *Scene) photograph(img *image.RGBA, rng *rand.Rand) {
 	cam, n := s.Camera, img.Rect.Dx()
 	if cam.Blur > 0 {
 		blur(img, cam.Blur)
 	}
-	// Noise of a table is fast, and its repetition isn't seen.
+	// Noise from a table is fast, and its repetition is invisible.
 	var noise [1024]int16
 	for i := range noise {
 		noise[i] = int16(rng.NormFloat64() * cam.Noise * 16)
@@ -77,11 +77,11 @@ func (s *Scene) photograph(img *image.RGBA, rng *rand.Rand) {
 	}
 }
 
-// blur mixes each pixel with its four neighbours' mean, along rows and then
-// along columns.
+// blur mixes each pixel with the mean of its two neighbours, first along rows
+// and then along columns.
 func blur(img *image.RGBA, share float64) {
 	n := img.Rect.Dx()
-	side := int32(share * 256 / 4) // of either neighbour
+	side := int32(share * 256 / 4) // weight of each neighbour
 	mid := 256 - 2*side
 	line := make([]uint8, 4*(n+2))
 	pass := func(start, step int) {

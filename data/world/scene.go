@@ -6,8 +6,7 @@ import (
 	"slices"
 )
 
-// The things that a scene is made of. Each has a name, which is also how it is
-// written in the JSON.
+// The parts of a scene. Each value has a name, which also represents it in JSON.
 type (
 	Kind       uint8
 	Colour     uint8
@@ -97,8 +96,8 @@ const (
 	Dim // indoors only
 )
 
-// The relation of a scene's first group of objects to its second. Two that are
-// not related (three groups) are side by side as well.
+// How a scene's first group of objects relates to its second. Three groups are
+// not related and stand side by side.
 const (
 	Alone Relation = iota
 	NextTo
@@ -109,7 +108,8 @@ const (
 	relationCount
 )
 
-// Where the only object of a scene, or the first of two beside each other, is.
+// The position of the only object of a scene, or of the first of two objects
+// next to each other.
 const (
 	Anywhere Side = iota
 	Left
@@ -145,51 +145,51 @@ func (l Light) MarshalText() ([]byte, error)      { return []byte(l.String()), n
 func (r Relation) MarshalText() ([]byte, error)   { return []byte(r.String()), nil }
 func (s Side) MarshalText() ([]byte, error)       { return []byte(s.String()), nil }
 
-// A Group is one object or several alike.
+// A Group is one object or several identical ones.
 type Group struct {
 	Kind    Kind    `json:"kind"`
 	Colour  Colour  `json:"colour"`
 	Texture Texture `json:"texture"`
 	Size    Size    `json:"size"`
 	Count   int     `json:"count"`
-	Air     bool    `json:"air,omitempty"` // it flies or hangs in the air
-	Far     bool    `json:"far,omitempty"` // it is small by its distance
+	Air     bool    `json:"air,omitempty"` // flies or hangs in the air
+	Far     bool    `json:"far,omitempty"` // looks small because it is far away
 }
 
-// An Item is one drawn object.
+// An Item is a drawn object.
 type Item struct {
-	Group  int     // its place in Scene.Groups
-	X, Y   float64 // its foot, in units of the picture's side, from the upper left
+	Group  int     // index into Scene.Groups
+	X, Y   float64 // position of the foot from the upper left, in units of the picture's side
 	Height float64 // in units of the picture's side
 	Angle  float64 // radians
 	Flip   bool    // mirrored
 }
 
-// A Camera is what a photo has besides its subject.
+// A Camera holds the properties of a photo other than its subject.
 type Camera struct {
 	Brightness float64    // factor
-	Cast       [3]float64 // factors of red, green and blue
+	Cast       [3]float64 // factors for red, green and blue
 	Gradient   [2]float64 // change of brightness from left to right and from top to bottom
-	Noise      float64    // standard deviation, of 255
-	Blur       float64    // share of the neighbours in a pixel, 0 to 1
-	Quality    int        // of the JPEG
+	Noise      float64    // standard deviation, on a scale of 0 to 255
+	Blur       float64    // weight of the neighbours in a pixel, 0 to 1
+	Quality    int        // JPEG quality
 }
 
-// A Scene is a picture, all of it: two renderings of a scene are equal.
+// A Scene describes a picture completely: rendering it twice gives the same image.
 type Scene struct {
-	Pixels     int // the side of the picture
+	Pixels     int // side of the picture
 	Groups     []Group
 	Relation   Relation // of the first group to the second
-	Where      Side     // of the first group, Anywhere if nothing can be said
+	Where      Side     // of the first group; Anywhere if undefined
 	Background Background
 	Light      Light
 	Horizon    float64 // in units of the picture's side, from its top
-	Items      []Item  // in the order in which they are drawn
+	Items      []Item  // in drawing order
 	Camera     Camera
-	Seed       uint64 // of the details: clouds, waves, noise
+	Seed       uint64 // seed of the details: clouds, waves, noise
 }
 
-// A Part of the data set.
+// A Part is one of the three parts of the data set.
 type Part int
 
 const (
@@ -198,9 +198,9 @@ const (
 	Val
 )
 
-// The held-out combinations. Every kind, colour, background and relation is in
-// every part; these combinations of them are in Val only. The factors spread
-// them evenly: about 1 in 8 pairs of kind and colour, 1 in 7 of kind and
+// Held-out combinations. Every kind, colour, background and relation occurs in
+// every part, but these combinations of them occur only in Val. The factors
+// spread them evenly: about 1 in 8 pairs of kind and colour, 1 in 7 of kind and
 // background, and 1 in 6 of two kinds and their relation.
 
 func heldColour(k Kind, c Colour) bool         { return (3*int(k)+5*int(c))%8 == 2 }
@@ -208,13 +208,14 @@ func heldBackground(k Kind, b Background) bool { return (2*int(k)+int(b))%7 == 3
 
 func heldRelation(a Kind, r Relation, b Kind) bool {
 	if r == NextTo && a > b {
-		a, b = b, a // it is the same seen from the other
+		a, b = b, a // the relation is symmetric
 	}
 	return (int(a)+2*int(r)+3*int(b))%6 == 1
 }
 
-// HeldOut lists the combinations of a scene that only the validation part has,
-// as "blue fish", "cat in snow" and "cup on box" are written: words joined by "+".
+// HeldOut lists the combinations in a scene that occur only in the validation
+// part, written like "blue fish", "cat in snow" and "cup on box", with words
+// joined by "+".
 func (s Scene) HeldOut() []string {
 	out := []string{}
 	for i, g := range s.Groups {
@@ -241,9 +242,9 @@ func pick[T any](rng *rand.Rand, of []T) T      { return of[rng.IntN(len(of))] }
 func chance(rng *rand.Rand, p float64) bool     { return rng.Float64() < p }
 func span(rng *rand.Rand, a, b float64) float64 { return a + (b-a)*rng.Float64() }
 
-// A plan says how many objects a scene has, and how they are related.
+// A plan determines how many objects a scene has and how they are related.
 type plan struct {
-	first    int // objects of the first group
+	first    int // number of objects in the first group
 	groups   int
 	relation Relation
 }
@@ -264,8 +265,9 @@ func sketch(rng *rand.Rand) plan {
 	return plan{1, 3, NextTo}
 }
 
-// Sample draws a scene of 224 pixels. Scenes of Pretrain and Train have no
-// held-out combination; of Val, half are sure to have one.
+// Sample returns a random scene of 224 pixels. Scenes of Pretrain and Train
+// contain no held-out combination; half of the scenes of Val, chosen at random,
+// must contain one, and others may.
 func Sample(rng *rand.Rand, part Part) Scene {
 	p := sketch(rng)
 	want := part == Val && chance(rng, .5)
@@ -282,7 +284,7 @@ func Sample(rng *rand.Rand, part Part) Scene {
 	}
 }
 
-// compose draws what a scene shows; it fails where the pieces drawn don't go
+// compose chooses what a scene shows. It fails if the choices do not fit
 // together.
 func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
 	s = Scene{Pixels: 224, Relation: p.relation, Background: Background(rng.IntN(int(backgroundCount)))}
@@ -301,7 +303,7 @@ func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
 	if !s.layout(rng) {
 		return s, false
 	}
-	// The size is what is seen: a relation may have made something smaller.
+	// The size is the visible one: a relation may have made an object smaller.
 	for _, it := range s.Items {
 		g := &s.Groups[it.Group]
 		switch f := it.Height / kinds[g.Kind].height; {
@@ -317,7 +319,7 @@ func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
 	return s, true
 }
 
-// kindsAt are the kinds that each background has.
+// kindsAt lists the kinds that occur on each background.
 var kindsAt = func() (at [backgroundCount][]Kind) {
 	for b := range at {
 		for k := range kinds {
@@ -329,8 +331,8 @@ var kindsAt = func() (at [backgroundCount][]Kind) {
 	return at
 }()
 
-// group draws one object's properties; it fails where the background would
-// hide it.
+// group chooses the properties of a group. It fails if the background would
+// hide the object.
 func group(rng *rand.Rand, b Background) (g Group, ok bool) {
 	g = Group{Kind: pick(rng, kindsAt[b]), Count: 1}
 	k := &kinds[g.Kind]
@@ -364,7 +366,7 @@ func (g Group) height() float64 {
 
 func (g Group) width() float64 { return kinds[g.Kind].width }
 
-// layout places the objects; it fails where the relation doesn't suit them.
+// layout places the objects. It fails if the relation does not suit them.
 func (s *Scene) layout(rng *rand.Rand) bool {
 	a := &s.Groups[0]
 	ka := &kinds[a.Kind]
@@ -380,7 +382,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 		s.Items = append(s.Items, Item{group, x, y, h, turn(g), chance(rng, .5)})
 	}
 	ground := func() float64 { return span(rng, max(s.Horizon+.22, .78), .93) }
-	// sky is the foot of something in the air.
+	// sky returns the foot of an object in the air.
 	sky := func(h float64) float64 { return span(rng, h+.04, max(h+.06, s.Horizon+.05)) }
 
 	switch {
@@ -396,7 +398,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 			if !a.Air {
 				y = s.Horizon + span(rng, .08, .13)
 				if s.Background == Beach {
-					y += .1 // above is the water
+					y += .1 // farther up is the water
 				}
 			}
 		}
@@ -432,7 +434,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 				total += g.height() * g.width()
 			}
 		}
-		// As large as the width allows; too small would not be seen.
+		// As large as the width allows; too small would not be visible.
 		scale := min(1, .92/(total+.03*float64(len(list)-1)))
 		if scale < .62 {
 			return false
@@ -509,7 +511,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 		slack := max(0, hb*kb.flat-ha*ka.width) / 2
 		put(0, base.X+span(rng, -slack, slack), base.Y-hb*kb.top, ha)
 		if s.Items[1].Y != base.Y-hb*kb.top {
-			return false // it would leave the picture
+			return false // it would extend beyond the picture
 		}
 		s.Items[1].Angle = 0
 
@@ -538,7 +540,7 @@ func (s *Scene) layout(rng *rand.Rand) bool {
 	return true
 }
 
-// light draws what the captions hardly speak of.
+// light chooses what the captions hardly mention.
 func (s *Scene) light(rng *rand.Rand) {
 	c := &s.Camera
 	c.Brightness = span(rng, .9, 1.08)

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncAll waits until all of a folder's file system is on the disk.
+// syncAll waits until everything in the folder's file system is on disk.
 func syncAll(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

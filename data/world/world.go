@@ -1,28 +1,28 @@
 // Package world writes a small world: a data set of drawn photos with human-like
-// captions in the format of COCO's, on which the whole experiment runs in
-// minutes.
+// captions in COCO's format, on which the whole experiment runs in minutes.
 //
 // A photo shows one to four objects of 24 kinds, in 11 colours and 4 textures,
 // small or large, near or far, on one of 10 backgrounds, alone, in numbers or
 // related to others, under changing light, and with a camera's blur, noise and
-// JPEG losses. Each has five captions from a grammar of sentence plans and
-// synonyms. They say nothing untrue, and never everything.
+// JPEG artefacts. Each photo has five captions from a grammar of sentence plans
+// and synonyms. Captions are always true but never complete.
 //
 // # Parts and held-out combinations
 //
-// There are three parts, which share no photo: pretrain, for a CLIP and a GPT-2
-// that stand in for OpenAI's; train; and val. All kinds, colours, backgrounds
-// and relations are in each of them, but some combinations are in val only, so
-// that nobody can caption it by heart. With kinds, colours, backgrounds and
-// relations numbered in the order of their constants, these are
+// There are three parts, which share no photo: pretrain, for the CLIP and the
+// GPT-2 that stand in for OpenAI's; train; and val. Every kind, colour,
+// background and relation occurs in each part, but some combinations occur only
+// in val, so that no model can caption them from memory. With kinds, colours,
+// backgrounds and relations numbered in the order of their constants, these are
 //
 //   - kind k in colour c,          if (3k + 5c) mod 8 = 2
 //   - kind k on background b,      if (2k + b) mod 7 = 3
 //   - kind j in relation r to k,   if (j + 2r + 3k) mod 6 = 1
-//     (with j < k where the relation is NextTo, which is mutual)
+//     (with j < k if the relation is NextTo, which is symmetric)
 //
-// Half of val is sure to have one or more. The entry of each photo in the JSON
-// says which, as "held_out" in "world", together with all that the photo shows.
+// Half of the photos in val, chosen at random, must contain at least one, and
+// others may. The entry of each photo in the JSON lists them as "held_out" in
+// "world", together with everything that the photo shows.
 package world
 
 import (
@@ -47,25 +47,25 @@ import (
 	"cyclecap/internal/atomicfile"
 )
 
-// Config is what a data set depends on, all of it: the same gives the same bytes.
+// Config determines a data set completely: the same Config gives the same bytes.
 type Config struct {
 	Seed     uint64 `json:"seed"`
-	Size     int    `json:"size"`     // the photos' sides in pixels, 32 to 1024
-	Pretrain int    `json:"pretrain"` // photos of each part; a part of 0 isn't written
+	Size     int    `json:"size"`     // side of the photos in pixels, 32 to 1024
+	Pretrain int    `json:"pretrain"` // number of photos per part; a part of 0 is not written
 	Train    int    `json:"train"`
 	Val      int    `json:"val"`
 }
 
-// CaptionsEach is how many captions a photo has, as in COCO.
+// CaptionsEach is the number of captions per photo, as in COCO.
 const CaptionsEach = 5
 
-// maxPart keeps the ids of the parts apart.
+// maxPart keeps the ids of the parts from overlapping.
 const maxPart = 10_000_000
 
-// version changes when the same config gives other bytes than before.
+// version changes when the same Config gives different bytes than before.
 const version = 1
 
-// Manifest and the name it has until all else is written.
+// The manifest and its name until everything else is written.
 const (
 	manifestName = "world.json"
 	unfinished   = ".world.unfinished.json"
@@ -73,21 +73,21 @@ const (
 
 // A Manifest is the file world.json in the folder of a finished data set.
 type Manifest struct {
-	Version int    `json:"version"` // of the drawings and the grammar
+	Version int    `json:"version"` // version of the drawings and the grammar
 	Config  Config `json:"config"`
 }
 
-// Check says what is wrong with a config.
+// Check returns an error if a Config is invalid.
 func (c Config) Check() error {
 	if c.Size < 32 || c.Size > 1024 {
-		return fmt.Errorf("world: size is %d: photos can have sides of 32 to 1024 pixels", c.Size)
+		return fmt.Errorf("world: size must be between 32 and 1024 pixels, got %d", c.Size)
 	}
 	for _, p := range []struct {
 		name string
 		n    int
 	}{{"pretrain", c.Pretrain}, {"train", c.Train}, {"val", c.Val}} {
 		if p.n < 0 || p.n >= maxPart {
-			return fmt.Errorf("world: %s is %d photos: 0 to %d are possible", p.name, p.n, maxPart-1)
+			return fmt.Errorf("world: %s must be between 0 and %d photos, got %d", p.name, maxPart-1, p.n)
 		}
 	}
 	if c.Photos() == 0 {
@@ -96,15 +96,15 @@ func (c Config) Check() error {
 	return nil
 }
 
-// Photos is the number of photos of all parts.
+// Photos returns the number of photos in all parts.
 func (c Config) Photos() int { return c.Pretrain + c.Train + c.Val }
 
-// part is how a part is stored.
+// part describes how a part is stored.
 type part struct {
 	part     Part
 	n        int
 	photos   string // folder
-	prefix   string // of the photos' names
+	prefix   string // prefix of the photos' names
 	captions string // file
 	firstID  int64
 }
@@ -126,35 +126,35 @@ func (c Config) parts() []part {
 func (p part) id(i int) int64    { return p.firstID + int64(i) }
 func (p part) name(i int) string { return fmt.Sprintf("%s%012d.jpg", p.prefix, p.id(i)) }
 
-// scene is photo i of a part, whatever the sizes of the parts.
+// scene returns photo i of a part; it does not depend on the sizes of the parts.
 func (c Config) scene(p part, i int) Scene {
 	s := Sample(c.rng(p, i, 0), p.part)
 	s.Pixels = c.Size
 	return s
 }
 
-// rng is the random source for one purpose of one photo.
+// rng returns the random source for one purpose of one photo.
 func (c Config) rng(p part, i int, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(c.Seed, uint64(p.id(i))<<1|purpose))
 }
 
-// Write writes a data set into a folder, which it makes where there is none:
+// Write writes a data set to a folder, which it creates if necessary:
 //
-//	world.json                              the config, written last
-//	pretrain/pretrain_000020000001.jpg      photos, and beside them
+//	world.json                              the Config, written last
+//	pretrain/pretrain_000020000001.jpg      photos
 //	pretrain/captions_pretrain.json         their captions
 //	train2014/COCO_train2014_000000000001.jpg
 //	val2014/COCO_val2014_000010000001.jpg
 //	annotations/captions_train2014.json
 //	annotations/captions_val2014.json
 //
-// Without world.json the data set isn't finished; to write it again with the
-// same config goes on where it stopped. A finished one of the same config is
-// left as it is. A folder with another config's, or with anything else in it,
-// is an error, and so is one that another process is writing.
+// A data set without world.json is unfinished; calling Write again with the same
+// Config resumes it. Write leaves a finished data set with the same Config as it
+// is. A folder that holds a data set with another Config or any other files is
+// an error, and so is one that another process is writing to.
 //
-// All cores are used. progress may be nil; it is called after every photo, by
-// one goroutine at a time.
+// Write uses all cores. progress may be nil; otherwise it is called after every
+// photo, never concurrently.
 func Write(ctx context.Context, dir string, c Config, progress func(done, total int)) (err error) {
 	if err := c.Check(); err != nil {
 		return err
@@ -189,19 +189,19 @@ func Write(ctx context.Context, dir string, c Config, progress func(done, total 
 			return err
 		}
 	}
-	// The photos weren't synced one by one, which would take longer than to
-	// draw them; before the manifest says that they are there, they are.
+	// The photos were not synced one by one, which would take longer than
+	// drawing them. They must be on disk before the manifest says so.
 	if err := syncAll(dir); err != nil {
-		return fmt.Errorf("world: cannot write %s to disk: %w", dir, err)
+		return fmt.Errorf("world: cannot sync %s to disk: %w", dir, err)
 	}
 	if err := os.Rename(filepath.Join(dir, unfinished), filepath.Join(dir, manifestName)); err != nil {
 		return fmt.Errorf("world: %w", err)
 	}
-	return nil // a rename that a power cut undoes is made up for by the next run
+	return nil // if a power failure undoes the rename, the next run repeats it
 }
 
-// claim takes a folder for a config, until unlock. It is finished if there is
-// nothing to do.
+// claim reserves a folder for a Config until unlock is called. finished means
+// that there is nothing to do.
 func claim(dir string, c Config, manifest []byte) (finished bool, unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return false, nil, fmt.Errorf("world: %w", err)
@@ -219,10 +219,10 @@ func claim(dir string, c Config, manifest []byte) (finished bool, unlock func(),
 		if err != nil {
 			return false, nil, fmt.Errorf("world: %w", err)
 		}
-		// Of a process that was killed as it began.
+		// Left by a process that was killed at the start.
 		list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return e.Name() == "."+unfinished+".tmp" })
 		if len(list) > 0 {
-			return false, nil, fmt.Errorf("world: %s has other files (%s) and no %s: choose a new or empty folder", dir, list[0].Name(), manifestName)
+			return false, nil, fmt.Errorf("world: %s contains other files (%s) but no %s: choose a new or empty folder", dir, list[0].Name(), manifestName)
 		}
 		err = writeFile(path, func(w io.Writer) error { _, err := w.Write(manifest); return err })
 		if err != nil {
@@ -240,7 +240,7 @@ func claim(dir string, c Config, manifest []byte) (finished bool, unlock func(),
 	return false, func() { f.Close() }, nil
 }
 
-// matches says whether a manifest is there; one of another config is an error.
+// matches reports whether there is a manifest; one with another Config is an error.
 func matches(path string, c Config) (bool, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -255,9 +255,9 @@ func matches(path string, c Config) (bool, error) {
 	}
 	switch {
 	case m.Config != c:
-		return false, fmt.Errorf("world: %s is of another world, with %v, and %v is wanted: delete the folder or choose another", path, m.Config, c)
+		return false, fmt.Errorf("world: %s belongs to a different world (%v, want %v): delete the folder or choose another", path, m.Config, c)
 	case m.Version != version:
-		return false, fmt.Errorf("world: %s is of version %d of the drawings, and this program makes version %d: delete the folder or choose another", path, m.Version, version)
+		return false, fmt.Errorf("world: %s has version %d of the drawings, but this program writes version %d: delete the folder or choose another", path, m.Version, version)
 	}
 	return true, nil
 }
@@ -266,7 +266,7 @@ func (c Config) String() string {
 	return fmt.Sprintf("seed %d, size %d, pretrain %d, train %d, val %d", c.Seed, c.Size, c.Pretrain, c.Train, c.Val)
 }
 
-// writePhotos draws all photos, a worker a core.
+// writePhotos draws all photos, with one worker per core.
 func writePhotos(ctx context.Context, dir string, c Config, progress func(done, total int)) error {
 	total := c.Photos()
 	parts := c.parts()
@@ -308,7 +308,7 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 	return nil
 }
 
-// photo writes one photo, unless it is there from a run that was interrupted.
+// photo writes a photo, unless an interrupted run has already written it.
 func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buffer) error {
 	if whole(path) {
 		return nil
@@ -319,8 +319,8 @@ func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buf
 	if err := jpeg.Encode(buf, canvas.img, &jpeg.Options{Quality: s.Camera.Quality}); err != nil {
 		return fmt.Errorf("world: %s: %w", path, err)
 	}
-	// The name is the same each time, so that nothing is left of a process
-	// that was killed.
+	// The temporary name is always the same, so that a killed process leaves
+	// nothing behind.
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	err := os.WriteFile(temp, buf.Bytes(), 0o666)
 	if err == nil {
@@ -333,8 +333,8 @@ func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buf
 	return nil
 }
 
-// whole says whether a photo is there with both its ends: after a power cut a
-// file may be shorter than was written.
+// whole reports whether a photo exists and has both its start and its end: after
+// a power failure a file may be shorter than what was written.
 func whole(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
@@ -353,7 +353,7 @@ func whole(path string) bool {
 	return err == nil && start == [2]byte{0xff, 0xd8} && end == [2]byte{0xff, 0xd9}
 }
 
-// imageEntry and annotationEntry are COCO's, with "world" added.
+// imageEntry and annotationEntry are COCO's entries, with "world" added.
 type imageEntry struct {
 	ID       int64     `json:"id"`
 	FileName string    `json:"file_name"`
@@ -362,11 +362,11 @@ type imageEntry struct {
 	World    worldInfo `json:"world"`
 }
 
-// worldInfo is what a photo shows.
+// worldInfo describes what a photo shows.
 type worldInfo struct {
 	Objects    []Group    `json:"objects"`
 	Relation   Relation   `json:"relation"`
-	Side       Side       `json:"side"` // where the first object is, "" if nothing can be said
+	Side       Side       `json:"side"` // position of the first object, "" if undefined
 	Background Background `json:"background"`
 	Light      Light      `json:"light"`
 	HeldOut    []string   `json:"held_out"`
@@ -378,8 +378,8 @@ type annotationEntry struct {
 	Caption string `json:"caption"`
 }
 
-// captions writes the captions file of a part. It makes the scenes anew, which
-// takes little time, instead of keeping them.
+// captions writes the captions file of a part. It generates the scenes again,
+// which is fast, instead of keeping them.
 func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 	b := bufio.NewWriterSize(w, 1<<16)
 	var failed error
@@ -416,7 +416,7 @@ func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 	return errors.Join(failed, b.Flush())
 }
 
-// writeFile makes a file appear whole or not at all.
+// writeFile writes a file atomically.
 func writeFile(path string, content func(w io.Writer) error) error {
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {

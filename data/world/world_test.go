@@ -246,10 +246,10 @@ func TestWriteErrors(t *testing.T) {
 		change func(c *world.Config)
 		says   string
 	}{
-		{"small", func(c *world.Config) { c.Size = 31 }, "size is 31"},
-		{"large", func(c *world.Config) { c.Size = 1025 }, "size is 1025"},
-		{"negative", func(c *world.Config) { c.Train = -1 }, "train is -1"},
-		{"many", func(c *world.Config) { c.Val = 10_000_000 }, "val is 10000000"},
+		{"small", func(c *world.Config) { c.Size = 31 }, "size must be between 32 and 1024 pixels, got 31"},
+		{"large", func(c *world.Config) { c.Size = 1025 }, "size must be between 32 and 1024 pixels, got 1025"},
+		{"negative", func(c *world.Config) { c.Train = -1 }, "train must be between 0 and 9999999 photos, got -1"},
+		{"many", func(c *world.Config) { c.Val = 10_000_000 }, "val must be between 0 and 9999999 photos, got 10000000"},
 		{"none", func(c *world.Config) { c.Pretrain, c.Train, c.Val = 0, 0, 0 }, "nothing to write"},
 	} {
 		config := small

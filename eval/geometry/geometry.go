@@ -1,10 +1,10 @@
-// Package geometry measures how image features, text features and features
-// taken from one to the other lie in CLIP's space: the gap between them, whether
-// an image still finds its own caption, and a plane to look at them in.
+// Package geometry measures how image features, text features and bridged features
+// lie in CLIP's space: the gap between them, whether an image still finds its own
+// caption, and a plane in which to look at them.
 //
-// Features are rows of one width, in any scale: CLIP compares directions, so
-// each row is scaled to length 1 first (a row of zeros stays one). Row i of the
-// texts is a caption of row i of the images.
+// Features are rows of equal width, at any scale: CLIP compares directions, so each
+// row is first scaled to unit length (a row of zeros stays zero). Row i of the texts
+// is a caption of row i of the images.
 package geometry
 
 import (
@@ -19,16 +19,16 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// Check returns an error that names the first fault of a set of features: no
-// rows, rows of no width or of other widths than the first, a value that isn't
-// finite.
+// Check returns an error that describes the first fault in a set of features: no
+// rows, rows of width 0, a row that differs in width from the first, or a value that
+// is not finite.
 func Check(name string, rows [][]float32) error {
 	if len(rows) == 0 || len(rows[0]) == 0 {
 		return fmt.Errorf("geometry: the %s features are empty", name)
 	}
 	for i, r := range rows {
 		if len(r) != len(rows[0]) {
-			return fmt.Errorf("geometry: row %d of the %s features has %d values, row 0 has %d", i, name, len(r), len(rows[0]))
+			return fmt.Errorf("geometry: row %d of the %s features has width %d, but row 0 has width %d", i, name, len(r), len(rows[0]))
 		}
 		for j, v := range r {
 			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
@@ -39,9 +39,9 @@ func Check(name string, rows [][]float32) error {
 	return nil
 }
 
-// unit copies rows, scaled to length 1, into a matrix. Its rows are padded with
-// zeros to whole vector registers: the dot product of two equal pairs of rows
-// is then equal to the last bit, wherever they lie, which ties rest on.
+// unit copies rows, scaled to unit length, into a matrix. Its rows are padded with
+// zeros to whole vector registers, so that the dot products of equal pairs of rows
+// are bit-identical wherever the rows lie; the handling of ties relies on this.
 func unit(rows [][]float32) blas32.General {
 	width := (len(rows[0]) + 15) / 16 * 16
 	m := blas32.General{Rows: len(rows), Cols: width, Stride: width, Data: make([]float32, len(rows)*width)}
@@ -65,17 +65,17 @@ func norm(r []float32) float64 {
 	return math.Sqrt(sum)
 }
 
-// Gap is the size of the modality gap: the Euclidean distance between the mean
-// of the images' directions and the mean of the texts' (Liang et al. 2022,
-// "Mind the Gap", section 2). It lies between 0 and 2, and is NaN of no rows.
-// It panics if the widths differ; see [Check].
+// Gap returns the size of the modality gap: the Euclidean distance between the means
+// of the directions of images and texts (Liang et al. 2022, "Mind the Gap",
+// section 2). It is between 0 and 2, or NaN if there are no rows. It panics if the
+// widths differ; see [Check].
 func Gap(images, texts [][]float32) float64 {
 	if len(images) == 0 || len(texts) == 0 {
 		return math.NaN()
 	}
 	a, b := mean(images), mean(texts)
 	if len(a) != len(b) {
-		panic(fmt.Sprintf("geometry: images of width %d, texts of width %d", len(a), len(b)))
+		panic(fmt.Sprintf("geometry: images have width %d, texts have width %d", len(a), len(b)))
 	}
 	var sum float64
 	for j := range a {
@@ -101,11 +101,12 @@ func mean(rows [][]float32) []float64 {
 	return m
 }
 
-// Recall returns, for each k, the share of queries i whose own target, row i
-// of targets, is among their k nearest targets by cosine. There may be more
-// targets than queries. Of equally near targets the one of the lower row counts
-// as nearer, so features that have all become one find what chance finds.
-// It is NaN of no queries, and panics where rows don't fit; see [Check].
+// Recall returns, for each k, the fraction of queries i for which row i of targets
+// is among the k nearest targets by cosine. There may be more targets than queries.
+// Of equally near targets, the one with the lower row number counts as nearer, so
+// features that have collapsed to a single point score no better than chance.
+// Recall returns NaN if there are no queries, and panics if the widths differ or
+// there are fewer targets than queries; see [Check].
 func Recall(queries, targets [][]float32, ks []int) []float64 {
 	shares := make([]float64, len(ks))
 	if len(queries) == 0 {
@@ -115,10 +116,10 @@ func Recall(queries, targets [][]float32, ks []int) []float64 {
 		return shares
 	}
 	if len(targets) < len(queries) || len(targets[0]) != len(queries[0]) {
-		panic(fmt.Sprintf("geometry: %d queries of width %d, %d targets of width %d", len(queries), len(queries[0]), len(targets), len(targets[0])))
+		panic(fmt.Sprintf("geometry: %d queries of width %d do not match %d targets of width %d", len(queries), len(queries[0]), len(targets), len(targets[0])))
 	}
 	q, t := unit(queries), unit(targets)
-	// Some queries at a time: the whole matrix of 40,000 squared would be 6 GiB.
+	// A block of queries at a time: a whole 40,000 x 40,000 matrix would take 6 GiB.
 	const block = 256
 	buf := make([]float32, min(block, q.Rows)*t.Rows)
 	for start := 0; start < q.Rows; start += block {
@@ -147,13 +148,13 @@ func Recall(queries, targets [][]float32, ks []int) []float64 {
 	return shares
 }
 
-// Cosines returns the cosine of each row of a with the row of b that lies
-// shift rows further on, round the end: shift 0 gives pairs that belong
-// together, any other those that don't. A row of zeros has cosine 0.
-// It panics where the sets don't fit; see [Check].
+// Cosines returns the cosine of each row of a with the row of b that is shift rows
+// further on, wrapping around at the end: shift 0 compares matching pairs, any other
+// shift compares pairs that do not match. The cosine of a row of zeros is 0. Cosines
+// panics if the sets do not match; see [Check].
 func Cosines(a, b [][]float32, shift int) []float64 {
 	if len(a) != len(b) {
-		panic(fmt.Sprintf("geometry: %d rows against %d", len(a), len(b)))
+		panic(fmt.Sprintf("geometry: %d rows do not match %d rows", len(a), len(b)))
 	}
 	out := make([]float64, len(a))
 	for i, x := range a {
@@ -171,16 +172,16 @@ func Cosines(a, b [][]float32, shift int) []float64 {
 
 // A Plane is the plane along which a set of features varies most.
 type Plane struct {
-	// Explained is the share of the set's variance along each axis.
+	// Explained is the fraction of the set's variance along each axis.
 	Explained [2]float64
 	mean      []float64
 	axes      [2][]float64
 }
 
-// PCA2 finds the plane of the first two principal components of rows, as they
-// are (not scaled to length 1). An axis points to where its largest component
-// is positive, so that the same rows give the same picture. Rows that don't
-// vary along an axis all have 0 there.
+// PCA2 returns the plane of the first two principal components of rows, which it
+// does not scale to unit length. The sign of an axis is chosen so that its largest
+// component is positive: the same rows always give the same picture. Along an axis
+// without variance, all rows have coordinate 0.
 func PCA2(rows [][]float32) (*Plane, error) {
 	if err := Check("given", rows); err != nil {
 		return nil, err
@@ -195,8 +196,8 @@ func PCA2(rows [][]float32) (*Plane, error) {
 	for j := range p.mean {
 		p.mean[j] /= float64(n)
 	}
-	// A block of rows at a time goes into the covariance: a copy of them all in
-	// double precision would be four times the set, transposed and all.
+	// The covariance is accumulated a block of rows at a time: a transposed copy of
+	// all rows in double precision would take four times the memory of the set.
 	cov := mat.NewSymDense(d, nil)
 	const block = 1024
 	buf := make([]float64, min(block, n)*d)
@@ -226,7 +227,7 @@ func PCA2(rows [][]float32) (*Plane, error) {
 	for a := range p.axes {
 		p.axes[a] = make([]float64, d)
 		column := d - 1 - a
-		// Below rounding there is no axis, only its noise.
+		// Below the rounding error there is only noise, no axis.
 		if column < 0 || values[column] <= 1e-12*values[d-1] || values[column] <= 0 {
 			continue
 		}
@@ -242,7 +243,7 @@ func PCA2(rows [][]float32) (*Plane, error) {
 	return p, nil
 }
 
-// Project returns where rows, of the width of the plane's, lie in the plane.
+// Project returns the coordinates of rows in the plane; their width must be that of the plane.
 func (p *Plane) Project(rows [][]float32) [][2]float64 {
 	out := make([][2]float64, len(rows))
 	for i, r := range rows {
@@ -255,41 +256,41 @@ func (p *Plane) Project(rows [][]float32) [][2]float64 {
 	return out
 }
 
-// Ranks are the k of the recall that a [Geometry] holds.
+// Ranks lists the values of k for the recall in a [Geometry].
 var Ranks = []int{1, 5, 10}
 
-// A Set is features by name: a bridge's, of the same photos as the images.
+// A Set is a named set of features, those of a bridge, for the same photos as the images.
 type Set struct {
 	Name     string
 	Features [][]float32
 }
 
-// A Geometry is what is worth knowing, and seeing, of some features. It is
-// small (no features in it) and goes through JSON unharmed.
+// A Geometry holds the measurements of some features and what a figure needs. It is
+// small (it contains no features) and can be stored as JSON without loss.
 type Geometry struct {
-	// Pairs and Width are the images' number and width.
+	// Pairs and Width are the number and the width of the image features.
 	Pairs int `json:"pairs"`
 	Width int `json:"width"`
-	// Explained is the share of the variance of images and texts along the
-	// axes that Points are in.
+	// Explained is the fraction of the variance of images and texts along the axes
+	// of Points.
 	Explained [2]float64 `json:"explained"`
-	// Texts are the texts' points, of the pairs that the other points are of.
+	// Texts holds the points of the texts, for the same pairs as the other points.
 	Texts [][2]float64 `json:"texts"`
-	// Sides are the images, and then each bridge's features.
+	// Sides holds the images, followed by the features of each bridge.
 	Sides []Side `json:"sides"`
 }
 
-// A Side is how features of the images lie to the texts.
+// A Side describes how a set of image or bridged features lies relative to the texts.
 type Side struct {
 	Name string `json:"name"`
 	// Gap is the distance between the means; see [Gap].
 	Gap float64 `json:"gap"`
-	// Recall is that of the own text by each feature, at [Ranks].
+	// Recall is the recall of the own text at each of [Ranks].
 	Recall []float64 `json:"recall"`
-	// Paired and Unpaired are the cosines with the own text and with another's.
+	// Paired and Unpaired hold the cosines with the own text and with another one.
 	Paired   Histogram `json:"paired"`
 	Unpaired Histogram `json:"unpaired"`
-	// Points are in the plane of images and texts.
+	// Points are coordinates in the plane of images and texts.
 	Points [][2]float64 `json:"points"`
 }
 
@@ -301,9 +302,9 @@ type Histogram struct {
 	Counts []int   `json:"counts"`
 }
 
-// Measure measures images and bridged features against texts: row i of each is
-// of the same photo. At most points rows, evenly spread, become points of the
-// plane; everything else is over all rows, of which there are at least two.
+// Measure measures images and bridged features against texts: row i of each belongs
+// to the same photo. At most points rows, evenly spaced, become points in the plane;
+// everything else uses all rows, of which there must be at least two.
 func Measure(images, texts [][]float32, bridged []Set, points int) (*Geometry, error) {
 	sets := append([]Set{{"image", images}}, bridged...)
 	for _, s := range append(sets, Set{"text", texts}) {
@@ -311,15 +312,15 @@ func Measure(images, texts [][]float32, bridged []Set, points int) (*Geometry, e
 			return nil, err
 		}
 		if len(s.Features) != len(images) || len(s.Features[0]) != len(images[0]) {
-			return nil, fmt.Errorf("geometry: the %s features are %d of width %d, the image features %d of width %d",
+			return nil, fmt.Errorf("geometry: the %s features have shape [%d, %d], but the image features have shape [%d, %d]",
 				s.Name, len(s.Features), len(s.Features[0]), len(images), len(images[0]))
 		}
 	}
 	if len(images) < 2 {
-		return nil, errors.New("geometry: one pair is too few to measure anything by; give two or more")
+		return nil, errors.New("geometry: at least two pairs are needed")
 	}
 	if points < 1 {
-		return nil, fmt.Errorf("geometry: %d points were asked for, at least 1 is needed", points)
+		return nil, fmt.Errorf("geometry: the number of points must be at least 1, got %d", points)
 	}
 	plane, err := PCA2(append(normalised(images), normalised(texts)...))
 	if err != nil {
@@ -329,7 +330,7 @@ func Measure(images, texts [][]float32, bridged []Set, points int) (*Geometry, e
 		Pairs: len(images), Width: len(images[0]), Explained: plane.Explained,
 		Texts: plane.Project(normalised(thin(texts, points))),
 	}
-	// The bins of all sides are the same ones, so that heights compare.
+	// All sides use the same bins, so that their heights are comparable.
 	cosines := make([][2][]float64, len(sets))
 	low, high := math.Inf(1), math.Inf(-1)
 	for i, s := range sets {
@@ -363,7 +364,7 @@ func histogram(values []float64, low, high float64) Histogram {
 	return h
 }
 
-// thin returns at most n rows, evenly spread, the first among them.
+// thin returns at most n rows, evenly spaced, starting with the first.
 func thin(rows [][]float32, n int) [][]float32 {
 	if len(rows) <= n {
 		return rows

@@ -197,11 +197,11 @@ func TestMeasureErrors(t *testing.T) {
 		want                   string
 	}{
 		{nil, ok, ok, "image features are empty"},
-		{ok, ok[:1], ok, "the text features are 1 of width 2, the image features 2"},
-		{ok, ok, [][]float32{{1, 2, 3}, {1, 2, 3}}, "the b features are 2 of width 3"},
-		{ok, [][]float32{{1, 2}, {3}}, ok, "row 1 of the text features has 1 values, row 0 has 2"},
+		{ok, ok[:1], ok, "the text features have shape [1, 2], but the image features have shape [2, 2]"},
+		{ok, ok, [][]float32{{1, 2, 3}, {1, 2, 3}}, "the b features have shape [2, 3]"},
+		{ok, [][]float32{{1, 2}, {3}}, ok, "row 1 of the text features has width 1, but row 0 has width 2"},
 		{ok, ok, [][]float32{{1, 2}, {3, nan}}, "row 1, column 1 of the b features is NaN"},
-		{ok[:1], ok[:1], ok[:1], "one pair is too few"},
+		{ok[:1], ok[:1], ok[:1], "at least two pairs are needed"},
 	} {
 		_, err := Measure(c.images, c.texts, []Set{{"b", c.bridged}}, 10)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

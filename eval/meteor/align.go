@@ -9,10 +9,10 @@ import (
 	"golang.org/x/text/language"
 )
 
-// beam is how many partial alignments METEOR keeps.
+// beam is the number of partial alignments that METEOR keeps.
 const beam = 40
 
-// lower is Java's toLowerCase: unlike strings.ToLower it knows the final sigma.
+// lower is Java's toLowerCase: unlike strings.ToLower, it handles the final sigma.
 func lower(line string) string {
 	for i := range len(line) {
 		if line[i] >= 0x80 {
@@ -25,40 +25,40 @@ func lower(line string) string {
 	return line
 }
 
-// A word as the matchers see it.
+// A word holds what the matchers use of a word.
 type word struct {
 	root     int32
-	place    uint32 // in the index, or none
+	place    uint32 // position in the index, or none
 	sets     []uint32
 	function bool
 }
 
 // A line is a caption or a reference in an alignment.
 type line struct {
-	words   []int32    // places in aligner.known
-	phrases []occurred // by start, then length
-	// The phrases by their place in the index: a hash table of the last
-	// occurrence+1, from which next leads to those before it... kept in order.
+	words   []int32    // positions in aligner.known
+	phrases []occurred // ordered by start, then length
+	// The phrases by their position in the index: a hash table of the first
+	// occurrence+1, from which next leads to the later ones, in order.
 	slots []int32
 	next  []int32
 }
 
-// An occurred phrase is one of the index in a line.
+// occurred is an occurrence in a line of a phrase from the index.
 type occurred struct {
 	phrase        uint32
 	start, length int32
 }
 
-// A match aligns words of the reference from start with words of the candidate
-// from candidateStart.
+// A match aligns words of the reference, beginning at start, with words of the
+// candidate, beginning at candidateStart.
 type match struct {
 	start, length                   int32
 	candidateStart, candidateLength int32
 	matcher                         int32
 }
 
-// An aligner aligns one pair of lines at a time. It keeps what it learned about
-// words.
+// An aligner aligns one pair of lines at a time. It caches what it has looked up
+// about words.
 type aligner struct {
 	index                *index
 	ids                  map[string]int32
@@ -67,12 +67,12 @@ type aligner struct {
 	env                  *snowballstem.Env
 	candidate, reference line
 
-	matches  []match // by start
+	matches  []match // ordered by start
 	unsorted []match
 	at       []int32 // matches of word i of the reference are matches[at[i]:at[i+1]]
-	count1   []int32 // how many matches cover a word of the candidate,
+	count1   []int32 // number of matches that cover each word of the candidate,
 	count2   []int32 // and of the reference
-	fixed    []int32 // the match of a word that can't be otherwise, or -1
+	fixed    []int32 // the only possible match of a word, or -1
 	queues   [2]queue
 }
 
@@ -80,7 +80,7 @@ func newAligner(x *index) *aligner {
 	return &aligner{index: x, ids: map[string]int32{}, stems: map[string]int32{}, env: snowballstem.NewEnv("")}
 }
 
-// reset forgets words when there are many.
+// reset clears the cache when it holds many words.
 func (a *aligner) reset() {
 	if len(a.known) > 1<<15 {
 		clear(a.ids)
@@ -133,15 +133,15 @@ func (a *aligner) learn(text string) int32 {
 	return id
 }
 
-// endings are WordNet's rules of regular inflection, in the order in which they
+// endings lists WordNet's rules of regular inflection, in the order in which they
 // are tried.
 var endings = []struct{ from, to string }{
 	{"s", ""}, {"ses", "s"}, {"xes", "x"}, {"zes", "z"}, {"ches", "ch"}, {"shes", "sh"}, {"men", "man"}, {"ies", "y"},
 	{"es", "e"}, {"es", ""}, {"ed", "e"}, {"ed", ""}, {"ing", "e"}, {"ing", ""}, {"er", ""}, {"est", ""}, {"er", "e"}, {"est", "e"},
 }
 
-// bases are the words that a regularly inflected word may come from. A word of
-// two letters isn't inflected, nor is one in -ss.
+// bases returns the words that a regularly inflected word may come from. A word of
+// two letters is not inflected, nor is one that ends in -ss.
 func bases(text string) []string {
 	if len(text) <= 2 || text[len(text)-2:] == "ss" {
 		return nil
@@ -190,7 +190,7 @@ func (l *line) set(a *aligner, words []string) {
 	}
 	l.slots = resize(l.slots, size)
 	l.next = resize(l.next, len(l.phrases))
-	// From the end, so that the chain of a phrase goes from left to right.
+	// Start at the end, so that the chain of a phrase runs from left to right.
 	for i := len(l.phrases) - 1; i >= 0; i-- {
 		at := l.slot(l.phrases[i].phrase)
 		l.next[i] = l.slots[at]
@@ -207,7 +207,7 @@ func (l *line) slot(phrase uint32) uint32 {
 	return at
 }
 
-// resize gives a slice of n zeros.
+// resize returns a slice of n zeros.
 func resize[T any](s []T, n int) []T {
 	s = slices.Grow(s[:0], n)[:n]
 	clear(s)
@@ -228,8 +228,8 @@ func overlap(a, b []uint32) bool {
 	return false
 }
 
-// match finds all matches. Those of a word of the reference are in the order of
-// the matchers, and then from left to right; paraphrases of phrases of the
+// match finds all matches. The matches of a word of the reference are in the order
+// of the matchers, and then from left to right; paraphrases of phrases of the
 // reference come before phrases of the candidate that it paraphrases. The order
 // decides between alignments that are otherwise equal.
 func (a *aligner) match() {
@@ -301,7 +301,7 @@ func (a *aligner) match() {
 		a.matches[a.at[m.start+1]] = m
 		a.at[m.start+1]++
 	}
-	// A match whose words have no other is taken beforehand.
+	// A match whose words have no other match is fixed in advance.
 	a.fixed = resize(a.fixed, len(reference))
 	for j := range a.fixed {
 		a.fixed[j] = -1
@@ -327,19 +327,19 @@ func (a *aligner) alone(m match) bool {
 	return true
 }
 
-// A path is a partial alignment: what is decided for the words of the reference
+// A path is a partial alignment: the decisions for the words of the reference
 // before next.
 type path struct {
 	next    int32 // the first undecided word
-	last    int32 // the end of the last match in the candidate, -1 behind a gap
-	total   int32 // weighted words, rounded down match by match
+	last    int32 // end of the last match in the candidate, -1 after a gap
+	total   int32 // weighted words, rounded down for each match
 	chunks  int32
-	skew    int32 // how far matches are from their place
+	skew    int32 // how far matches are from their position
 	used    covered
 	choices *choice
 }
 
-// A choice is a match on a path, and those before it.
+// A choice is a match on a path, with the matches before it.
 type choice struct {
 	match  int32
 	before *choice
@@ -386,14 +386,14 @@ func (c covered) with(from, n int32) covered {
 	return c
 }
 
-// take adds a match to a path, but for choices and used: most paths are dropped
-// at once.
+// take adds a match to a path, except for choices and used: most paths are dropped
+// right away.
 func (p *path) take(m match) {
 	if p.last != -1 && p.last != m.candidateStart {
 		p.chunks++
 	}
 	p.last = m.candidateStart + m.candidateLength
-	// The search has weights of its own: 1 for exact matches, 1/2 for others.
+	// The search has its own weights: 1 for exact matches, 1/2 for others.
 	if m.matcher == exact {
 		p.total += m.length + m.candidateLength
 	} else {
@@ -409,7 +409,7 @@ func (p *path) gap() {
 	}
 }
 
-// better orders paths; equal ones keep their order.
+// better reports whether p ranks before q; equal paths keep their order.
 func better(p, q *path) bool {
 	switch {
 	case p.total != q.total:
@@ -425,7 +425,7 @@ type queue struct {
 	paths []path
 }
 
-// insert gives the place of p among the best, or -1.
+// insert returns the position of p among the best, or -1.
 func (q *queue) insert(p path) int {
 	n := len(q.paths)
 	if n == beam && !better(&p, &q.paths[n-1]) {
@@ -443,8 +443,8 @@ func (q *queue) insert(p path) int {
 	return at
 }
 
-// align finds the best alignment of the two lines by a search from left to
-// right over the reference, and counts it.
+// align finds the best alignment of the two lines by searching the reference from
+// left to right, and returns its counts.
 func (a *aligner) align() Stats {
 	a.match()
 	used := coverOf(len(a.candidate.words))
@@ -483,8 +483,8 @@ func (a *aligner) align() Stats {
 					then.paths[at].used = p.used.with(m.candidateStart, m.candidateLength)
 					then.paths[at].choices = &choice{k, p.choices}
 				}
-				// The reference adds the distance of a match to the paths
-				// that go on without it.
+				// The reference implementation also adds the distance of a match to
+				// the paths that continue without it.
 				p.skew += abs(m.start - m.candidateStart)
 			}
 			p.gap()

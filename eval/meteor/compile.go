@@ -18,16 +18,16 @@ import (
 	"strings"
 )
 
-// sources are the files that an index is made of, as pycocoevalcap has them.
+// sources are the files from which an index is compiled, as found in pycocoevalcap.
 type sources struct {
 	functionWords, prefixes, synsets, exceptions io.Reader
 	paraphrases                                  io.Reader
 }
 
-// Compile makes the index that Open wants, in outDir. src is the folder of the
-// Python package pycocoevalcap 1.2, or its wheel (a .whl file). progress, which
-// may be nil, is told how many of the bytes of the paraphrase table are read.
-// The index appears whole or not at all; an older one stays on failure.
+// Compile writes the index that Open reads to outDir. src is the folder of the
+// Python package pycocoevalcap 1.2, or its wheel (a .whl file). progress may be nil;
+// otherwise it is called with the number of bytes read from the paraphrase table.
+// The index is written atomically; on failure an existing one is kept.
 func Compile(ctx context.Context, src, outDir string, progress func(done, total int64)) (err error) {
 	defer func() {
 		if err != nil {
@@ -97,7 +97,7 @@ func Compile(ctx context.Context, src, outDir string, progress func(done, total 
 	return writeIndex(x, outDir)
 }
 
-// watched reports how far a file is read, and stops when it is told to.
+// watched reports the number of bytes read from a file, and stops when ctx is done.
 type watched struct {
 	io.Reader
 	ctx         context.Context
@@ -124,7 +124,7 @@ type builder struct {
 	flags     []uint32
 	own       map[string][]uint32 // synonym sets
 	bases     map[uint32][]string
-	phrases   map[string]uint32 // by the bytes of their words
+	phrases   map[string]uint32 // keyed by the bytes of their words
 	phraseOf  [][]uint32
 	targetsOf [][]uint32
 	maxPhrase int
@@ -161,7 +161,7 @@ func (b *builder) phrase(s string) uint32 {
 	return id
 }
 
-// lines calls do with every n lines of r.
+// lines calls do for every n lines of r.
 func lines(name string, r io.Reader, n int, do func(line int, texts []string) error) error {
 	scan := bufio.NewScanner(r)
 	scan.Buffer(make([]byte, 1<<16), 1<<20)
@@ -181,7 +181,7 @@ func lines(name string, r io.Reader, n int, do func(line int, texts []string) er
 		return fmt.Errorf("%s:%d: %w", name, line+1, err)
 	}
 	if len(texts) > 0 && strings.Join(texts, "") != "" {
-		return fmt.Errorf("%s: %d lines, which isn't a multiple of %d: it is cut off", name, line, n)
+		return fmt.Errorf("%s: the number of lines, %d, is not a multiple of %d: the file is truncated", name, line, n)
 	}
 	return nil
 }
@@ -197,8 +197,8 @@ func compile(s sources) (*builder, error) {
 			}
 			return nil
 		}),
-		// One abbreviation a line; what begins with # is a comment, and a mark
-		// behind the word says that it counts before numbers only.
+		// One abbreviation per line; a line that starts with # is a comment, and a
+		// mark after the word means that it counts only before numbers.
 		lines("nonbreaking/english.prefixes", s.prefixes, 1, func(_ int, t []string) error {
 			fields := strings.Fields(t[0])
 			switch {
@@ -210,8 +210,8 @@ func compile(s sources) (*builder, error) {
 			}
 			return nil
 		}),
-		// A word, and the numbers of its sets. The words of a compound are
-		// joined by _, which no token has, but one may be the base of a word.
+		// A word, and the numbers of its sets. The words of a compound are joined
+		// by _, which no token contains but the base form of a word may.
 		lines("synonym/english.synsets", s.synsets, 2, func(_ int, t []string) error {
 			name := strings.Clone(t[0])
 			if !strings.Contains(name, "_") {
@@ -248,7 +248,7 @@ func compile(s sources) (*builder, error) {
 	return b, err
 }
 
-// arrays lays the index out.
+// arrays returns the arrays of the index.
 func (b *builder) arrays() [numArrays][]uint32 {
 	var a [numArrays][]uint32
 	a[wordFlags] = b.flags
@@ -295,7 +295,7 @@ func (b *builder) arrays() [numArrays][]uint32 {
 	return a
 }
 
-// table is a hash table with linear probing, at most half full.
+// table returns a hash table with linear probing that is at most half full.
 func table(n int, hash func(i int) uint32) []uint32 {
 	size := 2
 	for size < 2*n {
@@ -324,7 +324,7 @@ func unique(list []uint32) []uint32 {
 	return out
 }
 
-// bytes is the whole file.
+// bytes returns the contents of the whole file.
 func (b *builder) bytes() []byte {
 	arrays := b.arrays()
 	var lengths [numArrays]int

@@ -14,26 +14,26 @@ import (
 	"github.com/edsrzf/mmap-go"
 )
 
-// The index is one file: a header, then arrays of little-endian uint32, each
-// padded to 8 bytes. A word and a phrase are their places in the arrays; a
-// phrase is a list of words. List i of a pair of arrays, starts and list, is
-// list[starts[i]:starts[i+1]].
+// The index is a single file: a header, then arrays of little-endian uint32, each
+// padded to 8 bytes. Words and phrases are identified by their positions in the
+// arrays; a phrase is a list of words. List i of a pair of arrays, starts and list,
+// is list[starts[i]:starts[i+1]].
 const (
 	indexName    = "meteor-en.index"
 	indexMagic   = "cyclecap METEOR\n"
 	indexVersion = 1
 )
 
-// The arrays, in the order of the file.
+// The arrays, in file order.
 const (
-	wordSlots   = iota // hash table of words: place+1, 0 where empty
+	wordSlots   = iota // hash table of words: position+1, or 0 if empty
 	wordAt             // starts of the letters of words
 	letters            // four bytes each
 	wordFlags          // flag...
 	ownAt              // starts of the synonym sets of words,
-	inflectAt          // and of those of their base forms if they are irregular
+	inflectAt          // and of their base forms if they are irregular
 	sets               // both lists
-	phraseSlots        // hash table of phrases: place+1, 0 where empty
+	phraseSlots        // hash table of phrases: position+1, or 0 if empty
 	phraseAt           // starts of the words of phrases
 	phraseWords        // their list
 	targetAt           // starts of the paraphrases of phrases
@@ -48,11 +48,11 @@ const (
 	flagNumberPrefix             // keeps a period before a number
 )
 
-// headerSize counts the magic, the version, the length of the longest phrase,
-// the lengths of the arrays, and a checksum of all that.
+// headerSize covers the magic, the version, the length of the longest phrase, the
+// lengths of the arrays, and a checksum of all of these.
 const headerSize = 16 + 8 + 8*numArrays + 8
 
-var errForeign = errors.New("it isn't an index of this version, or it is damaged")
+var errForeign = errors.New("not an index of this version, or damaged")
 
 type index struct {
 	file      mmap.MMap
@@ -61,7 +61,7 @@ type index struct {
 	maxPhrase int
 }
 
-// header makes the header for arrays of the given lengths.
+// header returns the header for arrays of the given lengths.
 func header(lengths [numArrays]int, maxPhrase int) []byte {
 	b := make([]byte, 0, headerSize)
 	b = append(b, indexMagic...)
@@ -73,22 +73,22 @@ func header(lengths [numArrays]int, maxPhrase int) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(crc32.ChecksumIEEE(b)))
 }
 
-// padded is the size in bytes of an array.
+// padded returns the size of an array in bytes.
 func padded(n int) int64 { return (int64(n)*4 + 7) &^ 7 }
 
-// openIndex maps dir's index and checks its header, its size and the sizes of
-// its arrays. What the arrays hold is checked as it is read.
+// openIndex maps the index in dir and checks its header, its size and the sizes of
+// its arrays. The contents of the arrays are checked as they are read.
 func openIndex(dir string) (*index, error) {
 	path := filepath.Join(dir, indexName)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("meteor: no METEOR data in %s: get it with `make meteor-data`: %w", dir, err)
+		return nil, fmt.Errorf("meteor: no METEOR data in %s: run `make meteor-data`: %w", dir, err)
 	} else if err != nil {
 		return nil, fmt.Errorf("meteor: %w", err)
 	}
 	defer f.Close()
 	damaged := func(err error) error {
-		return fmt.Errorf("meteor: %s: %w; delete it and get it anew with `make meteor-data`", path, err)
+		return fmt.Errorf("meteor: %s: %w; delete it and run `make meteor-data`", path, err)
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -109,7 +109,7 @@ func openIndex(dir string) (*index, error) {
 	return x, nil
 }
 
-// newIndex reads an index in memory that begins at a multiple of 8.
+// newIndex reads an index in memory that starts at a multiple of 8.
 func newIndex(m []byte) (*index, error) {
 	x := &index{}
 	if len(m) < headerSize || string(m[:16]) != indexMagic || binary.LittleEndian.Uint32(m[16:]) != indexVersion ||
@@ -121,7 +121,7 @@ func newIndex(m []byte) (*index, error) {
 	for i := range x.arrays {
 		n := binary.LittleEndian.Uint64(m[24+8*i:])
 		if n > 1<<32 || at+padded(int(n)) > int64(len(m)) {
-			return nil, fmt.Errorf("it is cut off at %d bytes", len(m))
+			return nil, fmt.Errorf("truncated at %d bytes", len(m))
 		}
 		if n > 0 {
 			x.arrays[i] = unsafe.Slice((*uint32)(unsafe.Pointer(&m[at])), n)
@@ -129,7 +129,7 @@ func newIndex(m []byte) (*index, error) {
 		at += padded(int(n))
 	}
 	if at != int64(len(m)) {
-		return nil, fmt.Errorf("%d bytes where %d are wanted", len(m), at)
+		return nil, fmt.Errorf("got %d bytes, want %d", len(m), at)
 	}
 	a := &x.arrays
 	words, phrases := len(a[wordFlags]), len(a[phraseAt])-1
@@ -152,7 +152,7 @@ func (x *index) close() error {
 	return x.file.Unmap()
 }
 
-// part is list i of a pair of arrays, empty where the file is damaged.
+// part returns list i of a pair of arrays, or an empty list if the file is damaged.
 func part[T any](starts []uint32, list []T, i uint32) []T {
 	if int64(i)+1 >= int64(len(starts)) {
 		return nil
@@ -164,7 +164,7 @@ func part[T any](starts []uint32, list []T, i uint32) []T {
 	return list[from:to]
 }
 
-// none is the place of what isn't in the index.
+// none is the position of a word or phrase that is not in the index.
 const none = ^uint32(0)
 
 // word finds a word.
@@ -210,7 +210,7 @@ func (x *index) flags(word uint32) uint32 {
 	return x.arrays[wordFlags][word]
 }
 
-// hashString is FNV-1a, folded.
+// hashString returns the folded FNV-1a hash of s.
 func hashString(s string) uint32 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
@@ -219,8 +219,7 @@ func hashString(s string) uint32 {
 	return uint32(h ^ h>>32)
 }
 
-// hashWord goes on with the hash of a phrase by one word; that of the empty
-// phrase is 0.
+// hashWord extends the hash of a phrase by one word; that of the empty phrase is 0.
 func hashWord(h, word uint32) uint32 {
 	x := (uint64(h)<<32 | uint64(word)) * 0x9e3779b97f4a7c15
 	x ^= x >> 29

@@ -1,9 +1,9 @@
-// Package meteor computes METEOR 1.5 (Denkowski and Lavie 2014) of English
-// captions as pycocoevalcap 1.2 does it, natively: the reference is its
-// meteor-1.5.jar with -l en -norm, over text of the PTB tokenizer.
+// Package meteor computes METEOR 1.5 (Denkowski and Lavie 2014) for English captions
+// in Go, with the results of pycocoevalcap 1.2: the reference is its meteor-1.5.jar
+// with -l en -norm, applied to text tokenized by the PTB tokenizer.
 //
-// The data, WordNet's synonyms and a table of paraphrases, isn't part of this
-// project: `make meteor-data` gets it once and compiles it to an index that
+// The data, WordNet's synonyms and a table of paraphrases, is not part of this
+// project: `make meteor-data` downloads it once and compiles it to an index that
 // Open maps.
 package meteor
 
@@ -35,8 +35,8 @@ const (
 
 var matcherWeight = [numMatchers]float64{1, .6, .8, .6}
 
-// DefaultDir is where `make meteor-data` leaves the index: cyclecap/meteor in
-// the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
+// DefaultDir returns the folder in which `make meteor-data` stores the index:
+// cyclecap/meteor in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
 func DefaultDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -45,15 +45,15 @@ func DefaultDir() string {
 	return filepath.Join(cache, "cyclecap", "meteor")
 }
 
-// A Scorer scores captions. It may be used by many goroutines at once.
+// A Scorer scores captions. It is safe for concurrent use by multiple goroutines.
 type Scorer struct {
 	index      *index
 	normaliser normaliser
 	aligners   sync.Pool
 }
 
-// Open maps the index in dir (see DefaultDir). Where there is none the error
-// wraps fs.ErrNotExist and says how to get it; a damaged one is an error too.
+// Open maps the index in dir (see DefaultDir). If there is none, the error wraps
+// fs.ErrNotExist and says how to get it; a damaged index is also an error.
 func Open(dir string) (*Scorer, error) {
 	x, err := openIndex(dir)
 	if err != nil {
@@ -73,32 +73,32 @@ func newScorer(x *index) *Scorer {
 	return s
 }
 
-// Close unmaps the index; no Score may run or follow.
+// Close unmaps the index. No call to Score may be running or follow.
 func (s *Scorer) Close() error { return s.index.close() }
 
-// Matched counts the words that a matcher matched.
+// Matched is the number of words that one matcher matched.
 type Matched struct {
 	CandidateContent, ReferenceContent   int
 	CandidateFunction, ReferenceFunction int
 }
 
-// Stats are the counts that METEOR's score of a caption, or of a set of
-// captions, is made of.
+// Stats holds the counts from which the METEOR score of a caption, or of a set of
+// captions, is computed.
 type Stats struct {
 	CandidateLength, ReferenceLength     int
 	CandidateFunction, ReferenceFunction int // function words
 	Matched                              [numMatchers]Matched
-	Chunks                               int // runs of matches that are in the same order on both sides
+	Chunks                               int // runs of matches in the same order on both sides
 	CandidateMatches, ReferenceMatches   int // matched words
 }
 
-// whole tells that everything is matched, in one run.
+// whole reports whether everything is matched in a single run.
 func (s Stats) whole() bool {
 	return s.Chunks == 1 && s.CandidateMatches == s.CandidateLength && s.ReferenceMatches == s.ReferenceLength
 }
 
-// Add adds the counts of another caption. As in the reference a caption that is
-// matched whole adds no chunk.
+// Add adds the counts of another caption. As in the reference, a caption that is
+// matched entirely in one run adds no chunk.
 func (s *Stats) Add(o Stats) {
 	s.CandidateLength += o.CandidateLength
 	s.ReferenceLength += o.ReferenceLength
@@ -117,7 +117,7 @@ func (s *Stats) Add(o Stats) {
 	s.ReferenceMatches += o.ReferenceMatches
 }
 
-// Score is METEOR's score, from 0 to 1.
+// Score returns the METEOR score, between 0 and 1.
 func (s Stats) Score() float64 {
 	var candidate, reference float64 // weighted matches
 	for i, m := range s.Matched {
@@ -142,7 +142,7 @@ func (s Stats) Score() float64 {
 	return score
 }
 
-// String is the line that the reference prints for a caption.
+// String returns the line that the reference prints for a caption.
 func (s Stats) String() string {
 	var b strings.Builder
 	put := func(values ...int) {
@@ -161,11 +161,11 @@ func (s Stats) String() string {
 	return b.String()
 }
 
-// Score compares a caption with its references, all as the PTB tokenizer leaves
-// them (lower case, words between spaces), and gives the counts of the
-// reference that scores best, the first of equals. As in pycocoevalcap ||| is
-// dropped from the caption, and parts a reference in two. Without references
-// the caption is compared with an empty one.
+// Score compares a caption with its references, all tokenized by the PTB tokenizer
+// (lower case, words separated by spaces), and returns the counts for the reference
+// with the best score, the first of equals. As in pycocoevalcap, ||| is removed from
+// the caption, and splits a reference in two. Without references, the caption is
+// compared with an empty one.
 func (s *Scorer) Score(candidate string, references []string) Stats {
 	a := s.aligners.Get().(*aligner)
 	defer s.aligners.Put(a)

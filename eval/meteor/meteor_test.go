@@ -212,7 +212,7 @@ func TestCompileErrors(t *testing.T) {
 	}
 	s := tinySources()
 	s.paraphrases = strings.NewReader("0.5\nin front of\n")
-	if _, err := compile(s); err == nil || !strings.Contains(err.Error(), "cut off") {
+	if _, err := compile(s); err == nil || !strings.Contains(err.Error(), "not a multiple of 3: the file is truncated") {
 		t.Errorf("a table that is cut off: %v", err)
 	}
 	s = tinySources()

@@ -2,20 +2,20 @@ package meteor
 
 import "strings"
 
-// A normaliser does what METEOR's -norm does to a line: it pulls punctuation
-// from words, joins acronyms, and makes one of the kinds of quotes, dashes and
-// spaces. Every pass was found by watching what the reference makes of each
-// code point between letters, digits and punctuation.
+// A normaliser does what METEOR's -norm option does to a line: it separates
+// punctuation from words, joins acronyms, and unifies the kinds of quotes, dashes and
+// spaces. The passes were found by observing the reference's output for each code
+// point between letters, digits and punctuation.
 type normaliser struct {
-	// prefixes are the words that keep a period behind them ("mr"); true where
-	// they do only before a number ("no. 5").
+	// prefixes holds the words that keep a following period ("mr"); the value is
+	// true if they do so only before a number ("no. 5").
 	prefixes map[string]bool
 }
 
-// dots stands for one period of a run of two or more, which stays together.
+// dots represents one period of a run of two or more, which stays together.
 const dots rune = -1
 
-// words gives the tokens of a line.
+// words returns the tokens of a line.
 func (n *normaliser) words(line string) []string {
 	if plain(line) {
 		return strings.Fields(line)
@@ -52,7 +52,7 @@ func (n *normaliser) words(line string) []string {
 	text = between(text, '\'', " '", func(a, b rune) bool { return letter(a) && letter(b) })
 	text = between(text, '\'', " '", func(a, b rune) bool { return digit(a) && b == 's' })
 	words := n.periods(text)
-	// What is below the space goes from the ends of the line.
+	// Characters below the space are trimmed from the ends of the line.
 	for len(words) > 0 {
 		if words[0] = strings.TrimLeftFunc(words[0], isLow); words[0] != "" {
 			break
@@ -71,9 +71,9 @@ func (n *normaliser) words(line string) []string {
 
 func isLow(r rune) bool { return r <= ' ' }
 
-// periods splits the text into words and decides on the period at the end of
-// each: an acronym loses all its periods, an abbreviation keeps it, and another
-// word lets go of it.
+// periods splits the text into words and decides about the period at the end of
+// each: an acronym loses all its periods, an abbreviation keeps its period, and any
+// other word is separated from it.
 func (n *normaliser) periods(text []rune) []string {
 	var words [][]rune
 	start := -1
@@ -91,7 +91,7 @@ func (n *normaliser) periods(text []rune) []string {
 	for i, word := range words {
 		last := len(word) - 1
 		if last == 0 && isSpace(word[0]) {
-			continue // punctuation until here
+			continue // only punctuation so far
 		}
 		if last == 0 || word[last] != '.' {
 			out = append(out, text2string(word))
@@ -131,8 +131,8 @@ func text2string(word []rune) string {
 	return b.String()
 }
 
-// separate puts spaces around every character that isn't part of a word and
-// around every run of periods.
+// separate puts spaces around every character that is not part of a word and around
+// every run of periods.
 func separate(text []rune) []rune {
 	out := make([]rune, 0, len(text)+len(text)/4)
 	for i := 0; i < len(text); i++ {
@@ -154,10 +154,10 @@ func separate(text []rune) []rune {
 	return out
 }
 
-// between replaces mid by with wherever its neighbours are as wanted. A
-// neighbour serves once, so that of a-b-c only the first - is replaced.
+// between replaces mid with the string with wherever its neighbours satisfy wanted.
+// A neighbour is used only once: in a-b-c, only the first - is replaced.
 func between(text []rune, mid rune, with string, wanted func(before, after rune) bool) []rune {
-	var out []rune // made when there is something to replace
+	var out []rune // allocated when there is something to replace
 	kept := 0
 	for i := 1; i+1 < len(text); i++ {
 		if text[i] != mid || !wanted(text[i-1], text[i+1]) {
@@ -173,7 +173,7 @@ func between(text []rune, mid rune, with string, wanted func(before, after rune)
 	return append(out, text[kept:]...)
 }
 
-// pairs replaces every two r in a row by with.
+// pairs replaces every two consecutive r with the string with.
 func pairs(text []rune, r rune, with string) []rune {
 	var out []rune
 	kept := 0
@@ -190,7 +190,7 @@ func pairs(text []rune, r rune, with string) []rune {
 	return append(out, text[kept:]...)
 }
 
-// plain tells a line that has nothing to normalise.
+// plain reports whether a line needs no normalisation.
 func plain(line string) bool {
 	for i := range len(line) {
 		c := line[i]
@@ -201,13 +201,13 @@ func plain(line string) bool {
 	return true
 }
 
-// isSpace tells the spaces beyond ASCII.
+// isSpace reports whether r is a space outside ASCII.
 func isSpace(r rune) bool {
 	return r == 0xa0 || 0x2000 <= r && r <= 0x200a || r == 0x202f || r == 0x205f || r == 0x3000
 }
 
-// isLetter has Latin and Cyrillic letters only; all others are punctuation to
-// METEOR.
+// isLetter reports whether r is a Latin or Cyrillic letter; METEOR treats all others
+// as punctuation.
 func isLetter(r rune) bool {
 	switch {
 	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z':

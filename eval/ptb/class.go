@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// What a character is to the rules. ASCII is below, the rest in classes.txt.
+// The classes of characters in the rules. ASCII is below, the rest in classes.txt.
 const (
-	letter = 1 << iota // Unicode letter, as the reference's tables have it
-	digit              // decimal digit of any script
-	mark               // counts as a letter inside of a word, but not of a compound
-	symbol             // a token by itself
+	letter = 1 << iota // Unicode letter, according to the reference's tables
+	digit              // decimal digit in any script
+	mark               // counts as a letter inside a word, but not inside a compound
+	symbol             // a token on its own
 	ascii              // ASCII letter
 	upper              // ASCII capital
-	label              // may be in a host name that doesn't begin with www
-	inURL              // may be in a URL's path
-	endURL             // may end it
+	label              // allowed in a host name that does not begin with www
+	inURL              // allowed in the path of a URL
+	endURL             // allowed at the end of a path
 )
 
 var classes [1 << 16]uint16
 
-// class gives the class of a character; those above U+FFFF are nothing but
-// parts of URLs and addresses.
+// class returns the class of a character. Characters above U+FFFF only occur in URLs
+// and addresses.
 func class(r rune) uint16 {
 	if r < 1<<16 {
 		return classes[r]
@@ -81,13 +81,13 @@ func init() {
 
 const softHyphen = '\u00AD'
 
-// isHyphen are the characters between the parts of a compound.
+// isHyphen reports whether r separates the parts of a compound.
 func isHyphen(r rune) bool {
 	return r == '-' || r == '_' || r == '\u058A' || r == '\u2010' || r == '\u2011'
 }
 
-// isSpace are the characters that the rules call space; of the rest of the
-// separators nothing is said but that they are no tokens.
+// isSpace reports whether the rules treat r as a space; the remaining separators are
+// merely not tokens.
 func isSpace(r rune) bool {
 	return r == ' ' || r == '\t' || r == '\u00A0' || '\u2000' <= r && r <= '\u200A' || r == '\u3000'
 }

@@ -1,20 +1,20 @@
-// Package ptb splits captions into tokens as pycocoevalcap does, which calls
-// the PTBTokenizer of Stanford CoreNLP 3.4.1 for every caption as a line,
-// lower-cases, and removes a list of punctuation marks.
+// Package ptb splits captions into tokens like pycocoevalcap, which runs the
+// PTBTokenizer of Stanford CoreNLP 3.4.1 on every caption as a line, converts to
+// lower case, and removes a list of punctuation marks.
 //
-// The lists are measured: testdata/reference/ptb_words.py hands candidates to
-// 3.4.1 and writes what their tokens tell to words.txt (abbreviations, file
-// extensions, words that begin a sentence, contractions), as metrics.py does for
-// the characters in classes.txt. The rules are a scanner of our own, written by
-// hand. What they should do was learnt from the tokenizer's lexer specification
-// (PTBLexer.flex, GPL; versions before and after 3.4.1) and its documentation,
-// and corrected by running 3.4.1 itself; eval/ptb/testdata holds strings with
-// its output. At every place the rule that reaches furthest wins, counting what it wants to see
-// behind the token; of two, the one that comes first in (*scanner).next.
+// The lists are measured: testdata/reference/ptb_words.py passes candidates to 3.4.1
+// and writes what their tokens show to words.txt (abbreviations, file extensions,
+// words that begin a sentence, contractions), as metrics.py does for the characters
+// in classes.txt. The rules are implemented by a hand-written scanner. Their
+// behaviour was learned from the tokenizer's lexer specification (PTBLexer.flex, GPL;
+// versions before and after 3.4.1) and its documentation, and corrected by running
+// 3.4.1 itself; eval/ptb/testdata contains strings with its output. At every position,
+// the rule that reaches furthest wins, including the context that it requires after
+// the token; of two equal rules, the one that comes first in (*scanner).next.
 //
-// One thing is not as in the reference: a caption with \r, \v, \f, U+2028 or
-// U+2029 makes it lose step, so that every later caption of the set is taken
-// for another one. Here they are spaces.
+// There is one deliberate difference: a caption with \r, \v, \f, U+2028 or U+2029
+// puts the reference out of step, so that it assigns every later caption of the set
+// to the wrong image. Here these characters are spaces.
 package ptb
 
 import (
@@ -23,10 +23,9 @@ import (
 	"unicode/utf8"
 )
 
-// Tokenize gives a caption's tokens with single spaces between them. The text
-// of a token may have U+00A0, between a whole number and its fraction and in
-// phone numbers. The time is linear in the length of the caption; bytes that
-// are no UTF-8 separate tokens.
+// Tokenize returns the tokens of a caption, separated by single spaces. A token may
+// contain U+00A0, between a whole number and its fraction and in phone numbers. The
+// time is linear in the length of the caption; invalid UTF-8 separates tokens.
 func Tokenize(caption string) string {
 	s := pool.Get().(*scanner)
 	defer pool.Put(s)
@@ -40,8 +39,8 @@ func Tokenize(caption string) string {
 	return string(s.out)
 }
 
-// IsSpace tells whether Python's str.split and str.strip take a character for a
-// space. Of the tokens' characters U+00A0 is one.
+// IsSpace reports whether Python's str.split and str.strip treat r as a space. Of the
+// characters that occur in tokens, only U+00A0 is one.
 func IsSpace(r rune) bool {
 	switch {
 	case '\t' <= r && r <= '\r', 0x1c <= r && r <= ' ', r == 0x85, r == 0xa0, r == 0x1680,
@@ -53,33 +52,33 @@ func IsSpace(r rune) bool {
 
 var pool = sync.Pool{New: func() any { return new(scanner) }}
 
-// scanner is a caption on its way to tokens.
+// scanner holds a caption and its tokens so far.
 type scanner struct {
-	text []rune // the caption, and newlines behind it so that no rule has to look for the end
+	text []rune // the caption, followed by newlines so that no rule has to check for the end
 	end  int    // length of the caption
-	at   int    // where the next token begins
+	at   int    // start of the next token
 	out  []byte // the tokens so far
-	// strip says that the last token is kept: the reference strips spaces off
+	// strip means that the last token is kept: the reference strips spaces from
 	// the end of the line before it removes tokens.
 	strip bool
 
-	hasAt, hasHost bool // an @, a .com or the like is in the caption
+	hasAt, hasHost bool // the caption contains an @, or .com or the like
 
-	// The best rule so far at this place: how far it reaches, where its token
-	// ends, and how that is written.
+	// The best rule so far at this position: how far it reaches, where its token
+	// ends, and how the token is written.
 	reach, stop int
 	how         form
 
-	// What has been found out about the text ahead, so that no stretch is read
-	// again for every token in it.
-	address struct{ until, at int }   // e-mail: end of the stretch, its last @ that may be one
+	// What is known about the text ahead, so that no stretch is scanned again for
+	// every token in it.
+	address struct{ until, at int }   // e-mail: end of the stretch, its last possible @
 	host    struct{ until, stop int } // host name: end of the stretch, end of its last .com
 	list    struct{ until int }       // end of a stretch of ASCII letters, digits, '.' and ','
-	www     struct{ until, stop int } // host name with www: end of the stretch, and no address behind stop in it
+	www     struct{ until, stop int } // host name with www: end of the stretch; it has no address after stop
 	bracket struct{ until int }       // the next '>'
 }
 
-const behind = 8 // newlines behind the caption
+const behind = 8 // newlines after the caption
 
 func (s *scanner) reset(caption string) {
 	text := s.text[:0]
@@ -115,13 +114,13 @@ func (s *scanner) reset(caption string) {
 		text = append(text, '\n')
 	}
 	if cap(text) > 1<<16 && len(text) < cap(text)/8 {
-		text = append([]rune(nil), text...) // not one huge buffer for ever
+		text = append([]rune(nil), text...) // do not keep one huge buffer forever
 	}
 	s.text, s.at, s.out, s.strip = text, 0, s.out[:0], false
 	s.address.until, s.host.until, s.list.until, s.www.until, s.bracket.until = 0, 0, 0, 0, 0
 }
 
-// form is how a token is written.
+// A form is a way to write a token.
 type form uint8
 
 const (
@@ -131,20 +130,20 @@ const (
 	spaced        // spaces as U+00A0
 	brackets      // the same, and brackets as -lrb- and -rrb-
 	amp           // &amp; as &
-	fixed         // what fixedText says
+	fixed         // the value of fixedText
 	nothing       // no token
-	removed       // a token of the list that is removed
+	removed       // a token that is removed
 )
 
-// try takes a rule that reaches to reach, with a token up to stop, if it is
-// better than those before it.
+// try records a rule that reaches to reach, with a token that ends at stop, if it is
+// better than the best one so far.
 func (s *scanner) try(reach, stop int, how form) {
 	if reach > s.reach {
 		s.reach, s.stop, s.how = reach, stop, how
 	}
 }
 
-// next takes one token, or what is none, off the text.
+// next consumes one token, or text that is not a token.
 func (s *scanner) next() {
 	i, t := s.at, s.text
 	c := t[i]
@@ -154,8 +153,8 @@ func (s *scanner) next() {
 		return
 	}
 	if k&ascii != 0 {
-		// Most of all captions: a word of ASCII letters with a space behind it.
-		// No rule reaches further then, but for some words.
+		// The most common case: a word of ASCII letters followed by a space. Except
+		// for some words, no rule reaches further.
 		j := i + 1
 		for class(t[j])&ascii != 0 {
 			j++
@@ -211,7 +210,7 @@ func (s *scanner) next() {
 	s.at = s.stop
 }
 
-// spaces gives the end of the spaces at a place.
+// spaces returns the end of the spaces at i.
 func (s *scanner) spaces(i int) int {
 	for isSpace(s.text[i]) {
 		i++
@@ -219,7 +218,7 @@ func (s *scanner) spaces(i int) int {
 	return i
 }
 
-// is tells whether a lower-case ASCII word is at a place, in any case.
+// is reports whether the text at i is word, a lower-case ASCII word, in any case.
 func (s *scanner) is(i int, word string) bool {
 	for k := range len(word) {
 		if small(s.text[i]) != rune(word[k]) {
@@ -230,8 +229,8 @@ func (s *scanner) is(i int, word string) bool {
 	return true
 }
 
-// small gives the small letter of an ASCII letter, also of the few characters
-// whose small or capital letter is one.
+// small returns the lower-case form of an ASCII letter, and of the few characters
+// whose lower-case or upper-case form is one.
 func small(r rune) rune {
 	switch {
 	case 'A' <= r && r <= 'Z':
@@ -246,7 +245,7 @@ func small(r rune) rune {
 	return r
 }
 
-// apostrophe gives the length of an apostrophe at a place, 0 for none.
+// apostrophe returns the length of the apostrophe at i, or 0.
 func (s *scanner) apostrophe(i int) int {
 	switch s.text[i] {
 	case '\'', '\u0092', '\u2019':
@@ -259,7 +258,7 @@ func (s *scanner) apostrophe(i int) int {
 	return 0
 }
 
-// anyApostrophe also takes what stands for one by mistake.
+// anyApostrophe is like apostrophe but also accepts what replaces one by mistake.
 func (s *scanner) anyApostrophe(i int) int {
 	switch s.text[i] {
 	case '`', '\u0091', '\u2018', '\u201B':
@@ -268,7 +267,7 @@ func (s *scanner) anyApostrophe(i int) int {
 	return s.apostrophe(i)
 }
 
-// auxiliary gives the length of 's, 'm, 'd, 're, 've or 'll, 0 for none.
+// auxiliary returns the length of 's, 'm, 'd, 're, 've or 'll at i, or 0.
 func (s *scanner) auxiliary(i int) int {
 	n := s.apostrophe(i)
 	if n == 0 {
@@ -284,7 +283,7 @@ func (s *scanner) auxiliary(i int) int {
 	return 0
 }
 
-// negation gives the length of n't, 0 for none.
+// negation returns the length of n't at i, or 0.
 func (s *scanner) negation(i int) int {
 	if !s.is(i, "n") {
 		return 0
@@ -295,8 +294,8 @@ func (s *scanner) negation(i int) int {
 	return 0
 }
 
-// assimilation tells how many letters of words like cannot and gonna are the
-// first token; 0 for other words.
+// assimilation returns how many letters of words such as cannot and gonna form the
+// first token, or 0 for other words.
 func assimilation(word []rune) int {
 	if len(word) != 5 && len(word) != 6 {
 		return 0
@@ -319,7 +318,7 @@ func lowerASCII(word []rune) string {
 	return string(b[:len(word)])
 }
 
-// entityLetter gives the length of an entity like &eacute;, 0 for none.
+// entityLetter returns the length of an entity such as &eacute; at i, or 0.
 func (s *scanner) entityLetter(i int) int {
 	if s.text[i] != '&' {
 		return 0
@@ -335,7 +334,7 @@ func (s *scanner) entityLetter(i int) int {
 	return 0
 }
 
-// letterAt gives the length of a letter of a word at a place, 0 for none.
+// letterAt returns the length of the word letter at i, or 0.
 func (s *scanner) letterAt(i int) int {
 	if class(s.text[i])&(letter|mark) != 0 {
 		return 1
@@ -343,7 +342,7 @@ func (s *scanner) letterAt(i int) int {
 	return s.entityLetter(i)
 }
 
-// words are the rules of words with letters, apostrophes and periods.
+// words implements the rules for words with letters, apostrophes and periods.
 func (s *scanner) words(i int) {
 	t := s.text
 	for _, name := range [...]string{"c++", "c#", "f#"} {
@@ -351,7 +350,7 @@ func (s *scanner) words(i int) {
 			s.try(i+len(name), i+len(name), plain)
 		}
 	}
-	// A word is letters and digits; a '.', '!' or '?' between letters joins two.
+	// A word consists of letters and digits; a '.', '!' or '?' between letters joins two.
 	run := i // end of the letters
 	for n := s.letterAt(run); n > 0; n = s.letterAt(run) {
 		run += n
@@ -377,7 +376,7 @@ func (s *scanner) words(i int) {
 	if n := s.auxiliary(word); n > 0 {
 		s.try(word+n, word, soft)
 	}
-	// n't after ASCII letters that don't end in n
+	// n't after ASCII letters that do not end in n
 	e := i
 	for class(t[e])&ascii != 0 || t[e] == softHyphen {
 		e++
@@ -425,10 +424,10 @@ func (s *scanner) words(i int) {
 	}
 }
 
-// isInner are the marks inside of a sentence; a word before one keeps its period.
+// isInner reports whether r is a mark inside a sentence; a word before one keeps its period.
 func isInner(r rune) bool { return r == ',' || r == ';' || r == ':' || r == '\u3001' }
 
-// apostropheWords are words with an apostrophe in them, or letters before one.
+// apostropheWords implements the rules for words that contain an apostrophe, or letters before one.
 func (s *scanner) apostropheWords(i int) {
 	t := s.text
 	if n := s.apostrophe(i + 1); n > 0 {
@@ -488,8 +487,8 @@ func (s *scanner) apostropheWords(i int) {
 	}
 }
 
-// contraction gives the end of a word with an apostrophe at a place, 0 if it is
-// another word.
+// contraction returns the end of the word with an apostrophe at i, or 0 if the text at
+// i is another word.
 func (s *scanner) contraction(i int, w contraction) int {
 	if !s.is(i, w.before) {
 		return 0
@@ -508,7 +507,7 @@ func (s *scanner) contraction(i int, w contraction) int {
 	return i + n + len(w.behind)
 }
 
-// abbreviation are the rules of words with periods.
+// abbreviation implements the rules for words with periods.
 func (s *scanner) abbreviation(i int) {
 	t := s.text
 	e := i
@@ -573,8 +572,8 @@ func (s *scanner) abbreviation(i int) {
 	}
 }
 
-// opener tells whether spaces and then a word that begins a sentence are at a
-// place, with a space behind it.
+// opener reports whether the text at i consists of spaces, a tag or a word that begins
+// a sentence, and a space or the end.
 func (s *scanner) opener(i int) bool {
 	t := s.text
 	j := i

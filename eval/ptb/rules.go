@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// compounds are words and numbers with hyphens between them.
+// compounds implements the rules for words and numbers joined by hyphens.
 func (s *scanner) compounds(i int) {
 	t := s.text
 	e := s.part(i)
@@ -23,7 +23,7 @@ func (s *scanner) compounds(i int) {
 	s.try(e, e, plain)
 }
 
-// part gives the end of letters and digits, which d', o' or l' may precede.
+// part returns the end of letters and digits, optionally preceded by d', o' or l'.
 func (s *scanner) part(i int) int {
 	t := s.text
 	switch t[i] {
@@ -45,7 +45,7 @@ func (s *scanner) part(i int) int {
 	return i
 }
 
-// fileName is a name like 2.png before a space or a mark.
+// fileName implements the rule for names such as 2.png before a space or a mark.
 func (s *scanner) fileName(i int) {
 	t := s.text
 	run := func(i int) int {
@@ -72,13 +72,13 @@ func (s *scanner) fileName(i int) {
 	}
 }
 
-// isPlainAlnum tells whether an ASCII letter or digit is at a place.
+// isPlainAlnum reports whether there is an ASCII letter or digit at i.
 func (s *scanner) isPlainAlnum(i int) bool {
 	return class(s.text[i])&ascii != 0 || isASCIIDigit(s.text[i])
 }
 
-// codes are words and numbers of ASCII with slashes, hyphens, periods, commas
-// and ampersands.
+// codes implements the rules for ASCII words and numbers with slashes, hyphens,
+// periods, commas and ampersands.
 func (s *scanner) codes(i int) {
 	t := s.text
 	if !s.isPlainAlnum(i) {
@@ -194,7 +194,7 @@ func (s *scanner) codes(i int) {
 	}
 }
 
-// numbers are numbers, times, dates, fractions and phone numbers.
+// numbers implements the rules for numbers, times, dates, fractions and phone numbers.
 func (s *scanner) numbers(i int) {
 	t := s.text
 	if end := s.number(i); end > i {
@@ -213,7 +213,7 @@ func (s *scanner) numbers(i int) {
 	}
 }
 
-// digits gives the end of the digits at a place.
+// digits returns the end of the digits at i.
 func (s *scanner) digits(i int) int {
 	for class(s.text[i])&digit != 0 {
 		i++
@@ -260,7 +260,7 @@ func (s *scanner) date(i int) int {
 	return e
 }
 
-// fraction is 1/2, or 5-1/2 and 5 1/2 with a whole number.
+// fraction handles 1/2, and 5-1/2 and 5 1/2 with a whole number.
 func (s *scanner) fraction(i int) int {
 	t := s.text
 	part := func(i int) int {
@@ -289,8 +289,8 @@ func (s *scanner) fraction(i int) int {
 	return part(i)
 }
 
-// phone is a phone number: groups of ASCII digits of these lengths, [] being
-// what may be missing and _ a hyphen, a space or nothing at all where it says so:
+// phone handles phone numbers: groups of ASCII digits of these lengths, where [] marks
+// an optional part and _ is a hyphen, a space or, in brackets, nothing:
 //
 //	(2-3)[space] 3-4 [_] 3-5
 //	[+[+]] [2-4 _] 2-4 _ 3-4 [_] 3-5
@@ -299,14 +299,14 @@ func (s *scanner) phone(i int) int {
 	t := s.text
 	blank := func(r rune) bool { return r == ' ' || r == '\u00A0' }
 	sep := func(r rune) bool { return r == '-' || blank(r) }
-	run := func(i int) int { // digits at a place; more than 9 are too many for all
+	run := func(i int) int { // number of digits at i; more than 9 are too many for any group
 		n := 0
 		for n < 10 && isASCIIDigit(t[i+n]) {
 			n++
 		}
 		return n
 	}
-	// tail is the last two groups, 3-4 [_] 3-5: the furthest end.
+	// tail returns the furthest end of the last two groups, 3-4 [_] 3-5.
 	tail := func(i int) int {
 		n := run(i)
 		best := 0
@@ -350,7 +350,7 @@ func (s *scanner) phone(i int) int {
 			best = max(best, tail(c+2+m))
 		}
 	}
-	// groups with periods: three, or four, which a plus needs
+	// groups with periods: three, or four, which a plus requires
 	if m := run(c + 1); t[c] == '.' && 2 <= m && m <= 4 && t[c+1+m] == '.' {
 		d := c + 2 + m
 		if k := run(d); (k == 3 || k == 4) && t[d+k] == '.' {
@@ -365,7 +365,7 @@ func (s *scanner) phone(i int) int {
 	return best
 }
 
-// urls are addresses that begin with a scheme or with www.
+// urls implements the rules for addresses that begin with a scheme or with www.
 func (s *scanner) urls(i int) {
 	t := s.text
 	for _, scheme := range [...]string{"http://", "https://"} {
@@ -400,7 +400,7 @@ func (s *scanner) urls(i int) {
 		best = max(best, e+min(n, 4))
 		if n <= 4 && t[e+n] == '/' {
 			if tail < 0 {
-				tail = s.path(e+n+1, false) // the same for every later one
+				tail = s.path(e+n+1, false) // the same for all later ones
 			}
 			best = max(best, tail)
 		}
@@ -409,8 +409,8 @@ func (s *scanner) urls(i int) {
 	s.try(best, best, plain)
 }
 
-// path gives the end of the rest of a URL of two characters or more, 0 if there
-// is none. Behind a scheme it has no braces.
+// path returns the end of the rest of a URL, which must be at least two characters
+// long, or 0. After a scheme it contains no braces.
 func (s *scanner) path(i int, scheme bool) int {
 	e := i
 	for class(s.text[e])&inURL != 0 && !(scheme && (s.text[e] == '{' || s.text[e] == '}')) {
@@ -425,7 +425,7 @@ func (s *scanner) path(i int, scheme bool) int {
 	return 0
 }
 
-// hostName is a name that ends in .com, .net, .org or .edu, and a path.
+// hostName implements the rule for a name that ends in .com, .net, .org or .edu, and its path.
 func (s *scanner) hostName(i int) {
 	t := s.text
 	if i >= s.host.until {
@@ -456,7 +456,7 @@ func (s *scanner) hostName(i int) {
 	s.try(end, end, plain)
 }
 
-// email is an address, in angle brackets or not.
+// email implements the rules for addresses, with or without angle brackets.
 func (s *scanner) email(i int) {
 	t := s.text
 	b := i
@@ -511,7 +511,7 @@ func (s *scanner) emailAt(i, b int) {
 	s.try(best, best, plain)
 }
 
-// symbols are characters above ASCII that are tokens, alone or in runs.
+// symbols implements the rules for non-ASCII characters that are tokens, alone or in runs.
 func (s *scanner) symbols(i int) {
 	t := s.text
 	c := t[i]
@@ -555,14 +555,14 @@ func (s *scanner) subscripts(i int) int {
 	return e
 }
 
-// written are characters that are written as others.
+// written maps characters to the text that represents them.
 var written = map[rune]string{
 	'\u00A2': "cents", '\u00A3': "#", '\u0080': "$", '\u00A4': "$", '\u20A0': "$", '\u20AC': "$",
 	'(': "-lrb-", ')': "-rrb-", '[': "-lsb-", ']': "-rsb-", '{': "-lcb-", '}': "-rcb-",
 	'\u00BC': "1/4", '\u00BD': "1/2", '\u00BE': "3/4", '\u2153': "1/3", '\u2154': "2/3",
 }
 
-// isQuote are the quotation marks that go in twos.
+// isQuote reports whether r is a quotation mark that occurs in pairs.
 func isQuote(r rune) bool {
 	switch r {
 	case '`', '\u2018', '\u2019', '\u201A', '\u201B', '\u201C', '\u201D', '\u201E', '\u201F', '\u2039', '\u203A', '\u00AB', '\u00BB',
@@ -572,7 +572,7 @@ func isQuote(r rune) bool {
 	return false
 }
 
-// quote are the rules of what begins with an apostrophe.
+// quote implements the rules for what begins with an apostrophe.
 func (s *scanner) quote(i int) {
 	t := s.text
 	n := s.apostrophe(i)
@@ -626,11 +626,11 @@ func (s *scanner) quote(i int) {
 	s.try(e, e, removed)
 }
 
-// punctuation are the rules of what begins with an ASCII mark.
+// punctuation implements the rules for what begins with an ASCII mark.
 func (s *scanner) punctuation(i int) {
 	t := s.text
 	c := t[i]
-	run := i + 1 // the end of a run of the same mark, for those that make one token
+	run := i + 1 // the end of a run of the same mark, for marks whose runs form one token
 	for t[run] == c && (run < i+5 || strings.ContainsRune("-@#_*", c)) {
 		run++
 	}
@@ -651,7 +651,7 @@ func (s *scanner) punctuation(i int) {
 	case ':':
 		s.try(i+1, i+1, removed)
 	case '.':
-		// "..." and ". . ." are removed like "."; what matters is where they end
+		// "..." and ". . ." are removed like "."; only where they end matters
 		if run >= i+3 {
 			s.try(run, run, removed)
 		}
@@ -735,7 +735,7 @@ func (s *scanner) punctuation(i int) {
 	}
 }
 
-// smiley gives the end of a Western smiley, 0 for none.
+// smiley returns the end of the Western smiley at i, or 0.
 func (s *scanner) smiley(i int) int {
 	t := s.text
 	if t[i] == '<' || t[i] == '>' {
@@ -758,7 +758,7 @@ func (s *scanner) smiley(i int) int {
 	return best
 }
 
-// asianSmiley is a face like ^_^ or (^.^).
+// asianSmiley implements the rules for faces such as ^_^ or (^.^).
 func (s *scanner) asianSmiley(i int) {
 	t := s.text
 	eye := func(r rune) bool { return r == '^' || r == 'x' || r == '=' || r == '~' || r == '<' || r == '>' }
@@ -786,7 +786,7 @@ func (s *scanner) asianSmiley(i int) {
 	}
 }
 
-// tag gives the end of an SGML tag, comment or declaration, 0 for none.
+// tag returns the end of the SGML tag, comment or declaration at i, or 0.
 func (s *scanner) tag(i int) int {
 	t := s.text
 	e := i + 1
@@ -868,7 +868,7 @@ func (s *scanner) tag(i int) int {
 	return 0
 }
 
-// entity are the entities that are tokens, and the space that is none.
+// entity implements the rules for entities that are tokens, and for those that are spaces.
 func (s *scanner) entity(i int) {
 	if s.is(i, "&nbsp;") {
 		s.try(i+6, i+6, nothing)
@@ -976,7 +976,7 @@ func (s *scanner) emit(from, to int, how form) {
 	}
 }
 
-// inAmp tells whether a character is part of an &amp; after its &.
+// inAmp reports whether a character is part of an &amp; after its &.
 func inAmp(token []rune, k int) bool {
 	for n := 1; n <= 4 && k-n >= 0; n++ {
 		if token[k-n] == '&' {
@@ -986,7 +986,7 @@ func inAmp(token []rune, k int) bool {
 	return false
 }
 
-// lower appends a character in lower case, as Java's String.toLowerCase does.
+// lower appends a character in lower case, like Java's String.toLowerCase.
 func (s *scanner) lower(token []rune, k int) {
 	r := token[k]
 	switch {
@@ -996,11 +996,11 @@ func (s *scanner) lower(token []rune, k int) {
 		}
 		s.out = append(s.out, byte(r))
 		return
-	case r == '\u0130': // capital I with a dot keeps it
+	case r == '\u0130': // capital I with a dot keeps its dot
 		s.out = append(s.out, "i\u0307"...)
 		return
 	case r == '\u03A3': // capital sigma at the end of a word
-		// Java looks at the rest of the word, which goes on over one mark between letters.
+		// Java looks at the rest of the word, which may contain single marks between letters.
 		cased := func(r rune) bool { return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) }
 		part := func(j int) bool {
 			return j >= 0 && j < len(token) && !unicode.In(token[j], unicode.Han, unicode.Hiragana, unicode.Katakana) &&

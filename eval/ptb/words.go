@@ -6,37 +6,37 @@ import (
 	"strings"
 )
 
-// What is special about a word, as words.txt has it.
+// The special properties of words in words.txt.
 const (
-	always       = 1 << iota // keeps its period whatever follows
-	twoFollow                // the same where two characters follow, more than a word that goes on does
+	always       = 1 << iota // keeps its period, whatever follows
+	twoFollow                // keeps its period if two characters follow; reaches further than a longer word
 	beforeNumber             // only before a digit, with or without a space between
-	capital                  // only with a capital first letter
-	small0                   // only with a small first, second, third, fourth letter
+	capital                  // only if its first letter is a capital
+	small0                   // only if its first, second, third or fourth letter is lower-case
 	small1
 	small2
 	small3
 )
 
 var (
-	// abbreviations are in small letters; whatever is in no flag may be a capital.
+	// abbreviations are in lower case; a letter without a flag may be a capital.
 	abbreviations = map[string]uint8{}
-	// extensions are those of file names.
+	// extensions are file name extensions.
 	extensions = map[string]bool{}
-	// openers are words that begin a sentence: a single letter with a period
-	// before one of them ends the sentence before it.
+	// openers are words that begin a sentence: they end the sentence before them
+	// if it ends in a single letter with a period.
 	openers = map[string]bool{}
-	// assimilations are words that are two tokens, and the length of the first.
+	// assimilations maps words that are two tokens to the length of the first.
 	assimilations = map[string]int{}
 	contractions  []contraction
-	// entities are the likes of &ht; that stay what they are.
+	// entities are entities such as &ht; that are kept unchanged.
 	entities []string
-	// acronymPairs are the likes of non-u.s: elsewhere
-	// a hyphen and letters with a period between them are no token.
+	// acronymPairs are pairs such as non-u.s; in other words, a hyphen and
+	// letters with periods between them are not a token.
 	acronymPairs []string
 )
 
-// contraction is a word with an apostrophe, any that (*scanner).apostrophe knows or only '.
+// A contraction is a word with an apostrophe: any that (*scanner).apostrophe accepts, or only '.
 type contraction struct {
 	before, behind string
 	any            bool

@@ -1,13 +1,13 @@
-// Command bench compares this project with Python on the same libtorch: two
-// processes with the same weights, the same photos and the same number of
-// threads do the same work in turns, and the ratio of their times is taken pair
-// by pair, so that what slows the machine down slows both.
+// Command bench compares this project with Python on the same libtorch: two processes
+// with the same weights, the same photos and the same number of threads take turns
+// doing the same work. The ratio of their times is computed for each pair of runs, so
+// that whatever slows the machine down affects both.
 //
 //	go run ./internal/bench -rounds 5
 //	go run ./internal/bench -only 'greedy|beam' -markdown
 //
-// It needs the Python environment of `make parity`. Random weights of the real
-// sizes are made once, by testdata/reference/bench.py.
+// It needs the Python environment of `make parity`. Random weights of realistic size
+// are created once, by testdata/reference/bench.py.
 package main
 
 import (
@@ -29,7 +29,7 @@ type settings struct {
 	rounds   int
 	only     *regexp.Regexp
 	threads  int
-	dir      string // weights
+	dir      string // folder of the weights
 	python   string
 	script   string
 	cyclecap string
@@ -37,7 +37,7 @@ type settings struct {
 }
 
 func main() {
-	// As the command line does: another thread would get its own OpenMP pool.
+	// Like the command line: another thread would get its own OpenMP pool.
 	runtime.LockOSThread()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -47,17 +47,17 @@ func main() {
 
 func run() error {
 	var s settings
-	rounds := flag.Int("rounds", 5, "pairs of runs of each workload")
-	only := flag.String("only", "", "regular expression of the workloads to run")
-	threads := flag.Int("threads", 2, "libtorch's threads on both sides")
-	dir := flag.String("dir", "work/bench", "folder of the random weights, made where it is missing")
-	python := flag.String("python", ".venv/bin/python", "Python with torch, transformers, open_clip and Pillow")
-	binary := flag.String("cyclecap", "bin/cyclecap", "the binary whose start is timed")
+	rounds := flag.Int("rounds", 5, "number of pairs of runs per workload")
+	only := flag.String("only", "", "run only the workloads that match this regular expression")
+	threads := flag.Int("threads", 2, "number of libtorch threads on both sides")
+	dir := flag.String("dir", "work/bench", "folder of the random weights, created if missing")
+	python := flag.String("python", ".venv/bin/python", "Python interpreter with torch, transformers, open_clip and Pillow")
+	binary := flag.String("cyclecap", "bin/cyclecap", "cyclecap binary whose startup is timed")
 	asJSON := flag.String("json", "", "also write the results to this file")
 	markdown := flag.Bool("markdown", false, "print the table as Markdown")
-	list := flag.Bool("list", false, "name the workloads and stop")
-	worker := flag.Bool("worker", false, "be the Go side: answer `run NAME` lines (for the driver)")
-	scaleDir := flag.String("scale", "", "train on this folder's features (for the driver)")
+	list := flag.Bool("list", false, "list the workloads and exit")
+	worker := flag.Bool("worker", false, "run as the Go side and answer `run NAME` lines (used internally)")
+	scaleDir := flag.String("scale", "", "train on the features in this folder (used internally)")
 	flag.Parse()
 	if *scaleDir != "" {
 		return scale(*scaleDir, *threads)
@@ -83,9 +83,9 @@ func run() error {
 	s = settings{rounds: *rounds, only: pattern, threads: *threads, dir: *dir, python: *python,
 		script: "testdata/reference/bench.py", cyclecap: *binary}
 	if s.photos, err = filepath.Glob("testdata/photos/*.jpg"); err != nil || len(s.photos) == 0 {
-		return fmt.Errorf("no photos in testdata/photos: run it in the root of the repository")
+		return fmt.Errorf("no photos in testdata/photos: run this in the root of the repository")
 	}
-	// Some three batches of 32, every photo several times.
+	// About three batches of 32, with every photo several times.
 	for len(s.photos) < 96 {
 		s.photos = append(s.photos, s.photos...)
 	}
@@ -94,18 +94,18 @@ func run() error {
 		return serve(s)
 	}
 
-	// OpenMP reads these when its library is loaded, so they are set for both
-	// sides alike before they start.
+	// OpenMP reads these when its library is loaded, so they are set before both
+	// sides start.
 	for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS"} {
 		if err := os.Setenv(name, fmt.Sprint(s.threads)); err != nil {
 			return err
 		}
 	}
 	if _, err := exec.LookPath(s.python); err != nil {
-		return fmt.Errorf("no Python at %s: run `make parity` once, which installs it, or give -python", s.python)
+		return fmt.Errorf("no Python at %s: run `make parity` once to install it, or set -python", s.python)
 	}
 	if err := command(s.python, s.script, "make", s.dir).Run(); err != nil {
-		return fmt.Errorf("making the weights: %w", err)
+		return fmt.Errorf("cannot create the weights: %w", err)
 	}
 	results, err := compare(s)
 	if err != nil {
@@ -142,7 +142,7 @@ func run() error {
 	}
 	for _, r := range results {
 		if r.Wrong != "" {
-			return fmt.Errorf("%s: the two sides disagree, so its times mean nothing: %s", r.Name, r.Wrong)
+			return fmt.Errorf("%s: the two sides disagree, so the times are meaningless: %s", r.Name, r.Wrong)
 		}
 	}
 	return nil
@@ -155,8 +155,8 @@ type result struct {
 	Unit    string    `json:"unit"`
 	Ours    []float64 `json:"ours"`
 	Python  []float64 `json:"python"`
-	Ratios  []float64 `json:"ratios"` // Python's over ours, pair by pair: above 1 is better
-	Target  float64   `json:"target"` // of the median ratio; 0: none
+	Ratios  []float64 `json:"ratios"` // Python's time over ours for each pair; above 1 is better
+	Target  float64   `json:"target"` // target for the median ratio; 0: none
 	Output  string    `json:"output"` // how the two outputs compare
 	Wrong   string    `json:"wrong,omitempty"`
 }
@@ -196,11 +196,11 @@ func show(results []result, s settings, markdown bool) {
 		text = t.RenderMarkdown
 	}
 	fmt.Println(text())
-	fmt.Printf("ratio: Python's over ours, in each of %d pairs of runs; above 1 is in our favour. %d threads, %s, %s.\n",
+	fmt.Printf("ratio: Python's value divided by ours, for each of %d pairs of runs; above 1 means that ours is better. %d threads, %s, %s.\n",
 		s.rounds, s.threads, processor(), runtime.Version())
 }
 
-// processor names the CPU.
+// processor returns the name of the CPU.
 func processor() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {

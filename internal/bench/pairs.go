@@ -9,23 +9,23 @@ import (
 	"slices"
 )
 
-// workload is something that both sides can do.
+// A workload is something that both sides can do.
 type workload struct {
 	name  string
 	rival []rival
-	// check compares outputs: what to print, and what is wrong if it is.
+	// check compares the outputs. It returns a text to print and, if they differ, what is wrong.
 	check func(ours, python output) (text, wrong string)
 }
 
-// rival is a way of doing it in Python, by its name in bench.py.
+// A rival is a way of doing the work in Python, identified by its name in bench.py.
 type rival struct {
 	python string
 	label  string
 	target float64
 }
 
-// workloads lists what is timed. Those called "packed" compute from packed f32
-// weights and those called "bf16" from packed bf16 ones, which is not bit-equal; the
+// workloads lists what is timed. Workloads called "packed" use packed float32 weights,
+// and those called "bf16" use packed bfloat16 weights, which are not bit-identical; the
 // others are.
 var workloads = func() (list []workload) {
 	both := func(name string, r []rival, check func(ours, python output) (text, wrong string)) {
@@ -52,13 +52,13 @@ func clipRivals(name string, target float64) []rival {
 
 func generate(name string) []rival { return []rival{{name, "transformers, cache", 1.2}} }
 
-// generateBF16 sets ours in bf16 beside Python in f32, which is what the
-// target speaks of, and beside Python in bf16.
+// generateBF16 compares our bf16 with Python's f32, to which the target refers, and
+// with Python's bf16.
 func generateBF16(name string) []rival {
 	return []rival{{name, "transformers, cache, f32", 2}, {name + "-bf16", "transformers, cache, bf16", 0}}
 }
 
-// output is what a side answers for a workload: tokens, or a file of floats.
+// An output is the result of a workload on one side: tokens, or a file of floats.
 type output struct {
 	Tokens [][]int64
 	File   string
@@ -84,14 +84,14 @@ func sameTokens(ours, python output) (text, wrong string) {
 	}
 	for i, row := range ours.Tokens {
 		if i >= len(python.Tokens) || !slices.Equal(row, python.Tokens[i]) {
-			return "differ", fmt.Sprintf("caption %d is\n%v here and\n%v there", i, row, python.Tokens[min(i, len(python.Tokens)-1)])
+			return "differ", fmt.Sprintf("caption %d differs: got\n%v, want\n%v", i, row, python.Tokens[min(i, len(python.Tokens)-1)])
 		}
 	}
 	return "same tokens", ""
 }
 
-// countTokens is for lower precision, where a token may differ and with it all
-// that come behind.
+// countTokens compares at lower precision, where one token may differ, and with it all
+// tokens after it.
 func countTokens(ours, python output) (text, wrong string) {
 	same, total := 0, 0
 	for i, row := range ours.Tokens {
@@ -101,12 +101,12 @@ func countTokens(ours, python output) (text, wrong string) {
 		}
 	}
 	if total == 0 || total != len(python.Tokens) {
-		return "", "not as many captions"
+		return "", "the number of captions differs"
 	}
-	return fmt.Sprintf("%d of %d captions same", same, total), ""
+	return fmt.Sprintf("%d of %d captions the same", same, total), ""
 }
 
-// closeFeatures measures the largest difference over the largest value.
+// closeFeatures computes the largest difference relative to the largest value.
 func closeFeatures(ours, python output) (text, wrong string) {
 	a, err := floats(ours)
 	if err != nil {
@@ -117,7 +117,7 @@ func closeFeatures(ours, python output) (text, wrong string) {
 		return "", err.Error()
 	}
 	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
-		return "", fmt.Sprintf("features of shape %v here, %v there", ours.Shape, python.Shape)
+		return "", fmt.Sprintf("the features have shape %v, want %v", ours.Shape, python.Shape)
 	}
 	var difference, largest float64
 	for i := range a {
@@ -170,7 +170,7 @@ func compare(s settings) ([]result, error) {
 		for i, r := range w.rival {
 			lines[i] = result{Name: w.name, Against: r.label, Unit: "s", Target: r.target}
 		}
-		// Round 0 warms both up and checks what they give.
+		// Round 0 warms up both sides and checks their outputs.
 		for round := 0; round <= s.rounds; round++ {
 			for i, r := range w.rival {
 				first, second := turn{ours, w.name}, turn{python, r.python}
@@ -199,7 +199,7 @@ func compare(s settings) ([]result, error) {
 	return results, nil
 }
 
-// startPeers starts the two sides.
+// startPeers starts both sides.
 func startPeers(s settings) (ours, python *peer, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -211,7 +211,7 @@ func startPeers(s settings) (ours, python *peer, err error) {
 	python, err = startPeer(s.python, append([]string{s.script, "worker", "--threads", fmt.Sprint(s.threads), s.dir}, s.photos...)...)
 	if err == nil && ours.hello.Threads != python.hello.Threads {
 		python.stop()
-		err = fmt.Errorf("%d threads here, %d in Python", ours.hello.Threads, python.hello.Threads)
+		err = fmt.Errorf("this side has %d threads, but Python has %d", ours.hello.Threads, python.hello.Threads)
 	}
 	if err != nil {
 		ours.stop()

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// peer is a process that answers "run NAME" lines.
+// A peer is a process that answers "run NAME" lines.
 type peer struct {
 	name  string
 	cmd   *exec.Cmd
@@ -21,7 +21,7 @@ type peer struct {
 	hello answer
 }
 
-// answer is a line that a peer prints.
+// An answer is a line that a peer prints.
 type answer struct {
 	Ready   bool    `json:"ready"`
 	Torch   string  `json:"torch"`
@@ -30,11 +30,11 @@ type answer struct {
 	Result  output  `json:"result"`
 }
 
-// command is a process whose complaints go to stderr.
+// command returns a command whose error output goes to stderr.
 func command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
 	c.Stderr = os.Stderr
-	// transformers' bars and advice are no part of a bench.
+	// Silence the progress bars and advice of transformers.
 	c.Env = append(os.Environ(), "HF_HUB_OFFLINE=1", "HF_HUB_DISABLE_PROGRESS_BARS=1", "TRANSFORMERS_VERBOSITY=error", "PYTHONWARNINGS=ignore")
 	return c
 }
@@ -78,7 +78,7 @@ func (p *peer) ask(workload string) (answer, error) {
 	return p.read()
 }
 
-// stop ends the process by the end of its input. A second call does nothing.
+// stop ends the process by closing its input. A second call does nothing.
 func (p *peer) stop() {
 	if p.cmd.ProcessState == nil {
 		p.in.Close()
@@ -86,7 +86,7 @@ func (p *peer) stop() {
 	}
 }
 
-// progress overwrites one line of a terminal.
+// progress overwrites a line of the terminal.
 func progress(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if term.IsTerminal(int(os.Stderr.Fd())) {

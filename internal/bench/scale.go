@@ -23,26 +23,26 @@ const (
 	scaleSteps = 300
 )
 
-// scales are numbers of image and text features: the last is COCO train2014's.
+// scales are numbers of image and text features; the last are those of COCO train2014.
 var scales = [][2]int{{2_000, 10_000}, {20_000, 100_000}, {82_783, 414_113}}
 
-// scaled is what training on sets of a size takes.
+// scaled holds the measurements for sets of one size.
 type scaled struct {
-	Median float64 `json:"median"` // seconds of a step
+	Median float64 `json:"median"` // seconds per step
 	Max    float64 `json:"max"`
 	peak   float64 // GiB
 }
 
-// compareScales trains the CycleGAN on random features of growing numbers, each
-// in a process of its own: a step should take the same, and memory not grow
-// with the set.
+// compareScales trains the CycleGAN on growing numbers of random features, each time in
+// a separate process: the time per step should stay the same, and memory should not
+// grow with the set.
 func compareScales(s settings) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"image features", "text features", "a step, median", "slowest", "peak memory"})
+	t.AppendHeader(table.Row{"image features", "text features", "median step", "slowest", "peak memory"})
 	for _, n := range scales {
 		dir := filepath.Join(s.dir, fmt.Sprintf("scale-%d", n[1]))
 		for kind, count := range map[string]int{"images": n[0], "texts": n[1]} {
@@ -69,7 +69,7 @@ func compareScales(s settings) error {
 	return nil
 }
 
-// randomFeatures writes a store of features once.
+// randomFeatures writes a store of random features, unless it exists.
 func randomFeatures(dir, kind string, n int) error {
 	const width, batch = 512, 1024
 	w, err := store.Create(dir, store.Spec{Kind: kind, Model: "random", Process: "none", Batch: batch, Width: width, Count: n})
@@ -94,7 +94,7 @@ func randomFeatures(dir, kind string, n int) error {
 	return w.Close(context.Background())
 }
 
-// scale is the process that trains.
+// scale runs the training process.
 func scale(dir string, threads int) error {
 	torch.SetNumThreads(threads)
 	images, err := store.Open(filepath.Join(dir, "images"))

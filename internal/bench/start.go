@@ -13,12 +13,12 @@ import (
 
 const startName = "start"
 
-// compareStart times whole processes from their start to the caption of one
-// photo, and takes the most memory that they held. The files are in the page
-// cache: the first pair is not counted.
+// compareStart times whole processes from their start to the caption of one photo, and
+// measures their peak memory. The files must be in the page cache, so the first pair
+// does not count.
 func compareStart(s settings) ([]result, error) {
 	if _, err := os.Stat(s.cyclecap); err != nil {
-		return nil, fmt.Errorf("the binary whose start is timed is missing: run `make build` (%w)", err)
+		return nil, fmt.Errorf("the binary to time is missing: run `make build` (%w)", err)
 	}
 	wall := result{Name: "start to first caption", Against: "script with transformers", Unit: "s", Target: 3}
 	memory := result{Name: "its peak memory", Against: "script with transformers", Unit: "GiB", Target: 1 / 0.6}
@@ -46,13 +46,14 @@ func compareStart(s settings) ([]result, error) {
 		}
 		wall.Output = "same tokens"
 		if !slices.Equal(ids[0], ids[1]) {
-			wall.Output, wall.Wrong = "differ", fmt.Sprintf("the caption is\n%v here and\n%v there", ids[0], ids[1])
+			wall.Output, wall.Wrong = "differ", fmt.Sprintf("the caption differs: got\n%v, want\n%v", ids[0], ids[1])
 		}
 	}
 	return []result{wall, memory}, nil
 }
 
-// once runs a process to its end: seconds, GiB, and the tokens that it prints.
+// once runs a process to its end and returns the time in seconds, the peak memory in
+// GiB, and the tokens that it prints.
 func once(args []string) (seconds, peak float64, ids []int64, err error) {
 	var out bytes.Buffer
 	c := command(args[0], args[1:]...)

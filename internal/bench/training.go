@@ -10,19 +10,19 @@ import (
 	"cyclecap/train"
 )
 
-// trainings are workloads that are timed in processes of their own, for the
-// sake of their peak memory. Each run does stepsOf steps and goes on where the
-// last one ended, on both sides, and its result is the losses.
+// trainings are workloads that run in separate processes, to measure their peak memory.
+// Each run does stepsOf steps and, on both sides, continues where the last one ended.
+// Its result is the losses.
 var trainings = []workload{
 	{"train-mapper", []rival{{"train-mapper", "ClipCap's step", 1.3}, {"train-mapper-frozen", "the same, GPT-2 frozen", 0}}, closeFeatures},
 	{"train-mapper-bf16", []rival{{"train-mapper", "ClipCap's step, f32", 2.5}, {"train-mapper-bf16", "ClipCap's step, bf16 autocast", 0}}, nearLosses},
 	{"train-cyclegan", []rival{{"train-cyclegan", "CycleGAN's step", 1.3}}, closeFeatures},
 }
 
-// stepsOf is how many steps a run does.
+// stepsOf is the number of steps per run.
 var stepsOf = map[string]int{"train-mapper": 1, "train-mapper-bf16": 1, "train-cyclegan": 50}
 
-const trainingMemory = 1 / 0.7 // the target of Python's peak memory over ours
+const trainingMemory = 1 / 0.7 // target for Python's peak memory over ours
 
 func compareTrainings(s settings) ([]result, error) {
 	var results []result
@@ -49,7 +49,7 @@ func compareTraining(s settings, w workload, r rival) ([]result, error) {
 	defer ours.stop()
 	defer python.stop()
 	steps := float64(stepsOf[w.name])
-	line := result{Name: w.name, Against: r.label, Unit: "s a step", Target: r.target}
+	line := result{Name: w.name, Against: r.label, Unit: "s per step", Target: r.target}
 	for round := 0; round <= s.rounds; round++ {
 		turns := []turn{{ours, w.name}, {python, r.python}}
 		if round%2 == 1 {
@@ -82,7 +82,7 @@ func compareTraining(s settings, w workload, r rival) ([]result, error) {
 	return []result{line, memory}, nil
 }
 
-// peak is the most memory that a process held which has ended, in GiB.
+// peak returns the peak memory, in GiB, of a process that has ended.
 func (p *peer) peak() float64 {
 	if usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		return float64(usage.Maxrss) / (1 << 20) // ru_maxrss counts KiB on Linux
@@ -90,13 +90,13 @@ func (p *peer) peak() float64 {
 	return 0
 }
 
-// nearLosses is for lower precision.
+// nearLosses compares at lower precision.
 func nearLosses(ours, python output) (text, wrong string) {
 	text, wrong = closeFeatures(ours, python)
 	return text, map[bool]string{true: wrong}[text == ""]
 }
 
-// training is the Go side of a training.
+// A training is the Go side of a training workload.
 type training struct {
 	step func(step int) ([]float32, error)
 	done int
@@ -125,7 +125,7 @@ func loadTraining(dir, name string) (*training, error) {
 		return nil, err
 	}
 	m := d.Model
-	// The file's own weights must stay as they are, and leave the memory.
+	// The weights from the file must stay unchanged and must not stay in memory.
 	for _, p := range nn.NamedParameters(m.Mapper) {
 		mapped := *p.Tensor
 		*p.Tensor = mapped.Clone().Keep().SetRequiresGrad(true)
@@ -133,7 +133,7 @@ func loadTraining(dir, name string) (*training, error) {
 	}
 	features := train.Matrix{Data: torch.ToSlice[float32](get("images").Narrow(0, 0, 16)), Cols: 512}
 	captions := &train.Texts{}
-	tokens := get("tokens") // [16, 20], padded behind with 0
+	tokens := get("tokens") // [16, 20], padded with trailing zeros
 	for i := range tokens.Size(0) {
 		var ids []int
 		for _, id := range torch.ToSlice[int64](tokens.Select(0, i)) {
@@ -144,7 +144,7 @@ func loadTraining(dir, name string) (*training, error) {
 		captions.Add(ids)
 	}
 	data := train.DecoderData{Captions: captions, Features: features}
-	// One batch is all there is, so that its order is the only one.
+	// There is only one batch, so its order is fixed.
 	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 1000, Batch: 16, LR: 2e-5, BF16: name == "train-mapper-bf16"},
 		m, data, train.DecoderData{Captions: &train.Texts{}})
 	if err != nil {
@@ -156,14 +156,14 @@ func loadTraining(dir, name string) (*training, error) {
 	}}, nil
 }
 
-// repeated is features that give the same batch, in its order, at every step of a
-// shuffled epoch.
+// repeated holds features that yield the same batch, in the same order, at every step
+// of a shuffled epoch.
 type repeated struct {
 	train.Matrix         // the batch
-	place        []int32 // in the batch, of each row
+	place        []int32 // position in the batch of each row
 }
 
-// repeatedSteps is more than any run does.
+// repeatedSteps is more than the number of steps in any run.
 const repeatedSteps = 10_000
 
 func repeat(batch torch.Tensor, size int, seed uint64) repeated {

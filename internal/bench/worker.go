@@ -20,26 +20,26 @@ import (
 	"cyclecap/weights"
 )
 
-// tokens and beams are those of bench.py.
+// tokens and beams are the values in bench.py.
 const (
 	tokens = 20
 	beams  = 5
 )
 
-// side is the Go side.
+// side is the state of the Go side.
 type side struct {
 	s        settings
-	clips    map[bool]*pipeline.CLIP // by whether they are packed
+	clips    map[bool]*pipeline.CLIP // keyed by whether they are packed
 	decoders map[kind]*pipeline.Decoder
 	features torch.Tensor
 	texts    torch.Tensor
 	training *training
 }
 
-// kind says how a decoder computes.
+// A kind is the way in which a decoder computes.
 type kind struct{ bf16, packed bool }
 
-// kindOf reads the end of a workload's name: "-bf16" or "-packed".
+// kindOf parses the suffix of a workload's name: "-bf16" or "-packed".
 func kindOf(name string) (k kind, rest string) {
 	rest, k.packed = strings.CutSuffix(name, "-packed")
 	if r, ok := strings.CutSuffix(rest, "-bf16"); ok {
@@ -48,7 +48,7 @@ func kindOf(name string) (k kind, rest string) {
 	return k, rest
 }
 
-// serve is the Go side's process: it answers as bench.py's worker does.
+// serve runs the Go side's process, which answers like the worker in bench.py.
 func serve(s settings) error {
 	torch.SetNumThreads(s.threads)
 	build, err := torch.BuildInfo()
@@ -147,7 +147,7 @@ func loadDecoder(dir string, k kind) (*pipeline.Decoder, error) {
 	return pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), pipeline.Options{BF16: k.bf16, Pack: k.packed})
 }
 
-// features are the rows of a result.
+// features holds the rows of a result.
 type features struct {
 	values []float32
 	width  int
@@ -175,13 +175,12 @@ func (w *side) run(name string) (any, error) {
 	method, rest, _ := strings.Cut(name, "-")
 	var n int
 	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
-		return nil, fmt.Errorf("there is no workload of this name")
+		return nil, fmt.Errorf("unknown workload")
 	}
 	return w.captions(n, clipcap.Method(method), k)
 }
 
-// images turns photo files into features; the next photos are decoded
-// meanwhile.
+// images computes the features of photo files; the next photos are decoded meanwhile.
 func images(model *pipeline.CLIP, paths []string, batch int) (features, error) {
 	f := features{width: model.Width()}
 	for b, err := range model.Photos(context.Background(), paths, batch) {

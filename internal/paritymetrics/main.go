@@ -1,12 +1,12 @@
-// Command paritymetrics compares `cyclecap eval` with pycocoevalcap, live: on
-// fresh random mixtures of captions every token and every score of every image
-// has to be the same. With -bench it times the two on 5,000 images instead,
-// process start to the last score, and takes their peak memory.
+// Command paritymetrics compares `cyclecap eval` with pycocoevalcap: on fresh random
+// mixtures of captions, every token and every score of every image must be the same.
+// With -bench it instead times both on 5,000 images, from process start to the last
+// score, and measures their peak memory.
 //
 //	go run ./internal/paritymetrics -pairs 20000 -seed 7
 //	go run ./internal/paritymetrics -bench -rounds 3
 //
-// It needs Java and a Python with pycocoevalcap 1.2. METEOR takes part when
+// It needs Java and a Python with pycocoevalcap 1.2. METEOR is included if
 // `cyclecap eval` computes it.
 package main
 
@@ -45,25 +45,25 @@ func main() {
 
 func run() error {
 	var s settings
-	pairs := flag.Int("pairs", 20000, "pairs of a candidate and a reference to compare")
-	bench := flag.Bool("bench", false, "time the two instead")
-	rounds := flag.Int("rounds", 3, "of -bench: pairs of runs")
-	images := flag.Int("images", 5000, "of -bench: images, with 5 references each")
-	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "of the mixtures; the default is a fresh one")
-	flag.StringVar(&s.python, "python", ".venv/bin/python", "Python with pycocoevalcap")
-	flag.StringVar(&s.cyclecap, "cyclecap", "bin/cyclecap", "the binary to compare")
+	pairs := flag.Int("pairs", 20000, "number of pairs of candidate and reference to compare")
+	bench := flag.Bool("bench", false, "time both instead")
+	rounds := flag.Int("rounds", 3, "number of pairs of runs, with -bench")
+	images := flag.Int("images", 5000, "number of images, with 5 references each, with -bench")
+	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "seed of the mixtures; by default a new one each time")
+	flag.StringVar(&s.python, "python", ".venv/bin/python", "Python interpreter with pycocoevalcap")
+	flag.StringVar(&s.cyclecap, "cyclecap", "bin/cyclecap", "cyclecap binary to compare")
 	flag.StringVar(&s.dir, "dir", "work/paritymetrics", "folder of the files of both")
-	flag.StringVar(&s.meteorData, "meteor-data", meteor.DefaultDir(), "METEOR's data, if it is there")
+	flag.StringVar(&s.meteorData, "meteor-data", meteor.DefaultDir(), "folder of METEOR's data, if available")
 	flag.Parse()
 	s.script = "testdata/reference/metrics.py"
 	if *pairs < 1 || *rounds < 1 || *images < 1 || flag.NArg() > 0 {
-		return errors.New("-pairs, -rounds and -images must be at least 1, and there are no arguments")
+		return errors.New("-pairs, -rounds and -images must be at least 1, and no arguments are accepted")
 	}
 	if _, err := exec.LookPath("java"); err != nil {
-		return errors.New("no Java: pycocoevalcap runs its tokenizer and METEOR with it")
+		return errors.New("Java is not installed: pycocoevalcap needs it for its tokenizer and METEOR")
 	}
 	if err := exec.Command(s.python, "-c", "import pycocoevalcap").Run(); err != nil {
-		return fmt.Errorf("%s cannot import pycocoevalcap (`make references` installs it, or give -python): %w", s.python, err)
+		return fmt.Errorf("%s cannot import pycocoevalcap (run `make references` to install it, or set -python): %w", s.python, err)
 	}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
@@ -78,7 +78,7 @@ func run() error {
 	return s.compare(pool, *pairs)
 }
 
-// pool are captions to mix.
+// pool holds captions to mix.
 type pool struct {
 	plain []string // real captions
 	hard  []string // strings that are hard to tokenize
@@ -100,7 +100,7 @@ func readPool() (p pool, err error) {
 		err = json.Unmarshal(data, &cases)
 	}
 	for _, c := range cases {
-		// No line ends: the reference would lose step.
+		// No line ends: they would put the reference out of step.
 		if strings.TrimSpace(c[0]) != "" && !strings.ContainsAny(c[0], "\n\r\v\f\u0085\u2028\u2029") {
 			p.hard = append(p.hard, c[0])
 		}
@@ -108,31 +108,31 @@ func readPool() (p pool, err error) {
 	return p, err
 }
 
-// mix makes a caption of pieces of others.
+// mix makes a caption from pieces of others.
 func (p *pool) mix(r *rand.Rand) string {
 	pick := func() []string { return strings.Fields(p.plain[r.IntN(len(p.plain))]) }
 	words := pick()
 	switch r.IntN(6) {
-	case 0: // as it is
+	case 0: // unchanged
 	case 1: // the beginning of one and the end of another
 		other := pick()
 		words = slices.Concat(words[:r.IntN(len(words)+1)], other[r.IntN(len(other)):])
-	case 2: // twice in part
+	case 2: // part of it repeated
 		words = append(words, words[r.IntN(len(words)):]...)
 	case 3: // in another order
 		r.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
 	case 4: // fewer words
 		words = words[:1+r.IntN(len(words))]
 	case 5:
-		// The last word is a plain one: the reference looks into the next
-		// caption behind some abbreviations.
+		// The last word is a plain one: after some abbreviations, the reference reads
+		// on into the next caption.
 		at := r.IntN(len(words) + 1)
 		words = append(slices.Insert(words, at, p.hard[r.IntN(len(p.hard))]), "dog")
 	}
 	return strings.Join(words, " ")
 }
 
-// item is an image, in the form that the script reads.
+// An item is an image, in the form that the script reads.
 type item struct {
 	ImageID    int64    `json:"image_id"`
 	Candidate  string   `json:"candidate"`
@@ -156,7 +156,7 @@ func (p *pool) items(r *rand.Rand, n int, references func() int) []item {
 	return items
 }
 
-// scores are a side's answer.
+// scores is the answer of one side.
 type scores struct {
 	Corpus map[string]float64
 	Images []imageScores
@@ -190,7 +190,7 @@ func readJSON(path string, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// write leaves the items for both sides.
+// write writes the items for both sides.
 func (s *settings) write(items []item) error {
 	set := coco.Dataset{}
 	results := []coco.Result{}
@@ -204,10 +204,10 @@ func (s *settings) write(items []item) error {
 	return errors.Join(writeJSON(s.path("set.json"), set), writeJSON(s.path("results.json"), results), writeJSON(s.path("in.json"), items))
 }
 
-// everything is all metrics, under the names that both sides take.
+// everything lists all metrics, under the names that both sides accept.
 var everything = []string{"BLEU", "ROUGE_L", "CIDEr", "METEOR"}
 
-// ours runs cyclecap eval and gives its answer, time and peak memory.
+// ours runs cyclecap eval and returns its answer, time and peak memory.
 func (s *settings) ours(perImage bool, metrics []string) (*scores, time.Duration, error) {
 	args := []string{"eval", "--annotations", s.path("set.json"), "--results", s.path("results.json"), "--json", "--meteor-data", s.meteorData, "--metrics", strings.Join(metrics, ",")}
 	if perImage {
@@ -254,7 +254,7 @@ func (s *settings) theirs(metrics []string) (*scores, time.Duration, error) {
 	return &a, took, readJSON(s.path("theirs.json"), &a)
 }
 
-// tolerance is how far a score may be off.
+// tolerance returns how much a score may differ.
 func tolerance(name string) float64 {
 	if name == "METEOR" {
 		return 1e-6
@@ -269,7 +269,7 @@ func (s *settings) compare(p pool, pairs int) error {
 	different := map[string]int{}
 	metrics := s.possible()
 	done, images, sets, texts := 0, 0, 0, 0
-	for n := 1; done < pairs; n = min(2*n+r.IntN(n+1), 2000) { // small sets have another document frequency
+	for n := 1; done < pairs; n = min(2*n+r.IntN(n+1), 2000) { // small sets have different document frequencies
 		items := p.items(r, n, func() int { return 1 + r.IntN(7) })
 		if err := s.write(items); err != nil {
 			return err
@@ -283,7 +283,7 @@ func (s *settings) compare(p pool, pairs int) error {
 			return err
 		}
 		if len(ours.Images) != len(theirs.Images) {
-			return fmt.Errorf("%d images against %d", len(ours.Images), len(theirs.Images))
+			return fmt.Errorf("cyclecap scored %d images, pycocoevalcap %d", len(ours.Images), len(theirs.Images))
 		}
 		score := func(where string, ours, theirs map[string]float64) {
 			for name, want := range theirs {
@@ -291,7 +291,7 @@ func (s *settings) compare(p pool, pairs int) error {
 				worst[name] = max(worst[name], off)
 				if off > tolerance(name) || math.IsNaN(off) {
 					different[name]++
-					fmt.Printf("%s: %s is %.17g, pycocoevalcap's is %.17g\n", where, name, ours[name], want)
+					fmt.Printf("%s: %s is %.17g, want %.17g\n", where, name, ours[name], want)
 				}
 			}
 		}
@@ -318,7 +318,7 @@ func (s *settings) compare(p pool, pairs int) error {
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)
 	t.SetStyle(table.StyleLight)
-	t.SetTitle(fmt.Sprintf("pycocoevalcap against cyclecap eval: %d pairs, %d images in %d sets", done, images, sets))
+	t.SetTitle(fmt.Sprintf("pycocoevalcap and cyclecap eval: %d pairs, %d images in %d sets", done, images, sets))
 	t.AppendHeader(table.Row{"what", "compared", "different", "max |difference|"})
 	t.AppendRow(table.Row{"tokens", texts, different["tokens"], ""})
 	names := []string{}
@@ -331,19 +331,19 @@ func (s *settings) compare(p pool, pairs int) error {
 	}
 	t.Render()
 	if len(different) > 0 {
-		return fmt.Errorf("the two differ; -seed %d does it again", s.seed)
+		return fmt.Errorf("results differ; use -seed %d to reproduce", s.seed)
 	}
 	return nil
 }
 
 func (s *settings) bench(p pool, images, rounds int) error {
 	r := rand.New(rand.NewPCG(1, 0))
-	p.hard = p.plain // ordinary captions
+	p.hard = p.plain // only ordinary captions
 	if err := s.write(p.items(r, images, func() int { return 5 })); err != nil {
 		return err
 	}
 	metrics := s.possible()
-	// Not timed: the files are read from the disk's cache after it.
+	// Not timed: afterwards the files are in the page cache.
 	if _, _, err := s.ours(false, metrics); err != nil {
 		return err
 	}
@@ -370,7 +370,7 @@ func (s *settings) bench(p pool, images, rounds int) error {
 			}
 			for name, want := range theirs.Corpus {
 				if off := math.Abs(ours.Corpus[name] - want); off > tolerance(name) || math.IsNaN(off) {
-					return fmt.Errorf("%s is %.17g, pycocoevalcap's is %.17g: the times mean nothing", name, ours.Corpus[name], want)
+					return fmt.Errorf("%s is %.17g, want pycocoevalcap's %.17g: the times are meaningless", name, ours.Corpus[name], want)
 				}
 			}
 			a, b, ratio = append(a, tookA.Seconds()), append(b, tookB.Seconds()), append(ratio, tookB.Seconds()/tookA.Seconds())
@@ -384,7 +384,7 @@ func (s *settings) bench(p pool, images, rounds int) error {
 	return nil
 }
 
-// possible is everything, without METEOR where its data is not there.
+// possible returns everything, without METEOR if its data is not available.
 func (s *settings) possible() []string {
 	if _, err := meteor.Open(s.meteorData); err != nil {
 		fmt.Fprintf(os.Stderr, "without METEOR: %v\n", err)
@@ -393,7 +393,7 @@ func (s *settings) possible() []string {
 	return everything
 }
 
-// spread writes the least, the median and the greatest value.
+// spread formats the minimum, the median and the maximum.
 func spread(v []float64, format string) string {
 	v = slices.Sorted(slices.Values(v))
 	n := len(v)

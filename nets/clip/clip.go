@@ -1,5 +1,5 @@
-// Package clip is CLIP (Radford et al. 2021) with a vision transformer, as
-// OpenAI's code and open_clip compute it. Parameter names are OpenAI's.
+// Package clip implements CLIP (Radford et al. 2021) with a vision transformer,
+// with the results of OpenAI's code and open_clip. Parameter names are OpenAI's.
 package clip
 
 import (
@@ -11,34 +11,34 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Config has the sizes of a CLIP; all but the
-// activation can be told from its weights.
+// Config holds the sizes of a CLIP. All fields except GELU can be inferred from
+// its weights.
 type Config struct {
 	EmbedDim    int64 // width of the features
-	ImageSize   int64 // pixels a side
+	ImageSize   int64 // side of an image in pixels
 	PatchSize   int64
 	VisionWidth int64
-	VisionDepth int64 // layers
-	Context     int64 // tokens of a text, start and end included
+	VisionDepth int64 // number of layers
+	Context     int64 // tokens per text, including start and end
 	Vocab       int64
 	TextWidth   int64
 	TextHeads   int64
-	TextDepth   int64 // layers
-	// GELU says that the activation is the exact GELU, as in LAION's models,
-	// and not OpenAI's QuickGELU. It can't be told from the weights.
+	TextDepth   int64 // number of layers
+	// GELU selects the exact GELU, as in LAION's models, instead of OpenAI's
+	// QuickGELU. It cannot be inferred from the weights.
 	GELU bool
 }
 
-// ViTB32 is OpenAI's ViT-B/32.
+// ViTB32 returns the configuration of OpenAI's ViT-B/32.
 func ViTB32() Config {
 	return Config{EmbedDim: 512, ImageSize: 224, PatchSize: 32, VisionWidth: 768, VisionDepth: 12,
 		Context: 77, Vocab: 49408, TextWidth: 512, TextHeads: 8, TextDepth: 12}
 }
 
-// headDim is the width of an attention head in every CLIP of OpenAI's.
+// headDim is the width of an attention head in every CLIP released by OpenAI.
 const headDim = 64
 
-// String names the vision transformer in OpenAI's way: "ViT-B/32".
+// String returns OpenAI's name of the vision transformer, such as "ViT-B/32".
 func (c Config) String() string {
 	size := map[int64]string{768: "B", 1024: "L", 1280: "H"}[c.VisionWidth]
 	if size == "" {
@@ -51,22 +51,22 @@ func (c Config) String() string {
 	return s
 }
 
-// Part names one encoder of a CLIP, or both.
+// A Part is one encoder of a CLIP, or both.
 type Part int
 
-// The parts.
+// The parts of a CLIP.
 const (
 	Both  Part = iota
-	Image      // what EncodeImage needs
-	Text       // what EncodeText needs
+	Image      // the image encoder, for EncodeImage
+	Text       // the text encoder, for EncodeText
 )
 
-// Has tells whether a tensor with one of OpenAI's names belongs to the part.
+// Has reports whether a tensor with one of OpenAI's names belongs to the part.
 func (p Part) Has(name string) bool {
 	return p == Both || strings.HasPrefix(name, "visual.") == (p == Image)
 }
 
-// ConfigOf tells the sizes from weights with OpenAI's names.
+// ConfigOf infers the sizes from weights with OpenAI's names.
 func ConfigOf(sd *nn.StateDict) (Config, error) {
 	var c Config
 	need := func(name string, dim int) (torch.Tensor, error) {
@@ -75,7 +75,7 @@ func ConfigOf(sd *nn.StateDict) (Config, error) {
 		case !ok:
 			return t, fmt.Errorf("not a CLIP with a vision transformer: %s is missing", name)
 		case t.Dim() != dim:
-			return t, fmt.Errorf("not a CLIP: %s has %d dimensions instead of %d", name, t.Dim(), dim)
+			return t, fmt.Errorf("not a CLIP: %s has %d dimensions, want %d", name, t.Dim(), dim)
 		}
 		return t, nil
 	}
@@ -90,7 +90,7 @@ func ConfigOf(sd *nn.StateDict) (Config, error) {
 	}
 	grid := int64(math.Round(math.Sqrt(float64(pos.Size(0) - 1))))
 	if grid*grid+1 != pos.Size(0) {
-		return c, fmt.Errorf("visual.positional_embedding has %d rows, which is no square of patches and a class token", pos.Size(0))
+		return c, fmt.Errorf("visual.positional_embedding has %d rows, want a square number of patches plus a class token", pos.Size(0))
 	}
 	c.ImageSize = grid * c.PatchSize
 	proj, err := need("text_projection", 2)
@@ -113,7 +113,7 @@ func ConfigOf(sd *nn.StateDict) (Config, error) {
 	c.TextHeads = max(1, c.TextWidth/headDim)
 	for _, w := range []int64{c.VisionWidth, c.TextWidth} {
 		if w%headDim != 0 {
-			return c, fmt.Errorf("a width of %d is no multiple of %d, the width of a head of CLIP", w, headDim)
+			return c, fmt.Errorf("the width %d is not a multiple of %d, the width of CLIP's attention heads", w, headDim)
 		}
 	}
 	return c, nil
@@ -128,7 +128,8 @@ func depth(sd *nn.StateDict, prefix string) (n int64) {
 	}
 }
 
-// Model is both encoders, or one: the fields of the other are nil or undefined.
+// Model is a CLIP with both encoders or one; the fields of the other are nil or
+// undefined.
 type Model struct {
 	Config              Config `name:"-"`
 	PositionalEmbedding torch.Tensor
@@ -162,15 +163,16 @@ type Block struct {
 	Ln2  *nn.LayerNormModule `name:"ln_2"`
 }
 
-// MLP is the feed-forward part with QuickGELU (or GELU) between.
+// MLP is the feed-forward part: two linear layers with QuickGELU (or GELU)
+// between them.
 type MLP struct {
 	CFc   *nn.LinearModule
 	CProj *nn.LinearModule
 	gelu  bool
 }
 
-// New makes a CLIP with initial weights as OpenAI's code draws them
-// (initialize_parameters of its CLIP class). Use it to train from scratch.
+// New returns a CLIP with random weights, initialised like OpenAI's code
+// (initialize_parameters in its class CLIP), for training from scratch.
 func New(c Config) *Model {
 	m := &Model{
 		Config:              c,
@@ -236,13 +238,14 @@ func param(shape ...int64) torch.Tensor {
 
 func normal(t torch.Tensor, std float64) { t.Normal_(torch.WithStd(std)) }
 
-// Constants are names that OpenAI's archives hold beside the weights.
+// Constants are the names of the constants that OpenAI's archives hold along with
+// the weights.
 var Constants = []string{"input_resolution", "context_length", "vocab_size"}
 
-// Load makes a CLIP, or one encoder of it, from the weights of both with OpenAI's
-// names, without a copy of them. Of the other encoder only names and shapes are
-// checked: its tensors may be on the meta device, and are closed. gelu is
-// Config.GELU.
+// Load returns a CLIP, or one encoder of it, that uses the tensors of sd without
+// copying them. sd must hold the weights of both encoders under OpenAI's names.
+// For the other encoder, only names and shapes are checked: its tensors may be on
+// the meta device, and Load closes them. gelu sets Config.GELU.
 func Load(sd *nn.StateDict, gelu bool, part Part) (m *Model, err error) {
 	c, err := ConfigOf(sd)
 	if err != nil {
@@ -263,7 +266,7 @@ func Load(sd *nn.StateDict, gelu bool, part Part) (m *Model, err error) {
 	return m, nil
 }
 
-// only frees the other encoder.
+// only frees the encoder that is not in part.
 func (m *Model) only(part Part) {
 	switch part {
 	case Image:
@@ -281,20 +284,20 @@ func (m *Model) only(part Part) {
 	}
 }
 
-// Normalize scales features [n, width] to length 1, as CLIP's forward and
-// ClipCap's normalize_prefix do.
+// Normalize scales features [n, width] to unit length, like CLIP's forward and
+// ClipCap's normalize_prefix.
 func Normalize(x torch.Tensor) torch.Tensor {
 	return x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
 }
 
-// EncodeImage gives the features [n, embed] of photos [n, 3, size, size],
-// normalised in CLIP's way (package photo). They are not L2-normalised.
+// EncodeImage returns the features [n, embed] of photos [n, 3, size, size] that
+// were normalised for CLIP (package photo). The features are not L2-normalised.
 func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 	if m.Visual == nil {
 		torch.Throw("clip.encode_image", "this CLIP was loaded without its image encoder")
 	}
 	if s := pixels.Shape(); len(s) != 4 || s[1] != 3 || s[2] != m.Config.ImageSize || s[3] != m.Config.ImageSize {
-		torch.Throw("clip.encode_image", "photos of shape [n, 3, %d, %d] are needed, not %s", m.Config.ImageSize, m.Config.ImageSize,
+		torch.Throw("clip.encode_image", "want photos of shape [n, 3, %d, %d], got %s", m.Config.ImageSize, m.Config.ImageSize,
 			strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}
 	v := m.Visual
@@ -308,15 +311,15 @@ func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 	return v.LnPost.Forward(x.Select(1, 0)).Matmul(v.Proj) // [n, embed]
 }
 
-// EncodeText gives the features [n, embed] of texts as token ids [n, context]
-// (int64; start token, text, end token, zeros). The feature is taken at the
-// end token, the largest id.
+// EncodeText returns the features [n, embed] of texts, given as token ids
+// [n, context] (int64: start token, text, end token, zeros). The feature is taken
+// at the end token, which has the largest id.
 func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
 	if m.TokenEmbedding == nil {
 		torch.Throw("clip.encode_text", "this CLIP was loaded without its text encoder")
 	}
 	if s := ids.Shape(); len(s) != 2 || s[1] != m.Config.Context {
-		torch.Throw("clip.encode_text", "token ids of shape [n, %d] are needed, not %s", m.Config.Context, strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
+		torch.Throw("clip.encode_text", "want token ids of shape [n, %d], got %s", m.Config.Context, strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}
 	x := m.TokenEmbedding.Forward(ids).Add(m.PositionalEmbedding) // [n, context, width]
 	x = m.Transformer.Forward(x, true)
@@ -326,11 +329,11 @@ func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
 	return x.Index([]torch.Tensor{row, end}).Matmul(m.TextProjection)
 }
 
-// Forward maps [n, t, width] to itself; causal lets a position see only those
-// before it.
+// Forward maps [n, t, width] to the same shape. If causal is true, a position
+// attends only to itself and the positions before it.
 func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	for _, b := range t.Resblocks {
-		// Of a block only its result is kept, and what autograd needs.
+		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(b.Attn.Forward(b.Ln1.Forward(x), causal))
 			return y.Add(b.Mlp.Forward(b.Ln2.Forward(y)))
@@ -339,7 +342,7 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	return x
 }
 
-// Forward is linear, QuickGELU or GELU, linear.
+// Forward applies a linear layer, QuickGELU or GELU, and a linear layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	x = m.CFc.Forward(x)
 	if m.gelu {

@@ -10,91 +10,92 @@ import (
 	"cyclecap/torch"
 )
 
-// Model is a decoder: a mapper and the GPT-2 that continues its prefixes.
+// Model is a decoder: a mapper, and the GPT-2 that continues its prefixes.
 type Model struct {
 	Mapper Mapper
 	GPT2   *gpt2.Model
 }
 
-// Method is a way of choosing the next token.
+// A Method is a way to choose the next token.
 type Method string
 
-// The methods of decoding.
+// Decoding methods.
 const (
 	// Greedy takes the most probable token.
 	Greedy Method = "greedy"
-	// TopP is ClipCap's "generate2": the tokens outside of the nucleus are
-	// removed and the most probable one is taken. The nucleus always holds
-	// that one, so the captions are Greedy's.
+	// TopP is ClipCap's "generate2": it removes the tokens outside the nucleus
+	// and takes the most probable of the rest. The nucleus always contains the
+	// most probable token, so the captions are those of Greedy.
 	TopP Method = "top-p"
-	// Sample draws from the distribution after temperature, top-k and top-p.
+	// Sample draws from the distribution, after applying temperature, top-k and top-p.
 	Sample Method = "sample"
 	// Beam is ClipCap's "generate_beam".
 	Beam Method = "beam"
 )
 
-// Stop is GPT-2's token ".", by which ClipCap ends a caption.
+// Stop is GPT-2's token ".", with which ClipCap ends a caption.
 const Stop = 13
 
-// Options says how to decode.
+// Options configures the decoding.
 type Options struct {
 	Method    Method
-	Beam      int   // beams (ClipCap: 5)
-	MaxTokens int   // tokens at most, the stop token included (ClipCap: 67)
-	Stop      int64 // the token that ends a caption (ClipCap: Stop); negative: none
+	Beam      int   // number of beams (ClipCap: 5)
+	MaxTokens int   // maximum number of tokens, including the stop token (ClipCap: 67)
+	Stop      int64 // token that ends a caption (ClipCap: Stop); negative: none
 
-	// Of Sample. Temperature 0 means 1; TopK 0 and TopP 0 or 1 mean all.
+	// For Sample only. Temperature 0 means 1; TopK 0 and TopP 0 or 1 mean no limit.
 	Temperature float64
 	TopK        int
 	TopP        float64
 	Seed        uint64
 }
 
-// Caption is what was decoded for one feature.
+// A Caption is the result of decoding one feature.
 type Caption struct {
-	Tokens []int64 // with the stop token, where it came up
-	// TokenLogProbs are the log-probabilities of the tokens, each given those
-	// before it, by the model itself: before temperature, top-k and top-p.
+	Tokens []int64 // includes the stop token if it was reached
+	// TokenLogProbs are the log-probabilities of the tokens, each given the
+	// tokens before it. They are the model's own, before temperature, top-k and
+	// top-p.
 	TokenLogProbs []float64
-	LogProb       float64 // their sum; of beam search in f32, as it ranks by it
-	// Score is what beam search ranks by: LogProb over the number of tokens.
+	LogProb       float64 // their sum; for beam search in float32, because it ranks by this sum
+	// Score is the ranking criterion of beam search: LogProb divided by the number of tokens.
 	Score float64
 }
 
-// Check reports options that make no sense.
+// Check returns an error if the options are invalid.
 func (o Options) Check() error {
 	switch o.Method {
 	case Greedy, TopP, Sample, Beam:
 	default:
-		return fmt.Errorf("unknown way of decoding %q; there are greedy, top-p, sample and beam", o.Method)
+		return fmt.Errorf("unknown decoding method %q: must be greedy, top-p, sample or beam", o.Method)
 	}
 	if o.MaxTokens < 1 {
-		return fmt.Errorf("at least 1 token must be allowed, not %d", o.MaxTokens)
+		return fmt.Errorf("the maximum number of tokens must be at least 1, got %d", o.MaxTokens)
 	}
 	if o.Method == Beam && o.Beam < 1 {
-		return fmt.Errorf("at least 1 beam is needed, not %d", o.Beam)
+		return fmt.Errorf("the number of beams must be at least 1, got %d", o.Beam)
 	}
 	if o.Method == Sample && (o.Temperature < 0 || o.TopK < 0 || o.TopP < 0 || o.TopP > 1) {
-		return fmt.Errorf("sampling needs a temperature and a top-k of at least 0 and a top-p from 0 to 1 (they are %g, %d, %g)", o.Temperature, o.TopK, o.TopP)
+		return fmt.Errorf("for sampling, temperature and top-k must be at least 0 and top-p between 0 and 1, got %g, %d and %g", o.Temperature, o.TopK, o.TopP)
 	}
 	return nil
 }
 
-// Room is the most tokens that a caption can have: the last one is not fed back.
+// Room returns the maximum number of tokens in a caption. The last token is not fed back.
 func (m *Model) Room() int {
 	return int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength() + 1)
 }
 
-// Generate writes a caption for each feature [n, width]. It must run in a
-// scope, without gradients. It ends with ctx's error at the next token when ctx
-// is done.
+// Generate writes a caption for each feature in [n, width]. It must be called in
+// a scope, with gradients disabled. When ctx is done, it returns ctx's error at
+// the next token.
 func (m *Model) Generate(ctx context.Context, features torch.Tensor, o Options) ([][]Caption, error) {
 	return m.Continue(ctx, m.Mapper.Forward(features), o)
 }
 
-// Continue writes a caption for each prefix [n, length, GPT-2 width]. With
-// Beam the captions of one feature are all its beams, best first; else there
-// is one.
+// Continue writes a caption for each prefix in [n, length, GPT-2 width]. With
+// Beam, it returns all beams for each feature, best first; otherwise it returns
+// one caption for each.
 func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
 	if err := o.Check(); err != nil {
 		return nil, fmt.Errorf("generate: %w", err)
@@ -102,10 +103,10 @@ func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([
 	n, length := prefix.Size(0), prefix.Size(1)
 	room := length + int64(o.MaxTokens) - 1
 	if room > m.GPT2.Config.NPositions {
-		return nil, fmt.Errorf("generate: a prefix of %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
+		return nil, fmt.Errorf("generate: a prefix of length %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
 	}
 	if o.Method == Beam && int64(o.Beam) > m.GPT2.Config.VocabSize {
-		return nil, fmt.Errorf("generate: %d beams are more than GPT-2's %d tokens", o.Beam, m.GPT2.Config.VocabSize)
+		return nil, fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, m.GPT2.Config.VocabSize)
 	}
 	cache := m.GPT2.NewCache(n, room)
 	defer cache.Close()
@@ -116,15 +117,15 @@ func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([
 	return m.single(ctx, logits, cache, o)
 }
 
-// step gives the logits [n, vocab] behind the last of the new embeddings.
+// step returns the logits [n, vocab] after the last of the new embeddings.
 func (m *Model) step(embeds torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 	hidden := m.GPT2.Forward(embeds, cache, torch.Tensor{})
-	// As a matrix: of a strided [n, 1, width] libtorch makes n products, each
+	// As a matrix: for a strided [n, 1, width], libtorch computes n products, each
 	// with a copy of the head.
 	return m.GPT2.Logits(hidden.Select(1, -1))
 }
 
-// next runs the tokens that were chosen, ids [n], and gives the next logits.
+// next feeds the chosen tokens, ids [n], and returns the next logits.
 func (m *Model) next(ids torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 	return m.step(m.GPT2.Embed(ids.Unsqueeze(1)), cache)
 }
@@ -137,7 +138,7 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 	if o.Method == Sample {
 		choose = sampler(n, o)
 	}
-	rows := make([]int, n) // which caption a row of the batch belongs to
+	rows := make([]int, n) // the caption that each row of the batch belongs to
 	for i := range rows {
 		rows[i] = i
 		out[i] = make([]Caption, 1)
@@ -146,10 +147,10 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		var live []int64 // rows that go on
+		var live []int64 // rows that continue
 		ids := torch.Tidy(func() torch.Tensor {
 			chosen := choose(logits, rows)
-			// log_softmax at the chosen token, without a table of them all.
+			// log_softmax at the chosen token only, without the whole table.
 			logp := logits.Gather(1, chosen.Unsqueeze(1)).SqueezeDim(1).To(torch.WithDType(torch.Float32)).
 				Sub(logits.To(torch.WithDType(torch.Float32)).Logsumexp([]int64{-1}))
 			p := torch.ToSlice[float64](logp)
@@ -192,8 +193,8 @@ func greedy(logits torch.Tensor, _ []int) torch.Tensor {
 	return logits.Argmax(torch.WithDim(-1))
 }
 
-// sampler draws with a generator of its own for each caption, so that a
-// caption does not depend on its neighbours in the batch.
+// sampler draws with a separate generator for each caption, so that a caption
+// does not depend on the other captions in the batch.
 func sampler(n int, o Options) func(torch.Tensor, []int) torch.Tensor {
 	generators := make([]*torch.Generator, n)
 	for i := range generators {
@@ -209,8 +210,8 @@ func sampler(n int, o Options) func(torch.Tensor, []int) torch.Tensor {
 	}
 }
 
-// Warp gives logits [n, vocab] with temperature applied and the tokens
-// outside of top-k and top-p set to -inf, in transformers' order.
+// Warp applies temperature to logits [n, vocab] and sets tokens outside top-k and
+// top-p to -inf, in the order in which transformers does it.
 func Warp(logits torch.Tensor, o Options) torch.Tensor {
 	if o.Temperature != 0 && o.Temperature != 1 {
 		logits = logits.DivScalar(o.Temperature)
@@ -225,8 +226,8 @@ func Warp(logits torch.Tensor, o Options) torch.Tensor {
 	return logits
 }
 
-// TopPFilter sets the tokens outside of the nucleus to -inf: ClipCap's rule,
-// by which the first token that makes the sum exceed p still belongs to it.
+// TopPFilter sets the tokens outside the nucleus to -inf. As in ClipCap, the
+// first token that makes the sum exceed p still belongs to the nucleus.
 func TopPFilter(logits torch.Tensor, p float64) torch.Tensor {
 	sorted, index := logits.Sort(torch.WithDescending(true))
 	over := sorted.Softmax(-1).Cumsum(-1).GtScalar(p)
@@ -236,10 +237,10 @@ func TopPFilter(logits torch.Tensor, p float64) torch.Tensor {
 	return logits.MaskedFill(remove.ZerosLike().Scatter_(-1, index, remove), math.Inf(-1))
 }
 
-// beam is ClipCap's generate_beam, for many prefixes at once. Its rules: the
-// beams are ranked by the average log-probability of their tokens; a beam
-// that ended in the stop token keeps its score and is padded with token 0;
-// the search ends when all beams of a prefix have ended.
+// beam implements ClipCap's generate_beam, for many prefixes at once: beams are
+// ranked by the average log-probability of their tokens; a beam that has reached
+// the stop token keeps its score and is padded with token 0; the search ends when
+// all beams of a prefix have ended.
 func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache, o Options) ([][]Caption, error) {
 	photos, k := logits.Size(0), int64(o.Beam)
 	prefix := cache.Len
@@ -249,13 +250,13 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 		photo   int
 		tokens  [][]int64   // of each beam
 		logProb [][]float64 // of each beam's tokens
-		scores  []float32   // sums
+		scores  []float32   // sums of log-probabilities
 		lengths []float32
 		stopped []bool
 	}
 	states := make([]*state, photos)
 
-	// The first step ranks the tokens behind the one prefix.
+	// The first step ranks the tokens that follow the single prefix.
 	vocab := logits.Size(-1)
 	var first []float32
 	var firstIDs []int64
@@ -265,7 +266,7 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 		return torch.Tensor{}
 	})
 	logits.Close()
-	rows := make([]int64, 0, photos*k) // row of the cache that each beam comes from
+	rows := make([]int64, 0, photos*k) // cache row that each beam comes from
 	next := make([]int64, 0, photos*k)
 	for i := range states {
 		s := &state{photo: i}
@@ -288,7 +289,7 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		// Photos whose beams have all ended leave the batch.
+		// Photos whose beams have all ended are removed from the batch.
 		going := states[:0]
 		var goingRows, goingNext []int64
 		for i, s := range states {
@@ -319,7 +320,7 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 			for i, s := range states {
 				for b, stopped := range s.stopped {
 					if stopped {
-						// Only padding may follow, at no cost.
+						// Only padding may follow, with log-probability 0.
 						row := lp.Select(0, int64(i)*k+int64(b))
 						row.Fill_(math.Inf(-1))
 						row.Select(0, 0).Fill_(0)
@@ -346,8 +347,8 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 				t.tokens = append(t.tokens, append(slices.Clone(s.tokens[from]), id))
 				t.logProb = append(t.logProb, append(slices.Clone(s.logProb[from]), float64(chosen[j])))
 				t.lengths = append(t.lengths, s.lengths[from])
-				// The sum is taken back from the average, as ClipCap does:
-				// the rounding belongs to its ranking.
+				// Recover the sum from the average, as ClipCap does: the
+				// rounding affects its ranking.
 				t.scores = append(t.scores, values[j]*s.lengths[from])
 				t.stopped = append(t.stopped, s.stopped[from] || id == o.Stop)
 				rows = append(rows, int64(i)*k+from)
@@ -359,8 +360,8 @@ func (m *Model) beam(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache
 	return out, nil
 }
 
-// logProbs is softmax and then log, in float32, as ClipCap has it
-// (log_softmax differs in the last bits).
+// logProbs computes softmax and then log, in float32, as ClipCap does
+// (log_softmax differs in the low-order bits).
 func logProbs(logits torch.Tensor) torch.Tensor {
 	return logits.To(torch.WithDType(torch.Float32)).Softmax(-1).Log()
 }
@@ -374,7 +375,7 @@ func identity(rows []int64) bool {
 	return true
 }
 
-// ranked gives the beams best first, without their padding.
+// ranked returns the beams, best first and without padding.
 func ranked(tokens [][]int64, logProb [][]float64, scores, lengths []float32) []Caption {
 	out := make([]Caption, len(tokens))
 	for i := range tokens {

@@ -1,6 +1,6 @@
-// Package clipcap is ClipCap (Mokady et al. 2021): a mapper turns a CLIP
-// feature into a prefix of GPT-2 embeddings, and GPT-2 continues it with a
-// caption. The decoding rules are ClipCap's, with a key-value cache.
+// Package clipcap implements ClipCap (Mokady et al. 2021): a mapper turns a CLIP
+// feature into a prefix of GPT-2 embeddings, and GPT-2 continues the prefix with a
+// caption. Decoding follows ClipCap's rules, with a key-value cache.
 package clipcap
 
 import (
@@ -12,31 +12,31 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Mapper turns features [n, clip width] into prefixes [n, length, GPT-2 width].
+// A Mapper turns features [n, CLIP width] into prefixes [n, length, GPT-2 width].
 type Mapper interface {
 	Forward(features torch.Tensor) torch.Tensor
-	// FeatureWidth, PrefixLength and Width give the three sizes.
+	// FeatureWidth, PrefixLength and Width return the sizes.
 	FeatureWidth() int64
 	PrefixLength() int64
 	Width() int64
 }
 
-// TransformerConfig has the sizes of the transformer mapper; the paper's are
+// TransformerConfig holds the sizes of the transformer mapper. The paper uses
 // 512, 768, 40, 40, 8 layers and 8 heads.
 type TransformerConfig struct {
 	FeatureWidth int64 // of the CLIP feature
 	Width        int64 // of GPT-2
-	ClipLength   int64 // tokens that the feature is turned into
+	ClipLength   int64 // number of tokens that represent the feature
 	PrefixLength int64
 	Layers       int64
 	Heads        int64
 }
 
-// Heads is the number of heads of ClipCap's transformer mapper. No file of
-// weights says it.
+// Heads is the number of attention heads in ClipCap's transformer mapper. Weights
+// files do not contain it.
 const Heads = 8
 
-// PaperTransformer is the mapper of the paper's Table 1.
+// PaperTransformer returns the configuration of the paper's mapper (Table 1).
 func PaperTransformer() TransformerConfig {
 	return TransformerConfig{FeatureWidth: 512, Width: 768, ClipLength: 40, PrefixLength: 40, Layers: 8, Heads: Heads}
 }
@@ -70,8 +70,8 @@ type mapperMLP struct {
 	Fc2 *nn.LinearModule `name:"fc2"`
 }
 
-// NewTransformerMapper makes a mapper with initial weights as ClipCap's code
-// draws them.
+// NewTransformerMapper returns a mapper with random weights, initialised like
+// ClipCap's code.
 func NewTransformerMapper(c TransformerConfig) *TransformerMapper {
 	m := &TransformerMapper{Config: c, Transformer: &mapperTransformer{}}
 	d := c.Width
@@ -93,25 +93,25 @@ func NewTransformerMapper(c TransformerConfig) *TransformerMapper {
 	return m
 }
 
-// FeatureWidth gives the width of the features.
+// FeatureWidth returns the width of the features.
 func (m *TransformerMapper) FeatureWidth() int64 { return m.Config.FeatureWidth }
 
-// PrefixLength gives the length of the prefix.
+// PrefixLength returns the length of the prefix.
 func (m *TransformerMapper) PrefixLength() int64 { return m.Config.PrefixLength }
 
-// Width gives the width of GPT-2.
+// Width returns the width of GPT-2.
 func (m *TransformerMapper) Width() int64 { return m.Config.Width }
 
-// Forward maps [n, feature] to [n, prefix, width]: the feature as ClipLength
-// tokens, followed by as many learned constants as the prefix is long, go
-// through the transformer; the constants' outputs are the prefix.
+// Forward maps [n, feature] to [n, prefix, width]: ClipLength tokens computed
+// from the feature, followed by as many learned constants as the prefix is long,
+// pass through the transformer; the outputs of the constants are the prefix.
 func (m *TransformerMapper) Forward(features torch.Tensor) torch.Tensor {
 	n := features.Size(0)
 	x := m.Linear.Forward(features).View([]int64{n, m.Config.ClipLength, -1}) // [n, clip, d]
 	prefix := m.PrefixConst.Unsqueeze(0).Expand([]int64{n, m.Config.PrefixLength, m.Config.Width})
 	x = torch.Cat([]torch.Tensor{x, prefix}, torch.WithDim(1)) // [n, clip+prefix, d]
 	for _, l := range m.Transformer.Layers {
-		// Of a layer only its result is kept, and what autograd needs.
+		// Keep only the result of the layer, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(l.Attn.forward(l.Norm1.Forward(x)))
 			return y.Add(l.Mlp.forward(l.Norm2.Forward(y)))
@@ -126,7 +126,7 @@ func (a *mapperAttention) forward(x torch.Tensor) torch.Tensor {
 	q := a.ToQueries.Forward(x).Reshape([]int64{n, t, a.heads, head})
 	kv := a.ToKeysValues.Forward(x).Reshape([]int64{n, t, 2, a.heads, head})
 	k, v := kv.Select(2, 0), kv.Select(2, 1) // [n, t, heads, head]
-	// Softmax over the keys' axis, which stands before the heads' here.
+	// Softmax over the axis of the keys, which comes before that of the heads here.
 	w := torch.Einsum("bnhd,bmhd->bnmh", []torch.Tensor{q, k}).MulScalar(math.Pow(float64(head), -0.5)).Softmax(2)
 	y := torch.Einsum("bnmh,bmhd->bnhd", []torch.Tensor{w, v}).Reshape([]int64{n, t, d})
 	return a.Project.Forward(y)
@@ -136,8 +136,8 @@ func (m *mapperMLP) forward(x torch.Tensor) torch.Tensor {
 	return m.Fc2.Forward(m.Fc1.Forward(x).Relu())
 }
 
-// MLPMapper is ClipCap's mapper of type "mlp": two linear layers with Tanh
-// between, named model.0 and model.2.
+// MLPMapper is ClipCap's mapper of type "mlp": two linear layers, named model.0
+// and model.2, with Tanh between them.
 type MLPMapper struct {
 	Model  *mlpLayers
 	length int64
@@ -148,7 +148,7 @@ type mlpLayers struct {
 	Second *nn.LinearModule `name:"2"`
 }
 
-// NewMLPMapper makes an MLP mapper with initial weights.
+// NewMLPMapper returns an MLP mapper with random weights.
 func NewMLPMapper(featureWidth, width, prefixLength int64) *MLPMapper {
 	hidden := width * prefixLength / 2
 	return &MLPMapper{
@@ -157,13 +157,13 @@ func NewMLPMapper(featureWidth, width, prefixLength int64) *MLPMapper {
 	}
 }
 
-// FeatureWidth gives the width of the features.
+// FeatureWidth returns the width of the features.
 func (m *MLPMapper) FeatureWidth() int64 { return m.Model.First.Weight.Size(1) }
 
-// PrefixLength gives the length of the prefix.
+// PrefixLength returns the length of the prefix.
 func (m *MLPMapper) PrefixLength() int64 { return m.length }
 
-// Width gives the width of GPT-2.
+// Width returns the width of GPT-2.
 func (m *MLPMapper) Width() int64 { return m.Model.Second.Weight.Size(0) / m.length }
 
 // Forward maps [n, feature] to [n, prefix, width].
@@ -172,8 +172,8 @@ func (m *MLPMapper) Forward(features torch.Tensor) torch.Tensor {
 	return y.View([]int64{-1, m.length, m.Width()})
 }
 
-// LoadMapper makes the mapper that weights describe (names as in ClipCap's
-// checkpoints, "clip_project.…"), for a GPT-2 of a width.
+// LoadMapper returns the mapper described by the weights, with the names of
+// ClipCap's checkpoints ("clip_project.…"), for a GPT-2 of the given width.
 func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 	const prefix = "clip_project."
 	own := nn.NewStateDict()
@@ -187,10 +187,10 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 		own.Add(strings.TrimPrefix(name, prefix), t)
 	}
 	if own.Len() == 0 {
-		return nil, fmt.Errorf("not a ClipCap decoder: no tensor is named clip_project.…")
+		return nil, fmt.Errorf("not a ClipCap decoder: no tensor has a name starting with clip_project.")
 	}
 	if len(extra) > 0 {
-		return nil, fmt.Errorf("not a ClipCap mapper: %d tensors are named otherwise than clip_project.…, such as %s", len(extra), extra[0])
+		return nil, fmt.Errorf("not a ClipCap mapper: the names of %d tensors, such as %s, do not start with clip_project.", len(extra), extra[0])
 	}
 	err = torch.Scope(func() error {
 		var module any
@@ -208,13 +208,13 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 				return fmt.Errorf("neither a transformer mapper (clip_project.prefix_const) nor an MLP mapper (clip_project.model.0.weight and model.2.weight)")
 			}
 			if second.Size(0)%width != 0 {
-				return fmt.Errorf("the MLP mapper gives %d numbers, which is no whole number of GPT-2's embeddings of width %d", second.Size(0), width)
+				return fmt.Errorf("the MLP mapper has %d outputs, which is not a multiple of GPT-2's width %d", second.Size(0), width)
 			}
 			torch.OnDevice(torch.Meta, func() { module = NewMLPMapper(first.Size(1), width, second.Size(0)/width) })
 			m = module.(*MLPMapper)
 		}
 		if m.Width() != width {
-			return fmt.Errorf("the mapper's width is %d, GPT-2's is %d: they were not trained together", m.Width(), width)
+			return fmt.Errorf("the mapper's width is %d, but GPT-2's is %d: they were not trained together", m.Width(), width)
 		}
 		return nn.LoadStateDict(module, own)
 	})
@@ -227,11 +227,11 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 func transformerConfigOf(sd *nn.StateDict, constant torch.Tensor) (TransformerConfig, error) {
 	linear, ok := sd.Get("linear.weight")
 	if !ok || linear.Dim() != 2 || constant.Dim() != 2 {
-		return TransformerConfig{}, fmt.Errorf("clip_project.linear.weight or clip_project.prefix_const is no matrix")
+		return TransformerConfig{}, fmt.Errorf("clip_project.linear.weight and clip_project.prefix_const must both be matrices")
 	}
 	c := TransformerConfig{FeatureWidth: linear.Size(1), Width: constant.Size(1), PrefixLength: constant.Size(0), Heads: Heads}
 	if c.Width == 0 || linear.Size(0)%c.Width != 0 || c.Width%c.Heads != 0 {
-		return c, fmt.Errorf("clip_project.linear gives %d numbers for tokens of width %d with %d heads", linear.Size(0), c.Width, c.Heads)
+		return c, fmt.Errorf("clip_project.linear has %d outputs, which do not divide into tokens of width %d with %d heads", linear.Size(0), c.Width, c.Heads)
 	}
 	c.ClipLength = linear.Size(0) / c.Width
 	for {

@@ -1,5 +1,6 @@
-// Package cyclegan has the nets of the paper's latent CycleGAN (Table 2): two
-// generators between image and text features, and a discriminator for each.
+// Package cyclegan implements the networks of the paper's latent CycleGAN
+// (Table 2): two generators, which map between image and text features, and a
+// discriminator for each.
 package cyclegan
 
 import (
@@ -9,10 +10,10 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Generator maps features to features of the other kind: dense layers of the
-// latent width with Tanh between. The last layer is linear, since features
-// are not bounded by 1. Names are those of an nn.Sequential of linear and
-// Tanh layers under "model".
+// Generator maps features of one kind to the other: linear layers of the latent
+// width with Tanh between them. The last layer is linear, because features are not
+// bounded by 1. Parameter names are those of an nn.Sequential of linear and Tanh
+// layers under "model".
 type Generator struct {
 	Model *generatorLayers
 }
@@ -24,13 +25,13 @@ type generatorLayers struct {
 	L3 *nn.LinearModule `name:"6"`
 }
 
-// NewGenerator makes a generator for features of a width (512 in the paper).
+// NewGenerator returns a generator for features of the given width (512 in the paper).
 func NewGenerator(width int64) *Generator {
 	l := func() *nn.LinearModule { return nn.Linear(width, width, true) }
 	return &Generator{Model: &generatorLayers{l(), l(), l(), l()}}
 }
 
-// Width gives the width of the features.
+// Width returns the width of the features.
 func (g *Generator) Width() int64 { return g.Model.L0.Weight.Size(1) }
 
 // Forward maps [n, width] to [n, width].
@@ -42,8 +43,9 @@ func (g *Generator) Forward(x torch.Tensor) torch.Tensor {
 	return m.L3.Forward(x)
 }
 
-// Discriminator tells real features from generated ones: dense width to half,
-// LeakyReLU(0.2), dense to 1, without a sigmoid (the loss has its own).
+// Discriminator distinguishes real from generated features: a linear layer from
+// width to width/2, LeakyReLU(0.2), and a linear layer to 1. There is no sigmoid,
+// because the loss includes it.
 type Discriminator struct {
 	Model *discriminatorLayers
 }
@@ -53,7 +55,7 @@ type discriminatorLayers struct {
 	L1 *nn.LinearModule `name:"2"`
 }
 
-// NewDiscriminator makes a discriminator for features of a width.
+// NewDiscriminator returns a discriminator for features of the given width.
 func NewDiscriminator(width int64) *Discriminator {
 	return &Discriminator{Model: &discriminatorLayers{nn.Linear(width, width/2, true), nn.Linear(width/2, 1, true)}}
 }
@@ -63,7 +65,7 @@ func (d *Discriminator) Forward(x torch.Tensor) torch.Tensor {
 	return d.Model.L1.Forward(d.Model.L0.Forward(x).LeakyRelu(torch.WithNegativeSlope(0.2)))
 }
 
-// LoadGenerator makes a generator from weights, without a copy of them.
+// LoadGenerator returns a generator that uses the tensors of sd without copying them.
 func LoadGenerator(sd *nn.StateDict) (g *Generator, err error) {
 	first, ok := sd.Get("model.0.weight")
 	if !ok || first.Dim() != 2 {

@@ -1,9 +1,9 @@
-// Package gpt2 is the GPT-2 language model (Radford et al. 2019), as
-// transformers' GPT2LMHeadModel computes it: the same operators in the same
-// order, so that on one libtorch the logits are the same bits.
+// Package gpt2 implements the GPT-2 language model (Radford et al. 2019) like
+// transformers' GPT2LMHeadModel: it uses the same operators in the same order, so
+// that with the same libtorch the logits are bit-identical.
 //
-// Parameter names are transformers' without the leading "transformer."; the
-// output head is tied to wte.weight.
+// Parameter names are those of transformers without the leading "transformer.";
+// the output head is tied to wte.weight.
 package gpt2
 
 import (
@@ -14,7 +14,7 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Config has the sizes of a GPT-2, under transformers' names.
+// Config holds the sizes of a GPT-2, under transformers' names.
 type Config struct {
 	VocabSize  int64
 	NPositions int64
@@ -25,13 +25,13 @@ type Config struct {
 	LayerNormEpsilon float64
 }
 
-// Small is the released "gpt2" of 124 million parameters.
+// Small returns the configuration of the released "gpt2", with 124 million parameters.
 func Small() Config {
 	return Config{VocabSize: 50257, NPositions: 1024, NEmbd: 768, NLayer: 12, NHead: 12, LayerNormEpsilon: 1e-5}
 }
 
-// ConfigOf tells the sizes from weights. The number of heads is not in them:
-// every released size has heads of 64, and so must this one.
+// ConfigOf infers the sizes from weights. The number of heads is not part of the
+// weights: all released sizes have heads of width 64, and so must this one.
 func ConfigOf(sd *nn.StateDict) (Config, error) {
 	wte, ok := sd.Get("wte.weight")
 	wpe, ok2 := sd.Get("wpe.weight")
@@ -47,7 +47,7 @@ func ConfigOf(sd *nn.StateDict) (Config, error) {
 	}
 	const headDim = 64
 	if c.NEmbd%headDim != 0 {
-		return Config{}, fmt.Errorf("the GPT-2's width %d is no multiple of %d, the width of a head: give its number of heads", c.NEmbd, headDim)
+		return Config{}, fmt.Errorf("GPT-2's width %d is not a multiple of %d, the width of a head: specify its number of heads", c.NEmbd, headDim)
 	}
 	c.NHead = c.NEmbd / headDim
 	return c, nil
@@ -84,17 +84,17 @@ type MLP struct {
 	CProj *Conv1D
 }
 
-// Conv1D is a linear layer whose weight is stored [in, out], as OpenAI's
-// original has it.
+// Conv1D is a linear layer whose weight is stored as [in, out], as in OpenAI's
+// original.
 type Conv1D struct {
 	Weight torch.Tensor
 	Bias   torch.Tensor
 	Packed *nn.Packed `name:"-"` // set by nn.Pack
 }
 
-// New makes a GPT-2 with initial weights: normal with deviation 0.02, biases
-// 0, and the residual projections scaled down by sqrt(2 layers), drawn in the
-// order in which transformers draws them.
+// New returns a GPT-2 with random weights: normal with standard deviation 0.02,
+// biases 0, and residual projections scaled down by sqrt(2 layers), drawn in the
+// same order as in transformers.
 func New(c Config) *Model {
 	m := &Model{Config: c, Wte: nn.Embedding(c.VocabSize, c.NEmbd), Wpe: nn.Embedding(c.NPositions, c.NEmbd)}
 	for range c.NLayer {
@@ -123,10 +123,10 @@ func normal(t torch.Tensor, std float64) {
 	torch.NoGrad(func() { t.Normal_(torch.WithMean(0), torch.WithStd(std)) })
 }
 
-// init draws the weights a second time, as transformers' post_init does after
-// its layers' constructors have drawn them once. What transformers draws for
-// the head and throws away when it ties it comes after all this, so it is left
-// out.
+// init draws the weights a second time, like transformers' post_init after the
+// constructors of the layers have drawn them once. Transformers also draws a head
+// and discards it when it ties the weights; that comes after all this, so it is
+// left out.
 func (m *Model) init() {
 	residual := 0.02 / math.Sqrt(float64(2*m.Config.NLayer))
 	normal(m.Wte.Weight, 0.02)
@@ -141,8 +141,8 @@ func (m *Model) init() {
 	}
 }
 
-// Load makes a GPT-2 from weights, without a copy of them. extra names what
-// the weights may hold beside the model's own.
+// Load returns a GPT-2 that uses the tensors of sd without copying them. extra
+// lists names that the weights may contain in addition to the model's own.
 func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
 	c, err := ConfigOf(sd)
 	if err != nil {
@@ -151,10 +151,10 @@ func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
 	return LoadConfig(c, sd, extra...)
 }
 
-// LoadConfig is Load for a GPT-2 whose sizes can't be told from its weights.
+// LoadConfig is like Load, for a GPT-2 whose sizes cannot be inferred from its weights.
 func LoadConfig(c Config, sd *nn.StateDict, extra ...string) (m *Model, err error) {
 	if c.NHead <= 0 || c.NEmbd%c.NHead != 0 {
-		return nil, fmt.Errorf("GPT-2: a width of %d does not divide into %d heads", c.NEmbd, c.NHead)
+		return nil, fmt.Errorf("GPT-2: the width %d is not a multiple of %d, the number of heads", c.NEmbd, c.NHead)
 	}
 	err = torch.Scope(func() error {
 		torch.OnDevice(torch.Meta, func() { m = New(c) })
@@ -166,15 +166,15 @@ func LoadConfig(c Config, sd *nn.StateDict, extra ...string) (m *Model, err erro
 	return m, nil
 }
 
-// Cache holds the keys and values of the positions that have been seen, so
-// that a step computes its own position only. Its memory is taken once, for
-// as many positions as will come.
+// A Cache holds the keys and values of previous positions, so that a step
+// computes only its own position. Its memory is allocated once, for the maximum
+// number of positions.
 type Cache struct {
-	Len          int64 // positions seen
+	Len          int64 // number of positions seen
 	keys, values []torch.Tensor
 }
 
-// NewCache makes room for batch sequences of at most length positions.
+// NewCache allocates a cache for batch sequences of at most length positions.
 func (m *Model) NewCache(batch, length int64) *Cache {
 	c := &Cache{}
 	w := m.Wte.Weight
@@ -195,14 +195,14 @@ func (c *Cache) Close() {
 	}
 }
 
-// Batch gives the number of sequences.
+// Batch returns the number of sequences.
 func (c *Cache) Batch() int64 { return c.keys[0].Size(0) }
 
-// Select keeps the sequences that rows names (int64 [n]), in its order, with
-// repetitions: what beam search does after a step. shared says how many
-// leading positions are known to be equal in all that may change places, so
-// that they need not move; it is used where the number of rows stays.
-// Call it inside of the scope that made the cache.
+// Select keeps the sequences listed in rows (int64 [n]), in that order and with
+// repetitions, as beam search does after a step. shared is the number of leading
+// positions known to be equal in all sequences that may change places; these
+// positions are not moved. It is used only if the number of rows stays the same.
+// Call Select inside the scope that created the cache.
 func (c *Cache) Select(rows torch.Tensor, shared int64) {
 	n := rows.Size(0)
 	for _, list := range [][]torch.Tensor{c.keys, c.values} {
@@ -225,26 +225,26 @@ func (c *Cache) Select(rows torch.Tensor, shared int64) {
 	}
 }
 
-// extend adds the keys and values [b, heads, t, head] of layer i and gives
+// extend appends the keys and values [b, heads, t, head] of layer i and returns
 // those of all positions.
 func (c *Cache) extend(i int, k, v torch.Tensor) (keys, values torch.Tensor) {
 	t := k.Size(2)
 	if room := c.keys[i].Size(2); c.Len+t > room {
-		torch.Throw("gpt2.cache", "%d positions are needed, room was made for %d", c.Len+t, room)
+		torch.Throw("gpt2.cache", "%d positions are needed, but the cache has room for %d", c.Len+t, room)
 	}
 	c.keys[i].Narrow(2, c.Len, t).Copy_(k)
 	c.values[i].Narrow(2, c.Len, t).Copy_(v)
 	return c.keys[i].Narrow(2, 0, c.Len+t), c.values[i].Narrow(2, 0, c.Len+t)
 }
 
-// Embed gives the embeddings [b, t, n_embd] of token ids [b, t].
+// Embed returns the embeddings [b, t, n_embd] of token ids [b, t].
 func (m *Model) Embed(ids torch.Tensor) torch.Tensor { return m.Wte.Forward(ids) }
 
-// Forward gives the last hidden states [b, t, n_embd], after ln_f, for input
-// embeddings [b, t, n_embd] at the positions behind those of the cache (nil:
-// from 0, and none is kept). mask (none: causal) is an additive float or a
-// boolean attention mask [b, 1, t, t], needed only to reproduce a padded
-// batch bit by bit: padding behind a text is never looked at by the text.
+// Forward returns the last hidden states [b, t, n_embd], after ln_f, for input
+// embeddings [b, t, n_embd] at the positions that follow those in the cache (nil:
+// positions start at 0 and nothing is cached). mask (none: causal) is an additive
+// float or a boolean attention mask [b, 1, t, t]. It is needed only to reproduce a
+// padded batch bit for bit: a text never attends to the padding after it.
 func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) torch.Tensor {
 	t := embeds.Size(1)
 	var past int64
@@ -252,15 +252,15 @@ func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) to
 		past = cache.Len
 	}
 	if past+t > m.Config.NPositions {
-		torch.Throw("gpt2", "%d positions are asked for, the model has %d", past+t, m.Config.NPositions)
+		torch.Throw("gpt2", "%d positions are needed, but the model has %d", past+t, m.Config.NPositions)
 	}
 	if d := embeds.Size(2); d != m.Config.NEmbd {
-		torch.Throw("gpt2", "embeddings of width %d are given to a model of width %d", d, m.Config.NEmbd)
+		torch.Throw("gpt2", "embeddings have width %d, want the width of the model, %d", d, m.Config.NEmbd)
 	}
 	position := torch.Arange(past, past+t, torch.WithDType(torch.Int64), torch.WithDevice(embeds.Device())).Unsqueeze(0)
 	x := embeds.Add(m.Wpe.Forward(position))
 	for i, b := range m.H {
-		// Of a block only its result is kept, and what autograd needs.
+		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor { return b.forward(x, cache, i, mask) })
 	}
 	if cache != nil {
@@ -269,7 +269,7 @@ func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) to
 	return m.LnF.Forward(x)
 }
 
-// Logits gives the scores [..., vocab] of hidden states [..., n_embd].
+// Logits returns the scores [..., vocab] of hidden states [..., n_embd].
 func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
 	if m.Head != nil {
 		return m.Head.Forward(hidden)
@@ -299,7 +299,7 @@ func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.
 		opts = append(opts, torch.WithAttnMask(mask))
 	case t > 1:
 		if k.Size(2) > t {
-			torch.Throw("gpt2.attention", "several positions at once behind a cache need a mask")
+			torch.Throw("gpt2.attention", "several positions at once after a cache need a mask")
 		}
 		opts = append(opts, torch.WithIsCausal(true))
 	}
@@ -307,12 +307,12 @@ func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.
 	return a.CProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
 }
 
-// Forward maps [n, t, n_embd] to itself through the wide layer.
+// Forward maps [n, t, n_embd] to the same shape through the wide layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	return m.CProj.Forward(m.CFc.Forward(x).GeluNew())
 }
 
-// Forward is x W + b for x [..., in], as one addmm.
+// Forward returns x W + b for x [..., in], computed as a single addmm.
 func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 	if c.Packed != nil {
 		return c.Packed.Forward(x)
@@ -324,7 +324,7 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 	return y.View(shape)
 }
 
-// Pack is what nn.Pack does with a layer.
+// Pack packs the weight; nn.Pack calls it.
 func (c *Conv1D) Pack() {
 	if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
@@ -336,7 +336,7 @@ func (c *Conv1D) Pack() {
 	}
 }
 
-// Pack is what nn.Pack does with the head; the embedding stays as it is.
+// Pack packs the head; nn.Pack calls it. The embedding stays as it is.
 func (m *Model) Pack() {
 	if m.Head == nil {
 		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{})

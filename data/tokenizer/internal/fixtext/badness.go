@@ -2,27 +2,27 @@ package fixtext
 
 import "unicode"
 
-// Mojibake is made of about 400 characters: those that the bytes 80 to FF are in
-// the character sets that UTF-8 is mistaken for. What gives it away is not the
-// characters but their neighbourhood: "é" is a letter and "€" a sign, but "Ã©"
-// and "â‚¬" are in no language. So the characters are sorted into kinds, and a
-// table says which kinds do not follow each other in sound text. Kinds, table
-// and exceptions are those of ftfy's heuristic.
+// Mojibake consists of about 400 characters, those that the bytes 80 to FF
+// represent in the character sets that UTF-8 is mistaken for. What gives it away
+// is not the characters themselves but their neighbours: "é" is a letter and "€"
+// a sign, but "Ã©" and "â‚¬" occur in no language. So the characters are sorted
+// into kinds, and a table lists which kinds do not follow each other in sound
+// text. Kinds, table and exceptions are those of ftfy's heuristic.
 const (
-	bad         = 1 << iota // hardly used but in mojibake
-	control                 // C1
-	common                  // used in many contexts, no evidence alone
-	law                     // of legal texts
+	bad         = 1 << iota // rarely used outside mojibake
+	control                 // C1 controls
+	common                  // used in many contexts, no evidence on its own
+	law                     // legal texts
 	currency                //
 	opening                 // punctuation before a word
 	closing                 // punctuation after a word
-	numeric                 // of arithmetic
-	face                    // letters that also make emoticons: "[ò_ó]", "┻━┻ ︵ヽ(°□°"
+	numeric                 // arithmetic
+	face                    // letters that are also used in emoticons: "[ò_ó]", "┻━┻ ︵ヽ(°□°"
 	upperAccent             //
 	lowerAccent             //
 	upperOther              // Greek, Cyrillic, …
 	lowerOther              //
-	box                     // of frames
+	box                     // box drawing
 
 	accent = upperAccent | lowerAccent
 )
@@ -48,7 +48,7 @@ var kindMembers = []struct {
 	{box, "│┌┐┘├┤┬┼▀▄█▌▐░▒▓", [][2]rune{{'═', '╬'}}},
 }
 
-// kinds has the kinds of all characters below its length; the few above it are
+// kinds holds the kinds of all characters below its length; the few above it are
 // in kindOf.
 var kinds = func() (k [0x25CB]uint16) {
 	for _, set := range kindMembers {
@@ -95,7 +95,7 @@ var clashes = []struct{ kind, next uint16 }{
 	{box, bad | accent | currency | numeric | law | opening | closing | face},
 }
 
-// isBad says whether text looks as if it holds mojibake.
+// isBad reports whether text looks as if it contains mojibake.
 func isBad(text []rune) bool {
 	for i, r := range text {
 		if r < 0x80 && !(isASCIILetter(r) || isSpace(r) || r == '.' || r == ',' || r == '?' || r == '!') {
@@ -108,9 +108,9 @@ func isBad(text []rune) bool {
 	return false
 }
 
-// isBadAt says whether a sequence that no sound text has begins at text[i].
+// isBadAt reports whether a sequence that occurs in no sound text starts at text[i].
 func isBadAt(text []rune, i int) bool {
-	// The characters from i on, 0 after the end.
+	// The characters starting at i, 0 after the end.
 	var c [6]rune
 	copy(c[:], text[i:])
 	rest := len(text) - i
@@ -138,7 +138,7 @@ func isBadAt(text []rune, i int) bool {
 		return true
 	}
 
-	// "Ã" and "Â" before a blank that was a no-break space.
+	// "Ã" and "Â" before a space that was a no-break space.
 	blanked := func(i int) bool {
 		return i+1 < len(text) && (text[i] == 'Ã' || text[i] == 'Â') && text[i+1] == ' '
 	}
@@ -155,11 +155,11 @@ func isBadAt(text []rune, i int) bool {
 		return false
 	}
 
-	// What certain characters make in certain character sets.
+	// What certain characters mean in certain character sets.
 	switch c[0] {
-	case 'Œ', 'œ': // a ligature before what is no Latin letter
+	case 'Œ', 'œ': // a ligature before anything but a Latin letter
 		return rest > 1 && !isASCIILetter(c[1])
-	case 'Ø', 'Ù': // Windows-1252 for Arabic: two pairs, as each alone may be sound
+	case 'Ø', 'Ù': // Windows-1252 for Arabic: two pairs, because a single one may be sound
 		if arabicTail(c[1]) && (c[2] == 'Ø' || c[2] == 'Ù') && arabicTail(c[3]) {
 			return true
 		}
@@ -169,14 +169,14 @@ func isBadAt(text []rune, i int) bool {
 		return c[1] == '²' || c[1] == '³'
 	case 'à': // Windows-1252 for scripts of South Asia
 		return oneOf(c[1], "²µ¹¼½¾")
-	case '√': // MacRoman, from here on
+	case '√': // MacRoman from here on
 		return oneOf(c[1], "±∂†≠®™´≤≥¥µø")
 	case '≈':
 		return c[1] == '°' || c[1] == '¢'
 	case '‚':
 		return c[1] == 'Ä' && oneOf(c[2], "ìîïòôúùû†°¢π") ||
 			(c[1] == 'â' || c[1] == 'ó') && oneOf(c[2], "àä°ê")
-	case 'ā': // Windows-1257 for U+2000 and on, as the next two
+	case 'ā': // Windows-1257 for U+2000 and up, like the next two
 		return c[1] == '€'
 	case 'в':
 		return c[1] == 'Ђ'
@@ -184,8 +184,8 @@ func isBadAt(text []rune, i int) bool {
 		return c[1] == '€' && oneOf(c[2], "™\u00A0Ά\u00AD®°")
 	case 'В', 'Г', 'Р', 'С': // Windows-1251 for Latin-1 or Cyrillic
 		if c[0] == 'Г' && c[1] == 'ў' && c[2] == 'В' && c[3] == 'Ђ' && c[4] == 'В' {
-			// Windows-1251 on top of Latin-1; the next may be anything, and then
-			// there is something Latin.
+			// Windows-1251 on top of Latin-1; the next character may be anything,
+			// and something Latin follows it.
 			return rest > 6 && c[5] != '\n' && (isASCIILetter(text[i+6]) || text[i+6] == ' ')
 		}
 		return (b&(control|bad|opening|closing|currency) != 0 || c[1] == '°' || c[1] == 'µ') && oneOf(c[2], "ВГРС")
@@ -195,8 +195,8 @@ func isBadAt(text []rune, i int) bool {
 	return a&upperAccent != 0 && c[1] == '°'
 }
 
-// arabicTail says whether r is the second character of Arabic letters that were
-// decoded as Windows-1252.
+// arabicTail reports whether r is the second character of an Arabic letter that
+// was decoded as Windows-1252.
 func arabicTail(r rune) bool {
 	return kindOf(r)&(common|currency|bad|numeric|opening) != 0 || oneOf(r, "ŸŠ®°µ»")
 }
@@ -213,5 +213,5 @@ func oneOf(r rune, set string) bool {
 	return false
 }
 
-// isWord is \w of Python's re.
+// isWord reports whether \w in Python's re matches r.
 func isWord(r rune) bool { return r == '_' || unicode.In(r, unicode.L, unicode.N) }

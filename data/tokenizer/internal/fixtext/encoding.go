@@ -8,17 +8,17 @@ import (
 	"golang.org/x/text/encoding/charmap"
 )
 
-// A charset is a character set of one byte a character.
+// A charset is a single-byte character set.
 type charset struct {
 	decode [256]rune
 	encode map[rune]byte
 	sloppy bool
 }
 
-// newCharset takes a character set from x/text. A sloppy one decodes each byte
-// that the standard leaves open as the control character of that number, as
-// browsers do, and has byte 0x1A (SUBSTITUTE) for U+FFFD: text whose open bytes
-// were already lost can then still be mended around them.
+// newCharset takes a character set from x/text. A sloppy character set decodes
+// each byte that the standard leaves undefined as the control character with that
+// number, as browsers do, and encodes U+FFFD as byte 0x1A (SUBSTITUTE): text whose
+// undefined bytes were already lost can then still be fixed around them.
 func newCharset(m *charmap.Charmap, sloppy bool) *charset {
 	c := &charset{encode: make(map[rune]byte, 256), sloppy: sloppy}
 	for b := range 256 {
@@ -48,13 +48,13 @@ var (
 	macRoman    = newCharset(charmap.Macintosh, false)
 )
 
-// charsets are those that UTF-8 may have been mistaken for, the likeliest first.
+// charsets lists those that UTF-8 may have been mistaken for, the likeliest first.
 var charsets = []*charset{
 	latin1, windows1252, windows1251, windows1250, windows1253, windows1254, windows1257,
 	newCharset(charmap.ISO8859_2, false), macRoman, newCharset(charmap.CodePage437, false),
 }
 
-// bytes gives text in the character set, if it has all its characters.
+// bytes encodes text in the character set, if it has all of its characters.
 func (c *charset) bytes(text []rune) ([]byte, bool) {
 	out := make([]byte, len(text))
 	for i, r := range text {
@@ -71,8 +71,8 @@ func isASCII(text []rune) bool {
 	return !slices.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// fixEncoding undoes that UTF-8 was decoded as another character set, as often
-// as that happened. Text that does not look so (see isBad) stays as it is.
+// fixEncoding fixes UTF-8 that was decoded as another character set, even several
+// times over. Text that does not look like that (see isBad) stays as it is.
 func fixEncoding(text []rune) []rune {
 	for !isASCII(text) && isBad(text) {
 		fixed := fixEncodingOnce(text)
@@ -106,7 +106,7 @@ func fixEncodingOnce(text []rune) []rune {
 		}
 	}
 
-	// No character set has all of the text: mend the parts that are UTF-8.
+	// No character set contains the whole text: fix the parts that are UTF-8.
 	if fixed := fixParts(text); !slices.Equal(fixed, text) {
 		return fixed
 	}
@@ -118,8 +118,8 @@ func fixEncodingOnce(text []rune) []rune {
 	return fixC1(text)
 }
 
-// decodeStrict1252 decodes b as Windows-1252 if it has no byte that the
-// standard leaves open.
+// decodeStrict1252 decodes b as Windows-1252, unless it contains a byte that the
+// standard leaves undefined.
 func decodeStrict1252(b []byte) ([]rune, bool) {
 	out := make([]rune, len(b))
 	for i, c := range b {
@@ -134,8 +134,8 @@ func decodeStrict1252(b []byte) ([]rune, bool) {
 	return out, true
 }
 
-// fixC1 takes C1 control characters for the bytes of Windows-1252 that they
-// were.
+// fixC1 replaces C1 control characters with the characters that their bytes
+// represent in Windows-1252.
 func fixC1(text []rune) []rune {
 	out := slices.Clone(text)
 	for i, r := range out {
@@ -146,14 +146,14 @@ func fixC1(text []rune) []rune {
 	return out
 }
 
-// Which character may be which byte of UTF-8 that was decoded as Latin-1 or a
-// Windows character set.
+// Which character may represent which byte of UTF-8 that was decoded as Latin-1
+// or a Windows character set.
 const (
 	leads2     = 1 << iota // the first of 2 bytes
 	leads3                 // the first of 3
 	leads4                 // the first of 4
-	continues              // a later byte; also a blank for the no-break space
-	surelyCont             // the same, but not what may well stand for itself: blanks, dashes, quotes, …
+	continues              // a later byte; also a space for the no-break space
+	surelyCont             // the same, except for characters that often represent themselves: spaces, dashes, quotes, …
 )
 
 var utf8Roles = func() map[rune]uint8 {
@@ -179,8 +179,8 @@ var utf8Roles = func() map[rune]uint8 {
 	return roles
 }()
 
-// fixParts mends the stretches of text that look like UTF-8 and bad by
-// themselves. One that is all of the text stays, as that was tried before.
+// fixParts fixes those parts of text that on their own look like UTF-8 and bad. A
+// part that is the whole text stays as it is, because it has already been tried.
 func fixParts(text []rune) []rune {
 	var out []rune
 	for i := 0; i < len(text); {
@@ -202,8 +202,8 @@ func fixParts(text []rune) []rune {
 	return out
 }
 
-// utf8Stretch gives the length of the longest row of characters at the start of
-// text that may be the bytes of whole UTF-8 characters.
+// utf8Stretch returns the length of the longest run of characters at the start of
+// text that may be the bytes of complete UTF-8 characters.
 func utf8Stretch(text []rune) int {
 	i := 0
 	for i < len(text) {
@@ -231,9 +231,9 @@ func utf8Stretch(text []rune) int {
 
 func isCont(b byte) bool { return 0x80 <= b && b < 0xC0 }
 
-// restoreNoBreakSpaces puts back the byte A0 where the UTF-8 character that it
-// is part of has a blank for it, the likeliest alteration of mojibake; but only
-// where that gives a character that people use.
+// restoreNoBreakSpaces restores the byte A0 in UTF-8 characters in which a space
+// has replaced it, the most likely alteration of mojibake, but only if the result
+// is a character that people use.
 func restoreNoBreakSpaces(b []byte) []byte {
 	if !bytes.ContainsFunc(b, func(r rune) bool { return r == ' ' }) {
 		return b
@@ -245,9 +245,9 @@ func restoreNoBreakSpaces(b []byte) []byte {
 	if !found {
 		return b
 	}
-	// "Ã " is most often the French or Portuguese word "à" whose no-break space
-	// and following blank became one: keep a blank after it, but not where the
-	// word goes on (às, àquele, àquela, àquilo).
+	// "Ã " is usually the French or Portuguese word "à" whose no-break space and
+	// following space became one: keep a space after it, unless the word
+	// continues (às, àquele, àquela, àquilo).
 	var out []byte
 	for i := 0; i < len(b); {
 		if b[i] == 0xC3 && i+1 < len(b) && b[i+1] == ' ' && !aGraveGoesOn(b[i+2:]) {
@@ -279,14 +279,14 @@ func aGraveGoesOn(rest []byte) bool {
 	return false
 }
 
-// blankedLen gives the length of the UTF-8 character at the start of b in which
-// one blank stands for a byte A0, or 0.
+// blankedLen returns the length of the UTF-8 character at the start of b in which
+// one space replaces a byte A0, or 0.
 func blankedLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
 	}
-	// 0x85 is left out as well as the blank's own A0: it is an ellipsis in
-	// Windows-1252, and not to be trusted next to a blank.
+	// In addition to A0, the byte that the space replaces, 0x85 is left out: it is an
+	// ellipsis in Windows-1252 and not reliable next to a space.
 	certain := func(c byte) bool { return isCont(c) && c != 0x85 && c != 0xA0 }
 	switch lead := b[0]; lead {
 	case 0xC2, 0xC3, 0xC5, 0xCE, 0xD0, 0xD9: // no-break space, à, Š, Π, Р, Arabic zero
@@ -319,8 +319,8 @@ func blankedLen(b []byte) int {
 	return 0
 }
 
-// markLosses replaces each UTF-8 character of which bytes are lost by U+FFFD. A
-// lost byte is 0x1A or, once in a character at most, a question mark.
+// markLosses replaces each UTF-8 character that has lost bytes with U+FFFD. A
+// lost byte is 0x1A or, at most once per character, a question mark.
 func markLosses(b []byte) []byte {
 	if bytes.IndexByte(b, substitute) < 0 && bytes.IndexByte(b, '?') < 0 {
 		return b
@@ -338,12 +338,12 @@ func markLosses(b []byte) []byte {
 	return out
 }
 
-// lossyLen gives the length of the character with lost bytes at the start of b,
+// lossyLen returns the length of the character with lost bytes at the start of b,
 // or 0.
 func lossyLen(b []byte) int {
 	lead := b[0]
-	// lost says how many bytes of b[1:n] are lost, and of those how many are
-	// question marks; ok, that the others are later bytes of a character.
+	// count returns how many bytes of b[1:n] are lost, how many of those are
+	// question marks, and whether the others are later bytes of a character.
 	count := func(n int) (lost, asked int, ok bool) {
 		if len(b) < n {
 			return 0, 0, false
@@ -383,8 +383,8 @@ func lossyLen(b []byte) int {
 	return 0
 }
 
-// lossySurrogates says whether b begins with two encoded surrogates of which
-// the last byte of one or both is lost.
+// lossySurrogates reports whether b starts with two encoded surrogates of which
+// one or both have lost their last byte.
 func lossySurrogates(b []byte) bool {
 	if len(b) < 6 || b[1] < 0xA0 || b[1] > 0xAF || b[3] != 0xED || b[4] < 0xB0 || b[4] > 0xBF {
 		return false
@@ -393,7 +393,7 @@ func lossySurrogates(b []byte) bool {
 	return lost(b[2]) && (lost(b[5]) || isCont(b[5])) || isCont(b[2]) && lost(b[5])
 }
 
-// decodeVariant decodes b as UTF-8, strictly, but for two variants that old
+// decodeVariant decodes b as strict UTF-8, except for two variants that old
 // programs write: a pair of surrogates, three bytes each (CESU-8), and C0 80 for
 // the character 0 (Java).
 func decodeVariant(b []byte) ([]rune, bool) {
@@ -402,8 +402,8 @@ func decodeVariant(b []byte) ([]rune, bool) {
 		r, size := utf8.DecodeRune(b)
 		if r == utf8.RuneError && size == 1 {
 			switch {
-			// A line feed at the very end counts as the missing byte, here and
-			// below; that is an oversight of the reference, kept.
+			// Here and below, a line feed at the very end counts as the missing
+			// byte; that is an oversight in the reference, kept on purpose.
 			case b[0] == 0xC0 && len(b) > 1 && (b[1] == 0x80 || len(b) == 2 && b[1] == '\n'):
 				r, size = 0, 2
 			case len(b) >= 6 && b[0] == 0xED && b[1]&0xF0 == 0xA0 && isCont(b[2]) &&

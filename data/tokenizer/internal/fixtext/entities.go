@@ -8,12 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// entity gives the characters of an HTML5 entity, for a name with its semicolon.
+// entity returns the characters of an HTML5 entity, given its name without the
+// semicolon.
 //
-// The standard library has the table but not as a table: html.UnescapeString
-// gives the value of "&name;", or something that ends in the semicolon where it
-// knows only a part of the name, or nothing of it. (It leaves out two entities
-// that are shorter than their value.)
+// The standard library has the table but does not export it:
+// html.UnescapeString returns the value of "&name;", or something that ends in
+// the semicolon if it knows only part of the name or none of it. (It leaves out
+// two entities that are shorter than their value.)
 func entity(name string) (string, bool) {
 	switch name {
 	case "nLt":
@@ -25,8 +26,9 @@ func entity(name string) (string, bool) {
 	return value, !strings.HasSuffix(value, ";") || name == "semi"
 }
 
-// legacyEntity is entity for the 106 names that HTML reads without a semicolon.
-// Each is one character, which tells it from a name known in part.
+// legacyEntity is like entity, for the 106 names that HTML accepts without a
+// semicolon. Each is a single character, which distinguishes it from a name that
+// is only partly known.
 func legacyEntity(name string) (string, bool) {
 	value := html.UnescapeString("&" + name)
 	return value, utf8.RuneCountInString(value) == 1
@@ -35,8 +37,8 @@ func legacyEntity(name string) (string, bool) {
 // longestLegacy is the length of the longest name that legacyEntity knows.
 const longestLegacy = 6
 
-// isName says whether s can be the name of an entity: html.UnescapeString looks
-// no further than the first character that cannot.
+// isName reports whether s can be the name of an entity: html.UnescapeString
+// stops at the first character that cannot be part of one.
 func isName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := rune(s[i]); !isASCIILetter(c) && !isASCIIDigit(c) {
@@ -46,9 +48,9 @@ func isName(s string) bool {
 	return s != ""
 }
 
-// unescapeEntities replaces entities that are beyond doubt: those that end in a
-// semicolon; also in capitals ("&EACUTE;"), as in databases that know no small
-// letters.
+// unescapeEntities replaces unambiguous entities, which are those that end in a
+// semicolon, including entities in capitals ("&EACUTE;"), as found in databases
+// that store only capital letters.
 func unescapeEntities(text []rune) []rune {
 	if !slices.Contains(text, '&') {
 		return text
@@ -68,8 +70,8 @@ func unescapeEntities(text []rune) []rune {
 	return out
 }
 
-// entityLen gives the length of what looks like an entity at the start of text:
-// "&", perhaps "#", 1 to 24 letters or digits, ";".
+// entityLen returns the length of what looks like an entity at the start of text:
+// "&", optionally "#", 1 to 24 letters or digits, ";".
 func entityLen(text []rune) int {
 	i := 1
 	if i < len(text) && text[i] == '#' {
@@ -85,10 +87,10 @@ func entityLen(text []rune) int {
 	return i + 1
 }
 
-// entityValue gives what an entity stands for, or the entity itself.
+// entityValue returns the value of an entity, or the entity itself.
 func entityValue(text string) string {
 	if text[1] == '#' {
-		// A semicolon left over says that only a part was a number.
+		// A remaining semicolon means that only part of it was a number.
 		if value := UnescapeHTML(text); !strings.Contains(value, ";") {
 			return value
 		}
@@ -106,8 +108,8 @@ func entityValue(text string) string {
 	return text
 }
 
-// upper is Python's str.upper as far as entities need it: full case mapping,
-// which knows capitals of more than one letter.
+// upper is Python's str.upper as far as entities need it: full case mapping, in
+// which a capital may be more than one letter.
 func upper(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -122,8 +124,8 @@ func upper(s string) string {
 
 var longCapitals = map[rune]string{'ß': "SS", 'ŉ': "ʼN", 'ﬀ': "FF", 'ﬁ': "FI", 'ﬂ': "FL", 'ﬃ': "FFI", 'ﬄ': "FFL"}
 
-// UnescapeHTML replaces HTML entities and character numbers as HTML5 does, also
-// where their semicolon is missing ("&notit" is "¬it"). It is Python's
+// UnescapeHTML replaces HTML entities and character references as HTML5 does,
+// even without a semicolon ("&notit" is "¬it"). It is equivalent to Python's
 // html.unescape.
 func UnescapeHTML(s string) string {
 	at := strings.IndexByte(s, '&')
@@ -142,8 +144,9 @@ func UnescapeHTML(s string) string {
 	return b.String()
 }
 
-// characterReference reads the reference that s (which begins with "&") begins
-// with: its value, and its length in s. An "&" that begins none is its own value.
+// characterReference parses the reference at the start of s, which starts with
+// "&", and returns its value and its length in s. The value of an "&" that starts
+// no reference is "&".
 func characterReference(s string) (value string, n int) {
 	if strings.HasPrefix(s, "&#") {
 		digits, base := s[2:], 10
@@ -164,7 +167,7 @@ func characterReference(s string) (value string, n int) {
 		return value, len(s) - len(digits) + n
 	}
 
-	// A name ends at white space, another reference or after 32 characters.
+	// A name ends at white space, at another reference or after 32 characters.
 	end := 1
 	for count := 0; end < len(s) && count < 32 && !strings.ContainsRune("\t\n\f <&#;", rune(s[end])); count++ {
 		_, size := utf8.DecodeRuneInString(s[end:])
@@ -193,9 +196,9 @@ func isDigit(c byte, base int) bool {
 	return isASCIIDigit(rune(c)) || base == 16 && ('a' <= c|0x20 && c|0x20 <= 'f')
 }
 
-// numberedCharacter gives the character with a number, with the exceptions of
-// HTML5: control characters and noncharacters are nothing, bytes of
-// Windows-1252 are its characters, and what is no character is U+FFFD.
+// numberedCharacter returns the character with a number, with the exceptions in
+// HTML5: control characters and noncharacters are dropped, bytes of Windows-1252
+// are decoded, and numbers that are not characters become U+FFFD.
 func numberedCharacter(digits string, base int) string {
 	n, err := strconv.ParseUint(digits, base, 32)
 	switch {

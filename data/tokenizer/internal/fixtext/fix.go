@@ -8,14 +8,14 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// maxSegment is the longest stretch in characters that is mended as one.
+// maxSegment is the longest segment, in characters, that is fixed as a unit.
 const maxSegment = 1_000_000
 
-// Fix mends text (valid UTF-8). It works line by line, as the lines of a text
-// may have been damaged in different ways.
+// Fix fixes text, which must be valid UTF-8. It works line by line, because each
+// line may have been damaged differently.
 //
-// HTML entities are left alone from the first line on that has a "<": such text
-// is HTML and means them.
+// From the first line that contains a "<", HTML entities are left alone: such
+// text is HTML, and the entities are intended.
 func Fix(text string) string {
 	if isSound(text) {
 		return text
@@ -36,8 +36,8 @@ func Fix(text string) string {
 	return string(out)
 }
 
-// isSound says of most text, quickly, that nothing in it needs mending: ASCII
-// without entities and control characters.
+// isSound is a quick test that holds for most text: it reports whether text is
+// ASCII without entities and control characters, which needs no fixing.
 func isSound(text string) bool {
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
@@ -49,9 +49,9 @@ func isSound(text string) bool {
 	return true
 }
 
-// fixLine applies all repairs in order, over and over until nothing changes:
-// one repair may lay bare the next damage. Each round takes linear time; only
-// text that nests entities thousands deep ("&amp;amp;amp;…") needs many rounds.
+// fixLine applies all fixes in order until nothing changes, because one fix may
+// expose more damage. Each round takes linear time; only text that nests entities
+// thousands deep ("&amp;amp;amp;…") needs many rounds.
 func fixLine(line []rune, entities bool) []rune {
 	for {
 		text := line
@@ -69,7 +69,7 @@ func fixLine(line []rune, entities bool) []rune {
 	}
 }
 
-// respell replaces single characters by what they stand for.
+// respell replaces single characters with what they represent.
 func respell(text []rune) []rune {
 	if !slices.ContainsFunc(text, needsRespelling) {
 		return text
@@ -90,13 +90,13 @@ func respell(text []rune) []rune {
 	return out
 }
 
-// needsRespelling says which characters respelt may change.
+// needsRespelling reports whether respelt may change a character.
 func needsRespelling(r rune) bool {
 	return r == '\r' || 0x80 <= r && r < 0xA0 || 0x132 <= r && r < 0x1F4 || r == 0x2BC ||
 		0x2018 <= r && r < 0x202A || r == 0x3000 || 0xFB00 <= r && r < 0xFB07 || 0xFF01 <= r && r < 0xFFF0
 }
 
-// respelt gives what a single character is replaced by.
+// respelt returns the replacement of a single character.
 func respelt(r rune) []rune {
 	if 0x80 <= r && r < 0xA0 {
 		// A C1 control character is a byte of Windows-1252, as in HTML.
@@ -120,20 +120,20 @@ func respelt(r rune) []rune {
 	return []rune{r}
 }
 
-// ligatures lists the Latin ligatures and digraphs that are taken apart: those
-// that fonts and old character sets made, not letters of their own such as æ.
+// ligatures lists the Latin ligatures and digraphs that are decomposed: those
+// made for fonts and old character sets, not letters in their own right such as æ.
 var ligatures = map[rune]string{
 	'ﬀ': "ff", 'ﬁ': "fi", 'ﬂ': "fl", 'ﬃ': "ffi", 'ﬄ': "ffl", 'ﬅ': "ſt", 'ﬆ': "st",
 	'Ĳ': "IJ", 'ĳ': "ij", // Dutch
 	'ŉ': "'n",                       // Afrikaans
-	'Ǆ': "DŽ", 'ǅ': "Dž", 'ǆ': "dž", // Croatian, one for each Serbian letter
+	'Ǆ': "DŽ", 'ǅ': "Dž", 'ǆ': "dž", // Croatian, one per Serbian letter
 	'Ǉ': "LJ", 'ǈ': "Lj", 'ǉ': "lj",
 	'Ǌ': "NJ", 'ǋ': "Nj", 'ǌ': "nj",
 	'Ǳ': "DZ", 'ǲ': "Dz", 'ǳ': "dz",
 }
 
-// dropEscapes removes the escapes that colour a terminal (ESC, "[", digits and
-// semicolons, a letter), and then control characters that do not show.
+// dropEscapes removes terminal colour escapes (ESC, "[", digits and semicolons,
+// a letter), and then invisible control characters.
 func dropEscapes(text []rune) []rune {
 	if !slices.ContainsFunc(text, isDropped) {
 		return text
@@ -166,9 +166,9 @@ func escapeLen(text []rune) int {
 	return 0
 }
 
-// isDropped says which control characters go: those of ASCII but white space,
-// the deprecated format characters, annotation marks, the object replacement
-// character, the byte order mark.
+// isDropped reports whether a control character is removed: those of ASCII except
+// white space, the deprecated format characters, annotation marks, the object
+// replacement character, and the byte order mark.
 func isDropped(r rune) bool {
 	return r < ' ' && r != '\t' && r != '\n' && r != '\f' && r != '\r' || r == 0x7F ||
 		0x206A <= r && r <= 0x206F || 0xFFF9 <= r && r <= 0xFFFC || r == 0xFEFF
@@ -178,9 +178,9 @@ func isASCIILetter(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <
 
 func isASCIIDigit(r rune) bool { return '0' <= r && r <= '9' }
 
-// isSpace is Python's str.isspace: white space, and the four ASCII
+// isSpace is like Python's str.isspace: white space, and the four ASCII
 // separators 0x1C to 0x1F.
 func isSpace(r rune) bool { return unicode.IsSpace(r) || 0x1C <= r && r <= 0x1F }
 
-// Strip is Python's str.strip.
+// Strip is equivalent to Python's str.strip.
 func Strip(text string) string { return strings.TrimFunc(text, isSpace) }

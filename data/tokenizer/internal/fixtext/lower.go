@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// Lower is Python's str.lower: full case mapping, where "İ" becomes two
-// characters and a capital sigma at the end of a word becomes "ς".
+// Lower is equivalent to Python's str.lower: full case mapping, in which "İ"
+// becomes two characters and a capital sigma at the end of a word becomes "ς".
 func Lower(s string) string {
 	if !strings.ContainsAny(s, "İΣ") {
 		return strings.ToLower(s)
@@ -27,9 +27,9 @@ func Lower(s string) string {
 	return b.String()
 }
 
-// endsWord is the condition Final_Sigma of the Unicode Standard (3.13): a cased
-// letter before text[i] and none after it, where what has no case of its own
-// (accents, apostrophes) does not count.
+// endsWord reports whether the condition Final_Sigma of the Unicode Standard
+// (3.13) holds: there is a cased letter before text[i] and none after it, where
+// characters without case of their own (accents, apostrophes) do not count.
 func endsWord(text []rune, i int) bool {
 	before := i - 1
 	for before >= 0 && ignoresCase(text[before]) {
@@ -49,8 +49,8 @@ func isCased(r rune) bool {
 	return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lt, unicode.Other_Lowercase, unicode.Other_Uppercase)
 }
 
-// caseIgnorable has the members of the property Case_Ignorable that no general
-// category gives.
+// caseIgnorable lists the characters with the property Case_Ignorable that do not
+// follow from a general category.
 var caseIgnorable = []rune("'.:·\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13\uFE52\uFE55\uFF07\uFF0E\uFF1A")
 
 func ignoresCase(r rune) bool {

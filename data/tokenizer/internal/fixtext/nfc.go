@@ -7,17 +7,17 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// nfc puts text in Unicode's normalization form C. The algorithm is that of the
-// Unicode Standard (3.11) over the tables of x/text. That package's own
-// normalization cannot be used: it keeps to the "stream-safe" format, which adds
-// a character after every 30 marks on one letter, and people do stack that many.
+// nfc converts text to Unicode normalization form C. It implements the algorithm
+// of the Unicode Standard (3.11) with the tables of x/text. That package's own
+// normalization cannot be used: it produces the "stream-safe" format, which adds a
+// character after every 30 marks on one letter, and real text stacks that many.
 func nfc(text []rune) []rune {
-	// Below U+0300 every text is in form C.
+	// Text without characters from U+0300 up is always in form C.
 	if !slices.ContainsFunc(text, func(r rune) bool { return r >= 0x300 }) || norm.NFC.IsNormalString(string(text)) {
 		return text
 	}
 
-	// Take characters apart, and sort each run of marks by combining class.
+	// Decompose the characters and sort each run of marks by combining class.
 	type character struct {
 		r     rune
 		class uint8
@@ -40,8 +40,8 @@ func nfc(text []rune) []rune {
 		slices.SortStableFunc(parts[start:i], func(a, b character) int { return int(a.class) - int(b.class) })
 	}
 
-	// Put together again: each character with the last starter before it, unless
-	// one of the same class (or none, a starter) lies between.
+	// Compose again: each character with the last starter before it, unless a
+	// character of the same class (or another starter) lies between them.
 	out := make([]rune, 0, len(parts))
 	starter, last := -1, -1
 	for _, c := range parts {
@@ -65,7 +65,7 @@ func properties(r rune) norm.Properties {
 	return norm.NFC.Properties(b[:utf8.EncodeRune(b[:], r)])
 }
 
-// compose gives the one character that is canonically equivalent to a and b.
+// compose returns the single character that is canonically equivalent to a and b.
 func compose(a, b rune) (rune, bool) {
 	if properties(b).BoundaryBefore() {
 		return 0, false

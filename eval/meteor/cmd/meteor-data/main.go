@@ -17,8 +17,8 @@ import (
 )
 
 func main() {
-	out := flag.String("o", meteor.DefaultDir(), "folder of the index")
-	where := flag.Bool("print-dir", false, "print the folder, and exit with 1 if there is no good index in it")
+	out := flag.String("o", meteor.DefaultDir(), "write the index to this folder")
+	where := flag.Bool("print-dir", false, "print the folder of the index; exit with status 1 if it has no valid index")
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: meteor-data [-o DIR] PYCOCOEVALCAP | meteor-data -print-dir\n")
 		flag.PrintDefaults()
@@ -48,7 +48,7 @@ func main() {
 			bar.Set64(done)
 		}
 	} else {
-		fmt.Fprintln(os.Stderr, "meteor-data: compiling (half a minute)")
+		fmt.Fprintln(os.Stderr, "meteor-data: compiling (takes half a minute)")
 	}
 	err := meteor.Compile(ctx, flag.Arg(0), *out, progress)
 	switch {
@@ -59,5 +59,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Fprintf(os.Stderr, "METEOR's data is in %s\n", *out)
+	fmt.Fprintf(os.Stderr, "METEOR data is in %s\n", *out)
 }
