@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// longest is the length of the longest common subsequence by the table that
+// longest computes the length of the longest common subsequence with the table that
 // defines it.
 func longest(a, b []string) int {
 	row := make([]int, len(b)+1)
@@ -36,8 +36,8 @@ func longest(a, b []string) int {
 	return row[len(b)]
 }
 
-// ROUGE_L by 64 tokens at a time is the table's, for texts shorter and longer
-// than that.
+// ROUGE_L, computed 64 tokens at a time, equals the table's result for texts shorter and
+// longer than 64 tokens.
 func TestROUGEAgainstTable(t *testing.T) {
 	text := func(t *rapid.T, name string) []string {
 		n := rapid.IntRange(1, 300).Draw(t, name+" length")
@@ -66,8 +66,7 @@ func TestROUGEAgainstTable(t *testing.T) {
 	})
 }
 
-// Whatever the captions, there are scores and they are numbers from 0 up to 1,
-// CIDEr up to 10.
+// Any captions have scores, which are numbers between 0 and 1, or 10 for CIDEr.
 func TestAnyCaptions(t *testing.T) {
 	caption := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", " ", ".", "a dog", "A dog.", "a dog on a dog on a dog", "5 7/8 of a dog"}))
 	rapid.Check(t, func(t *rapid.T) {
@@ -204,7 +203,7 @@ func TestWriteImages(t *testing.T) {
 	if len(lines) != len(r.Images) || lines[0].ImageID != r.Images[0].ImageID || lines[0].Scores["CIDEr"] != r.Images[0].Scores["CIDEr"] {
 		t.Errorf("%+v", lines)
 	}
-	// A folder in its place: nothing is left behind.
+	// With a folder in its place, nothing is left behind.
 	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -235,8 +234,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-// A metric from outside: the share of the candidates' tokens that the first
-// reference has, over the set.
+// A metric from outside: the fraction of the candidates' tokens in the set that occur in
+// the first reference.
 func TestSummed(t *testing.T) {
 	type stats struct{ have, all int }
 	m := eval.Summed("SHARE", func(candidate string, references []string) (s stats) {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// reference is what pycocoevalcap says about a set (testdata/reference/metrics.py).
+// reference holds pycocoevalcap's results for a set (testdata/reference/metrics.py).
 type reference struct {
 	Corpus map[string]float64
 	Images []struct {
@@ -39,7 +39,7 @@ func read[T any](t testing.TB, path string) (v T) {
 	return v
 }
 
-// items reads a folder of testdata.
+// items reads a folder in testdata.
 func items(t testing.TB, dir string) []eval.Item {
 	t.Helper()
 	set, err := coco.Read(filepath.Join(dir, "captions_val2014.json"))
@@ -59,7 +59,7 @@ func items(t testing.TB, dir string) []eval.Item {
 
 func TestReference(t *testing.T) {
 	dirs := []string{"testdata/fakecap", "testdata/hard", "testdata/hard_more", "testdata/people"}
-	if more := os.Getenv("CYCLECAP_METRICS"); more != "" { // other folders of the same form
+	if more := os.Getenv("CYCLECAP_METRICS"); more != "" { // other folders in the same format
 		dirs = append(dirs, filepath.SplitList(more)...)
 	}
 	for _, dir := range dirs {

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOpen holds the reader to files that Python wrote.
+// TestOpen checks the reader against files written by Python.
 func TestOpen(t *testing.T) {
 	text, err := os.ReadFile("testdata/clipcap.json")
 	if err != nil {
@@ -81,7 +81,7 @@ func TestOpen(t *testing.T) {
 				}
 			}
 			if err := f.Read(1, make([]float32, 6*len(want.Rows))); err == nil {
-				t.Error("rows behind the last are read")
+				t.Error("rows after the last can be read")
 			}
 		})
 	}
@@ -139,7 +139,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Blocks gives any rows in any order, from any place on.
+// Blocks returns any rows in any order, starting anywhere.
 func TestBlocks(t *testing.T) {
 	f, err := clipcap.Open("testdata/clipcap.pkl")
 	if err != nil {
@@ -158,7 +158,7 @@ func TestBlocks(t *testing.T) {
 				t.Fatal(err)
 			}
 			if b.First != first+len(got)/f.Width {
-				t.Errorf("a block begins at %d behind %d rows", b.First, len(got)/f.Width)
+				t.Errorf("a block begins at %d after %d rows", b.First, len(got)/f.Width)
 			}
 			got = append(got, b.Values...)
 		}

@@ -18,7 +18,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-// checkError wants an error that names the file and says all of what, or none.
+// checkError checks that err names the file and contains all of what, or is nil if what is nil.
 func checkError(t *testing.T, err error, path string, what []string) {
 	t.Helper()
 	if (err != nil) != (what != nil) {
@@ -177,7 +177,7 @@ func TestWriteResults(t *testing.T) {
 	})
 }
 
-// checkAlone wants no temporary file left beside path.
+// checkAlone checks that no temporary file is left next to path.
 func checkAlone(t *testing.T, path string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))

@@ -23,10 +23,10 @@ func spec(n int) Spec {
 	return Spec{Kind: "images", Model: "m", Process: "p", Batch: 1000, Width: 3, Inputs: "i", Count: n}
 }
 
-// row gives the feature of input i; every 1000th input has none.
+// row returns the feature of input i; every 1000th input has none.
 func row(i int) []float32 { return []float32{float32(i), float32(i) + 0.25, float32(-i)} }
 
-// add feeds inputs from to to in batches.
+// add adds inputs [from, to) in batches.
 func add(t testing.TB, w *Writer, from, to int) {
 	t.Helper()
 	for at := from; at < to; at += 1000 {
@@ -47,8 +47,8 @@ func add(t testing.TB, w *Writer, from, to int) {
 	}
 }
 
-// An interrupted writer loses what came behind the last whole shard; the next
-// one goes on there, and the whole reads as if nothing had been.
+// An interrupted writer loses what came after the last complete shard; the next
+// writer resumes there, and the result is as if nothing had happened.
 func TestWriteInterruptResumeRead(t *testing.T) {
 	const n = 40_000
 	dir := t.TempDir()
@@ -57,7 +57,7 @@ func TestWriteInterruptResumeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	add(t, w, 0, 25_000)
-	w.unlock() // as the end of a process does
+	w.unlock() // as when a process ends
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("half of the features open with %v", err)
 	}
@@ -98,7 +98,7 @@ func TestWriteInterruptResumeRead(t *testing.T) {
 		}
 	}
 	if err := s.Read([]int32{int32(s.Len())}, dst); err == nil {
-		t.Error("a row behind the last is read")
+		t.Error("a row after the last can be read")
 	}
 }
 
@@ -136,8 +136,8 @@ func TestChangesAndDamage(t *testing.T) {
 	}
 }
 
-// Keep saves what was added, as for Ctrl-C; a writer that is gone on with then
-// gives the same features.
+// Keep saves what was added, as after Ctrl-C; resuming then gives the same
+// features.
 func TestKeep(t *testing.T) {
 	dir := t.TempDir()
 	w, err := Create(dir, spec(10_000))
@@ -200,8 +200,8 @@ func checkAll(t *testing.T, dir string, n int) {
 	}
 }
 
-// watch reports, by name, each file of a folder that is made, closed after
-// writing or renamed, from now on.
+// watch reports, by name, each file in a folder that is created, closed after
+// writing, or renamed from now on.
 func watch(t *testing.T, dir string) (next func() string) {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -222,16 +222,16 @@ func watch(t *testing.T, dir string) (next func() string) {
 			}
 			events = events[:n]
 		}
-		size := binary.NativeEndian.Uint32(events[12:]) // of the name, which zeros follow
+		size := binary.NativeEndian.Uint32(events[12:]) // of the name, which is padded with zeros
 		name := string(bytes.TrimRight(events[16:16+size], "\x00"))
 		events = events[16+size:]
 		return name
 	}
 }
 
-// A process is killed with SIGKILL while it writes a shard and the manifest:
-// one after the first change of the folder, the next after the second, and so
-// on. What the next one finds is whole, and in the end all is there.
+// A process is killed with SIGKILL while it writes a shard and the manifest: the
+// first after one change of the folder, the second after two, and so on. What the
+// next process finds must be intact, and in the end everything must be there.
 func TestKill(t *testing.T) {
 	const n, shard = 100_000, 9000 // the fewest batches of 1000 that fill a shard
 	if dir := os.Getenv("CYCLECAP_TEST_FEATURES"); dir != "" {
@@ -260,7 +260,7 @@ func TestKill(t *testing.T) {
 		for change := 0; change < kills && !last; {
 			if name := next(); name != lockFile {
 				change++
-				last = name == manifestFile // it takes its name when all is written
+				last = name == manifestFile // it gets its name when everything is written
 			}
 		}
 		c.Process.Kill()
@@ -281,7 +281,7 @@ func TestKill(t *testing.T) {
 			}
 		}
 	}
-	if kills < 6 { // a shard and the manifest, each made, closed and renamed
+	if kills < 6 { // a shard and the manifest, each created, closed and renamed
 		t.Errorf("a shard was written in %d changes of the folder", kills)
 	}
 	if done == 0 {
@@ -357,8 +357,8 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// BenchmarkRead reads batches of 64 random rows: their time must not depend on
-// how many there are.
+// BenchmarkRead reads batches of 64 random rows; the time must not depend on the
+// number of rows.
 func BenchmarkRead(b *testing.B) {
 	for _, n := range []int{10_000, 100_000, 414_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -29,7 +29,7 @@ func BenchmarkDecodeJPEG(b *testing.B) {
 	}
 }
 
-// BenchmarkResize is the hot loop alone: bicubic to 224 and the centre crop.
+// BenchmarkResize measures the hot loop alone: bicubic to 224 and the centre crop.
 func BenchmarkResize(b *testing.B) {
 	m, err := decode(benchData(b), MaxPixels)
 	if err != nil {
@@ -43,7 +43,7 @@ func BenchmarkResize(b *testing.B) {
 	}
 }
 
-// BenchmarkResizePlain is the same by the plain Go that the tests check the C code with.
+// BenchmarkResizePlain measures the plain Go code against which the tests check the C code.
 func BenchmarkResizePlain(b *testing.B) {
 	m, err := decode(benchData(b), MaxPixels)
 	if err != nil {
@@ -71,7 +71,7 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
-// BenchmarkPhotoToInput is one photo from file to the network's input, on one thread.
+// BenchmarkPhotoToInput measures one photo from file to network input, on one thread.
 func BenchmarkPhotoToInput(b *testing.B) {
 	path := filepath.Join(photosDir, benchPhoto)
 	pre := CLIP(224)
@@ -88,7 +88,7 @@ func BenchmarkPhotoToInput(b *testing.B) {
 	}
 }
 
-// BenchmarkAllPhotos is the mean over the 26 photos of testdata.
+// BenchmarkAllPhotos measures the mean over the 26 photos in testdata.
 func BenchmarkAllPhotos(b *testing.B) {
 	paths := photoPaths(b)
 	pre := CLIP(224)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// hugePNG is the head of a PNG of the given size: all that a decompression bomb needs.
+// hugePNG returns the head of a PNG of the given size: all that a decompression bomb needs.
 func hugePNG(width, height uint32) []byte {
 	head := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
 	head = binary.BigEndian.AppendUint32(head, height)
@@ -23,7 +23,7 @@ func hugePNG(width, height uint32) []byte {
 	return append(out, "\x00\x00\x00\x02IDAT\x78\x9c"...)
 }
 
-// patched gives a fixture with other bytes from at on.
+// patched returns a fixture with some bytes replaced, starting at at.
 func patched(t *testing.T, name string, at int, with ...byte) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata/images", name))
@@ -34,7 +34,7 @@ func patched(t *testing.T, name string, at int, with ...byte) []byte {
 	return data
 }
 
-// sofAt is where the height and width of a fixture JPEG stand.
+// sofAt returns the offset of the height and width in a fixture JPEG.
 func sofAt(t *testing.T, name string) int {
 	t.Helper()
 	data := string(patched(t, name, 0))
@@ -83,7 +83,7 @@ func TestRefused(t *testing.T) {
 				t.Errorf("error %v, want one that is %v and says %q", err, c.want, c.text)
 			}
 			if m != nil {
-				t.Errorf("an image came with the error")
+				t.Errorf("got an image along with the error")
 			}
 		})
 	}
@@ -138,7 +138,7 @@ func TestRefusedFiles(t *testing.T) {
 	}
 }
 
-// A file that says one thing and is another is told by its contents.
+// The contents of a file decide its format, not its name.
 func TestContentsDecide(t *testing.T) {
 	data, err := os.ReadFile("testdata/images/webp_lossy.webp")
 	if err != nil {
@@ -154,8 +154,8 @@ func TestContentsDecide(t *testing.T) {
 	}
 }
 
-// Every prefix of a real photo is refused or decoded, never a crash; libjpeg's errors come
-// back as errors however often they happen.
+// Every prefix of a real photo is either rejected or decoded and never crashes; libjpeg's
+// errors are returned as errors however often they occur.
 func TestPhotoCutAnywhere(t *testing.T) {
 	data, err := os.ReadFile(photoPaths(t)[0])
 	if err != nil {
@@ -168,7 +168,7 @@ func TestPhotoCutAnywhere(t *testing.T) {
 	}
 }
 
-// A scan costs a walk over the whole image, and an empty one takes a dozen bytes of file.
+// Each scan walks over the whole image, but an empty scan takes only a dozen bytes of file.
 func TestManyScansAreRefused(t *testing.T) {
 	data := patched(t, "jpeg_progressive.jpg", 0)
 	at := strings.Index(string(data), "\xff\xda")
@@ -182,7 +182,7 @@ func TestManyScansAreRefused(t *testing.T) {
 	bomb = append(bomb, 0xff, 0xd9)
 	_, err := decode(bomb, MaxPixels)
 	if !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), "scans") {
-		t.Errorf("error %v, want a refusal of so many scans", err)
+		t.Errorf("error %v, want an error about the number of scans", err)
 	}
 }
 
@@ -202,7 +202,7 @@ func fuzz(f *testing.F, prefix string) {
 	}
 	pre := CLIP(32)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		// Small images only: a large one is slow without being wrong.
+		// Small images only: a large one is slow, not wrong.
 		m, err := decode(data, 1<<16)
 		if err != nil {
 			if m != nil {

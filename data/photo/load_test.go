@@ -19,8 +19,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func fixture(name string) string { return filepath.Join("testdata/images", name) }
 
-// The batches hold what one photo after the other gives, in the order of the paths, whatever
-// the number of workers and the size of batches; bad photos are left out and listed.
+// The batches hold the same values as loading the photos one by one, in the order of the
+// paths, for any number of workers and batch size; bad photos are left out and listed.
 func TestLoad(t *testing.T) {
 	pre := CLIP(16)
 	good := []string{fixture("jpeg_420.jpg"), fixture("png_colour6_8bit.png"), fixture("webp_lossy.webp"), fixture("gif_plain.gif"), fixture("bmp_24bit.bmp")}
@@ -64,7 +64,7 @@ func TestLoad(t *testing.T) {
 								t.Fatal(err)
 							}
 							if !slices.Equal(want, b.Pixels[i*pre.Len():(i+1)*pre.Len()]) {
-								t.Errorf("photo %d has other values than by itself", at)
+								t.Errorf("photo %d differs from the same photo loaded alone", at)
 							}
 						}
 						for _, f := range b.Failed {
@@ -123,7 +123,7 @@ func TestLoadCancelled(t *testing.T) {
 			for _, err := range Load(ctx, paths, CLIP(16), 2, 4) {
 				if err != nil {
 					last = err
-					continue // an error is the last thing that comes
+					continue // an error ends the sequence
 				}
 				if last != nil {
 					t.Error("a batch came after the error")
@@ -159,9 +159,9 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// While the caller is busy, loading runs ahead by two batches, and no further. In a bubble
-// of synctest, Wait returns once every goroutine of the loader is blocked: what has been
-// loaded by then is all that will be.
+// While the caller is busy, loading runs ahead by exactly two batches. In a synctest bubble,
+// Wait returns once every goroutine of the loader is blocked: nothing more will be loaded
+// then.
 func TestLoadRunsAhead(t *testing.T) {
 	dir := t.TempDir()
 	data, err := os.ReadFile(fixture("jpeg_420.jpg"))
@@ -192,9 +192,9 @@ func TestLoadRunsAhead(t *testing.T) {
 			}
 			loaded = append(loaded, b.Index...)
 		}
-		want := []int{0, 1, 2, 3, 4, 5} // the batch in hand and two more
+		want := []int{0, 1, 2, 3, 4, 5} // the current batch and two more
 		if d := cmp.Diff(want, loaded); d != "" {
-			t.Error("photos loaded while the first batch was in hand (-want +got):\n", d)
+			t.Error("photos loaded while the first batch was in use (-want +got):\n", d)
 		}
 	})
 }

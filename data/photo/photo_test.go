@@ -34,10 +34,10 @@ func photoPaths(t testing.TB) []string {
 	return paths
 }
 
-// samples are bytes that testdata/make_fixtures.py wrote: all of them, or their hash.
+// samples holds bytes written by testdata/make_fixtures.py: all of them, or their hash.
 type samples string
 
-// diff says how got differs from s, in nothing if it does not.
+// diff describes how got differs from s; it returns "" if it does not.
 func (s samples) diff(t *testing.T, got []byte) string {
 	t.Helper()
 	if want, ok := strings.CutPrefix(string(s), "sha256:"); ok {
@@ -141,8 +141,7 @@ func floatHash(v []float32) string {
 	return hash(b)
 }
 
-// stored gives the samples of an image as Pillow's tobytes does: without the bytes that mean
-// nothing.
+// stored returns the samples of an image as Pillow's tobytes does: without the unused bytes.
 func stored(m *Image) []byte {
 	keep := map[Mode][]int{ModeLA: {0, 3}, ModeRGB: {0, 1, 2}}[m.Mode]
 	if keep == nil {
@@ -262,7 +261,7 @@ func TestPhotosAreThoseOfPillow(t *testing.T) {
 	}
 }
 
-// A file cut short is refused exactly where Pillow refuses it.
+// A truncated file is rejected exactly where Pillow rejects it.
 func TestCutFiles(t *testing.T) {
 	for _, want := range expected(t).Cuts {
 		t.Run(fmt.Sprintf("%s/%d", want.File, want.Keep), func(t *testing.T) {
@@ -288,7 +287,7 @@ func TestCutFiles(t *testing.T) {
 	}
 }
 
-// Every value that ToTensor and Normalize can give, bit for bit.
+// Every possible result of ToTensor and Normalize, bit for bit.
 func TestNormalizeTable(t *testing.T) {
 	want := expected(t).Normalize
 	var got [3][256]string
@@ -377,7 +376,7 @@ func ExamplePreprocess() {
 	// Output: RGB 29 22 true
 }
 
-// values gives a photo as the network sees it.
+// values returns a photo as the network sees it.
 func values(p Preprocess, m *Image) ([]float32, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -386,7 +385,7 @@ func values(p Preprocess, m *Image) ([]float32, error) {
 	return dst, p.Into(dst, m)
 }
 
-// resized gives all of an image at another size.
+// resized returns the whole image at another size.
 func (m *Image) resized(width, height int) *Image {
 	return m.resizeCrop(width, height, 0, 0, width, height)
 }

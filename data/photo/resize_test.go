@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// plainRows and plainColumns restate the two passes over 8-bit samples in the plainest Go,
-// for the C code to be checked with.
+// plainRows and plainColumns implement the two passes over 8-bit samples in the plainest Go,
+// as a reference for the C code.
 func plainRows(m *Image, a *axis) *Image {
 	pixel := m.Mode.BytesPerPixel()
 	out := newImage(m.Mode, a.count, m.Height)
@@ -51,7 +51,7 @@ func plainColumns(m *Image, a *axis) *Image {
 
 func randomImage(t *rapid.T, mode Mode, most int) *Image {
 	m := newImage(mode, rapid.IntRange(1, most).Draw(t, "width"), rapid.IntRange(1, most).Draw(t, "height"))
-	// Extremes show overflow and clipping; a generator of single bytes would be slow.
+	// Extremes reveal overflow and clipping; generating single bytes would be slow.
 	state := rapid.Uint64().Draw(t, "seed")
 	extreme := rapid.Bool().Draw(t, "extreme")
 	for i := range m.Pix {
@@ -65,7 +65,7 @@ func randomImage(t *rapid.T, mode Mode, most int) *Image {
 	return m
 }
 
-// The C code with and without AVX2 gives what the plain Go gives, for any sizes and crops.
+// The C code, with and without AVX2, equals the plain Go code for any sizes and crops.
 func TestResampleIsThePlainRule(t *testing.T) {
 	defer func() { plainC = false }()
 	rapid.Check(t, func(t *rapid.T) {
@@ -92,7 +92,7 @@ func TestResampleIsThePlainRule(t *testing.T) {
 	})
 }
 
-// A crop of a resize is the crop of the whole resize, in every mode.
+// resizeCrop equals resizing the whole image and then cropping it, in every mode.
 func TestResizeCropIsACrop(t *testing.T) {
 	for _, mode := range []Mode{Mode1, ModeL, ModeI16, ModeP, ModeLA, ModeRGB, ModeRGBA, ModeCMYK} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestResizeCropIsACrop(t *testing.T) {
 	}
 }
 
-// One position of an axis may look at far more source pixels than others of its kind do.
+// One position of an axis may use many more source pixels than the others do.
 func TestResizeExtremes(t *testing.T) {
 	for _, c := range []struct{ w, h, toW, toH int }{
 		{100_000, 1, 1, 1}, {1, 100_000, 1, 1}, {100_000, 1, 3, 7}, {1, 100_000, 7, 3},

@@ -22,7 +22,7 @@ func write(t testing.TB, text string) string {
 	return path
 }
 
-// checkError wants an error that says all of what, or none.
+// checkError checks that err contains all of what, or is nil if what is nil.
 func checkError(t *testing.T, err error, what []string) {
 	t.Helper()
 	if (err != nil) != (what != nil) {

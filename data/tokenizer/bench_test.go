@@ -58,7 +58,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad is what the first call of CLIP or GPT2 costs.
+// BenchmarkLoad measures the cost of the first call to CLIP or GPT2.
 func BenchmarkLoad(b *testing.B) {
 	for name, load := range map[string]func(){
 		"CLIP": func() { newBPE(clipMerges, 512, []string{clipStart, clipEnd}) },

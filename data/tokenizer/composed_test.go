@@ -15,7 +15,7 @@ import (
 
 var composedFile = flag.String("composed", "testdata/composed.jsonl.gz", "strings with the references' output, by testdata/compose.py")
 
-// composed is one line of that file; testdata/compose.py says what is in it.
+// composed is a line of that file; testdata/compose.py documents its fields.
 type composed struct {
 	Text    string  `json:"t"`
 	Fixed   *string `json:"f"`
@@ -63,7 +63,7 @@ func readComposed(t testing.TB, file string) []composed {
 	return all
 }
 
-// TestComposed compares with the Python references on strings made to be hard.
+// TestComposed compares with the Python references on strings composed to be difficult.
 func TestComposed(t *testing.T) {
 	all := readComposed(t, *composedFile)
 	type result struct {

@@ -26,7 +26,7 @@ func readJSON(t testing.TB, file string, v any) {
 	}
 }
 
-// equalIDs compares lists of ids; an empty one is as good as none.
+// equalIDs compares lists of ids; an empty list equals nil.
 func equalIDs(t *testing.T, what string, want, got []int) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
@@ -34,8 +34,8 @@ func equalIDs(t *testing.T, what string, want, got []int) {
 	}
 }
 
-// TestCases has the strings of the project's reference data. The GPT-2 ids of
-// cases.json read a special token as such.
+// TestCases tests the strings in the project's reference data. In cases.json, the GPT-2
+// ids treat a special token as such.
 func TestCases(t *testing.T) {
 	var file struct {
 		Cases []struct {
@@ -66,7 +66,7 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// TestMoreCases has more of them, by OpenAI's encoders.
+// TestMoreCases tests further strings, with OpenAI's encoders as the reference.
 func TestMoreCases(t *testing.T) {
 	var file struct {
 		Items []struct {
@@ -164,7 +164,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// checkError wants an error that says all of what, or none.
+// checkError checks that err contains all of what, or is nil if what is nil.
 func checkError(t *testing.T, err error, what []string) {
 	t.Helper()
 	if (err != nil) != (what != nil) {
@@ -208,7 +208,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// TestDecodeUTF8 has bytes.decode("utf-8", "replace") of Python 3.11.
+// TestDecodeUTF8 compares with bytes.decode("utf-8", "replace") in Python 3.11.
 func TestDecodeUTF8(t *testing.T) {
 	const bad = "\uFFFD"
 	tests := []struct{ in, want string }{
@@ -257,8 +257,8 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	}
 }
 
-// TestVocabulary holds every token to the encoder: each token but the special
-// ones is what its own bytes encode to, by each of the ways to merge.
+// TestVocabulary checks every token against the encoder: each token except the special
+// ones is what its own bytes encode to, with each way of merging.
 func TestVocabulary(t *testing.T) {
 	for _, v := range []struct {
 		name string
@@ -273,14 +273,14 @@ func TestVocabulary(t *testing.T) {
 			for id := range v.bpe.special {
 				word := v.bpe.token(id)
 				if key := word + map[bool]string{true: wordEnd}[v.bpe.endsWord(id)]; seen[key] {
-					t.Errorf("token %d, %q, is there twice", id, key)
+					t.Errorf("token %d, %q, occurs twice", id, key)
 				} else {
 					seen[key] = true
 				}
 				if v.bpe.base == 512 && !v.bpe.endsWord(id) {
 					continue // only the start of a word
 				}
-				// The table of whole words must be a short cut, not another rule.
+				// The table of whole words must be a shortcut, not another rule.
 				if got := v.bpe.appendWord(nil, word); !slices.Equal(got, []int{id}) {
 					t.Errorf("token %d, %q: appendWord gives %v", id, word, got)
 				}
@@ -293,7 +293,7 @@ func TestVocabulary(t *testing.T) {
 					}
 				}
 			}
-			// What makes one merge at a time equal to all of a kind at a time.
+			// This makes one merge at a time equivalent to all equal merges at once.
 			for pair, id := range v.bpe.merged {
 				if left, right := uint16(pair>>16), uint16(pair); left >= id || right >= id {
 					t.Errorf("token %d is made of later tokens %d, %d", id, left, right)
@@ -346,9 +346,9 @@ func TestClasses(t *testing.T) {
 	t.Logf("%d characters differ", differ)
 }
 
-// TestLongWords compares the two ways to merge, and encodes a megabyte that is one
-// word: quadratic work would take hours, and go test's own time limit ends it.
-// (A limit of our own would measure how busy the machine is.)
+// TestLongWords compares the two ways of merging, and encodes a megabyte that is one word:
+// quadratic time would take hours and run into go test's own time limit. (A limit of our own
+// would measure how busy the machine is.)
 func TestLongWords(t *testing.T) {
 	for _, b := range []*bpe{CLIP().bpe, GPT2().bpe} {
 		for _, c := range readComposed(t, "testdata/composed.jsonl.gz") {
@@ -359,7 +359,7 @@ func TestLongWords(t *testing.T) {
 	}
 
 	mega := 1 << 20
-	if testing.Short() { // make race: nothing here runs beside something else, and it would take most of the time
+	if testing.Short() { // make race: nothing here is concurrent, and it would take most of the time
 		mega = 1 << 14
 	}
 	for _, text := range []string{strings.Repeat("a", mega), strings.Repeat("=", mega), strings.Repeat("ab", mega/2), strings.Repeat("あ", mega/3), strings.Repeat(" ", mega)} {
@@ -385,7 +385,7 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// fuzzSeeds are texts that reach the corners of the code.
+// fuzzSeeds are texts that reach the corner cases of the code.
 var fuzzSeeds = []string{
 	"", "A photo of a dog.", "it's  12\n\n 日本語", "piÃƒÂ±as &amp;amp;lt; &#x2019;", "<|startoftext|>x<|endoftext|>", "\xed\xa0\xbd\xed\xb8\x80\xff",
 	"Ã\xa0 la\x1b[31m \r\n \x85", "ΑΣ İ ﬁ ｶﾞ", strings.Repeat("x", 100), "â€œ like this â€�", "a\u0300\u0316\u0345", "</w>",
@@ -418,7 +418,7 @@ func FuzzCLIP(f *testing.F) {
 			t.Fatalf("%q is cleaned to %q", s, cleaned)
 		}
 		for _, ids := range [][]int{CLIP().Encode(s), CLIP().EncodePlain(s)} {
-			// But for white space the text comes back, unless it spells a word end.
+			// Except for white space, the text comes back, unless it spells out a word end.
 			squeeze := func(s string) string {
 				return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == 0x345 }), "")
 			}
@@ -450,7 +450,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// GPT2First merges as GPT2 does, up to its last merge.
+// GPT2First merges like GPT2, up to its last merge.
 func TestGPT2First(t *testing.T) {
 	small, err := GPT2First(1000)
 	if err != nil {
@@ -464,11 +464,11 @@ func TestGPT2First(t *testing.T) {
 				t.Fatalf("%q: id %d", text, id)
 			}
 		}
-		// The ids are tokens of the whole vocabulary too.
+		// The ids are also tokens of the whole vocabulary.
 		if back, err := all.Decode(ids); err != nil || back != text {
 			t.Errorf("%q came back as %q (%v)", text, back, err)
 		}
-		// Where the whole vocabulary needs no later merge, both agree.
+		// If the whole vocabulary needs no later merge, both agree.
 		if whole := all.EncodePlain(text); slices.Max(append(whole, 0)) < 1000 && !slices.Equal(whole, ids) {
 			t.Errorf("%q: %v and %v", text, ids, whole)
 		}

@@ -40,15 +40,15 @@ func init() {
 	}
 }
 
-// subject splits a caption into its groups: the words between two nouns belong
-// to the second.
+// subject splits a caption into its groups: the words between two nouns belong to the
+// second noun.
 func claims(t *testing.T, s Scene, text string) {
 	words := strings.Fields(strings.ToLower(strings.NewReplacer(".", "", ",", " ").Replace(text)))
 	bad := func(format string, args ...any) {
 		t.Helper()
 		t.Errorf("%q: "+format+"; the scene has %v %s on %s, %s", append(append([]any{text}, args...), s.Groups, s.Relation, s.Background, s.Light)...)
 	}
-	// Only the adjectives right before a noun are about it.
+	// Only the adjectives directly before a noun describe it.
 	var pending []string
 	mentioned := 0
 	var order []Kind
@@ -129,13 +129,13 @@ func claims(t *testing.T, s Scene, text string) {
 	checkRelation(t, s, text, words, order[0] == s.Groups[0].Kind)
 }
 
-// checkRelation checks the words between two names, and those behind the
-// second: forward is whether the first group is named first.
+// checkRelation checks the words between two names, and those after the second name.
+// forward reports whether the first group is named first.
 func checkRelation(t *testing.T, s Scene, text string, words []string, forward bool) {
 	t.Helper()
 	low := " " + strings.Join(words, " ") + " "
 	phrases := slices.Concat(placeWords[s.Background].on, placeWords[s.Background].over, lightWords[s.Light])
-	slices.SortFunc(phrases, func(a, b string) int { return len(b) - len(a) }) // some are parts of others
+	slices.SortFunc(phrases, func(a, b string) int { return len(b) - len(a) }) // some are substrings of others
 	for _, phrase := range phrases {
 		low = strings.ReplaceAll(low, " "+phrase+" ", " ")
 	}
@@ -151,7 +151,7 @@ func checkRelation(t *testing.T, s Scene, text string, words []string, forward b
 	has := func(text string, list ...string) bool {
 		return slices.ContainsFunc(list, func(w string) bool { return strings.Contains(text, " "+w+" ") })
 	}
-	said := map[Relation]bool{ // of the one named first to the other
+	said := map[Relation]bool{ // of the group named first to the other
 		InFrontOf: has(between, "in front of") || has(behind, "behind it", "in the background", "in back"),
 		Above:     has(between, "above", "over"),
 		On:        has(between, "on", "on top of", "up on"),
@@ -167,12 +167,12 @@ func checkRelation(t *testing.T, s Scene, text string, words []string, forward b
 	for r := InFrontOf; r < relationCount; r++ {
 		switch {
 		case s.Relation == NextTo:
-			// "on the left of" is beside.
+			// "on the left of" means next to.
 			ok = ok && (r == On || !said[r] && !inverse[r])
 		case r == s.Relation:
 			ok = ok && !(said[r] && !forward) && !(inverse[r] && forward)
 		case said[r]:
-			// The same thing in other words: to be below is to have the other above.
+			// The same relation in other words: being below means that the other is above.
 			ok = ok && inverse[s.Relation] && !forward
 		}
 	}
@@ -246,7 +246,7 @@ func TestCaptionsAreTrue(t *testing.T) {
 	}
 }
 
-// Many captions of one scene can be had, all distinct.
+// One scene has many captions, all distinct.
 func TestManyCaptions(t *testing.T) {
 	for _, s := range samples(Train, 100) {
 		seen := map[string]bool{}

@@ -22,8 +22,8 @@ func samples(part Part, n int) []Scene {
 	return out
 }
 
-// combinations are all pairs and triples of a scene, written without the code
-// that the rule is in.
+// combinations returns all pairs and triples in a scene, without using the code that
+// implements the rule.
 func combinations(s Scene) []string {
 	var out []string
 	for i, g := range s.Groups {
@@ -43,8 +43,8 @@ func combinations(s Scene) []string {
 	return out
 }
 
-// What is held out is never seen in training, its parts are, and there is
-// enough of it to measure something.
+// Held-out combinations never occur in training, their parts do, and there are enough of
+// them to measure something.
 func TestHeldOut(t *testing.T) {
 	trained := map[string]bool{}
 	parts := map[string]bool{}
@@ -105,7 +105,7 @@ func TestHeldOut(t *testing.T) {
 	}
 }
 
-// A scene is a function of its source, and can be drawn.
+// A scene is a function of its random source, and can be drawn.
 func TestSample(t *testing.T) {
 	for _, p := range []Part{Pretrain, Train, Val} {
 		if !reflect.DeepEqual(samples(p, 50), samples(p, 50)) {
@@ -130,7 +130,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// checkLayout checks that what a scene says is where it is drawn.
+// checkLayout checks that objects are drawn where the scene says.
 func checkLayout(t *testing.T, s Scene) {
 	t.Helper()
 	box := func(group int) (x0, x1, foot, head float64) {
@@ -174,7 +174,7 @@ func checkLayout(t *testing.T, s Scene) {
 	}
 }
 
-// Every kind in each of its colours is seen, and seen to have that colour.
+// Every kind in each of its colours is visible, and visibly has that colour.
 func TestColoursAreSeen(t *testing.T) {
 	nearest := func(q rgb) Colour {
 		best, least := Colour(0), float32(1e9)
@@ -189,7 +189,7 @@ func TestColoursAreSeen(t *testing.T) {
 		}
 		return best
 	}
-	back := rgb{1, 254, 253} // no drawing has it
+	back := rgb{1, 254, 253} // no drawing contains it
 	for k := range kindCount {
 		for _, colour := range kinds[k].colours {
 			c := newCanvas(100)
@@ -220,7 +220,7 @@ func TestColoursAreSeen(t *testing.T) {
 	}
 }
 
-// Textures are seen too.
+// Textures are visible, too.
 func TestTextures(t *testing.T) {
 	for k := range kindCount {
 		if !kinds[k].textured {
@@ -277,7 +277,7 @@ func BenchmarkRender(b *testing.B) {
 	}
 }
 
-// render draws a scene on a canvas of its own.
+// render draws a scene on a new canvas.
 func render(s Scene) *image.RGBA {
 	c := newCanvas(s.Pixels)
 	s.render(c)

@@ -31,7 +31,7 @@ func write(t *testing.T, dir string, c world.Config) {
 	}
 }
 
-// files are the hashes of all files below a folder.
+// files returns the hashes of all files below a folder.
 func files(t *testing.T, dir string) map[string][32]byte {
 	t.Helper()
 	out := map[string][32]byte{}
@@ -63,7 +63,7 @@ func TestWriteIsReproducible(t *testing.T) {
 	if n := len(first); n != 70+3+1 {
 		t.Errorf("%d files", n)
 	}
-	// No photo is there twice.
+	// No photo occurs twice.
 	seen := map[[32]byte]string{}
 	for name, sum := range first {
 		if twin, ok := seen[sum]; ok {
@@ -71,7 +71,7 @@ func TestWriteIsReproducible(t *testing.T) {
 		}
 		seen[sum] = name
 	}
-	// Another seed changes all; another size of a part leaves the rest.
+	// Another seed changes everything; another size of a part leaves the rest unchanged.
 	c := small
 	c.Seed++
 	write(t, other, c)
@@ -115,7 +115,7 @@ func TestFilesAreCOCO(t *testing.T) {
 		captions := d.Captions()
 		for _, image := range d.Images {
 			if ids[image.ID] {
-				t.Errorf("image %d is there twice", image.ID)
+				t.Errorf("image %d occurs twice", image.ID)
 			}
 			ids[image.ID] = true
 			if len(captions[image.ID]) != 5 {
@@ -133,13 +133,13 @@ func TestFilesAreCOCO(t *testing.T) {
 		}
 		for _, a := range d.Annotations {
 			if ids[-a.ID] {
-				t.Errorf("annotation %d is there twice", a.ID)
+				t.Errorf("annotation %d occurs twice", a.ID)
 			}
 			ids[-a.ID] = true
 		}
 	}
 
-	// What is beside COCO's keys.
+	// The entries in addition to COCO's keys.
 	data, err := os.ReadFile(filepath.Join(dir, "annotations/captions_val2014.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -174,8 +174,8 @@ func TestFilesAreCOCO(t *testing.T) {
 	}
 }
 
-// A run that is interrupted leaves no manifest; the next goes on, and ends with
-// the same files. A third does nothing.
+// An interrupted run leaves no manifest; the next run resumes and ends with the same files.
+// A third run does nothing.
 func TestResume(t *testing.T) {
 	want, dir := t.TempDir(), t.TempDir()
 	write(t, want, small)
@@ -207,8 +207,8 @@ func TestResume(t *testing.T) {
 		t.Errorf("another config in an unfinished folder: %v", err)
 	}
 
-	// One photo was cut by a power failure, and a process was killed as it
-	// wrote another.
+	// One photo was truncated by a power failure, and a process was killed while writing
+	// another.
 	pretrain := filepath.Join(dir, "pretrain")
 	cut := filepath.Join(pretrain, "pretrain_000020000002.jpg")
 	if err := os.Truncate(cut, 100); err != nil {
@@ -224,7 +224,7 @@ func TestResume(t *testing.T) {
 	}
 	write(t, dir, small)
 	if diff := cmp.Diff(files(t, want), files(t, dir)); diff != "" {
-		t.Errorf("after going on (-want +got):\n%s", diff)
+		t.Errorf("after resuming (-want +got):\n%s", diff)
 	}
 	after, err := os.Stat(kept)
 	if err != nil || !os.SameFile(before, after) {
@@ -281,7 +281,7 @@ func TestWriteErrors(t *testing.T) {
 		}
 	}
 
-	// A file where the folder should be, and one where a folder in it should.
+	// A file instead of the folder, and one instead of a folder inside it.
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
@@ -291,7 +291,7 @@ func TestWriteErrors(t *testing.T) {
 		t.Errorf("a file instead of a folder: %v", err)
 	}
 
-	// Two at once.
+	// Two writers at once.
 	dir = t.TempDir()
 	one := small
 	one.Pretrain, one.Val = 0, 0
@@ -306,7 +306,7 @@ func TestWriteErrors(t *testing.T) {
 	}
 }
 
-// A photo that can't be written stops the work with its name.
+// If a photo cannot be written, the error names it.
 func TestWriteFails(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())

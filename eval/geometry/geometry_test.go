@@ -48,13 +48,13 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// Recall equals a stable sort of every query's cosines in double precision.
+// Recall agrees with a stable sort of every query's cosines in double precision.
 func TestRecallBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		n, d := rapid.IntRange(1, 300).Draw(t, "n"), rapid.IntRange(2, 40).Draw(t, "d")
 		q, targets := random(r, n, d), random(r, n+rapid.IntRange(0, 9).Draw(t, "more"), d)
-		// Some targets are copies of others, which ties.
+		// Some targets are copies of others, which causes ties.
 		for range n / 3 {
 			copy(targets[r.IntN(n)], targets[r.IntN(n)])
 		}
@@ -96,7 +96,7 @@ func TestRecallOfCollapsedFeatures(t *testing.T) {
 }
 
 func TestPCA2(t *testing.T) {
-	// Points on an ellipse, turned into three dimensions and moved.
+	// Points on an ellipse, rotated in three dimensions and shifted.
 	var rows [][]float32
 	u, v := [3]float64{0.6, 0.8, 0}, [3]float64{0, 0, 1}
 	var want [][2]float64

@@ -29,7 +29,7 @@ func readJSON(t *testing.T, name string, to any) {
 	}
 }
 
-// tinySources are invented entries in the form of the real ones.
+// tinySources returns invented entries in the format of the real ones.
 func tinySources() sources {
 	return sources{
 		functionWords: strings.NewReader("a\nthe\non\n"),
@@ -69,7 +69,7 @@ func tiny(t testing.TB) *Scorer {
 func realIndex(t testing.TB) *Scorer {
 	s, err := Open(DefaultDir())
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip(err) // says how to get it
+		t.Skip(err) // the error says how to get it
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
-// Whatever the input, a score is a number from 0 to 1, and the counts fit.
+// For any input, the score is between 0 and 1, and the counts are consistent.
 func TestProperties(t *testing.T) {
 	s := tiny(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -262,7 +262,7 @@ func TestLongCaption(t *testing.T) {
 	s.Score("large mouse before the dog", []string{long})
 }
 
-// The reference's scores and statistics, with its own data.
+// Compare with the reference's scores and statistics, using its own data.
 func TestReferenceScores(t *testing.T) {
 	s := realIndex(t)
 	var groups []struct {

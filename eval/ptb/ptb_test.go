@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// pairs are strings and what the reference makes of them
+// pairs holds strings and the reference's output for them
 // (testdata/reference/metrics.py).
 func pairs(t testing.TB) (list [][2]string) {
 	t.Helper()
@@ -43,8 +43,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// One word of every behaviour in words.txt, and its neighbours, with what the
-// reference makes of them.
+// One word for every behaviour in words.txt, and its neighbours, with the reference's
+// output.
 func TestWords(t *testing.T) {
 	for in, want := range map[string]string{
 		"Messrs. 5":                       "messrs. 5",
@@ -103,7 +103,7 @@ func TestOddInput(t *testing.T) {
 	}
 }
 
-// Any string gives lower-case tokens with single spaces between them.
+// Any string yields lower-case tokens separated by single spaces.
 func TestAnyString(t *testing.T) {
 	list := pairs(t)
 	piece := rapid.OneOf(rapid.String(), rapid.Custom(func(t *rapid.T) string {
@@ -121,10 +121,9 @@ func TestAnyString(t *testing.T) {
 	})
 }
 
-// The worst strings for every rule that looks ahead take work that grows with
-// their length and no faster: twice the string may not take much more than twice
-// the work. Work is the number of the package's statements that run, which the
-// counters of go test -cover know.
+// For every rule that looks ahead, the work for the worst strings is linear in their length:
+// twice the string may not take much more than twice the work. Work is the number of
+// statements of the package that run, as counted by go test -cover.
 func TestLinear(t *testing.T) {
 	if piece := os.Getenv("CYCLECAP_TEST_PIECE"); piece != "" {
 		n, err := strconv.Atoi(os.Getenv("CYCLECAP_TEST_REPEAT"))

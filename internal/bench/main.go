@@ -56,7 +56,7 @@ func run() error {
 	asJSON := flag.String("json", "", "also write the results to this file")
 	markdown := flag.Bool("markdown", false, "print the table as Markdown")
 	list := flag.Bool("list", false, "list the workloads and exit")
-	worker := flag.Bool("worker", false, "run as the Go side and answer `run NAME` lines (used internally)")
+	worker := flag.Bool("worker", false, "run as the Go side and answer lines of the form \"run NAME\" (used internally)")
 	scaleDir := flag.String("scale", "", "train on the features in this folder (used internally)")
 	flag.Parse()
 	if *scaleDir != "" {

@@ -60,7 +60,7 @@ func run() error {
 		return errors.New("-pairs, -rounds and -images must be at least 1, and no arguments are accepted")
 	}
 	if _, err := exec.LookPath("java"); err != nil {
-		return errors.New("Java is not installed: pycocoevalcap needs it for its tokenizer and METEOR")
+		return errors.New("no java in PATH: pycocoevalcap needs it for its tokenizer and METEOR")
 	}
 	if err := exec.Command(s.python, "-c", "import pycocoevalcap").Run(); err != nil {
 		return fmt.Errorf("%s cannot import pycocoevalcap (run `make references` to install it, or set -python): %w", s.python, err)

@@ -16,7 +16,7 @@ import (
 
 const vocab = 50
 
-// small is a decoder whose captions depend on every token.
+// small returns a decoder whose captions depend on every token.
 func small() *clipcap.Model {
 	torch.ManualSeed(3)
 	m := &clipcap.Model{
@@ -58,8 +58,8 @@ func tokens(captions [][]clipcap.Caption) (out [][]int64) {
 	return out
 }
 
-// withoutCache is greedy decoding in the plainest way: the nucleus is cut out
-// and the whole sequence computed again for every token.
+// withoutCache is greedy decoding in the plainest form: the nucleus is cut out and the
+// whole sequence is computed again for every token.
 func withoutCache(m *clipcap.Model, feature torch.Tensor, n int, stop int64) (ids []int64, logProb float64) {
 	embeds := m.Mapper.Forward(feature)
 	for range n {
@@ -85,12 +85,12 @@ func generate(t *testing.T, m *clipcap.Model, features torch.Tensor, o clipcap.O
 	return captions
 }
 
-// TestGreedyAndTopP holds the cached, batched decoding to the plain one, with
-// captions that end at different steps.
+// TestGreedyAndTopP compares cached, batched decoding with the plain one, on captions that
+// end at different steps.
 func TestGreedyAndTopP(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		free := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))
-		stop := free[0][4] // a token that some captions come to
+		stop := free[0][4] // a token that some captions reach
 		ends := map[int]bool{}
 		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.TopP} {
 			got := generate(t, m, features, clipcap.Options{Method: method, MaxTokens: 10, Stop: stop})
@@ -111,7 +111,7 @@ func TestGreedyAndTopP(t *testing.T) {
 	})
 }
 
-// TestBeamOfOne: a single beam is greedy decoding.
+// TestBeamOfOne checks that a single beam equals greedy decoding.
 func TestBeamOfOne(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 8, Stop: -1}
@@ -123,8 +123,8 @@ func TestBeamOfOne(t *testing.T) {
 	})
 }
 
-// TestBeamBatch: a photo's beams do not depend on its neighbours, though
-// photos leave the batch at different steps.
+// TestBeamBatch checks that a photo's beams do not depend on the other photos in the batch,
+// although photos leave the batch at different steps.
 func TestBeamBatch(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		stop := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][2]
@@ -144,8 +144,8 @@ func TestBeamBatch(t *testing.T) {
 	})
 }
 
-// TestSample: the seed decides, not the batch; temperature near 0 and top-k 1
-// are greedy.
+// TestSample checks that the seed determines the captions, not the batch, and that
+// temperature near 0 and top-k 1 are greedy.
 func TestSample(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		o := clipcap.Options{Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1.5, Seed: 5}
@@ -212,12 +212,12 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		return err
 	})
 	if err == nil {
-		t.Error("30 tokens behind a prefix of 4 fit into 32 positions")
+		t.Error("30 tokens after a prefix of 4 fit into 32 positions")
 	}
 }
 
-// TestTokenLogProbs holds the log-probability of each token to that of the whole
-// sequence computed again.
+// TestTokenLogProbs compares the log-probability of each token with that computed from the
+// whole sequence.
 func TestTokenLogProbs(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		stop := tokens(generate(t, m, features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 10, Stop: -1}))[0][3]
@@ -254,7 +254,7 @@ func TestTokenLogProbs(t *testing.T) {
 	})
 }
 
-// patient is a context that is done at the n-th look at it.
+// patient is a context that is done at the n-th check.
 type patient struct {
 	context.Context
 	left int
@@ -267,7 +267,7 @@ func (p *patient) Err() error {
 	return nil
 }
 
-// TestCancel: decoding ends between two tokens.
+// TestCancel checks that decoding stops between two tokens.
 func TestCancel(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
 		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.Sample, clipcap.Beam} {
@@ -277,7 +277,7 @@ func TestCancel(t *testing.T) {
 				t.Errorf("%s: %v", method, err)
 			}
 			if ctx.left != -1 {
-				t.Errorf("%s: it went on for %d tokens", method, -1-ctx.left)
+				t.Errorf("%s: it continued for %d tokens", method, -1-ctx.left)
 			}
 		}
 	})

@@ -187,10 +187,10 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 		own.Add(strings.TrimPrefix(name, prefix), t)
 	}
 	if own.Len() == 0 {
-		return nil, fmt.Errorf("not a ClipCap decoder: no tensor has a name starting with clip_project.")
+		return nil, fmt.Errorf(`not a ClipCap decoder: no tensor has a name that starts with "clip_project."`)
 	}
 	if len(extra) > 0 {
-		return nil, fmt.Errorf("not a ClipCap mapper: the names of %d tensors, such as %s, do not start with clip_project.", len(extra), extra[0])
+		return nil, fmt.Errorf(`not a ClipCap mapper: the names of %d tensors, such as %s, do not start with "clip_project."`, len(extra), extra[0])
 	}
 	err = torch.Scope(func() error {
 		var module any

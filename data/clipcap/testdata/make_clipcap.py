@@ -1,6 +1,6 @@
-"""Writes small files of features the way ClipCap's parse_coco.py (half
-precision, ids as strings) and parse_conceptual.py (older pickle, file names)
-do, hostile ones, and what is in the good ones (clipcap.json).
+"""Writes small files of features in the formats of ClipCap's parse_coco.py
+(half precision, ids as strings) and parse_conceptual.py (older pickle, file
+names), hostile files, and the contents of the good ones (clipcap.json).
 
     python data/clipcap/testdata/make_clipcap.py
 """

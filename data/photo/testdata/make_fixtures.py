@@ -1,20 +1,21 @@
-"""Writes small odd images into images/ and what Pillow makes of them into expected.json.
+"""Writes small, unusual images to images/ and Pillow's results for them to expected.json.
 
     python make_fixtures.py
 
-needs Pillow, numpy, torch and torchvision; their versions are recorded in expected.json.
+It needs Pillow, numpy, torch and torchvision; expected.json records their versions.
 Running it again gives the same images (fixed seed) and, with the same versions, the same
-expectations. The photos of ../../../testdata/photos are only read.
+expectations. The photos in ../../../testdata/photos are only read.
 
 expected.json:
   versions   what the expectations were made with
   normalize  ToTensor and Normalize of every sample value, f32 bits in hex [3][256]
-  images     for each file: "error" if Pillow refuses it, else mode, size, "pixels" (the
+  images     for each file: "error" if Pillow rejects it, otherwise mode, size, "pixels" (the
              image's own samples), "rgb" (convert("RGB")), "resized" to other sizes, and
              "clip": torchvision's Resize, CenterCrop, convert, ToTensor, Normalize
-  cuts       files cut short after "keep" bytes: refused or not, and the rgb that came out
+  cuts       files truncated to "keep" bytes: rejected or not, and the resulting rgb
   photos     the same for real photos, as hashes only
-Sample bytes are base64 over zlib, or a hash where they are many. Black and white is a byte a pixel, 0 or 255.
+Samples are stored as base64 of zlib data, or as a hash if there are many. Black-and-white images have one byte per
+pixel, 0 or 255.
 """
 
 import base64

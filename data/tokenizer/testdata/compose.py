@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Composes hard strings and writes what the reference tokenizers make of them.
+"""Composes difficult strings and writes the output of the reference tokenizers for them.
 
     python3 compose.py --count 3000 --seed 1 --vocab BPE.txt.gz --gpt2 DIR composed.jsonl.gz
 
@@ -11,11 +11,11 @@ Each other line is one string with the references' output:
   t  the text                      f  ftfy.fix_text(t), left out if equal to t
   c  t as CLIP's tokenizer cleans it            clip  ids by CLIP's SimpleTokenizer
   clip_text, gpt2_text  the references' decoding of the ids
-  gpt2  ids by GPT-2's pattern (regex) and merges (tiktoken); text is all plain
+  gpt2  ids by GPT-2's pattern (regex) and merges (tiktoken); the whole text is plain
   gpt2_special  ids by Hugging Face's tokenizers, left out if equal to gpt2
 
-Go reads them in composed_test.go; `go test -composed FILE` takes another file,
-so that any number of fresh strings can be tried.
+composed_test.go reads them; `go test -composed FILE` reads another file, so that
+any number of fresh strings can be tested.
 """
 import argparse
 import gzip

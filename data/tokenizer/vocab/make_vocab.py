@@ -4,13 +4,13 @@
     python3 make_vocab.py bpe_simple_vocab_16e6.txt.gz merges.txt vocab.json
 
 Byte-pair encoding needs only the list of merges: every other token follows
-from it. So a file here is nothing but the merges, as pairs of token ids
+from it. So each file contains only the merges, as pairs of token ids
 (unsigned 16 bit, little endian): first the left ids of all merges in order,
-then the right ids. (gzip would save only 15 % of that.) Merge k makes the
+then the right ids. (gzip would save only 15 % of that.) Merge k creates the
 token with id BASE+k, where BASE is 256 for GPT-2 (the single bytes) and 512
 for CLIP (the single bytes, then the single bytes that end a word).
 
-The script refuses input that would not come back exactly.
+The script rejects input that would not survive the round trip exactly.
 """
 import gzip
 import hashlib

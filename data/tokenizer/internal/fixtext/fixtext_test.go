@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// reference is what testdata/make_reference.py writes, and explains.
+// reference is the output of testdata/make_reference.py, which documents it.
 type reference struct {
 	Versions     map[string]string  `json:"versions"`
 	Charsets     map[string]string  `json:"charsets"`

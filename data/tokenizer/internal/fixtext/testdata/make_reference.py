@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes reference.json.gz: what ftfy and Python's own text functions do, case by case.
+"""Writes reference.json.gz: the results of ftfy and of Python's own text functions, case by case.
 
     python3 make_reference.py reference.json.gz
 
-Needs: ftfy, regex. All of it is output of calls; whole texts are compared by
-data/tokenizer/testdata/compose.py.
+It needs ftfy and regex. Every entry is the output of a call; whole texts are
+compared with data/tokenizer/testdata/compose.py.
 """
 import gzip
 import html
