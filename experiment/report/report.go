@@ -506,7 +506,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {
-			fmt.Fprintf(&b, "| %s less %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval)
+			fmt.Fprintf(&b, "| %s minus %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
