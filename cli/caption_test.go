@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,37 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 				t.Errorf("caption differs from the packages (-packages +command):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A decoder file that says its features have length 1 needs no --normalize, and
+// still says so after convert.
+func TestDecoderFileSaysNormalize(t *testing.T) {
+	saying := filepath.Join(t.TempDir(), "saying.pt")
+	err := torch.Scope(func() error {
+		f, err := weights.Open(mapperF)
+		if err != nil {
+			return err
+		}
+		sd, err := f.Load()
+		if err != nil {
+			return err
+		}
+		return weights.Save(t.Context(), saying, sd, map[string]string{weights.NormalizePrefix: "true"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	converted := filepath.Join(t.TempDir(), "converted.safetensors")
+	ok(t, "convert", "--names", "clipcap", saying, converted)
+	want := ok(t, append(caption("--normalize", "--json"), photos[:2]...)...)
+	if plain := ok(t, append(caption("--json"), photos[:2]...)...); plain == want {
+		t.Fatal("--normalize changes nothing here")
+	}
+	for _, file := range []string{saying, converted} {
+		if got := ok(t, append([]string{"caption", "--clip", clipF, "--decoder", file, "--gpt2", gptF, "--max-tokens", "6", "--json"}, photos[:2]...)...); got != want {
+			t.Errorf("%s: %s", file, cmp.Diff(want, got))
+		}
 	}
 }
 
