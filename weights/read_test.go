@@ -54,7 +54,9 @@ func contents(t *testing.T, sd *nn.StateDict) map[string]expectedTensor {
 			c := x.Contiguous()
 			e := expectedTensor{DType: x.DType().String(), Shape: x.Shape()}
 			if c.Numel() > 0 {
-				e.Data = base64.StdEncoding.EncodeToString(torch.Data[uint8](c.View([]int64{-1}).ViewDType(torch.Uint8)))
+				torch.Data(c.View([]int64{-1}).ViewDType(torch.Uint8), func(data []uint8) {
+					e.Data = base64.StdEncoding.EncodeToString(data)
+				})
 			}
 			out[name] = e
 		}
