@@ -20,11 +20,19 @@ torch::autograd::variable_list list_of(const ct_tensor *t, int n) {
   return l;
 }
 
-// The gradients of n_out outputs; none stands for the 1 of a scalar.
-torch::autograd::variable_list grads_of(const ct_tensor *t, int n, int n_out) {
-  TORCH_CHECK_VALUE(n == 0 || n == n_out, "expected ", n_out,
+// The gradients with respect to outputs; none stands for the 1 of a scalar.
+torch::autograd::variable_list grads_of(
+    const ct_tensor *t, int n, const torch::autograd::variable_list &outputs) {
+  const auto n_out = outputs.size();
+  if (n == 0) return torch::autograd::variable_list(n_out);
+  TORCH_CHECK_VALUE(static_cast<size_t>(n) == n_out, "expected ", n_out,
                     " gradients, one for each output, got ", n);
-  return n == 0 ? torch::autograd::variable_list(n_out) : list_of(t, n);
+  auto l = list_of(t, n);
+  for (size_t i = 0; i < n_out; i++)
+    TORCH_CHECK(!l[i].defined() || l[i].sizes() == outputs[i].sizes(),
+                "gradient ", i, " has shape ", l[i].sizes(), ", but output ", i,
+                " has shape ", outputs[i].sizes());
+  return l;
 }
 
 }  // namespace
@@ -35,8 +43,8 @@ ct_error ct_backward(const ct_tensor *outputs, int n_out,
                      const ct_tensor *grads, int n_grads, int retain_graph,
                      int create_graph) {
   return ct::guard([&] {
-    torch::autograd::backward(list_of(outputs, n_out),
-                              grads_of(grads, n_grads, n_out),
+    const auto out = list_of(outputs, n_out);
+    torch::autograd::backward(out, grads_of(grads, n_grads, out),
                               retain_graph != 0, create_graph != 0);
   });
 }
@@ -46,10 +54,10 @@ ct_error ct_grad(const ct_tensor *outputs, int n_out, const ct_tensor *grads,
                  int retain_graph, int create_graph, int allow_unused,
                  ct_tensor *grads_out) {
   return ct::guard([&] {
+    const auto out = list_of(outputs, n_out);
     auto g = torch::autograd::grad(
-        list_of(outputs, n_out), list_of(inputs, n_in),
-        grads_of(grads, n_grads, n_out), retain_graph != 0, create_graph != 0,
-        allow_unused != 0);
+        out, list_of(inputs, n_in), grads_of(grads, n_grads, out),
+        retain_graph != 0, create_graph != 0, allow_unused != 0);
     for (int i = 0; i < n_in; i++) grads_out[i] = ct::own(g[i]);
   });
 }
