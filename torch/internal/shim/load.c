@@ -84,6 +84,28 @@
   E(ct_cuda_open, (int *found), (found))                                       \
   F(int, ct_cuda_device_count, (char **why), (why))                            \
   E(ct_cuda_synchronize, (int index), (index))                                 \
+  E(ct_switch_get, (int which, int *value), (which, value))                    \
+  E(ct_switch_set, (int which, int value), (which, value))                     \
+  E(ct_stream_new, (int type, int index, int high, ct_stream *s),              \
+    (type, index, high, s))                                                    \
+  E(ct_stream_current, (int type, int index, ct_stream *s), (type, index, s))  \
+  E(ct_stream_set, (const ct_stream *s), (s))                                  \
+  E(ct_stream_synchronize, (const ct_stream *s), (s))                          \
+  E(ct_event_new, (int type, int timing, ct_event *e), (type, timing, e))      \
+  V(ct_event_free, (ct_event e), (e))                                          \
+  E(ct_event_record, (ct_event e, const ct_stream *s), (e, s))                 \
+  E(ct_event_wait, (ct_event e, const ct_stream *s), (e, s))                   \
+  E(ct_event_synchronize, (ct_event e), (e))                                   \
+  E(ct_event_elapsed, (ct_event from, ct_event to, double *ms),                \
+    (from, to, ms))                                                            \
+  E(ct_cuda_memory, (int index, ct_memory *m), (index, m))                     \
+  E(ct_cuda_reset_peak_memory, (int index), (index))                           \
+  E(ct_cuda_empty_cache, (void), ())                                           \
+  E(ct_cuda_properties, (int index, char **text), (index, text))               \
+  E(ct_graph_begin, (int index, ct_graph *g), (index, g))                      \
+  E(ct_graph_end, (ct_graph g), (g))                                           \
+  E(ct_graph_replay, (ct_graph g), (g))                                        \
+  V(ct_graph_free, (ct_graph g), (g))                                          \
   V(ct_set_num_threads, (int n), (n))                                          \
   F(int, ct_get_num_threads, (void), ())                                       \
   E(ct_build_info, (char **text), (text))
