@@ -59,6 +59,8 @@ type CycleGANTask struct {
 	fakeText, fakeImage pool
 	gens, discs         []torch.Tensor // parameters
 	images, texts       *side
+	generators          stage
+	discriminators      stage
 	steps, epoch        int // number of steps in total and per epoch
 }
 
@@ -114,6 +116,10 @@ func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, e
 	}
 	t.fakeText.make(c.Width, c.Device)
 	t.fakeImage.make(c.Width, c.Device)
+	// Processes that share a batch exchange fakes in the middle of a stage.
+	graphs := c.Device.Type == torch.CUDADevice && c.Group.Size() == 1
+	t.generators = stage{device: c.Device, record: graphs}
+	t.discriminators = stage{device: c.Device, record: graphs}
 	return t, nil
 }
 
@@ -167,8 +173,11 @@ func (t *CycleGANTask) Batch(step int) string {
 	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
-// Close frees the networks, the state of the optimizers and the pools.
+// Close frees the networks, the state of the optimizers, the pools and the graphs.
 func (t *CycleGANTask) Close() {
+	torch.Synchronize(t.config.Device) // a graph that is running must not be freed
+	t.generators.close()
+	t.discriminators.close()
 	for _, p := range append(t.gens, t.discs...) {
 		p.Close()
 	}
@@ -176,6 +185,10 @@ func (t *CycleGANTask) Close() {
 	t.optD.Close()
 	t.fakeText.close()
 	t.fakeImage.close()
+	for _, s := range []*side{t.images, t.texts} {
+		s.mean.Close()
+		s.std.Close()
+	}
 }
 
 // Step trains on a batch of image features and a batch of text features: first the
@@ -195,24 +208,29 @@ func (t *CycleGANTask) Queue(step int) (Pending, error) {
 	if err != nil {
 		return Pending{}, err
 	}
-	swaps := t.swaps()
 	lr := c.LR * optim.ConstantLinear(step/t.epoch, c.DecayFrom, c.Epochs-c.DecayFrom)
 	t.optG.SetLR(lr)
 	t.optD.SetLR(lr)
 
-	// Generators. The discriminators' weights need no gradient here.
-	g := t.generate(images, texts)
+	g, err := t.generators.run(t.generate, images, texts)
+	if err != nil {
+		return Pending{}, err
+	}
 	if err := distributed.AverageGradients(c.Group, t.gens); err != nil {
 		return Pending{}, err
 	}
 	t.optG.Step()
 
-	// Discriminators.
-	losses := append(g.losses, t.discriminate(images, texts, g, swaps)...)
+	d, err := t.discriminators.run(func(in []torch.Tensor) []torch.Tensor { return t.discriminate(g, in) }, t.swaps()...)
+	if err != nil {
+		return Pending{}, err
+	}
 	if err := distributed.AverageGradients(c.Group, t.discs); err != nil {
 		return Pending{}, err
 	}
 	t.optD.Step()
+
+	losses := slices.Concat(g[4:], d)
 	return pending(losses, func(values []float64) (Losses, error) {
 		losses := Losses{{"generators", 0}}
 		for i, name := range cycleGANLosses {
@@ -240,20 +258,16 @@ var cycleGANLosses = []string{"gan_text", "gan_image", "cycle_image", "cycle_tex
 
 const generatorLosses = 6
 
-// generated is what the generators' half of a step leaves for the discriminators'.
-type generated struct {
-	fakeText, fakeImage torch.Tensor
-	losses              []torch.Tensor
-}
-
-// generate computes the gradients of the generators.
-func (t *CycleGANTask) generate(images, texts torch.Tensor) generated {
+// generate computes the gradients of the generators on images and texts. It returns images,
+// texts, fake texts, fake images, and the losses.
+func (t *CycleGANTask) generate(in []torch.Tensor) []torch.Tensor {
 	c := t.config
+	images, texts := in[0], in[1]
 	fakeText := t.ToText.Forward(images)
 	backImage := t.ToImage.Forward(fakeText)
 	fakeImage := t.ToImage.Forward(texts)
 	backText := t.ToText.Forward(fakeImage)
-	t.freeze(true)
+	t.freeze(true) // the discriminators' weights need no gradient here
 	t.optG.ZeroGrad()
 	idText := t.ToText.Forward(texts).L1Loss(texts).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
 	idImage := t.ToImage.Forward(images).L1Loss(images).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
@@ -262,16 +276,18 @@ func (t *CycleGANTask) generate(images, texts torch.Tensor) generated {
 	cycleImage := backImage.L1Loss(images).MulScalar(c.CycleWeight)
 	cycleText := backText.L1Loss(texts).MulScalar(c.CycleWeight)
 	ganText.Add(ganImage).Add(cycleImage).Add(cycleText).Add(idText).Add(idImage).Backward()
-	return generated{fakeText.Detach(), fakeImage.Detach(), detached(ganText, ganImage, cycleImage, cycleText, idText, idImage)}
+	return append([]torch.Tensor{images, texts}, detached(fakeText, fakeImage, ganText, ganImage, cycleImage, cycleText, idText, idImage)...)
 }
 
-// discriminate computes the gradients of the discriminators and returns their losses.
-func (t *CycleGANTask) discriminate(images, texts torch.Tensor, g generated, swaps torch.Tensor) []torch.Tensor {
+// discriminate computes the gradients of the discriminators, given the results of generate,
+// and returns their losses. in is the result of swaps.
+func (t *CycleGANTask) discriminate(g, in []torch.Tensor) []torch.Tensor {
 	c := t.config
+	images, texts, fakeText, fakeImage := g[0], g[1], g[2], g[3]
 	t.freeze(false)
 	t.optD.ZeroGrad()
-	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, g.fakeText, swaps, 0))
-	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, g.fakeImage, swaps, 1))
+	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, fakeText, in, 0))
+	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, fakeImage, in, 1))
 	return detached(discText, discImage)
 }
 
@@ -282,25 +298,25 @@ func detached(l ...torch.Tensor) []torch.Tensor {
 	return l
 }
 
-// swaps draws what the pools of fake texts and fake images exchange in a step, and returns
-// it as rows 0 and 1 of a tensor on the device. The pools receive the fakes of all
-// processes, so that they are the same in each.
-func (t *CycleGANTask) swaps() torch.Tensor {
+// swaps draws what the pools of fake texts and of fake images exchange in a step, and
+// returns it as rows 0 and 1 of a tensor on the device; nothing if there are no pools. The
+// pools receive the fakes of all processes, so that they are the same in each.
+func (t *CycleGANTask) swaps() []torch.Tensor {
 	if t.config.Pool == 0 || t.config.Device == torch.Meta {
-		return torch.Tensor{}
+		return nil
 	}
 	rows := slices.Concat(t.fakeText.draw(t.config.Batch), t.fakeImage.draw(t.config.Batch))
-	return torch.FromSliceOn(t.config.Device, rows, 2, int64(len(rows)/2))
+	return []torch.Tensor{torch.FromSliceOn(t.config.Device, rows, 2, int64(len(rows)/2))}
 }
 
 // past exchanges the fakes of all processes in a pool, and returns this process's share of
 // the batch. kind is the row of swaps.
-func (t *CycleGANTask) past(p *pool, fakes, swaps torch.Tensor, kind int64) torch.Tensor {
-	if !swaps.Defined() {
+func (t *CycleGANTask) past(p *pool, fakes torch.Tensor, swaps []torch.Tensor, kind int64) torch.Tensor {
+	if swaps == nil {
 		return fakes
 	}
 	all, part := gathered(t.config.Group, fakes)
-	return part(p.exchange(all, swaps.Select(0, kind)))
+	return part(p.exchange(all, swaps[0].Select(0, kind)))
 }
 
 func (t *CycleGANTask) freeze(on bool) {
