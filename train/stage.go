@@ -29,6 +29,10 @@ type recording interface {
 
 // record records the work that f launches, without running it. Tests replace it.
 var record = func(d torch.Device, f func()) (recording, error) {
+	// The goroutine may have moved to an OS thread that has no handle of cuBLAS yet, and
+	// none can be created during a recording.
+	x := torch.Zeros([]int64{1, 1}, torch.WithDevice(d))
+	x.MM(x).Close()
 	g, err := cuda.Capture(d, f)
 	if err != nil {
 		return nil, fmt.Errorf("cannot record a training step as a CUDA graph: %w", err)
