@@ -166,7 +166,7 @@ func (t *CycleGANTask) Batch(step int) string {
 	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
-// Close frees the networks, the state of the optimizers and the pools.
+// Close frees the networks, the state of the optimizers, the pools and the statistics.
 func (t *CycleGANTask) Close() {
 	for _, p := range append(t.gens, t.discs...) {
 		p.Close()
@@ -175,6 +175,10 @@ func (t *CycleGANTask) Close() {
 	t.optD.Close()
 	t.fakeText.close()
 	t.fakeImage.close()
+	for _, s := range []*side{t.images, t.texts} {
+		s.mean.Close()
+		s.std.Close()
+	}
 }
 
 // Step trains on a batch of image features and a batch of text features: first the
