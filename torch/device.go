@@ -127,6 +127,21 @@ func Synchronize(d Device) error {
 	return wrap("synchronize", shim.CUDASynchronize(d.Index))
 }
 
+// UseDeterministicAlgorithms is torch.use_deterministic_algorithms: operators that
+// have a deterministic implementation use it, and the others fail. The default is
+// false. On CUDA, matrix products also need the environment variable
+// CUBLAS_WORKSPACE_CONFIG=:4096:8.
+func UseDeterministicAlgorithms(on bool) {
+	must("use_deterministic_algorithms", shim.SetSwitch(shim.Deterministic, on))
+}
+
+// DeterministicAlgorithms returns the setting of UseDeterministicAlgorithms.
+func DeterministicAlgorithms() bool {
+	on, err := shim.Switch(shim.Deterministic)
+	must("use_deterministic_algorithms", err)
+	return on
+}
+
 // SetNumThreads sets the number of threads that one operator may use, as
 // torch.set_num_threads does. Call it once, before the first operator: each OS
 // thread has its own libtorch thread pool, and low-order bits of results may
