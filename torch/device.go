@@ -15,7 +15,7 @@ import (
 // CPU.
 type Device struct {
 	Type  DeviceType
-	Index int // index of a CUDA device; otherwise 0
+	Index int // index of a CUDA or PrivateUse1 device; otherwise 0
 }
 
 // DeviceType is a type of device; its values are those of libtorch's DeviceType.
@@ -29,6 +29,9 @@ const (
 	// mixed with tensors on other devices, so a training step that runs on the
 	// meta device is known to create no tensor elsewhere.
 	MetaDevice DeviceType = 14
+	// PrivateUse1Device is a type that a library outside libtorch registers, and
+	// that this package does not load. The tests use it for a pretend accelerator.
+	PrivateUse1Device DeviceType = 20
 )
 
 // CPU and Meta are the devices that are always available.
@@ -49,6 +52,8 @@ func (d Device) String() string {
 		return "cuda:" + strconv.Itoa(d.Index)
 	case MetaDevice:
 		return "meta"
+	case PrivateUse1Device:
+		return "privateuseone:" + strconv.Itoa(d.Index)
 	}
 	return fmt.Sprintf("device(%d):%d", d.Type, d.Index)
 }
@@ -121,10 +126,11 @@ func CUDADevices() (int, error) {
 
 // Synchronize waits until all work submitted to a device is complete.
 func Synchronize(d Device) error {
-	if d.Type != CUDADevice {
-		return nil
+	switch d.Type {
+	case CUDADevice, PrivateUse1Device:
+		return wrap("synchronize", shim.Synchronize(int(d.Type), d.Index))
 	}
-	return wrap("synchronize", shim.CUDASynchronize(d.Index))
+	return nil
 }
 
 // SetNumThreads sets the number of threads that one operator may use, as

@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 1
+#define CT_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -192,7 +192,8 @@ CT_API ct_error ct_cuda_open(int *found);
 /* The number of CUDA devices. It is 0 without a driver; *why is then set to the
  * reason. */
 CT_API int ct_cuda_device_count(char **why);
-CT_API ct_error ct_cuda_synchronize(int index);
+/* Waits until all work on a device is complete. */
+CT_API ct_error ct_synchronize(int device_type, int index);
 
 CT_API void ct_set_num_threads(int n);
 CT_API int ct_get_num_threads(void);

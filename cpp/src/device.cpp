@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <torch/version.h>
 
@@ -78,9 +79,10 @@ int ct_cuda_device_count(char **why) {
   return n;
 }
 
-ct_error ct_cuda_synchronize(int index) {
+ct_error ct_synchronize(int device_type, int index) {
   return ct::guard([&] {
-    at::detail::getCUDAHooks().deviceSynchronize(
+    const auto type = static_cast<c10::DeviceType>(device_type);
+    c10::impl::VirtualGuardImpl(type).synchronizeDevice(
         static_cast<c10::DeviceIndex>(index));
   });
 }

@@ -81,7 +81,7 @@
   E(ct_group_barrier, (ct_group g), (g))                                     \
   E(ct_cuda_open, (int *found), (found))                                     \
   F(int, ct_cuda_device_count, (char **why), (why))                          \
-  E(ct_cuda_synchronize, (int index), (index))                               \
+  E(ct_synchronize, (int device_type, int index), (device_type, index))      \
   V(ct_set_num_threads, (int n), (n))                                        \
   F(int, ct_get_num_threads, (void), ())                                     \
   E(ct_build_info, (char **text), (text))

@@ -361,8 +361,10 @@ func CUDADeviceCount() (int, error) {
 	return n, take(why)
 }
 
-// CUDASynchronize waits until all work on a device is complete.
-func CUDASynchronize(index int) error { return take(C.ct_cuda_synchronize(C.int(index))) }
+// Synchronize waits until all work on a device is complete.
+func Synchronize(deviceType, index int) error {
+	return take(C.ct_synchronize(C.int(deviceType), C.int(index)))
+}
 
 // SetNumThreads sets libtorch's number of intra-op threads.
 func SetNumThreads(n int) { C.ct_set_num_threads(C.int(n)) }
