@@ -58,8 +58,9 @@ func (d Device) String() string {
 	return fmt.Sprintf("device(%d):%d", d.Type, d.Index)
 }
 
-// ParseDevice parses "cpu", "cuda", "cuda:N" or "meta". If the device is not
-// available, the error lists those that are.
+// ParseDevice parses "cpu", "cuda", "cuda:N" or "meta", or "privateuseone:N" if a
+// library has registered that type. If the device is not available, the error lists
+// those that are.
 func ParseDevice(s string) (Device, error) {
 	kind, number, numbered := strings.Cut(s, ":")
 	index := 0
@@ -78,6 +79,13 @@ func ParseDevice(s string) (Device, error) {
 		return CPU, nil
 	case "meta":
 		return Meta, nil
+	case "privateuseone":
+		d := Device{Type: PrivateUse1Device, Index: index}
+		err := Scope(func() error { Empty([]int64{0}, WithDevice(d)); return nil })
+		if err != nil {
+			return Device{}, fmt.Errorf("device %q is not available: no library has registered it", s)
+		}
+		return d, nil
 	case "cuda":
 		n, why := CUDADevices()
 		if index < n {
