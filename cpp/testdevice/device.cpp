@@ -122,8 +122,9 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 at::Generator cpu_generator(const std::optional<at::Generator> &g) {
   const at::Generator &of =
       g.has_value() && g->defined() ? *g : default_generator();
-  TORCH_CHECK(of.device().type() == type, "Expected a '", device,
-              "' generator but found '", of.device(), "'");
+  TORCH_CHECK(of.device().type() == type, "Expected a '", type,
+              "' device type for generator but found '", of.device().type(),
+              "'");
   return static_cast<DeviceGenerator *>(of.unsafeGetGeneratorImpl())->cpu;
 }
 

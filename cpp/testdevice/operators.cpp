@@ -301,10 +301,15 @@ void run(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
                 [&](const at::Tensor &t) { return aliases.device(t); });
 }
 
-at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
-                 std::optional<at::Layout>, std::optional<at::Device>,
-                 std::optional<bool> pin, std::optional<at::MemoryFormat> mf) {
+void check_empty(std::optional<at::Device> d, std::optional<bool> pin) {
+  TORCH_CHECK(!d.has_value() || d->index() <= 0, "there is no device ", *d);
   TORCH_CHECK(!pin.value_or(false), "only memory of the CPU can be pinned");
+}
+
+at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
+                 std::optional<at::Layout>, std::optional<at::Device> d,
+                 std::optional<bool> pin, std::optional<at::MemoryFormat> mf) {
+  check_empty(d, pin);
   return at::detail::empty_generic(
       C10_AS_INTARRAYREF_SLOW(size), allocator(),
       c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
@@ -313,9 +318,9 @@ at::Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
 
 at::Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
                          std::optional<at::ScalarType> dtype,
-                         std::optional<at::Layout>, std::optional<at::Device>,
+                         std::optional<at::Layout>, std::optional<at::Device> d,
                          std::optional<bool> pin) {
-  TORCH_CHECK(!pin.value_or(false), "only memory of the CPU can be pinned");
+  check_empty(d, pin);
   return at::detail::empty_strided_generic(
       C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
       allocator(), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
