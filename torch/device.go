@@ -135,10 +135,31 @@ func CUDADevices() (int, error) {
 // Synchronize waits until all work submitted to a device is complete.
 func Synchronize(d Device) error {
 	switch d.Type {
-	case CUDADevice, PrivateUse1Device:
-		return wrap("synchronize", shim.Synchronize(int(d.Type), d.Index))
+	case CUDADevice:
+		return wrap("synchronize", shim.CUDASynchronize(d.Index))
+	case PrivateUse1Device: // has one stream
+		s, err := shim.CurrentStream(int(d.Type), d.Index)
+		if err == nil {
+			err = shim.SynchronizeStream(s)
+		}
+		return wrap("synchronize", err)
 	}
 	return nil
+}
+
+// UseDeterministicAlgorithms is torch.use_deterministic_algorithms: operators that
+// have a deterministic implementation use it, and the others fail. The default is
+// false. On CUDA, matrix products also need the environment variable
+// CUBLAS_WORKSPACE_CONFIG=:4096:8.
+func UseDeterministicAlgorithms(on bool) {
+	must("use_deterministic_algorithms", shim.SetSwitch(shim.Deterministic, on))
+}
+
+// DeterministicAlgorithms returns the setting of UseDeterministicAlgorithms.
+func DeterministicAlgorithms() bool {
+	on, err := shim.Switch(shim.Deterministic)
+	must("use_deterministic_algorithms", err)
+	return on
 }
 
 // SetNumThreads sets the number of threads that one operator may use, as

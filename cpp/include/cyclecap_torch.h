@@ -192,11 +192,70 @@ CT_API ct_error ct_cuda_open(int *found);
 /* The number of CUDA devices. It is 0 without a driver; *why is then set to the
  * reason. */
 CT_API int ct_cuda_device_count(char **why);
-/* Waits until all work on a device is complete. */
-CT_API ct_error ct_synchronize(int device_type, int index);
+CT_API ct_error ct_cuda_synchronize(int index);
 
 CT_API void ct_set_num_threads(int n);
 CT_API int ct_get_num_threads(void);
+
+/* PyTorch's global switches, under the names of the C++ context. They can be
+ * set without a GPU. */
+enum ct_switch {
+  CT_TF32_MATMUL = 0,     /* backends.cuda.matmul.allow_tf32: 0 or 1      */
+  CT_TF32_CUDNN = 1,      /* backends.cudnn.allow_tf32: 0 or 1            */
+  CT_CUDNN_BENCHMARK = 2, /* backends.cudnn.benchmark: 0 or 1             */
+  CT_DETERMINISTIC = 3,   /* use_deterministic_algorithms: 0 or 1         */
+};
+CT_API ct_error ct_switch_get(int which, int *value);
+CT_API ct_error ct_switch_set(int which, int value);
+
+/* ---- streams and events (of CUDA and other accelerators) ---------------- */
+
+typedef struct {
+  int64_t id;
+  int32_t device_type, device_index;
+} ct_stream;
+
+/* A stream from the pool of a device, which libtorch never frees. */
+CT_API ct_error ct_stream_new(int device_type, int device_index,
+                              int high_priority, ct_stream *s);
+/* The stream on which this OS thread launches work. */
+CT_API ct_error ct_stream_current(int device_type, int device_index,
+                                  ct_stream *s);
+CT_API ct_error ct_stream_set(const ct_stream *s);
+CT_API ct_error ct_stream_synchronize(const ct_stream *s);
+
+typedef struct ct_event_s *ct_event;
+CT_API ct_error ct_event_new(int device_type, int timing, ct_event *e);
+CT_API void ct_event_free(ct_event e);
+CT_API ct_error ct_event_record(ct_event e, const ct_stream *s);
+/* Makes s wait for e, without blocking the host. */
+CT_API ct_error ct_event_wait(ct_event e, const ct_stream *s);
+CT_API ct_error ct_event_synchronize(ct_event e);
+CT_API ct_error ct_event_elapsed(ct_event from, ct_event to, double *ms);
+
+/* ---- CUDA (libcyclecap_torch_cuda.so) ----------------------------------- */
+
+/* Bytes of a CUDA device, as torch.cuda counts them. */
+typedef struct {
+  int64_t allocated, max_allocated, reserved, max_reserved, free, total;
+} ct_memory;
+CT_API ct_error ct_cuda_memory(int index, ct_memory *m);
+CT_API ct_error ct_cuda_reset_peak_memory(int index);
+/* Returns unused cached memory to the driver. */
+CT_API ct_error ct_cuda_empty_cache(void);
+/* "key=value" lines: name, capability, multiprocessors, memory, l2, driver. */
+CT_API ct_error ct_cuda_properties(int index, char **text);
+
+/* A CUDA graph, torch.cuda.CUDAGraph. Between begin and end, this OS thread
+ * records its work on a side stream instead of running it. */
+typedef struct ct_graph_s *ct_graph;
+CT_API ct_error ct_graph_begin(int index, ct_graph *g);
+/* Ends the recording, and makes the graph ready to run. If it fails, the graph
+ * is freed. */
+CT_API ct_error ct_graph_end(ct_graph g);
+/* Launches the graph on the current stream. */
+CT_API ct_error ct_graph_replay(ct_graph g);
+CT_API void ct_graph_free(ct_graph g);
 
 /* Information about the build as "key=value" lines: compiled (version of the
  * headers), runtime (version of the library in use), path, capability, mkl,

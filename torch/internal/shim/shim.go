@@ -361,10 +361,8 @@ func CUDADeviceCount() (int, error) {
 	return n, take(why)
 }
 
-// Synchronize waits until all work on a device is complete.
-func Synchronize(deviceType, index int) error {
-	return take(C.ct_synchronize(C.int(deviceType), C.int(index)))
-}
+// CUDASynchronize waits until all work on a device is complete.
+func CUDASynchronize(index int) error { return take(C.ct_cuda_synchronize(C.int(index))) }
 
 // SetNumThreads sets libtorch's number of intra-op threads.
 func SetNumThreads(n int) { C.ct_set_num_threads(C.int(n)) }
@@ -380,3 +378,136 @@ func BuildInfo() (string, error) {
 // Pow is the C library's pow, which Python's ** operator calls. Some results of
 // Go's math.Pow differ from it in the last bit.
 func Pow(x, y float64) float64 { return float64(C.pow(C.double(x), C.double(y))) }
+
+// Switches of libtorch; see enum ct_switch in the header.
+const (
+	TF32Matmul     = C.CT_TF32_MATMUL
+	TF32CuDNN      = C.CT_TF32_CUDNN
+	CuDNNBenchmark = C.CT_CUDNN_BENCHMARK
+	Deterministic  = C.CT_DETERMINISTIC
+)
+
+// Switch returns the state of a switch.
+func Switch(which int) (bool, error) {
+	var v C.int
+	err := take(C.ct_switch_get(C.int(which), &v))
+	return v != 0, err
+}
+
+// SetSwitch sets a switch.
+func SetSwitch(which int, on bool) error { return take(C.ct_switch_set(C.int(which), cbool(on))) }
+
+// Stream is a stream of a device.
+type Stream struct {
+	ID                      int64
+	DeviceType, DeviceIndex int
+}
+
+func (s Stream) c() C.ct_stream {
+	return C.ct_stream{id: C.int64_t(s.ID), device_type: C.int32_t(s.DeviceType), device_index: C.int32_t(s.DeviceIndex)}
+}
+
+func stream(s C.ct_stream) Stream {
+	return Stream{int64(s.id), int(s.device_type), int(s.device_index)}
+}
+
+// NewStream returns a stream from the pool of a device.
+func NewStream(deviceType, index int, highPriority bool) (Stream, error) {
+	var s C.ct_stream
+	err := take(C.ct_stream_new(C.int(deviceType), C.int(index), cbool(highPriority), &s))
+	return stream(s), err
+}
+
+// CurrentStream returns this OS thread's stream of a device.
+func CurrentStream(deviceType, index int) (Stream, error) {
+	var s C.ct_stream
+	err := take(C.ct_stream_current(C.int(deviceType), C.int(index), &s))
+	return stream(s), err
+}
+
+// SetStream makes s this OS thread's stream of its device.
+func SetStream(s Stream) error {
+	c := s.c()
+	return take(C.ct_stream_set(&c))
+}
+
+// SynchronizeStream waits for the work on s.
+func SynchronizeStream(s Stream) error {
+	c := s.c()
+	return take(C.ct_stream_synchronize(&c))
+}
+
+func event(p uintptr) C.ct_event { return *(*C.ct_event)(unsafe.Pointer(&p)) }
+
+// NewEvent returns a new event.
+func NewEvent(deviceType int, timing bool) (uintptr, error) {
+	var e C.ct_event
+	err := take(C.ct_event_new(C.int(deviceType), cbool(timing), &e))
+	return *(*uintptr)(unsafe.Pointer(&e)), err
+}
+
+// FreeEvent frees an event.
+func FreeEvent(e uintptr) { C.ct_event_free(event(e)) }
+
+// RecordEvent records an event on a stream.
+func RecordEvent(e uintptr, s Stream) error {
+	c := s.c()
+	return take(C.ct_event_record(event(e), &c))
+}
+
+// WaitEvent makes a stream wait for an event.
+func WaitEvent(e uintptr, s Stream) error {
+	c := s.c()
+	return take(C.ct_event_wait(event(e), &c))
+}
+
+// SynchronizeEvent waits for an event.
+func SynchronizeEvent(e uintptr) error { return take(C.ct_event_synchronize(event(e))) }
+
+// Elapsed returns the milliseconds between two events.
+func Elapsed(from, to uintptr) (float64, error) {
+	var ms C.double
+	err := take(C.ct_event_elapsed(event(from), event(to), &ms))
+	return float64(ms), err
+}
+
+// Memory is ct_memory: bytes of a CUDA device.
+type Memory struct {
+	Allocated, MaxAllocated, Reserved, MaxReserved, Free, Total int64
+}
+
+// CUDAMemory returns the memory figures of a CUDA device.
+func CUDAMemory(index int) (Memory, error) {
+	var m C.ct_memory
+	err := take(C.ct_cuda_memory(C.int(index), &m))
+	return Memory{int64(m.allocated), int64(m.max_allocated), int64(m.reserved), int64(m.max_reserved), int64(m.free), int64(m.total)}, err
+}
+
+// CUDAResetPeakMemory resets the peaks of a device's memory figures.
+func CUDAResetPeakMemory(index int) error { return take(C.ct_cuda_reset_peak_memory(C.int(index))) }
+
+// CUDAEmptyCache returns unused cached memory to the driver.
+func CUDAEmptyCache() error { return take(C.ct_cuda_empty_cache()) }
+
+// CUDAProperties returns "key=value" lines about a device.
+func CUDAProperties(index int) (string, error) {
+	return text(func(out **C.char) C.ct_error { return C.ct_cuda_properties(C.int(index), out) })
+}
+
+func graph(g uintptr) C.ct_graph { return *(*C.ct_graph)(unsafe.Pointer(&g)) }
+
+// GraphBegin starts to record this OS thread's work on a CUDA device.
+func GraphBegin(index int) (uintptr, error) {
+	var g C.ct_graph
+	err := take(C.ct_graph_begin(C.int(index), &g))
+	return *(*uintptr)(unsafe.Pointer(&g)), err
+}
+
+// GraphEnd ends the recording. If it fails, g is freed.
+func GraphEnd(g uintptr) error { return take(C.ct_graph_end(graph(g))) }
+
+// GraphReplay launches a graph on the current stream.
+func GraphReplay(g uintptr) error { return take(C.ct_graph_replay(graph(g))) }
+
+// GraphFree frees a graph.
+func GraphFree(g uintptr) { C.ct_graph_free(graph(g)) }
