@@ -2,6 +2,8 @@
 // both libraries are built together.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <string>
 
 #include "cyclecap_torch.h"
@@ -15,4 +17,12 @@ struct ct_cuda_functions {
   void (*graph_end)(void *graph);
   void (*graph_replay)(void *graph);
   void (*graph_free)(void *graph);
+  at::Tensor (*gelu_new)(const at::Tensor &x);  // float32 [...]
 };
+
+namespace ct {
+
+// Opens the library. It throws if that fails, once and for all.
+const ct_cuda_functions *cuda_functions();
+
+}  // namespace ct

@@ -68,9 +68,16 @@ bool has_symbol(const char *mangled) {
 
 void *cuda_library = nullptr;
 
+template <class F>
+ct_error with_cuda(F &&f) {
+  return ct::guard([&] { f(ct::cuda_functions()); });
+}
+
+}  // namespace
+
 // Opens libcyclecap_torch_cuda.so, which is next to the shim. It is a library
 // of its own because it is linked with libtorch_cuda.
-const ct_cuda_functions *cuda_functions() {
+const ct_cuda_functions *ct::cuda_functions() {
   static const ct_cuda_functions *functions = [] {
     TORCH_CHECK(cuda_library != nullptr, "libtorch's CUDA part is not loaded");
     Dl_info info;
@@ -93,13 +100,6 @@ const ct_cuda_functions *cuda_functions() {
   }();
   return functions;
 }
-
-template <class F>
-ct_error with_cuda(F &&f) {
-  return ct::guard([&] { f(cuda_functions()); });
-}
-
-}  // namespace
 
 extern "C" {
 

@@ -1,5 +1,6 @@
 // GPT-2's activation, using less memory than its sequence of operators.
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -8,6 +9,7 @@
 #include <cmath>
 
 #include "common.h"
+#include "cuda.h"
 
 namespace {
 
@@ -67,6 +69,20 @@ struct GeluNew : torch::autograd::Function<GeluNew> {
   }
 };
 
+// Whether CUDA can compute it in one kernel: NVRTC may be missing.
+bool one_kernel() {
+  static const bool able = [] {
+    try {
+      const auto x = at::ones({1}, at::device(at::kCUDA));
+      ct::cuda_functions()->gelu_new(x);
+      return true;
+    } catch (const std::exception &) {
+      return false;
+    }
+  }();
+  return able;
+}
+
 }  // namespace
 
 extern "C" {
@@ -74,8 +90,16 @@ extern "C" {
 ct_error ct_gelu_new(ct_tensor x, ct_tensor *y) {
   return ct::guard([&] {
     const auto t = ct::borrow(x);
-    // A GPU has the memory, and recomputing would cost time there.
-    *y = ct::own(t.is_cuda() ? written_out(t) : GeluNew::apply(t));
+    if (!t.is_cuda()) {
+      *y = ct::own(GeluNew::apply(t));
+    } else if (t.scalar_type() == at::kFloat && one_kernel() &&
+               !(c10::GradMode::is_enabled() && t.requires_grad()) &&
+               !at::autocast::is_autocast_enabled(at::kCUDA)) {
+      *y = ct::own(ct::cuda_functions()->gelu_new(t));
+    } else {
+      // A GPU has the memory, and recomputing would cost time there.
+      *y = ct::own(written_out(t));
+    }
   });
 }
 

@@ -206,3 +206,19 @@ func TestGraphFails(t *testing.T) {
 		})
 	}
 }
+
+// GPT-2's activation has the same bits in one kernel, which is used without
+// gradients, as in its sequence of operators.
+func TestGeluNew(t *testing.T) {
+	d := gpu(t)
+	scope(t, func() error {
+		x := torch.Randn([]int64{1 << 20}, torch.WithDevice(d)).MulScalar(3).SetRequiresGrad(true)
+		operators := x.GeluNew()
+		torch.NoGrad(func() {
+			if kernel := x.GeluNew(); !kernel.Equal(operators.Detach()) {
+				t.Errorf("the kernel differs by %g", kernel.Sub(operators).Abs().Max().Item())
+			}
+		})
+		return nil
+	})
+}
