@@ -53,4 +53,4 @@ torch=$(fact torch)
 LIBTORCH=$(fact libtorch)
 export LIBTORCH CYCLECAP_SHIM=$work/lib/libcyclecap_torch.so
 "$work/gpu" -out "$out" -facts "$work/facts.json" -work "$work/weights" -python "$python" -scripts "$work/python" \
-  -photos "$work/photos" -tests "$work/devicetest" "${options[@]}"
+  -photos "$work/photos" -tests "$work/devicetest" -cyclecap "$work/cyclecap" "${options[@]}"

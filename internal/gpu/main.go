@@ -29,17 +29,18 @@ import (
 var commit string
 
 type settings struct {
-	device  string
-	out     string // folder of the report
-	quick   bool
-	small   bool
-	python  string
-	scripts string // folder of gpu.py
-	photos  string // folder of photos
-	tests   string // binary of internal/devicetest
-	work    string // folder of the weights
-	facts   string // file with the output of gpu.py facts
-	threads int
+	device   string
+	out      string // folder of the report
+	quick    bool
+	small    bool
+	python   string
+	scripts  string // folder of gpu.py
+	photos   string // folder of photos
+	tests    string // binary of internal/devicetest
+	cyclecap string
+	work     string // folder of the weights
+	facts    string // file with the output of gpu.py facts
+	threads  int
 }
 
 // A chapter is a section that can be chosen.
@@ -50,9 +51,9 @@ type chapter struct {
 }
 
 var chapters = []chapter{
-	{"parity", "The same numbers", 60 * time.Second, 180 * time.Second, parityRows},
-	{"tests", "Tests", 55 * time.Second, 240 * time.Second, testRows},
-	{"speed", "Speed", 110 * time.Second, 420 * time.Second, speedRows},
+	{"parity", "The same numbers", 55 * time.Second, 180 * time.Second, parityRows},
+	{"tests", "Tests", 70 * time.Second, 240 * time.Second, testRows},
+	{"speed", "Speed", 105 * time.Second, 420 * time.Second, speedRows},
 	{"table", "The paper's Table 3", 5 * time.Second, 5 * time.Second, nil},
 }
 
@@ -79,14 +80,16 @@ func run() error {
 	flag.StringVar(&s.scripts, "scripts", "testdata/reference", "folder of gpu.py")
 	flag.StringVar(&s.photos, "photos", "testdata/photos", "folder of photos")
 	flag.StringVar(&s.tests, "tests", "", "binary of the device tests")
+	flag.StringVar(&s.cyclecap, "cyclecap", "bin/cyclecap", "the command")
 	flag.StringVar(&s.work, "work", "work/gpu", "folder for weights, written if missing")
 	flag.StringVar(&s.facts, "facts", "", "file with the output of gpu.py facts")
+	sizes := flag.String("size", "", "sizes of the models, real or small; small on the CPU unless given")
 	one := flag.String("section", "", "run one section and print its rows (used internally)")
 	left := flag.Duration("left", time.Hour, "time for the section (used internally)")
 	child := flag.String("train", "", "train in this folder (used internally)")
 	steps := flag.Int("steps", 0, "number of steps to train (used internally)")
 	flag.Parse()
-	s.small = s.device == "cpu"
+	s.small = *sizes == "small" || *sizes == "" && s.device == "cpu"
 	s.threads = min(runtime.NumCPU(), 8)
 	if *child != "" {
 		return trainChild(s, *child, *steps)
@@ -192,7 +195,7 @@ func inProcess(s settings, name string, budget time.Duration, interrupted <-chan
 		return false, err
 	}
 	arguments := []string{"-section", name, "-left", budget.String(), "-device", s.device, "-python", s.python, "-scripts", s.scripts,
-		"-photos", s.photos, "-tests", s.tests, "-work", s.work}
+		"-photos", s.photos, "-tests", s.tests, "-cyclecap", s.cyclecap, "-work", s.work, "-size", size(s)}
 	if s.quick {
 		arguments = append(arguments, "-quick")
 	}

@@ -22,8 +22,12 @@ import (
 func testRows(e *env) error {
 	e.attempt("failing calls", e.failingCalls)
 	e.attempt("killed training", e.killAndResume)
+	e.attempt("captions of photos", e.captionCommand)
 	e.attempt("device tests", e.deviceTests)
 	e.attempt("memory", e.memoryFlat)
+	if !e.quick {
+		e.attempt("self-test", e.selfTest)
+	}
 	return nil
 }
 
@@ -141,9 +145,9 @@ func (e *env) killAndResume() error {
 	if err != nil {
 		return err
 	}
-	const steps, kill = 300, 170
+	const steps, kill = 500, 170
 	start := func(dir string) (*exec.Cmd, *bufio.Scanner, *bytes.Buffer, error) {
-		c := exec.Command(self, "-train", dir, "-steps", strconv.Itoa(steps), "-device", e.device)
+		c := exec.Command(self, "-train", dir, "-steps", strconv.Itoa(steps), "-device", e.device, "-size", size(e.settings))
 		var text bytes.Buffer
 		c.Stderr = &text
 		out, err := c.StdoutPipe()
@@ -283,6 +287,64 @@ func resident() (int64, error) {
 		return 0, fmt.Errorf("/proc/self/statm: %w", err)
 	}
 	return pages * int64(os.Getpagesize()), nil
+}
+
+// command runs cyclecap and returns what it prints.
+func (e *env) command(arguments ...string) (out string, err error) {
+	ctx, stop := context.WithTimeout(context.Background(), e.left())
+	defer stop()
+	c := exec.CommandContext(ctx, e.cyclecap, arguments...)
+	var text bytes.Buffer
+	c.Stderr = &text
+	b, err := c.Output()
+	if err != nil {
+		err = fmt.Errorf("cyclecap %s: %w: %s", strings.Join(arguments, " "), err, last(strings.Split(strings.TrimSpace(text.String()), "\n"), 3))
+	}
+	return string(b), err
+}
+
+// captionCommand captions photos with the command, on the device and on the CPU.
+func (e *env) captionCommand() error {
+	const name = "cyclecap caption of photos, the same as on the CPU"
+	if _, err := os.Stat(e.path("decoder.pt")); err != nil || e.cyclecap == "" {
+		e.add(row{Name: name, Verdict: skipped, Note: "the weights are made in the section parity, which did not run"})
+		return nil
+	}
+	caption := func(device string) (string, error) {
+		return e.command("caption", "--clip", e.path("clip.pt"), "--decoder", e.path("decoder.pt"), "--gpt2", e.path("gpt2"),
+			"--max-tokens", "20", "--device", device, e.photos)
+	}
+	begin := time.Now()
+	got, err := caption(e.device)
+	if err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	want, err := caption("cpu")
+	if err != nil {
+		return err
+	}
+	if got != want {
+		err = fmt.Errorf("on %s it prints %q, on the CPU %q", e.device, got, want)
+	}
+	e.check(name, err, fmt.Sprintf("%d photos in %.1f s, with loading the models", strings.Count(got, "\n"), took.Seconds()))
+	return nil
+}
+
+// selfTest runs the command's own check of the device.
+func (e *env) selfTest() error {
+	const name = "cyclecap doctor --self-test"
+	help, err := e.command("doctor", "--help")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(help, "--self-test") {
+		e.add(row{Name: name, Verdict: skipped, Note: "this version has no self-test"})
+		return nil
+	}
+	out, err := e.command("doctor", "--self-test", "--device", e.device)
+	e.check(name, err, last(strings.Split(strings.TrimSpace(out), "\n"), 1))
+	return nil
 }
 
 // deviceTests runs the binary of the device tests.
