@@ -419,13 +419,13 @@ func many(x torch.Tensor, n int) torch.Tensor {
 	return torch.Cat(parts).Narrow(0, 0, int64(n)).Contiguous()
 }
 
-// stepper returns a function that takes the next step of a task, which has more of them
-// than are measured.
+// stepper returns a function that queues the next step of a task, which has more of them
+// than are measured. Neither side reads the losses.
 func stepper(t train.Task) func() error {
 	at := 0
 	return func() error {
 		return torch.Scope(func() error {
-			_, err := t.Step(at)
+			_, err := t.Queue(at)
 			at++
 			return err
 		})
