@@ -220,3 +220,19 @@ func TestInspect(t *testing.T) {
 		})
 	}
 }
+
+// A name of 1 MB does not make every row of the table as wide.
+func TestInspectLongName(t *testing.T) {
+	var h strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&h, `"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},`, i)
+	}
+	long := strings.Repeat("n", 1<<20)
+	path := put(t, filepath.Join(t.TempDir(), "x.safetensors"), safetensors(`{`+h.String()+`"`+long+`":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}`, 0, 0))
+	if table := ok(t, "inspect", path); len(table) > 200<<10 || !strings.Contains(table, "nnn…nnn") {
+		t.Errorf("a table of %d bytes", len(table))
+	}
+	if got := inspect(t, path); got.Tensors[500].Name != long {
+		t.Errorf("--json has a name of %d bytes", len(got.Tensors[500].Name))
+	}
+}

@@ -66,6 +66,9 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		if !ok {
 			return fmt.Errorf("tensor %q: unknown dtype %q", name, i.DType)
 		}
+		if err := checkDims(len(i.Shape)); err != nil {
+			return fmt.Errorf("tensor %q has %w", name, err)
+		}
 		for _, d := range i.Shape {
 			if d < 0 {
 				return fmt.Errorf("tensor %q has a negative dimension in shape %v", name, i.Shape)
