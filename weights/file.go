@@ -10,8 +10,8 @@
 // own: it reads those into memory. Files are not trusted: no code in them is
 // executed (a pickle may refer only to what a state dict needs), every offset
 // and shape is checked against the file, and memory and time are in proportion
-// to the size of the file (see pickle.Budget). Do not truncate a file while its tensors are in use, because their memory is the
-// file itself.
+// to its size. Do not truncate a file while its tensors are in use, because
+// their memory is the file itself.
 //
 // If a checkpoint nests its state dict (under "state_dict" or "model"), Open
 // finds it there. The other contents are not silently dropped: [File.Ignored]
