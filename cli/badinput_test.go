@@ -388,6 +388,7 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		{folder, "it is a folder"},
 		{filepath.Join(closed, "x.safetensors"), "permission denied"},
 		{"/proc/x.safetensors", "/proc/x.safetensors"},
+		{"/dev/full.safetensors", "/dev is for devices"},
 	} {
 		if strings.HasPrefix(c.out, closed) && os.Geteuid() == 0 {
 			continue // root may write everywhere
