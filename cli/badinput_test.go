@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -368,6 +369,37 @@ func TestBadCaptionFiles(t *testing.T) {
 			empty(t, out)
 		})
 	}
+}
+
+// A device never ends, and opening a named pipe waits: no command that reads a file
+// opens either. A file that is too large for its kind is not read.
+func TestNoRegularFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, sparse := filepath.Join(dir, "fifo"), put(t, filepath.Join(dir, "sparse"), nil)
+	index, model := filepath.Join(dir, "a.index.json"), filepath.Join(dir, "model", "model.safetensors.index.json")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Truncate(sparse, 1<<40), os.Mkdir(filepath.Dir(model), 0o777),
+		os.Symlink(fifo, model), os.Symlink("/dev/zero", index)); err != nil {
+		t.Fatal(err)
+	}
+	set := put(t, filepath.Join(dir, "set.json"), []byte(`{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":"a"}]}`))
+	out := filepath.Join(dir, "out.safetensors")
+	for _, path := range []string{"/dev/zero", fifo, sparse} {
+		says := "not a regular file"
+		if path == sparse {
+			says = "more than 1073741824 bytes"
+		}
+		run("", "eval", "--annotations", path, "--results", set).fails(t, 1, path, says)
+		run("", "eval", "--annotations", set, "--results", path).fails(t, 1, path, says)
+		run("", "features", "--clip", clipF, "--captions", path, "-o", out).fails(t, 1, path, says)
+		if path == sparse {
+			continue
+		}
+		run("", "run", path).fails(t, 1, path, says)
+		run("", "inspect", path).fails(t, 1, path, says)
+		run("", "features", "--clipcap", path, "-o", out).fails(t, 1, path, says)
+	}
+	run("", "inspect", index).fails(t, 1, index, "not a regular file")
+	run("", "inspect", filepath.Dir(model)).fails(t, 1, model, "not a regular file")
 }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -150,7 +151,7 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quick
 
 // activation reads hidden_act from the config.json of a transformers model.
 func activation(dir string) (quickGELU bool, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	text, err := regular.Read(filepath.Join(dir, "config.json"), 1<<20)
 	if os.IsNotExist(err) {
 		return true, nil
 	} else if err != nil {

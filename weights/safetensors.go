@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -159,7 +159,7 @@ func object(in []byte, each func(name string, raw json.RawMessage) error) error 
 
 // openIndex reads the shards listed in an index.
 func openIndex(path string) (*File, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, maxHeader)
 	if err != nil {
 		return nil, err
 	}

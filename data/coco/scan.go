@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"cyclecap/internal/regular"
 )
 
 // Scan reads lists in a JSON object in one pass, one entry at a time, so memory
@@ -17,7 +19,7 @@ import (
 // ignored; a key of lists that is missing from the file is an error. Errors name
 // the file, and the line and column of broken JSON.
 func Scan(path string, lists map[string]func(i int, decode func(v any) error) error) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return fmt.Errorf("coco: %w", err)
 	}

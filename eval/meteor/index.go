@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"unsafe"
+
+	"cyclecap/internal/regular"
 
 	"github.com/edsrzf/mmap-go"
 )
@@ -80,7 +81,7 @@ func padded(n int) int64 { return (int64(n)*4 + 7) &^ 7 }
 // its arrays. The contents of the arrays are checked as they are read.
 func openIndex(dir string) (*index, error) {
 	path := filepath.Join(dir, indexName)
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("meteor: no METEOR data in %s: run `make meteor-data`: %w", dir, err)
 	} else if err != nil {
