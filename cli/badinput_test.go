@@ -288,6 +288,15 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		return sd
 	})
 
+	with := func(file, name string, shape []int64) string {
+		return changed(t, file, filepath.Join(dir, name+".pt"), func(sd *nn.StateDict) *nn.StateDict {
+			sd.Add(name, torch.Zeros([]int64{1}).Expand(shape))
+			return sd
+		})
+	}
+	sideless := with(clipF, "visual.conv1.weight", []int64{64, 3, 8, 0})
+	expanded := with(gptF, "wte.weight", []int64{1 << 22, 1 << 14})
+
 	type parts struct{ clip, decoder, gpt2, generator string }
 	for _, c := range []struct {
 		name string
@@ -306,6 +315,8 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"widths of CLIP and generator", parts{generator: gen}, 1, []string{gen, "32", clipF, "64"}},
 		{"another vocabulary", parts{gpt2: words}, 1, []string{words, "50300", "50257"}},
 		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
+		{"patches of side 0", parts{clip: sideless}, 1, []string{sideless, "visual.conv1.weight has shape [64 3 8 0]"}},
+		{"2^36 elements that are one", parts{gpt2: expanded}, 1, []string{expanded, "274878400512 bytes", "share 493572"}},
 		{"numbers that are none", parts{decoder: nan}, 1, []string{"finite", "damaged"}},
 		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is required", mapperF}},
 	} {
