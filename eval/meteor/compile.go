@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -331,7 +332,7 @@ func (b *builder) bytes() []byte {
 	for i := range arrays {
 		lengths[i] = len(arrays[i])
 	}
-	out := header(lengths, b.maxPhrase)
+	out := make([]byte, headerSize)
 	for _, array := range arrays {
 		for _, v := range array {
 			out = binary.NativeEndian.AppendUint32(out, v)
@@ -340,6 +341,7 @@ func (b *builder) bytes() []byte {
 			out = append(out, 0, 0, 0, 0)
 		}
 	}
+	copy(out, header(lengths, b.maxPhrase, crc32.Checksum(out[headerSize:], castagnoli)))
 	return out
 }
 
