@@ -46,8 +46,11 @@ type scanner struct {
 
 // broken returns an error with the position of broken JSON. After it has
 // returned tokens, the decoder no longer counts bytes from the start of the
-// file, so the file is parsed again.
+// file, so the file is parsed again if it is small enough to be read as a whole.
 func (s *scanner) broken(err error) error {
+	if info, e := s.file.Stat(); e != nil || info.Size() > maxSize {
+		return fmt.Errorf("coco: %s: broken JSON: %w", s.path, err)
+	}
 	if again := readJSON(s.path, new(json.RawMessage)); again != nil {
 		return again
 	}
