@@ -17,6 +17,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"cyclecap/internal/regular"
 )
 
 // sources are the files from which an index is compiled, as found in pycocoevalcap.
@@ -41,12 +43,14 @@ func Compile(ctx context.Context, src, outDir string, progress func(done, total 
 	} else if info.IsDir() {
 		files = os.DirFS(src)
 	} else {
-		wheel, err := zip.OpenReader(src)
+		f, err := regular.Open(src)
 		if err != nil {
 			return err
 		}
-		defer wheel.Close()
-		files = wheel
+		defer f.Close()
+		if files, err = zip.NewReader(f, info.Size()); err != nil {
+			return err
+		}
 	}
 	if _, err := fs.Stat(files, "meteor"); err != nil {
 		if files, err = fs.Sub(files, "pycocoevalcap"); err != nil {
