@@ -15,6 +15,7 @@ import (
 
 	"cyclecap/experiment/config"
 	"cyclecap/internal/atomicfile"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
@@ -93,6 +94,9 @@ func (x *Experiment) prepare() (err error) {
 	c := x.Config
 	if x.device, err = torch.ParseDevice(c.Device); err != nil {
 		return fmt.Errorf("device: %w", err)
+	}
+	if most := pipeline.MaxThreads(); c.Threads > most {
+		return fmt.Errorf("threads: must be between 0 and %d on this machine, got %d", most, c.Threads)
 	}
 	if c.Threads > 0 {
 		torch.SetNumThreads(c.Threads)

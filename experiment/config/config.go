@@ -32,6 +32,7 @@ type Config struct {
 	// Device is the device to compute on: cpu, cuda or cuda:N.
 	Device string `toml:"device" default:"cpu"`
 	// Threads is the number of CPU threads to compute with; 0 means one per core.
+	// More than 64, or 4 per core if that is more, are refused.
 	Threads int `toml:"threads" default:"0" range:"[0,1024]"`
 
 	// World is a rendered data set. If the file has this table, the data set is
