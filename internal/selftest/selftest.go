@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/cuda"
 )
 
 // A Result is the outcome of a check.
@@ -64,8 +65,10 @@ func Checks() []Check {
 }
 
 // Run runs the checks on a device and calls done after each. A check that fails does
-// not stop the others; the error is ctx's.
+// not stop the others; the error is ctx's. TF32 is off meanwhile.
 func Run(ctx context.Context, d torch.Device, checks []Check, done func(Result)) error {
+	defer cuda.AllowTF32(cuda.TF32Allowed())
+	cuda.AllowTF32(false, false)
 	for _, c := range checks {
 		if err := ctx.Err(); err != nil {
 			return err
