@@ -294,7 +294,10 @@ ct_error ct_build_info(char **text) {
       << "mkldnn=" << at::hasMKLDNN() << "\n"
       << "openmp=" << at::hasOpenMP() << "\n"
       << "gloo=" << has_symbol("_ZTIN4c10d16ProcessGroupGlooE") << "\n"
-      << "nccl=" << has_symbol("_ZTIN4c10d16ProcessGroupNCCLE") << "\n";
+      << "nccl="
+      << (has_symbol("_ZTIN4c10d16ProcessGroupNCCLE") &&
+          ct::has_part("libcyclecap_torch_nccl.so"))
+      << "\n";
     *text = ct::copy_string(s.str());
   });
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/internal/libtorch"
 	"cyclecap/torch/internal/shim"
 )
 
@@ -133,7 +134,7 @@ func (g *Group) decide() error {
 	found, err := shim.OpenNCCL(g.c10d)
 	switch {
 	case !found && g.backend == NCCL:
-		return errors.New("the shim was built without NCCL: its header nccl.h, or a libtorch with CUDA, was missing; run `make setup CUDA=1` and `make build`, or use the backend Gloo")
+		return fmt.Errorf("the shim was built without NCCL, because libtorch's CUDA libraries or NCCL's header nccl.h were missing; %s, then run %s; or use the backend %q", libtorch.CUDAAdvice(), libtorch.BuildCommand(), Gloo)
 	case err != nil && n == 0:
 		return fmt.Errorf("NCCL needs a GPU: %w", why)
 	case err != nil:
