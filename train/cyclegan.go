@@ -173,7 +173,8 @@ func (t *CycleGANTask) Batch(step int) string {
 	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
-// Close frees the networks, the state of the optimizers, the pools and the graphs.
+// Close frees the networks, the state of the optimizers, the pools, the statistics and
+// the graphs.
 func (t *CycleGANTask) Close() {
 	torch.Synchronize(t.config.Device) // a graph that is running must not be freed
 	t.generators.close()
