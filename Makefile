@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
+.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -89,6 +89,12 @@ fuzz: build ## fuzz every file reader, each for FUZZTIME (10m)
 
 release-test: build ## make a release and use it as others would (about 4 minutes)
 	@scripts/release-test.sh
+
+gpu: build ## write build/gpu-bundle, which tests and measures on a machine with a GPU
+	scripts/gpu-bundle.sh
+
+gpu-test: gpu references ## run the bundle on the CPU, with small models (2 minutes)
+	PYTHON=$(CURDIR)/.venv/bin/python bash build/gpu-bundle/run.sh build/gpu-report --quick --device cpu
 
 clean: ## remove build products, but not .venv
 	rm -rf build bin

@@ -241,16 +241,47 @@ func (t Tensor) Item() float64 {
 // FromSlice returns a CPU tensor of the given shape with a copy of data. Without
 // a shape it has one dimension.
 func FromSlice[T Element](data []T, shape ...int64) Tensor {
+	return fromSlice(data, shape)
+}
+
+func fromSlice[T Element](data []T, shape []int64, opts ...Option) Tensor {
 	if len(shape) == 0 {
 		shape = []int64{int64(len(data))}
 	}
-	t := Empty(shape, WithDType(dtypeOf[T]()), WithDevice(CPU))
+	t := Empty(shape, append(opts, WithDType(dtypeOf[T]()), WithDevice(CPU))...)
 	if n := t.Numel(); n != int64(len(data)) {
 		panic(&Error{Kind: ValueError, Op: "from_slice", Args: t.describe(),
 			Text: fmt.Sprintf("the shape has %d elements, but the slice has %d", n, len(data))})
 	}
 	copy(Data[T](t), data)
 	return t
+}
+
+// FromSliceOn returns a tensor of the given shape on device d with a copy of data.
+// Without a shape it has one dimension. If d is a CUDA device, FromSliceOn does not
+// wait for the copy: later operators on d see the data.
+func FromSliceOn[T Element](d Device, data []T, shape ...int64) Tensor {
+	if d.Type != CUDADevice {
+		return FromSlice(data, shape...).To(WithDevice(d))
+	}
+	return upload(fromSlice(data, shape, WithPinMemory(true)), d)
+}
+
+// Upload copies a CPU tensor to device d. If d is a CUDA device, Upload does not wait
+// for the copy.
+func (t Tensor) Upload(d Device) Tensor {
+	if d.Type != CUDADevice {
+		return t.To(WithDevice(d))
+	}
+	return upload(t.PinMemory(), d)
+}
+
+// upload copies a tensor in pinned memory, from which CUDA copies while the program
+// continues. The tensor may be freed at once: the copy records an event in the allocator
+// of pinned memory, which does not reuse a block before its event has occurred
+// (ATen/cuda/CachingHostAllocator.h). It must not be written to.
+func upload(pinned Tensor, d Device) Tensor {
+	return pinned.To(WithDevice(d), WithNonBlocking(true))
 }
 
 // Scalar0 returns a CPU tensor without dimensions.

@@ -2,6 +2,7 @@
 // shim opens it when it is first needed.
 #include "cuda.h"
 
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/cuda/jiterator.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -19,6 +20,7 @@ using c10::cuda::CUDAGuard;
 c10::DeviceIndex index_of(int i) { return static_cast<c10::DeviceIndex>(i); }
 
 void memory(int index, ct_memory *m) {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   const CUDAGuard guard(index_of(index));
   const auto stats =
       c10::cuda::CUDACachingAllocator::getDeviceStats(index_of(index));
@@ -32,10 +34,14 @@ void memory(int index, ct_memory *m) {
 }
 
 void reset_peak_memory(int index) {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   c10::cuda::CUDACachingAllocator::resetPeakStats(index_of(index));
 }
 
-void empty_cache() { c10::cuda::CUDACachingAllocator::emptyCache(); }
+void empty_cache() {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  c10::cuda::CUDACachingAllocator::emptyCache();
+}
 
 std::string properties(int index) {
   cudaDeviceProp p;
@@ -58,6 +64,7 @@ struct Graph {
 };
 
 void *graph_begin(int index) {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   const CUDAGuard guard(index_of(index));
   auto g = std::make_unique<Graph>();
   g->device = index_of(index);
