@@ -190,16 +190,16 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// TestOptimizers compares weights and states after several steps.
-func TestOptimizers(t *testing.T) {
-	adam := func(change func(*optim.AdamOptions)) optim.AdamOptions {
+// The optimizers.
+var (
+	adam = func(change func(*optim.AdamOptions)) optim.AdamOptions {
 		o := optim.AdamDefaults()
 		change(&o)
 		return o
 	}
-	decay := func(o *optim.AdamOptions) { o.WeightDecay = 0.1 }
-	fused := func(o *optim.AdamOptions) { o.WeightDecay, o.Fused = 0.1, true }
-	for name, newOptimizer := range map[string]func(p []torch.Tensor) optim.Optimizer{
+	decay      = func(o *optim.AdamOptions) { o.WeightDecay = 0.1 }
+	fused      = func(o *optim.AdamOptions) { o.WeightDecay, o.Fused = 0.1, true }
+	optimizers = map[string]func(p []torch.Tensor) optim.Optimizer{
 		"adam":               func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(func(*optim.AdamOptions) {})) },
 		"adam, decay":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(decay)) },
 		"adam, fused":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(fused)) },
@@ -213,7 +213,12 @@ func TestOptimizers(t *testing.T) {
 		"sgd, dampened": func(p []torch.Tensor) optim.Optimizer {
 			return optim.SGD(p, optim.SGDOptions{LR: 0.1, Momentum: 0.9, Dampening: 0.1})
 		},
-	} {
+	}
+)
+
+// TestOptimizers compares weights and states after several steps.
+func TestOptimizers(t *testing.T) {
+	for name, newOptimizer := range optimizers {
 		t.Run(name, func(t *testing.T) {
 			compare(t, trained, func(d torch.Device) (out []result) {
 				m := moved(d, cyclegan.NewGenerator(16))
