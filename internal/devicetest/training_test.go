@@ -129,6 +129,20 @@ func closeTask(task train.Task) {
 	task.(interface{ Close() }).Close()
 }
 
+// interrupted is a task during whose step, counted from 1, a user presses Ctrl-C.
+type interrupted struct {
+	train.Task
+	step   int
+	cancel func()
+}
+
+func (i interrupted) Queue(step int) (train.Pending, error) {
+	if step+1 == i.step {
+		i.cancel()
+	}
+	return i.Task.Queue(step)
+}
+
 // trains runs a training to the end, or until it is interrupted after a number of
 // steps, and returns its folder.
 func trains(t *testing.T, name string, d torch.Device, dir string, steps, interrupt int) {
@@ -137,13 +151,8 @@ func trains(t *testing.T, name string, d torch.Device, dir string, steps, interr
 	defer cancel()
 	task := build(t, name, d)
 	defer closeTask(task)
-	l := &train.Loop{Dir: dir, Kind: "test", Steps: steps, Every: 100, Config: "c", Resume: true,
-		Progress: func(done int, _ train.Losses) {
-			if done == interrupt {
-				cancel()
-			}
-		}}
-	err := l.Run(ctx, task)
+	l := &train.Loop{Dir: dir, Kind: "test", Steps: steps, Every: 100, Config: "c", Resume: true}
+	err := l.Run(ctx, interrupted{task, interrupt, cancel})
 	if interrupt > 0 && !errors.Is(err, context.Canceled) || interrupt == 0 && err != nil {
 		t.Fatal(err)
 	}
