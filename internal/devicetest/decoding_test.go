@@ -81,7 +81,7 @@ func TestDecoding(t *testing.T) {
 						}
 						near := func(what string, g, w float64) {
 							same := exact() && (o.Method == clipcap.Sample || device == torch.CPU)
-							if g != w && (same || !(math.Abs(g-w) <= decoded())) {
+							if g != w && (same || !(math.Abs(g-w) <= decoded()*max(1, math.Abs(w)))) {
 								t.Errorf("caption %d, beam %d: %s is %v, want %v", i, k, what, g, w)
 							}
 						}
