@@ -13,6 +13,7 @@ import (
 	"cyclecap/torch/nn"
 	F "cyclecap/torch/nn/functional"
 	"cyclecap/torch/optim"
+	"cyclecap/train"
 )
 
 func newCLIP(gelu bool) *clip.Model {
@@ -53,6 +54,8 @@ var nets = map[string]func(d torch.Device) (torch.Tensor, any){
 		m := moved(d, clipcap.NewMLPMapper(16, 64, 4))
 		return m.Forward(to(d, torch.Randn([]int64{5, 16}))), m
 	},
+	"decoder loss":        decoderLoss(false),
+	"decoder loss, exact": decoderLoss(true),
 	"generator": func(d torch.Device) (torch.Tensor, any) {
 		m := moved(d, cyclegan.NewGenerator(16))
 		return m.Forward(to(d, torch.Randn([]int64{5, 16}))), m
@@ -73,6 +76,16 @@ func clipImage(gelu bool) func(d torch.Device) (torch.Tensor, any) {
 func clipText(d torch.Device) (torch.Tensor, any) {
 	m := moved(d, newCLIP(false))
 	return m.EncodeText(to(d, ids(3, 12))), m
+}
+
+func decoderLoss(exactly bool) func(d torch.Device) (torch.Tensor, any) {
+	return func(d torch.Device) (torch.Tensor, any) {
+		m := &clipcap.Model{Mapper: moved(d, newTransformerMapper()), GPT2: moved(d, newGPT2())}
+		tokens := ids(3, 7)
+		tokens.Select(0, 1).Narrow(0, 5, 2).Fill_(0) // padding
+		loss := train.DecoderLoss(m, to(d, torch.Randn([]int64{3, 16})), to(d, tokens), exactly)
+		return loss, m
+	}
 }
 
 func TestNets(t *testing.T) {
