@@ -15,6 +15,6 @@ func TestSelfTest(t *testing.T) {
 		}
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 }
