@@ -12,7 +12,7 @@ mkdir -p "$files/lib" "$files/python" "$files/photos"
 commit=$(git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null || true)
 
 # Programs find libjpeg and libwebp beside them.
-link=(-trimpath -ldflags "-s -w -r \$ORIGIN/lib -X main.commit=$commit -X cyclecap/cli.commit=$commit")
+link=(-ldflags "-s -w -r \$ORIGIN/lib -X main.commit=$commit -X cyclecap/cli.commit=$commit")
 go build "${link[@]}" -o "$files/gpu" ./internal/gpu
 go build "${link[@]}" -o "$files/cyclecap" ./cli/cyclecap
 if [ -d internal/devicetest ]; then
