@@ -8,7 +8,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 SHIM := build/lib/libcyclecap_torch.so
-CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h)
+CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h cpp/testdevice/*.cpp cpp/testdevice/*.h)
 C_SOURCES := $(CPP) $(wildcard data/*/*.c data/*/*.h torch/internal/shim/*.c)
 SETUP = $(if $(filter setup,$(MAKECMDGOALS)),scripts/setup.sh,scripts/setup.sh --quiet)
 
@@ -27,7 +27,7 @@ shim: $(SHIM)
 
 # The path of libtorch is a prerequisite, since the shim must be rebuilt for another
 # libtorch. CMake refuses a cache that was copied from another folder.
-$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
+$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt cpp/testdevice/CMakeLists.txt $(CPP)
 	@grep -qsx 'CMAKE_HOME_DIRECTORY:INTERNAL=$(CURDIR)' build/CMakeCache.txt || rm -rf build/CMakeCache.txt build/CMakeFiles
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2

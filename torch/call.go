@@ -212,7 +212,8 @@ func (c *call) generator(g *Generator)       { c.n++; c.args = append(c.args, sh
 func (c *call) scalarsOfDoubles(l []float64) { c.doubles(l); c.retag(len(l), shim.Scalars) }
 func (c *call) retag(n, tag int)             { c.args[len(c.args)-1-n] = int64(tag) | int64(n)<<8 }
 func (d Device) index() int64 {
-	if d.Type == CUDADevice {
+	switch d.Type {
+	case CUDADevice, PrivateUse1Device:
 		return int64(d.Index)
 	}
 	return -1

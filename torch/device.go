@@ -15,7 +15,7 @@ import (
 // CPU.
 type Device struct {
 	Type  DeviceType
-	Index int // index of a CUDA device; otherwise 0
+	Index int // index of a CUDA or PrivateUse1 device; otherwise 0
 }
 
 // DeviceType is a type of device; its values are those of libtorch's DeviceType.
@@ -29,6 +29,9 @@ const (
 	// mixed with tensors on other devices, so a training step that runs on the
 	// meta device is known to create no tensor elsewhere.
 	MetaDevice DeviceType = 14
+	// PrivateUse1Device is a type that a library outside libtorch registers, and
+	// that this package does not load. The tests use it for a pretend accelerator.
+	PrivateUse1Device DeviceType = 20
 )
 
 // CPU and Meta are the devices that are always available.
@@ -49,12 +52,15 @@ func (d Device) String() string {
 		return "cuda:" + strconv.Itoa(d.Index)
 	case MetaDevice:
 		return "meta"
+	case PrivateUse1Device:
+		return "privateuseone:" + strconv.Itoa(d.Index)
 	}
 	return fmt.Sprintf("device(%d):%d", d.Type, d.Index)
 }
 
-// ParseDevice parses "cpu", "cuda", "cuda:N" or "meta". If the device is not
-// available, the error lists those that are.
+// ParseDevice parses "cpu", "cuda", "cuda:N" or "meta", or "privateuseone:N" if a
+// library has registered that type. If the device is not available, the error lists
+// those that are.
 func ParseDevice(s string) (Device, error) {
 	kind, number, numbered := strings.Cut(s, ":")
 	index := 0
@@ -73,6 +79,13 @@ func ParseDevice(s string) (Device, error) {
 		return CPU, nil
 	case "meta":
 		return Meta, nil
+	case "privateuseone":
+		d := Device{Type: PrivateUse1Device, Index: index}
+		err := Scope(func() error { Empty([]int64{0}, WithDevice(d)); return nil })
+		if err != nil {
+			return Device{}, fmt.Errorf("device %q is not available: no library has registered it", s)
+		}
+		return d, nil
 	case "cuda":
 		n, why := CUDADevices()
 		if index < n {
@@ -121,10 +134,17 @@ func CUDADevices() (int, error) {
 
 // Synchronize waits until all work submitted to a device is complete.
 func Synchronize(d Device) error {
-	if d.Type != CUDADevice {
-		return nil
+	switch d.Type {
+	case CUDADevice:
+		return wrap("synchronize", shim.CUDASynchronize(d.Index))
+	case PrivateUse1Device: // has one stream
+		s, err := shim.CurrentStream(int(d.Type), d.Index)
+		if err == nil {
+			err = shim.SynchronizeStream(s)
+		}
+		return wrap("synchronize", err)
 	}
-	return wrap("synchronize", shim.CUDASynchronize(d.Index))
+	return nil
 }
 
 // UseDeterministicAlgorithms is torch.use_deterministic_algorithms: operators that

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/cuda"
 )
 
 // A Result is the outcome of a check.
@@ -65,7 +66,13 @@ func Checks() []Check {
 
 // Run runs the checks on a device and calls done after each. A check that fails does
 // not stop the others; the error is ctx's.
+//
+// TF32 is off during the checks: cuDNN's default would round the factors of
+// convolutions to 10 bits, which is no fault of the device.
 func Run(ctx context.Context, d torch.Device, checks []Check, done func(Result)) error {
+	matmul, cudnn := cuda.TF32Allowed()
+	cuda.AllowTF32(false, false)
+	defer cuda.AllowTF32(matmul, cudnn)
 	for _, c := range checks {
 		if err := ctx.Err(); err != nil {
 			return err
