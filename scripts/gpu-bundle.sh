@@ -18,7 +18,7 @@ go build "${link[@]}" -o "$files/cyclecap" ./cli/cyclecap
 if [ -d internal/devicetest ]; then
   go test -c "${link[@]}" -o "$files/devicetest" ./internal/devicetest
 fi
-cp build/lib/*.so "$files/lib"
+cp build/lib/libcyclecap_torch*.so "$files/lib"
 strip "$files"/lib/*.so
 # What a bare machine may lack; the C and C++ libraries are everywhere.
 for program in "$files"/gpu "$files"/cyclecap "$files"/devicetest; do

@@ -354,9 +354,15 @@ func (e *env) deviceTests() error {
 		e.add(row{Name: name, Verdict: skipped, Note: "the bundle has no binary of them"})
 		return nil
 	}
+	if e.small {
+		// `go test` runs them on the pretend accelerator; here, the program need only start.
+		out, err := exec.Command(e.tests, "-test.list", ".").Output()
+		e.check(name+": the program starts", err, fmt.Sprintf("it has %d tests", strings.Count(string(out), "Test")))
+		return nil
+	}
 	ctx, stop := context.WithTimeout(context.Background(), e.left()*2/3)
 	defer stop()
-	c := exec.CommandContext(ctx, e.tests, "-test.v", "-test.short")
+	c := exec.CommandContext(ctx, e.tests, "-test.v")
 	c.Dir = filepath.Dir(e.tests)
 	c.Env = append(os.Environ(), "CYCLECAP_TEST_DEVICE="+e.device)
 	c.Cancel = func() error { return c.Process.Kill() }
