@@ -84,6 +84,7 @@ func run() error {
 	flag.StringVar(&s.work, "work", "work/gpu", "folder for weights, written if missing")
 	flag.StringVar(&s.facts, "facts", "", "file with the output of gpu.py facts")
 	sizes := flag.String("size", "", "sizes of the models, real or small; small on the CPU unless given")
+	render := flag.String("render", "", "print this report.json as Markdown and exit")
 	one := flag.String("section", "", "run one section and print its rows (used internally)")
 	left := flag.Duration("left", time.Hour, "time for the section (used internally)")
 	child := flag.String("train", "", "train in this folder (used internally)")
@@ -91,6 +92,17 @@ func run() error {
 	flag.Parse()
 	s.small = *sizes == "small" || *sizes == "" && s.device == "cpu"
 	s.threads = min(runtime.NumCPU(), 8)
+	if *render != "" {
+		var r report
+		text, err := os.ReadFile(*render)
+		if err == nil {
+			err = json.Unmarshal(text, &r)
+		}
+		if err == nil {
+			_, err = fmt.Print(r.markdown())
+		}
+		return err
+	}
 	if *child != "" {
 		return trainChild(s, *child, *steps)
 	}
