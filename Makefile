@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test gpu gpu-test clean FORCE
+.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -45,6 +45,18 @@ test: build ## run every test, or some with TEST="-run NAME ./cli/..."
 race: build/libtorch ## run the tests of packages without libtorch under the race detector
 	go test -race -short $$(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
 	  awk '$$1 ~ /\.test$$/ && !/\/torch( |$$)/ {sub(/\.test$$/, "", $$1); print $$1}')
+
+SANITIZED := build/sanitize/lib/libcyclecap_torch.so
+SANITIZERS := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
+
+$(SANITIZED): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
+	@mkdir -p build/sanitize
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DLIBTORCH="$$(cat build/libtorch)" >build/sanitize/cmake.log || (cat build/sanitize/cmake.log; exit 1)
+	cmake --build build/sanitize --parallel 2 --target cyclecap_torch
+	@touch $@
+
+sanitize: build $(SANITIZED) ## run the tests of packages with libtorch under ASan, UBSan and the race detector
+	@scripts/sanitize.sh
 
 references: build/libtorch ## install the Python implementations to compare with (5 GB)
 	@scripts/references.sh

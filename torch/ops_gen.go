@@ -625,6 +625,39 @@ func Complex(real Tensor, imag Tensor) Tensor {
 	return c.one()
 }
 
+var opConj = &op{name: "aten::conj", overload: ""}
+
+// Conj calls
+//
+//	aten::conj(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Conj() Tensor {
+	c := begin(opConj, nil)
+	c.tensor(self)
+	return c.one()
+}
+
+var opReal = &op{name: "aten::real", overload: ""}
+
+// Real calls
+//
+//	aten::real(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Real() Tensor {
+	c := begin(opReal, nil)
+	c.tensor(self)
+	return c.one()
+}
+
+var opImag = &op{name: "aten::imag", overload: ""}
+
+// Imag calls
+//
+//	aten::imag(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Imag() Tensor {
+	c := begin(opImag, nil)
+	c.tensor(self)
+	return c.one()
+}
+
 var opTrilIndices = &op{name: "aten::tril_indices", overload: ""}
 
 // TrilIndices calls

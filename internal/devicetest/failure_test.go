@@ -113,7 +113,7 @@ func TestMissingDevice(t *testing.T) {
 func TestDataOfDeviceFails(t *testing.T) {
 	elsewhere(t)
 	err := torch.Scope(func() error {
-		torch.Data[float32](torch.Zeros([]int64{3}, torch.WithDevice(device)))
+		torch.Data(torch.Zeros([]int64{3}, torch.WithDevice(device)), func([]float32) {})
 		return nil
 	})
 	var e *torch.Error

@@ -132,17 +132,18 @@ func (c *checker) pixels() torch.Tensor {
 	size := int(want.Size(2))
 	pre := photo.CLIP(size)
 	px := torch.Empty([]int64{int64(len(c.facts.Photos)), 3, int64(size), int64(size)})
-	data := torch.Data[float32](px)
 	each := 3 * size * size
-	for i, name := range c.facts.Photos {
-		img, err := photo.Decode(filepath.Join(c.photos, name))
-		if err != nil {
-			torch.Throw("parity", "%v", err)
+	torch.Data(px, func(data []float32) {
+		for i, name := range c.facts.Photos {
+			img, err := photo.Decode(filepath.Join(c.photos, name))
+			if err != nil {
+				torch.Throw("parity", "%v", err)
+			}
+			if err := pre.Into(data[i*each:(i+1)*each], img); err != nil {
+				torch.Throw("parity", "%s: %v", name, err)
+			}
 		}
-		if err := pre.Into(data[i*each:(i+1)*each], img); err != nil {
-			torch.Throw("parity", "%s: %v", name, err)
-		}
-	}
+	})
 	c.compare(fmt.Sprintf("%d photos, decoded and preprocessed", px.Size(0)), "Pillow, torchvision", px, want)
 	return px
 }

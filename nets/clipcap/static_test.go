@@ -6,6 +6,7 @@ import (
 
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -40,6 +41,29 @@ func TestStatic(t *testing.T) {
 						t.Errorf("%+v, %d features: %s", o, n, diff)
 					}
 				}
+			}
+		}
+	})
+}
+
+// In other dtypes than f32 the head is padded. f64 has no close calls.
+func TestStaticPaddedHead(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		nn.To(m.GPT2, torch.WithDType(torch.Float64))
+		nn.To(m.Mapper, torch.WithDType(torch.Float64))
+		features = features.To(torch.WithDType(torch.Float64))
+		defer m.Close()
+		for _, o := range []clipcap.Options{
+			{Method: clipcap.Greedy, MaxTokens: 20, Stop: -1},
+			{Method: clipcap.Beam, Beam: 5, MaxTokens: 20, Stop: 3},
+			{Method: clipcap.Beam, Beam: vocab, MaxTokens: 3, Stop: 3}, // no beam may end in the padding
+		} {
+			got, err := m.Static(context.Background(), features, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(generate(t, m, features, o), got, cmpopts.EquateApprox(0, 2e-5)); diff != "" {
+				t.Errorf("%+v: %s", o, diff)
 			}
 		}
 	})
