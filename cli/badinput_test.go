@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -287,6 +288,15 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		return sd
 	})
 
+	with := func(file, name string, shape []int64) string {
+		return changed(t, file, filepath.Join(dir, name+".pt"), func(sd *nn.StateDict) *nn.StateDict {
+			sd.Add(name, torch.Zeros([]int64{1}).Expand(shape))
+			return sd
+		})
+	}
+	sideless := with(clipF, "visual.conv1.weight", []int64{64, 3, 8, 0})
+	expanded := with(gptF, "wte.weight", []int64{1 << 22, 1 << 14})
+
 	type parts struct{ clip, decoder, gpt2, generator string }
 	for _, c := range []struct {
 		name string
@@ -305,6 +315,8 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"widths of CLIP and generator", parts{generator: gen}, 1, []string{gen, "32", clipF, "64"}},
 		{"another vocabulary", parts{gpt2: words}, 1, []string{words, "50300", "50257"}},
 		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
+		{"patches of side 0", parts{clip: sideless}, 1, []string{sideless, "visual.conv1.weight has shape [64 3 8 0]"}},
+		{"2^36 elements that are one", parts{gpt2: expanded}, 1, []string{expanded, "274878400512 bytes", "share 493572"}},
 		{"numbers that are none", parts{decoder: nan}, 1, []string{"finite", "damaged"}},
 		{"no GPT-2", parts{gpt2: "-"}, 2, []string{"--gpt2 is required", mapperF}},
 	} {
@@ -370,6 +382,37 @@ func TestBadCaptionFiles(t *testing.T) {
 	}
 }
 
+// A device never ends, and opening a named pipe waits: no command that reads a file
+// opens either. A file that is too large for its kind is not read.
+func TestNoRegularFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, sparse := filepath.Join(dir, "fifo"), put(t, filepath.Join(dir, "sparse"), nil)
+	index, model := filepath.Join(dir, "a.index.json"), filepath.Join(dir, "model", "model.safetensors.index.json")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Truncate(sparse, 1<<40), os.Mkdir(filepath.Dir(model), 0o777),
+		os.Symlink(fifo, model), os.Symlink("/dev/zero", index)); err != nil {
+		t.Fatal(err)
+	}
+	set := put(t, filepath.Join(dir, "set.json"), []byte(`{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":"a"}]}`))
+	out := filepath.Join(dir, "out.safetensors")
+	for _, path := range []string{"/dev/zero", fifo, sparse} {
+		says := "not a regular file"
+		if path == sparse {
+			says = "more than 1073741824 bytes"
+		}
+		run("", "eval", "--metrics", "BLEU", "--annotations", path, "--results", set).fails(t, 1, path, says)
+		run("", "eval", "--metrics", "BLEU", "--annotations", set, "--results", path).fails(t, 1, path, says)
+		run("", "features", "--clip", clipF, "--captions", path, "-o", out).fails(t, 1, path, says)
+		if path == sparse {
+			continue
+		}
+		run("", "run", path).fails(t, 1, path, says)
+		run("", "inspect", path).fails(t, 1, path, says)
+		run("", "features", "--clipcap", path, "-o", out).fails(t, 1, path, says)
+	}
+	run("", "inspect", index).fails(t, 1, index, "not a regular file")
+	run("", "inspect", filepath.Dir(model)).fails(t, 1, model, "not a regular file")
+}
+
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	blocked := put(t, filepath.Join(dir, "file"), []byte("x"))
@@ -388,6 +431,7 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		{folder, "it is a folder"},
 		{filepath.Join(closed, "x.safetensors"), "permission denied"},
 		{"/proc/x.safetensors", "/proc/x.safetensors"},
+		{"/dev/full.safetensors", "/dev is for devices"},
 	} {
 		if strings.HasPrefix(c.out, closed) && os.Geteuid() == 0 {
 			continue // root may write everywhere
@@ -408,7 +452,8 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 }
 
 // If the disk gets full while a file is written, the command fails and leaves no part
-// of the file. A limit on this process's file size stands in for the full disk.
+// of the file. A limit on this process's file size stands in for the full disk; it
+// leaves room for the log that `go test` keeps of the files that are opened.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "x.pt"), []byte("before"))
@@ -416,7 +461,7 @@ func TestDiskFull(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 64 << 10, Max: old.Max}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 512 << 10, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
 	for _, out := range []string{"x.pt", "x.safetensors"} {

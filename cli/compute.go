@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"regexp"
+	"runtime"
 	"strings"
 
 	"cyclecap/data/photo"
@@ -28,8 +29,8 @@ var devices = regexp.MustCompile(`^(cpu|cuda(:[0-9]{1,4})?)$`)
 func computeOf(c *cli.Context) (pipeline.Options, error) {
 	o := pipeline.Options{Pack: c.Bool("fast")}
 	n := c.Int("threads")
-	if n < 0 || n > 1024 {
-		return o, usagef("--threads %d: must be between 1 and 1024, or 0 for one per core", n)
+	if most := pipeline.MaxThreads(); n < 0 || n > most {
+		return o, usagef("--threads %d: must be between 1 and %d on this machine, or 0 for one per core", n, most)
 	}
 	dtype, err := torch.ParseDType(c.String("dtype"))
 	if err != nil || (dtype != torch.Float32 && dtype != torch.BFloat16) {
@@ -41,6 +42,9 @@ func computeOf(c *cli.Context) (pipeline.Options, error) {
 	}
 	if n > 0 {
 		torch.SetNumThreads(n)
+	}
+	if cores := runtime.NumCPU(); n > cores {
+		note(c, "--threads %d: more threads than the %d cores slow each other down", n, cores)
 	}
 	if c.Bool("fast") && o.Device != torch.CPU {
 		note(c, "--fast applies to the CPU and has no effect on %v", o.Device)

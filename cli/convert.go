@@ -23,7 +23,12 @@ func convertCommand() *cli.Command {
 		},
 		Description: `IN is any file or folder that inspect reads. The extension of OUT selects the
 format: .pt (or .pth, .bin), which torch.load(weights_only=True) reads, or
-.safetensors. An existing OUT is replaced only once the new file is complete.
+.safetensors. An existing OUT is replaced only once the new file is complete; if
+OUT is a symbolic link, the file that it points to is written.
+
+Tensors that share memory (tied weights, views, expanded tensors) still share it
+in a PyTorch file. The safetensors format has no sharing: each tensor is written
+in full, unless that would take far more than the memory they share.
 
 EXAMPLES:
    cyclecap convert ViT-B-32.pt clip.safetensors
@@ -54,7 +59,7 @@ EXAMPLES:
 			}
 			defer sd.Close()
 			if c.String("dtype") != "" {
-				if err := castAll(c, sd, dtype); err != nil {
+				if err := weights.Cast(c.Context, sd, dtype); err != nil {
 					return err
 				}
 			}
@@ -98,37 +103,4 @@ func ofDecoder(meta map[string]string) map[string]string {
 		return map[string]string{weights.NormalizePrefix: v}
 	}
 	return nil
-}
-
-// castAll converts the floating-point tensors to dtype. Tied tensors stay tied.
-func castAll(c *cli.Context, sd *nn.StateDict, dtype torch.DType) error {
-	tied := map[string][]string{} // names, keyed by the memory that they share
-	var order []string
-	for _, name := range sd.Names() {
-		t, _ := sd.Get(name)
-		if !t.DType().IsFloat() || t.DType() == dtype {
-			continue
-		}
-		key := fmt.Sprint(t.DataPtr(), t.DType(), t.Shape(), t.Strides())
-		if len(tied[key]) == 0 {
-			order = append(order, key)
-		}
-		tied[key] = append(tied[key], name)
-	}
-	return torch.Scope(func() error {
-		for _, key := range order {
-			if err := c.Context.Err(); err != nil {
-				return err
-			}
-			old, _ := sd.Get(tied[key][0])
-			cast := old.To(torch.WithDType(dtype))
-			for _, name := range tied[key] {
-				old, _ := sd.Get(name)
-				sd.Add(name, cast.Detach().Keep())
-				old.Close()
-			}
-			cast.Close()
-		}
-		return nil
-	})
 }

@@ -83,7 +83,7 @@ func inspectTable(c *cli.Context, f *weights.File) {
 			total += bytes
 			elements += e.Numel()
 		}
-		w.AppendRow(table.Row{oneLine(e.Name), e.DType, strings.ReplaceAll(fmt.Sprint(e.Shape), " ", ", "), size})
+		w.AppendRow(table.Row{shortened(oneLine(e.Name)), e.DType, strings.ReplaceAll(fmt.Sprint(e.Shape), " ", ", "), size})
 	}
 	w.Render()
 	fmt.Fprintf(c.App.Writer, "\n%s\n%s: %s, %d tensors, %s elements, %s\n", f.Path, f.Format, weights.Describe(f), len(f.Entries), thousands(elements), humanBytes(total))
@@ -95,8 +95,21 @@ func inspectTable(c *cli.Context, f *weights.File) {
 			fmt.Fprintf(c.App.Writer, "… and %d more values\n", len(f.Meta)-i)
 			break
 		}
-		fmt.Fprintf(c.App.Writer, "%s = %.100s\n", oneLine(k), oneLine(f.Meta[k]))
+		fmt.Fprintf(c.App.Writer, "%s = %.100s\n", shortened(oneLine(k)), oneLine(f.Meta[k]))
 	}
+}
+
+// maxName is the number of characters of a name that the table shows. The table
+// pads each of its rows to the longest name.
+const maxName = 120
+
+// shortened replaces the middle of a long name.
+func shortened(name string) string {
+	r := []rune(name)
+	if len(r) <= maxName {
+		return name
+	}
+	return string(r[:maxName/2]) + "…" + string(r[len(r)-maxName/2+1:])
 }
 
 func humanBytes(n int64) string {

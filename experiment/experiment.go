@@ -15,6 +15,7 @@ import (
 
 	"cyclecap/experiment/config"
 	"cyclecap/internal/atomicfile"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
@@ -91,8 +92,15 @@ func (x *Experiment) Open() (done func(), err error) {
 // prepare checks the configuration before work begins.
 func (x *Experiment) prepare() (err error) {
 	c := x.Config
-	if x.device, err = torch.ParseDevice(c.Device); err != nil {
+	device := c.Device
+	if device == "cuda" { // one of several processes has a GPU of its own
+		device = fmt.Sprintf("cuda:%d", x.Group.LocalRank())
+	}
+	if x.device, err = torch.ParseDevice(device); err != nil {
 		return fmt.Errorf("device: %w", err)
+	}
+	if most := pipeline.MaxThreads(); c.Threads > most {
+		return fmt.Errorf("threads: must be between 0 and %d on this machine, got %d", most, c.Threads)
 	}
 	if c.Threads > 0 {
 		torch.SetNumThreads(c.Threads)

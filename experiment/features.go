@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"cyclecap/data/features"
+	"cyclecap/internal/regular"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/train"
@@ -413,7 +414,7 @@ func hashOf(path string) (string, error) {
 	}
 	h := sha256.New()
 	for _, name := range files {
-		f, err := os.Open(name)
+		f, err := regular.Open(name)
 		if err != nil {
 			return "", err
 		}

@@ -11,6 +11,8 @@
 package pipeline
 
 import (
+	"runtime"
+
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -27,6 +29,12 @@ type Options struct {
 	// devices.
 	Pack bool
 }
+
+// MaxThreads returns the largest number of threads for an operator that is allowed
+// on this machine. More threads than cores reproduce the low-order bits of a machine
+// that has as many, but slow each other down: with 1,024 on 2 cores, the first
+// operator takes minutes.
+func MaxThreads() int { return max(64, 4*runtime.NumCPU()) }
 
 // DType returns the dtype of the weights.
 func (o Options) DType() torch.DType {

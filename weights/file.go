@@ -9,9 +9,9 @@
 // copying, except for tensors that are not aligned the way libtorch aligns its
 // own: it reads those into memory. Files are not trusted: no code in them is
 // executed (a pickle may refer only to what a state dict needs), every offset
-// and shape is checked against the file, and memory and time are bounded. Do
-// not truncate a file while its tensors are in use, because their memory is the
-// file itself.
+// and shape is checked against the file, and memory and time are in proportion
+// to its size. Do not truncate a file while its tensors are in use, because
+// their memory is the file itself.
 //
 // If a checkpoint nests its state dict (under "state_dict" or "model"), Open
 // finds it there. The other contents are not silently dropped: [File.Ignored]
@@ -131,7 +131,18 @@ type Error struct {
 	Err  error
 }
 
-func (e *Error) Error() string { return e.Path + ": " + e.Err.Error() }
+// Error returns the path and the cause. A name in the file can make the cause as
+// long as the file; then it is cut.
+func (e *Error) Error() string {
+	text := e.Err.Error()
+	if len(text) > maxError {
+		text = strings.ToValidUTF8(text[:maxError/2], "") + " … " + strings.ToValidUTF8(text[len(text)-maxError/2:], "")
+	}
+	return e.Path + ": " + text
+}
+
+const maxError = 2000
+
 func (e *Error) Unwrap() error { return e.Err }
 
 // Open reads the list of tensors in a weights file, in the shards of an index

@@ -9,7 +9,8 @@ import (
 )
 
 // The readers are given files that nobody wrote on purpose: they may refuse
-// them, but not panic, and what they accept must lie within the file.
+// them, but not panic, what they accept must lie within the file, and what they
+// allocate must be in proportion to it.
 
 // seeds adds small files that Python wrote.
 func seeds(f *testing.F, names ...string) {
@@ -38,16 +39,20 @@ func check(t *testing.T, f *File, err error, size int) {
 func FuzzZip(f *testing.F) {
 	seeds(f, "zip.pt", "checkpoint.pt", "script.pt", "protocol4.pt")
 	f.Fuzz(func(t *testing.T, in []byte) {
-		file, err := parseZip("fuzz.pt", in)
-		check(t, file, err, len(in))
+		bounded(t, len(in), func() {
+			file, err := parseZip("fuzz.pt", in)
+			check(t, file, err, len(in))
+		})
 	})
 }
 
 func FuzzLegacy(f *testing.F) {
 	seeds(f, "legacy.pt")
 	f.Fuzz(func(t *testing.T, in []byte) {
-		file, err := parseLegacy("fuzz.bin", in)
-		check(t, file, err, len(in))
+		bounded(t, len(in), func() {
+			file, err := parseLegacy("fuzz.bin", in)
+			check(t, file, err, len(in))
+		})
 	})
 }
 
@@ -58,8 +63,10 @@ func FuzzSafetensors(f *testing.F) {
 		if len(in) < 10 {
 			return // told apart before
 		}
-		file, err := parseSafetensors("fuzz.safetensors", in)
-		check(t, file, err, len(in))
+		bounded(t, len(in), func() {
+			file, err := parseSafetensors("fuzz.safetensors", in)
+			check(t, file, err, len(in))
+		})
 	})
 }
 
@@ -75,10 +82,13 @@ func FuzzPickle(f *testing.F) {
 		Persistent: func(id any) (any, error) { return id, nil },
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		_, n, err := m.Load(in)
-		if n < 0 || n > len(in) {
-			t.Fatalf("%d of %d bytes were read (%v)", n, len(in), err)
-		}
+		m.Budget = newBudget()
+		bounded(t, len(in), func() {
+			_, n, err := m.Load(in)
+			if n < 0 || n > len(in) {
+				t.Fatalf("%d of %d bytes were read (%v)", n, len(in), err)
+			}
+		})
 	})
 }
 
@@ -86,7 +96,9 @@ func FuzzPickle(f *testing.F) {
 func FuzzPlainPickle(f *testing.F) {
 	seeds(f, "../../data/clipcap/testdata/clipcap.pkl", "../../data/clipcap/testdata/clipcap-nested.pkl")
 	f.Fuzz(func(t *testing.T, in []byte) {
-		value, err := parsePickle("fuzz.pkl", in, PickleLimits{})
+		var value any
+		var err error
+		bounded(t, len(in), func() { value, err = parsePickle("fuzz.pkl", in, newBudget()) })
 		if err != nil {
 			return
 		}

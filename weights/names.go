@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
+	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -97,10 +99,8 @@ func Describe(f *File) string {
 // wants returns an error unless the file contains one of the schemes.
 func wants(f *File, what string, schemes ...Scheme) error {
 	got := Detect(f)
-	for _, s := range schemes {
-		if got == s {
-			return nil
-		}
+	if slices.Contains(schemes, got) {
+		return f.checkShared()
 	}
 	if got == Unknown {
 		names := []string{}
@@ -110,6 +110,30 @@ func wants(f *File, what string, schemes ...Scheme) error {
 		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains other tensors (%s, …); run `cyclecap inspect` to list them", what, strings.Join(names, ", "))}
 	}
 	return &Error{f.Path, fmt.Errorf("expected %s, but the file contains: %s", what, Describe(f))}
+}
+
+// checkShared returns an error if tensors of a model, which a net computes with in
+// full, share memory to such an extent that they are far larger than the file.
+func (f *File) checkShared() error {
+	type part struct{ from, to int64 }
+	parts := map[string]part{}
+	var total, memory float64
+	for _, e := range f.Entries {
+		size := e.DType.Size()
+		total += float64(e.Numel()) * float64(size)
+		p, ok := parts[e.Storage]
+		if !ok {
+			p.from = e.Offset
+		}
+		parts[e.Storage] = part{min(p.from, e.Offset), max(p.to, e.Offset+e.span()*size)}
+	}
+	for _, p := range parts {
+		memory += float64(p.to - p.from)
+	}
+	if total > maxCopies*memory+alwaysWrite {
+		return &Error{f.Path, fmt.Errorf("its tensors have %.0f bytes, but share %.0f bytes of memory: not the weights of a trained model", total, memory)}
+	}
+	return nil
 }
 
 // LoadCLIP reads a CLIP model with OpenAI's or transformers' tensor names and
@@ -150,7 +174,7 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quick
 
 // activation reads hidden_act from the config.json of a transformers model.
 func activation(dir string) (quickGELU bool, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	text, err := regular.Read(filepath.Join(dir, "config.json"), 1<<20)
 	if os.IsNotExist(err) {
 		return true, nil
 	} else if err != nil {

@@ -10,7 +10,7 @@ import (
 	"io"
 	"maps"
 	"math/big"
-	"regexp"
+	"strconv"
 	"strings"
 
 	"cyclecap/internal/pickle"
@@ -23,7 +23,8 @@ type storage struct {
 	key    string
 	dtype  torch.DType
 	numel  int64
-	offset int64 // of its first byte in the file; -1 until it is known
+	offset int64  // of its first byte in the file; -1 until it is known
+	name   string // of the storage among all files; set by the first entry
 }
 
 // tensor is the result of a _rebuild_tensor call in a pickle.
@@ -51,10 +52,27 @@ type opaque struct{ what string }
 type unpickler struct {
 	storages map[string]*storage
 	script   bool
+	budget   *pickle.Budget
 }
 
+func newUnpickler(b *pickle.Budget) *unpickler {
+	return &unpickler{storages: map[string]*storage{}, budget: b}
+}
+
+// newBudget returns the budget for the pickles of a weights file. State dicts
+// take 30 to 70 bytes of memory for each byte of pickle; names of 14 bytes that
+// all refer to one tensor take 95, and a list of small integers takes 103.
+func newBudget() *pickle.Budget { return pickle.NewBudget(128, 2<<30) }
+
+// What a storage and a tensor spend: a tensor that is loaded takes about 2 KiB
+// even if it has no elements of its own.
+const (
+	storageCost = 256
+	tensorCost  = 2048
+)
+
 func (u *unpickler) machine() *pickle.Machine {
-	return &pickle.Machine{Find: u.find, Call: u.call, New: u.newObject, Persistent: u.persistent}
+	return &pickle.Machine{Find: u.find, Call: u.call, New: u.newObject, Persistent: u.persistent, Budget: u.budget}
 }
 
 func (u *unpickler) find(g pickle.Global) error {
@@ -128,7 +146,7 @@ func dtypeNamed(g pickle.Global) (torch.DType, bool) {
 
 func (u *unpickler) newObject(class pickle.Global, args pickle.Tuple) (any, error) {
 	if u.script && strings.HasPrefix(class.Module, "__torch__") {
-		return &pickle.Object{Class: class}, nil
+		return &pickle.Object{Class: class}, u.budget.Spend(64, "modules")
 	}
 	return u.call(class, args)
 }
@@ -136,10 +154,16 @@ func (u *unpickler) newObject(class pickle.Global, args pickle.Tuple) (any, erro
 func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 	switch {
 	case f.Name == "OrderedDict":
-		d := &pickle.Dict{}
+		d, err := pickle.NewDict(u.budget)
+		if err != nil {
+			return nil, err
+		}
 		// OrderedDict([(k, v), …]), as written by Python 2.
 		if len(args) == 1 {
 			if l, ok := args[0].(*pickle.List); ok {
+				if err := u.budget.Spend(16*len(l.Items), "dict items"); err != nil {
+					return nil, err
+				}
 				for _, item := range l.Items {
 					var kv []any
 					switch v := item.(type) {
@@ -151,7 +175,7 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 					if len(kv) != 2 {
 						continue
 					}
-					if err := d.Set(kv[0], kv[1]); err != nil {
+					if err := d.Put(kv[0], kv[1], u.budget); err != nil {
 						return nil, err
 					}
 				}
@@ -174,7 +198,10 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 		}
 		return nil, fmt.Errorf("%v is called with arguments that do not describe a tensor", f)
 	case strings.HasPrefix(f.Name, "_rebuild_tensor"):
-		return rebuild(f, args)
+		if err := u.budget.Spend(storageCost, "tensors"); err != nil {
+			return nil, err
+		}
+		return u.rebuild(f, args)
 	case f.Module == "torch.jit._pickle":
 		if len(args) > 0 {
 			return args[0], nil
@@ -182,11 +209,12 @@ func (u *unpickler) call(f pickle.Global, args pickle.Tuple) (any, error) {
 	case f.Name == "Size" && len(args) == 1:
 		return args[0], nil
 	}
-	return opaque{f.String()}, nil
+	what := f.String()
+	return opaque{what}, u.budget.Spend(len(what), "values")
 }
 
 // rebuild reads (storage, offset, size, stride, …).
-func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
+func (u *unpickler) rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 	if len(args) < 4 {
 		return nil, fmt.Errorf("%v is called with %d arguments, want at least 4", f, len(args))
 	}
@@ -204,6 +232,9 @@ func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 	case len(shape) != len(strides):
 		return nil, fmt.Errorf("tensor with %d dimensions has %d strides", len(shape), len(strides))
 	}
+	if err := u.budget.Spend(64*len(shape), "tensor shapes"); err != nil {
+		return nil, err
+	}
 	t := &tensor{storage: s, dtype: s.dtype, offset: offset, shape: shape, strides: strides}
 	if err := t.check(); err != nil {
 		return nil, err
@@ -214,9 +245,6 @@ func rebuild(f pickle.Global, args pickle.Tuple) (any, error) {
 // check reports a tensor that does not lie within its storage, including one
 // whose size overflows.
 func (t *tensor) check() error {
-	if len(t.shape) > 64 {
-		return fmt.Errorf("tensor has %d dimensions; at most 64 are supported", len(t.shape))
-	}
 	last := big.NewInt(t.offset)
 	empty := false
 	for i, d := range t.shape {
@@ -251,6 +279,16 @@ func checkNumel(shape []int64) error {
 	return nil
 }
 
+// maxDims is the largest number of dimensions that PyTorch supports.
+const maxDims = 64
+
+func checkDims(n int) error {
+	if n > maxDims {
+		return fmt.Errorf("%d dimensions; at most %d are supported", n, maxDims)
+	}
+	return nil
+}
+
 func ints(v any) ([]int64, error) {
 	var items []any
 	switch v := v.(type) {
@@ -260,6 +298,9 @@ func ints(v any) ([]int64, error) {
 		items = v.Items
 	default:
 		return nil, fmt.Errorf("expected a tuple, got %s", typeName(v))
+	}
+	if err := checkDims(len(items)); err != nil {
+		return nil, err
 	}
 	out := make([]int64, len(items))
 	for i, x := range items {
@@ -288,6 +329,9 @@ func (u *unpickler) persistent(id any) (any, error) {
 	if len(t) > 5 && t[5] != nil {
 		return nil, fmt.Errorf("storage %s is a view of another storage (the format of PyTorch before 0.4), which is not supported", key)
 	}
+	if err := u.budget.Spend(len(key), "storage keys"); err != nil {
+		return nil, err
+	}
 	if s, ok := u.storages[key]; ok {
 		if s.numel != n || s.dtype != dtype {
 			return nil, fmt.Errorf("storage %s has conflicting descriptions", key)
@@ -296,7 +340,7 @@ func (u *unpickler) persistent(id any) (any, error) {
 	}
 	s := &storage{key: key, dtype: dtype, numel: n, offset: -1}
 	u.storages[key] = s
-	return s, nil
+	return s, u.budget.Spend(storageCost+len(key), "storages")
 }
 
 // parseZip reads PyTorch's zip format and TorchScript archives.
@@ -305,7 +349,7 @@ func parseZip(path string, in []byte) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the zip file is damaged or truncated (%v)", err)
 	}
-	a := &archive{in: in, files: map[string]*zip.File{}}
+	a := &archive{in: in, files: map[string]*zip.File{}, codeLeft: min(maxCode, 1<<20+100*int64(len(in)))}
 	npy := 0
 	for _, f := range z.File {
 		if strings.HasSuffix(f.Name, ".npy") {
@@ -330,7 +374,8 @@ func parseZip(path string, in []byte) (*File, error) {
 		return nil, err
 	}
 	_, noConstants := a.find("constants.pkl")
-	u := &unpickler{storages: map[string]*storage{}, script: noConstants == nil}
+	u := newUnpickler(newBudget())
+	u.script = noConstants == nil
 	value, _, err := u.machine().Load(data)
 	if err != nil {
 		return nil, err
@@ -348,9 +393,9 @@ func parseZip(path string, in []byte) (*File, error) {
 	f := &File{Format: Zip}
 	if u.script {
 		f.Format = TorchScript
-		return f, a.script(f, path, value)
+		return f, a.script(f, path, value, u.budget)
 	}
-	if err := flatten(f, path, value); err != nil {
+	if err := flatten(f, path, value, u.budget); err != nil {
 		return nil, err
 	}
 	return f, a.meta(f)
@@ -383,6 +428,9 @@ type archive struct {
 	in    []byte
 	root  string // "archive/"
 	files map[string]*zip.File
+	// codeLeft is how much more source code may be read. The same few bytes of a
+	// file can be the compressed contents of many entries.
+	codeLeft int64
 }
 
 func (a *archive) find(name string) (*zip.File, error) {
@@ -420,45 +468,68 @@ func (a *archive) read(name string) ([]byte, error) {
 	return a.in[offset : offset+size], nil
 }
 
-// maxCode limits the size of a source file in an archive's code, the only
-// entries that PyTorch compresses. Those of a large model are smaller than a
-// megabyte.
+// maxCode limits the size of an archive's source code, the only entries that
+// PyTorch compresses, and of Save's meta. The code of a large model is smaller
+// than a megabyte.
 const maxCode = 16 << 20
 
+// code reads a source file. It returns nil if there is none with this name.
 func (a *archive) code(name string) ([]byte, error) {
 	f, err := a.find(name)
 	if err != nil {
-		return nil, err
+		return nil, nil
 	}
 	r, err := f.Open()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("entry %s: %w", f.Name, err)
 	}
 	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, maxCode))
+	text, err := io.ReadAll(io.LimitReader(r, a.codeLeft+1))
+	if err != nil {
+		return nil, fmt.Errorf("entry %s is damaged: %w", f.Name, err)
+	}
+	if int64(len(text)) > a.codeLeft {
+		return nil, fmt.Errorf("entry %s: the source code of this archive is larger than %d bytes, the limit for a file of %d bytes", f.Name, min(maxCode, 1<<20+100*int64(len(a.in))), len(a.in))
+	}
+	a.codeLeft -= int64(len(text))
+	return text, nil
 }
 
 // script lists a TorchScript module's parameters and buffers under the same
 // names as in its state_dict.
-func (a *archive) script(f *File, path string, value any) error {
+func (a *archive) script(f *File, path string, value any, budget *pickle.Budget) error {
 	root, ok := value.(*pickle.Object)
 	if !ok {
 		return fmt.Errorf("data.pkl: expected a module, got %s", typeName(value))
 	}
-	classes := map[string]map[string]bool{}
+	sources := map[string]map[string]map[string]bool{} // by module
+	tensorsOf := func(class pickle.Global) (map[string]bool, error) {
+		classes, ok := sources[class.Module]
+		if !ok {
+			text, err := a.code("code/" + strings.ReplaceAll(class.Module, ".", "/") + ".py")
+			if err != nil {
+				return nil, err
+			}
+			classes = tensorsIn(string(text))
+			sources[class.Module] = classes
+		}
+		return classes[class.Name], nil
+	}
 	var walk func(prefix string, o *pickle.Object, depth int) error
 	walk = func(prefix string, o *pickle.Object, depth int) error {
-		if depth > 100 || len(f.Entries) > 1e6 {
-			return fmt.Errorf("the modules are nested too deeply, or refer to themselves without end")
-		}
-		own, ok := classes[o.Class.String()]
-		if !ok {
-			own = a.tensorsOf(o.Class)
-			classes[o.Class.String()] = own
+		if depth > maxDepth {
+			return errDepth
 		}
 		state, ok := o.State.(*pickle.Dict)
 		if !ok {
 			return nil // a module without attributes
+		}
+		if err := budget.Spend(64+len(o.Class.Module)+len(o.Class.Name)+16*len(state.Keys), "modules"); err != nil {
+			return err
+		}
+		own, err := tensorsOf(o.Class)
+		if err != nil {
+			return err
 		}
 		var parts []int
 		for i, k := range state.Keys {
@@ -466,7 +537,9 @@ func (a *archive) script(f *File, path string, value any) error {
 			switch v := state.Values[i].(type) {
 			case *tensor:
 				if own == nil || own[name] {
-					f.add(path, prefix+name, v)
+					if err := f.add(path, prefix+name, v, budget); err != nil {
+						return err
+					}
 				}
 			case *pickle.Object:
 				parts = append(parts, i)
@@ -474,6 +547,9 @@ func (a *archive) script(f *File, path string, value any) error {
 		}
 		for _, i := range parts {
 			name, _ := state.Keys[i].(string)
+			if err := budget.Spend(len(prefix)+len(name), "module names"); err != nil {
+				return err
+			}
 			if err := walk(prefix+name+".", state.Values[i].(*pickle.Object), depth+1); err != nil {
 				return err
 			}
@@ -483,51 +559,61 @@ func (a *archive) script(f *File, path string, value any) error {
 	return walk("", root, 0)
 }
 
-var tensorLists = regexp.MustCompile(`(?m)^  __(?:parameters|buffers)__ = \[(.*)\]`)
-
-// tensorsOf reads from an archive's code which attributes of a class are
-// parameters or buffers; other tensors are not part of the state dict. It
-// returns nil if the archive does not contain the code.
-func (a *archive) tensorsOf(class pickle.Global) map[string]bool {
-	code, err := a.code("code/" + strings.ReplaceAll(class.Module, ".", "/") + ".py")
-	if err != nil {
-		return nil
-	}
-	_, text, ok := strings.Cut(string(code), "class "+class.Name+"(")
-	if !ok {
-		return nil
-	}
-	text, _, _ = strings.Cut(text, "\nclass ")
-	names := map[string]bool{}
-	for _, list := range tensorLists.FindAllStringSubmatch(text, -1) {
-		for _, item := range strings.Split(list[1], ",") {
+// tensorsIn reads from source code which attributes of each class are parameters
+// or buffers; other tensors are not part of the state dict.
+func tensorsIn(code string) map[string]map[string]bool {
+	classes := map[string]map[string]bool{}
+	var names map[string]bool // of the class that is being read
+	for line := range strings.Lines(code) {
+		if after, ok := strings.CutPrefix(line, "class "); ok {
+			class, _, _ := strings.Cut(after, "(")
+			names = map[string]bool{}
+			classes[class] = names
+			continue
+		}
+		list, ok := strings.CutPrefix(line, "  __parameters__ = [")
+		if !ok {
+			list, ok = strings.CutPrefix(line, "  __buffers__ = [")
+		}
+		end := strings.LastIndexByte(list, ']')
+		if !ok || end < 0 || names == nil {
+			continue
+		}
+		for item := range strings.SplitSeq(list[:end], ",") {
 			if name := strings.Trim(item, ` "'`); name != "" {
 				names[name] = true
 			}
 		}
 	}
-	return names
+	return classes
 }
 
-func (f *File) add(path, name string, t *tensor) { f.Entries = append(f.Entries, t.entry(path, name)) }
+func (f *File) add(path, name string, t *tensor, budget *pickle.Budget) error {
+	if err := budget.Spend(tensorCost+len(name), "tensors"); err != nil {
+		return err
+	}
+	f.Entries = append(f.Entries, t.entry(path, name))
+	return nil
+}
 
 func (t *tensor) entry(path, name string) Entry {
+	s := t.storage
+	if s.name == "" {
+		s.name = path + "#" + s.key
+	}
 	return Entry{
 		Name: name, DType: t.dtype, Shape: t.shape, Strides: t.strides, Path: path,
-		Offset:  t.storage.offset + t.offset*t.dtype.Size(),
-		Storage: path + "#" + t.storage.key,
-		Start:   t.storage.offset,
+		Offset: s.offset + t.offset*t.dtype.Size(), Storage: s.name, Start: s.offset,
 	}
 }
 
 // flatten lists the tensors of a pickled value. It looks for the state dict of a
 // checkpoint under the usual keys, and lists everything outside it separately.
-func flatten(f *File, path string, value any) error {
+func flatten(f *File, path string, value any, budget *pickle.Budget) error {
 	root, ok := value.(*pickle.Dict)
 	if !ok {
 		if t, ok := value.(*tensor); ok {
-			f.add(path, "tensor", t)
-			return nil
+			return f.add(path, "tensor", t, budget)
 		}
 		return fmt.Errorf("expected a state dict, but the file contains a %s", typeName(value))
 	}
@@ -535,16 +621,15 @@ func flatten(f *File, path string, value any) error {
 	for _, key := range []string{"state_dict", "model_state_dict", "model"} {
 		if d, ok := root.Get(key); ok {
 			if d, ok := d.(*pickle.Dict); ok && holdsTensors(d) {
-				rest := &File{}
-				left := maxNodes
+				rest := &walker{f: &File{}, meta: f.Meta, path: path, budget: budget}
 				for i, k := range root.Keys {
 					if k != key {
-						if err := rest.walk(path, brief(k), root.Values[i], &left, f.Meta); err != nil {
+						if err := rest.walk(brief(k), root.Values[i], 0); err != nil {
 							return err
 						}
 					}
 				}
-				for _, e := range rest.Entries {
+				for _, e := range rest.f.Entries {
 					f.Ignored = append(f.Ignored, e.Name)
 				}
 				f.Root, root = key, d
@@ -552,8 +637,8 @@ func flatten(f *File, path string, value any) error {
 			}
 		}
 	}
-	left := maxNodes
-	return f.walk(path, "", root, &left, f.Meta)
+	w := &walker{f: f, meta: f.Meta, path: path, budget: budget}
+	return w.walk("", root, 0)
 }
 
 func holdsTensors(d *pickle.Dict) bool {
@@ -565,57 +650,78 @@ func holdsTensors(d *pickle.Dict) bool {
 	return false
 }
 
-// maxNodes limits the walk: a pickle of one kilobyte can refer to the same list
-// from so many places that the walk would never end.
-const maxNodes = 5_000_000
+// maxDepth limits the nesting of values.
+const maxDepth = 200
 
-func (f *File) walk(path, name string, v any, left *int, meta map[string]string) error {
-	if *left--; *left < 0 {
-		return fmt.Errorf("the file contains more than %d values, or refers to itself without end", maxNodes)
+var errDepth = fmt.Errorf("the values are nested more than %d levels deep, or refer to themselves without end", maxDepth)
+
+// walker lists the tensors and the plain values in a pickled value.
+type walker struct {
+	f      *File
+	meta   map[string]string
+	path   string
+	budget *pickle.Budget
+}
+
+func (w *walker) walk(name string, v any, depth int) error {
+	if depth > maxDepth {
+		return errDepth
 	}
-	join := func(key string) string {
-		if name == "" {
-			return key
+	part := func(key string, v any) error {
+		if err := w.budget.Spend(itemCost+len(name)+len(key), "names of values"); err != nil {
+			return err
 		}
-		return name + "." + key
-	}
-	if strings.Count(name, ".") > 200 {
-		return fmt.Errorf("the values are nested too deeply, or refer to themselves without end")
+		if name != "" {
+			key = name + "." + key
+		}
+		return w.walk(key, v, depth+1)
 	}
 	switch v := v.(type) {
 	case *tensor:
-		f.add(path, name, v)
+		return w.f.add(w.path, name, v, w.budget)
 	case *pickle.Dict:
 		at := map[string]int{}
 		for i, k := range v.Keys {
-			at[brief(k)] = i
+			key := brief(k)
+			if err := w.budget.Spend(itemCost+len(key), "keys"); err != nil {
+				return err
+			}
+			at[key] = i
 		}
 		for i, k := range v.Keys {
 			key := brief(k)
 			if at[key] != i {
 				continue // replaced by a later entry, as in Python
 			}
-			if err := f.walk(path, join(key), v.Values[i], left, meta); err != nil {
+			if err := part(key, v.Values[i]); err != nil {
 				return err
 			}
 		}
 	case *pickle.List:
 		for i, x := range v.Items {
-			if err := f.walk(path, join(fmt.Sprint(i)), x, left, meta); err != nil {
+			if err := part(strconv.Itoa(i), x); err != nil {
 				return err
 			}
 		}
 	case pickle.Tuple:
 		for i, x := range v {
-			if err := f.walk(path, join(fmt.Sprint(i)), x, left, meta); err != nil {
+			if err := part(strconv.Itoa(i), x); err != nil {
 				return err
 			}
 		}
 	case string, bool, int64, float64:
-		meta[name] = fmt.Sprint(v)
+		text := fmt.Sprint(v)
+		if s, ok := v.(string); ok {
+			text = s
+		}
+		w.meta[name] = text
+		return w.budget.Spend(2*itemCost+len(text), "values")
 	}
 	return nil
 }
+
+// itemCost is what an item of a list or a map takes.
+const itemCost = 32
 
 // brief formats a plain value, or only the type of a nested one, which could
 // refer to itself.
@@ -641,18 +747,19 @@ var legacyMagic, _ = new(big.Int).SetString("1950a86a20f9469cfc6c", 16)
 // number, protocol, system, object), a pickle of the storage keys, and then each
 // storage as an element count and its elements.
 func parseLegacy(path string, in []byte) (*File, error) {
-	object, err := legacyObject(in)
+	budget := newBudget()
+	object, err := legacyObject(in, budget)
 	if err != nil {
 		return nil, err
 	}
 	f := &File{Format: Legacy}
-	return f, flatten(f, path, object)
+	return f, flatten(f, path, object, budget)
 }
 
 // legacyObject returns the object in a file of that format. Its storages have
 // their offsets in the file.
-func legacyObject(in []byte) (any, error) {
-	u := &unpickler{storages: map[string]*storage{}}
+func legacyObject(in []byte, budget *pickle.Budget) (any, error) {
+	u := newUnpickler(budget)
 	pos := 0
 	next := func(what string) (any, error) {
 		v, n, err := u.machine().Load(in[pos:])

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
@@ -65,6 +65,9 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		dtype, ok := safetensorsTypes[i.DType]
 		if !ok {
 			return fmt.Errorf("tensor %q: unknown dtype %q", name, i.DType)
+		}
+		if err := checkDims(len(i.Shape)); err != nil {
+			return fmt.Errorf("tensor %q has %w", name, err)
 		}
 		for _, d := range i.Shape {
 			if d < 0 {
@@ -156,7 +159,7 @@ func object(in []byte, each func(name string, raw json.RawMessage) error) error 
 
 // openIndex reads the shards listed in an index.
 func openIndex(path string) (*File, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, maxHeader)
 	if err != nil {
 		return nil, err
 	}
@@ -198,13 +201,17 @@ func openIndex(path string) (*File, error) {
 	return f, nil
 }
 
-// SaveSafetensors writes tensors to a safetensors file, atomically. Tied tensors
-// are written once for each name, because the format has no sharing. The header
+// SaveSafetensors writes tensors to a safetensors file, atomically. Tensors that
+// share memory are written in full for each name, because the format has no
+// sharing; that is an error if it takes much more than their memory. The header
 // and the order match the Python library: by element size, then by name.
 func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	names := map[torch.DType]string{}
 	for n, d := range safetensorsTypes {
 		names[d] = n
+	}
+	if err := checkCopies(sd); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	type item struct {
 		name  string
@@ -258,7 +265,7 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 			return err
 		}
 		for _, i := range items {
-			if err := withBytes(i.t, func(b []byte) error { _, err := w.Write(b); return err }); err != nil {
+			if err := withBytes(i.t.Detach, func(b []byte) error { _, err := w.Write(b); return err }); err != nil {
 				return err
 			}
 		}
@@ -266,12 +273,12 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	})
 }
 
-// withBytes calls f with the elements of a tensor in row-major order. It copies
-// the tensor only if it is not contiguous or not on the CPU.
-func withBytes(t torch.Tensor, f func([]byte) error) error {
+// withBytes calls f with the elements of the tensor that get returns, in row-major
+// order. It copies the tensor only if it is not contiguous or not on the CPU.
+func withBytes(get func() torch.Tensor, f func([]byte) error) error {
 	return torch.Scope(func() (err error) {
 		torch.NoGrad(func() {
-			c := t.Detach().To(torch.WithDevice(torch.CPU)).Contiguous()
+			c := get().To(torch.WithDevice(torch.CPU)).Contiguous()
 			if c.NBytes() == 0 {
 				err = f(nil)
 				return

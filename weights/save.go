@@ -73,47 +73,43 @@ const metaFile = "cyclecap.json"
 
 // savePT writes a state dict that torch.load(path, weights_only=True) can read:
 // PyTorch's zip format, uncompressed, with storages at multiples of 64 bytes.
-// Tensors with the same elements (tied weights) share a storage in the file;
-// other views are written as separate tensors.
+// Tensors that share memory share a storage in the file, as torch.save writes
+// them, and a tensor keeps its strides.
 func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
-	type source struct {
-		t torch.Tensor
-		n int64
+	storages := extents(sd)
+	type view struct {
+		member
+		storage int
 	}
-	var storages []source
-	known := map[string]int{}
+	views := make([]view, sd.Len())
+	for i, x := range storages {
+		if _, ok := storageNames[x.dtype]; !ok {
+			return fmt.Errorf("%s: tensor %q: PyTorch's format does not support dtype %v", path, x.members[0].name, x.dtype)
+		}
+		for _, m := range x.members {
+			views[m.at] = view{m, i}
+		}
+	}
 	var p pickler
 	p.op(0x80, 2)
 	p.global("collections", "OrderedDict")
 	p.op(')', 'R')
 	p.op('(')
-	for _, name := range sd.Names() {
-		t, _ := sd.Get(name)
-		class, ok := storageNames[t.DType()]
-		if !ok {
-			return fmt.Errorf("%s: tensor %q: PyTorch's format does not support dtype %v", path, name, t.DType())
-		}
-		shape := t.Shape()
-		id := fmt.Sprint(t.DataPtr(), t.DType(), t.Numel(), t.Strides())
-		index, tied := known[id]
-		if !tied || t.DataPtr() == 0 {
-			index = len(storages)
-			known[id] = index
-			storages = append(storages, source{t, t.Numel()})
-		}
-		p.text(name)
+	for _, v := range views {
+		x := storages[v.storage]
+		p.text(v.name)
 		p.global("torch._utils", "_rebuild_tensor_v2")
 		p.op('(')
 		p.op('(')
 		p.text("storage")
-		p.global("torch", class)
-		p.text(fmt.Sprint(index))
+		p.global("torch", storageNames[x.dtype])
+		p.text(fmt.Sprint(v.storage))
 		p.text("cpu")
-		p.int(t.Numel())
+		p.int(x.n)
 		p.op('t', 'Q')
-		p.int(0)
-		p.ints(shape)
-		p.ints(contiguous(shape))
+		p.int(v.offset)
+		p.ints(v.shape)
+		p.ints(v.strides)
 		p.op(0x89)
 		p.global("collections", "OrderedDict")
 		p.op(')', 'R')
@@ -137,8 +133,8 @@ func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]
 		if err := stored(z, w, "archive/byteorder", []byte("little")); err != nil {
 			return err
 		}
-		for i, s := range storages {
-			err := withBytes(s.t, func(b []byte) error { return stored(z, w, fmt.Sprintf("archive/data/%d", i), b) })
+		for i, x := range storages {
+			err := withBytes(x.contents, func(b []byte) error { return stored(z, w, fmt.Sprintf("archive/data/%d", i), b) })
 			if err != nil {
 				return err
 			}

@@ -37,6 +37,7 @@ func TestUsage(t *testing.T) {
 		{"--batch 0", pipelineFlags("--batch", "0", photo), "--batch 0"},
 		{"--dtype f8", pipelineFlags("--dtype", "f8", photo), "f32 or bf16"},
 		{"--device gpu", pipelineFlags("--device", "gpu", photo), "--device gpu"},
+		{"--threads 100000", pipelineFlags("--threads", "100000", photo), "--threads 100000: must be between 1 and"},
 		{"--threads -1", pipelineFlags("--threads", "-1", photo), "--threads -1"},
 		{"features without an input", []string{"features", "--clip", in("clip.pt"), "-o", "out.safetensors"}, "--images, --text and --captions"},
 		{"features of two kinds", features("--images", photo), "got 2"},

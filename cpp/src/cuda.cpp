@@ -113,16 +113,31 @@ void graph_free(void *graph) {
 }
 
 // GPT-2's activation in one kernel instead of eight. Each operation rounds as
-// the kernel of its operator does; without the intrinsics the compiler would
-// contract products and sums, which changes bits.
-at::Tensor gelu_new(const at::Tensor &x) {
-  static const std::string code = R"(
+// the kernel of its operator does: to f32, where without the intrinsics the
+// compiler would contract products and sums, or to bf16.
+const std::string gelu_f32 = R"(
 template <typename T> T gelu_new(T x) {
-  const T cube = __fmul_rn(__fmul_rn(x, x), x);
-  const T inner = __fmul_rn(__fadd_rn(x, __fmul_rn(cube, 0.044715f)), 0.7978845608028654f);
+  const float cube = __fmul_rn(__fmul_rn(x, x), x);
+  const float inner = __fmul_rn(__fadd_rn(x, __fmul_rn(cube, 0.044715f)), 0.7978845608028654f);
   return __fmul_rn(__fadd_rn(tanhf(inner), 1.0f), __fmul_rn(x, 0.5f));
 })";
+const std::string gelu_bf16 = R"(
+__device__ inline float bf16(float x) {
+  if (x != x) return x;
+  const unsigned int bits = __float_as_uint(x);
+  return __uint_as_float((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+template <typename T> T gelu_new(T v) {
+  const float x = v;
+  const float cube = bf16(__fmul_rn(bf16(__fmul_rn(x, x)), x));
+  const float sum = bf16(__fadd_rn(x, bf16(__fmul_rn(cube, 0.044715f))));
+  const float inner = bf16(tanhf(bf16(__fmul_rn(sum, 0.7978845608028654f))));
+  return T(bf16(__fmul_rn(bf16(__fadd_rn(inner, 1.0f)), bf16(__fmul_rn(x, 0.5f)))));
+})";
+
+at::Tensor gelu_new(const at::Tensor &x) {
   const CUDAGuard guard(x.device());
+  const auto &code = x.scalar_type() == at::kFloat ? gelu_f32 : gelu_bf16;
   return at::cuda::CompileAndLaunchKernel(code, "gelu_new", 1, {x}, {},
                                           false)[0];
 }

@@ -17,7 +17,7 @@ struct ct_cuda_functions {
   void (*graph_end)(void *graph);
   void (*graph_replay)(void *graph);
   void (*graph_free)(void *graph);
-  at::Tensor (*gelu_new)(const at::Tensor &x);  // float32 [...]
+  at::Tensor (*gelu_new)(const at::Tensor &x);  // float32 or bfloat16
 };
 
 namespace ct {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -42,14 +43,22 @@ type Caption struct {
 	FileName string // only from parse_conceptual.py; otherwise empty
 }
 
-// A ClipCap file takes about 20 pickle steps per caption and holds the captions
-// of COCO or of part of Conceptual Captions.
-var limits = weights.PickleLimits{Steps: 64 << 20, Bytes: 1 << 30}
+// perByte limits the memory for a file, in bytes per byte of pickle. The files of
+// parse_coco.py take 15, and those with the shortest captions 28.
+const perByte = 48
+
+// maxRepeat is how many times as large as the file the features of all captions
+// may be, in float32.
+const maxRepeat = 64
+
+// captionCost is what the budget is charged for a caption, besides its strings.
+const captionCost = 256
 
 // Open reads the captions of a file and locates its features. It never runs code
 // from the pickle, which may refer only to the names that a tensor needs.
 func Open(path string) (*File, error) {
-	value, err := weights.ReadPickle(path, limits)
+	budget := pickle.NewBudget(perByte, math.MaxInt64)
+	value, err := weights.ReadPickle(path, budget)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +70,17 @@ func Open(path string) (*File, error) {
 	if err := f.features(root); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := f.captions(root); err != nil {
+	if err := f.captions(root, budget); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	// A file has a row for each caption, or for each photo and then five captions
+	// for a row, but captions can name one wide row any number of times.
+	if most := maxRepeat * info.Size(); int64(len(f.Captions)) > most/int64(4*f.Width) {
+		return nil, fmt.Errorf("%s: the features of its %d captions, of width %d, take more than %d times the %d bytes of the file", path, len(f.Captions), f.Width, maxRepeat, info.Size())
 	}
 	f.file, err = os.Open(path)
 	return f, err
@@ -94,13 +112,12 @@ func (f *File) features(root *pickle.Dict) error {
 	return nil
 }
 
-func (f *File) captions(root *pickle.Dict) error {
+func (f *File) captions(root *pickle.Dict, budget *pickle.Budget) error {
 	v, ok := root.Get("captions")
 	list, isList := v.(*pickle.List)
 	if !ok || !isList {
 		return fmt.Errorf(`no list "captions": is this a file of ClipCap features?`)
 	}
-	f.Captions = make([]Caption, 0, len(list.Items))
 	for i, item := range list.Items {
 		d, ok := item.(*pickle.Dict)
 		if !ok {
@@ -125,6 +142,10 @@ func (f *File) captions(root *pickle.Dict) error {
 			}
 		}
 		c.FileName, _ = value(d, "filename").(string)
+		// The same caption can be in the list any number of times.
+		if err := budget.Spend(captionCost+len(c.Caption)+len(c.FileName), "captions"); err != nil {
+			return err
+		}
 		f.Captions = append(f.Captions, c)
 	}
 	return nil
@@ -190,7 +211,7 @@ type Block struct {
 func (f *File) Blocks(ctx context.Context, rows []int, first int) iter.Seq2[Block, error] {
 	const block = 1024
 	return func(yield func(Block, error) bool) {
-		buf := make([]float32, block*f.Width)
+		buf := make([]float32, min(block, f.Rows)*f.Width)
 		for at := first; at < len(rows); {
 			if err := ctx.Err(); err != nil {
 				yield(Block{}, err)

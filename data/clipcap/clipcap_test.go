@@ -3,6 +3,7 @@ package clipcap_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -136,6 +137,51 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := os.Stat("/tmp/cyclecap-was-here"); err == nil {
 		t.Error("a pickle was run")
+	}
+}
+
+// shared makes a pickle in which captions, given as opcodes that follow the 1 MiB
+// string in memo entry 0, refer to one row of features of a width.
+func shared(width int, captions string) []byte {
+	text := func(s string) string {
+		return string(binary.LittleEndian.AppendUint32([]byte("X"), uint32(len(s)))) + s
+	}
+	num := func(n int) string { return string(binary.LittleEndian.AppendUint64([]byte("\x8a\x08"), uint64(n))) }
+	storage := "\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02(" + text("storage") + "ctorch\nFloatStorage\n" + text("0") + text("cpu") +
+		num(width) + "NtQ.\x80\x02]" + text("0") + "a." + string(binary.LittleEndian.AppendUint64(nil, uint64(width))) + strings.Repeat("\x00", 4*width)
+	return []byte("\x80\x02" + text(strings.Repeat("c", 1<<20)) + "q\x000" + text("image_id") + "q\x010" + text("caption") + "q\x020" + text("clip_embedding") + "q\x030" +
+		"}(h\x03ctorch._utils\n_rebuild_tensor_v2\n(ctorch.storage\n_load_from_bytes\nB" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(storage)))) + storage +
+		"\x85RK\x00(K\x01" + num(width) + "t(" + num(width) + "K\x01t\x89}tR" + text("captions") + captions + "u.")
+}
+
+// TestShared has files whose captions share what they refer to: their size says
+// nothing of the memory that the captions and their features would take.
+func TestShared(t *testing.T) {
+	const caption = "}(h\x01K\x07h\x02U\x05shorth\x03K\x00u"
+	for name, test := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"20,000 captions that are one string": {shared(4, "]("+strings.Repeat("}(h\x01K\x07h\x02h\x00h\x03K\x00u", 20000)+"e"), "its captions would take more than"},
+		"3,000,000 times one caption":         {shared(4, "]"+caption+"q\x04a("+strings.Repeat("h\x04", 3000000)+"e"), "its captions would take more than"},
+		"one row of a million, 20,000 times":  {shared(1000000, "]("+strings.Repeat(caption, 20000)+"e"), "take more than 64 times"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x.pkl")
+			if err := os.WriteFile(path, test.data, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := clipcap.Open(path); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("want %q: %v", test.want, err)
+			}
+		})
+	}
+	path := filepath.Join(t.TempDir(), "x.pkl")
+	if err := os.WriteFile(path, shared(4, "]("+strings.Repeat(caption, 20000)+"e"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := clipcap.Open(path); err != nil || len(f.Captions) != 20000 {
+		t.Errorf("20,000 short captions of one photo: %v", err)
 	}
 }
 

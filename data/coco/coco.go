@@ -20,10 +20,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"unicode/utf8"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 )
 
 // A Dataset is the contents of a captions file, in file order.
@@ -188,9 +188,13 @@ func WriteResults(path string, results []Result) (err error) {
 	return nil
 }
 
+// maxSize limits the size of a file that is read as a whole. The captions of COCO
+// have 100 MB.
+const maxSize = 1 << 30
+
 // readJSON reads a file that holds exactly one JSON value.
 func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := regular.Read(path, maxSize)
 	if err != nil {
 		return fmt.Errorf("coco: %w", err)
 	}

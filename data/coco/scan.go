@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"cyclecap/internal/regular"
 )
 
 // Scan reads lists in a JSON object in one pass, one entry at a time, so memory
@@ -17,7 +19,7 @@ import (
 // ignored; a key of lists that is missing from the file is an error. Errors name
 // the file, and the line and column of broken JSON.
 func Scan(path string, lists map[string]func(i int, decode func(v any) error) error) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return fmt.Errorf("coco: %w", err)
 	}
@@ -44,8 +46,11 @@ type scanner struct {
 
 // broken returns an error with the position of broken JSON. After it has
 // returned tokens, the decoder no longer counts bytes from the start of the
-// file, so the file is parsed again.
+// file, so the file is parsed again if it is small enough to be read as a whole.
 func (s *scanner) broken(err error) error {
+	if info, e := s.file.Stat(); e != nil || info.Size() > maxSize {
+		return fmt.Errorf("coco: %s: broken JSON: %w", s.path, err)
+	}
 	if again := readJSON(s.path, new(json.RawMessage)); again != nil {
 		return again
 	}

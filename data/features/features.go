@@ -37,6 +37,7 @@ import (
 	"unsafe"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -105,6 +106,10 @@ type shard struct {
 	Bytes int64  `json:"bytes"`
 }
 
+// maxManifest limits the size of a manifest, which lists shards and photos that
+// could not be read.
+const maxManifest = 1 << 30
+
 const (
 	version      = 1
 	manifestFile = "manifest.json"
@@ -113,7 +118,7 @@ const (
 
 func readManifest(dir string) (m manifest, err error) {
 	path := filepath.Join(dir, manifestFile)
-	b, err := os.ReadFile(path)
+	b, err := regular.Read(path, maxManifest)
 	if err != nil {
 		return m, err
 	}
@@ -379,7 +384,7 @@ func Open(dir string) (_ *Set, err error) {
 }
 
 func (s *Set) open(path string, sh shard) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return err
 	}
@@ -395,6 +400,9 @@ func (s *Set) open(path string, sh shard) error {
 	w, err := weights.Open(path)
 	if err != nil {
 		return err
+	}
+	if w.Format != weights.Safetensors { // another format has strides, and its shapes say nothing of its size
+		return fmt.Errorf("%s: want a safetensors file, got %s", path, w.Format)
 	}
 	x, ok := w.Get("features")
 	ids, ok2 := w.Get("ids")

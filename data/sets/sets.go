@@ -21,6 +21,7 @@ import (
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
+	"cyclecap/internal/regular"
 )
 
 // A Photo is the file of a photo.
@@ -259,7 +260,7 @@ const maxLine = 1 << 16
 // around each caption. Ids are line numbers, from 1. Blank lines are skipped: in
 // a text they separate paragraphs.
 func Lines(path string, maxBad float64) (*Set, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

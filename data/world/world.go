@@ -45,6 +45,7 @@ import (
 	"syscall"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 )
 
 // Config determines a data set completely: the same Config gives the same bytes.
@@ -242,7 +243,7 @@ func claim(dir string, c Config, manifest []byte) (finished bool, unlock func(),
 
 // matches reports whether there is a manifest; one with another Config is an error.
 func matches(path string, c Config) (bool, error) {
-	data, err := os.ReadFile(path)
+	data, err := regular.Read(path, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"cyclecap/internal/regular"
 )
 
 // sources are the files from which an index is compiled, as found in pycocoevalcap.
@@ -40,12 +43,14 @@ func Compile(ctx context.Context, src, outDir string, progress func(done, total 
 	} else if info.IsDir() {
 		files = os.DirFS(src)
 	} else {
-		wheel, err := zip.OpenReader(src)
+		f, err := regular.Open(src)
 		if err != nil {
 			return err
 		}
-		defer wheel.Close()
-		files = wheel
+		defer f.Close()
+		if files, err = zip.NewReader(f, info.Size()); err != nil {
+			return err
+		}
 	}
 	if _, err := fs.Stat(files, "meteor"); err != nil {
 		if files, err = fs.Sub(files, "pycocoevalcap"); err != nil {
@@ -331,7 +336,7 @@ func (b *builder) bytes() []byte {
 	for i := range arrays {
 		lengths[i] = len(arrays[i])
 	}
-	out := header(lengths, b.maxPhrase)
+	out := make([]byte, headerSize)
 	for _, array := range arrays {
 		for _, v := range array {
 			out = binary.NativeEndian.AppendUint32(out, v)
@@ -340,6 +345,7 @@ func (b *builder) bytes() []byte {
 			out = append(out, 0, 0, 0, 0)
 		}
 	}
+	copy(out, header(lengths, b.maxPhrase, crc32.Checksum(out[headerSize:], castagnoli)))
 	return out
 }
 

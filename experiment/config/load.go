@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"cyclecap/internal/regular"
 
 	"github.com/BurntSushi/toml"
 )
@@ -69,7 +70,7 @@ const maxSize = 32 << 10
 // as "train.cyclegan.epochs=5". Their values are TOML or bare words. Keys that are not
 // set get their defaults. If the config is invalid, the error is an *Error.
 func Load(path string, sets []string) (*Config, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

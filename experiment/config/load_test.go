@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf8"
 
@@ -23,10 +24,14 @@ func TestLoadFiles(t *testing.T) {
 	if err := os.WriteFile(large, make([]byte, maxSize+1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	missing := filepath.Join(dir, "missing.toml")
+	missing, fifo := filepath.Join(dir, "missing.toml"), filepath.Join(dir, "fifo.toml")
+	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
 		missing: "open " + missing + ": no such file or directory",
-		dir:     "read " + dir + ": is a directory",
+		dir:     "open " + dir + ": is a folder, not a file",
+		fifo:    "open " + fifo + ": is not a regular file",
 		large:   large + ": not a configuration file: it is larger than 32 KiB",
 	} {
 		if _, err := Load(path, nil); err == nil || err.Error() != want {

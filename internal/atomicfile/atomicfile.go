@@ -1,5 +1,6 @@
 // Package atomicfile writes files atomically: if a write fails or its context is
-// canceled, an existing file is unchanged and no partial file remains.
+// canceled, an existing file is unchanged and no partial file remains. A symbolic
+// link is written through. Devices, and new files in /dev, are refused.
 package atomicfile
 
 import (
@@ -10,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 )
 
 // Check returns an error if path cannot be written, for example because of a
@@ -37,20 +40,62 @@ func Plain(err error) error {
 	return err
 }
 
+// maxLinks is the number of symbolic links that are followed, as in the kernel.
+const maxLinks = 40
+
+// follow returns the file that path names after all symbolic links. The file need
+// not exist: writing to a link that points nowhere creates the file it points to,
+// as open(2) does.
+func follow(path string) (string, error) {
+	target := path
+	for range maxLinks {
+		if to, err := filepath.EvalSymlinks(target); err == nil {
+			return to, nil
+		}
+		to, err := os.Readlink(target)
+		if err != nil {
+			return target, nil // not a link: a new file, or an error that creating it reports
+		}
+		if !filepath.IsAbs(to) {
+			// Relative to the folder that holds the link, which may be a link itself.
+			dir, err := filepath.EvalSymlinks(filepath.Dir(target))
+			if err != nil {
+				return target, nil
+			}
+			to = filepath.Join(dir, to)
+		}
+		target = to
+	}
+	return "", syscall.ELOOP
+}
+
+// inDev reports whether a file lies in /dev, where the names of devices are: a
+// misspelled one would become a file. /dev/shm is for files.
+func inDev(path string) bool {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	path, err := filepath.Abs(path)
+	return err == nil && strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/")
+}
+
 // create creates a temporary file in the folder of the file to be written, with
 // the default permissions of new files. It follows symbolic links: target is the
 // file to be replaced.
 func create(path string) (f *os.File, target string, err error) {
-	target = path
-	if to, err := filepath.EvalSymlinks(path); err == nil {
-		target = to
-	}
-	if info, err := os.Stat(target); err == nil && !info.Mode().IsRegular() {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		what := "not a regular file"
 		if info.IsDir() {
 			what = "a folder"
 		}
 		return nil, "", fmt.Errorf("cannot write %s: it is %s", path, what)
+	}
+	target, err = follow(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if inDev(target) {
+		return nil, "", fmt.Errorf("cannot write %s: /dev is for devices, not for files", path)
 	}
 	dir, name := filepath.Split(target)
 	for {

@@ -4,7 +4,6 @@
 package pickle
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -63,6 +62,14 @@ func (d *Dict) find(key any) int {
 	return slices.Index(d.Keys, key)
 }
 
+// Put is Set at the expense of a budget.
+func (d *Dict) Put(key, value any, b *Budget) error {
+	if err := b.Spend(2*itemCost+keyCost(key), "dict items"); err != nil {
+		return err
+	}
+	return d.Set(key, value)
+}
+
 // Set appends an item, or replaces the value if the key exists. Keys must be
 // plain values, as they are in all checkpoints; tuples are not allowed, because
 // comparing nested ones could take forever.
@@ -92,14 +99,6 @@ func (d *Dict) Set(key, value any) error {
 // Builder is a value returned by Call or New that accepts the state set by the
 // opcode BUILD.
 type Builder interface{ Build(state any) error }
-
-// Default limits for one pickle. Checkpoints of the largest models stay far
-// below them; they limit the memory that a hostile pickle can take to a few
-// hundred megabytes.
-const (
-	maxSteps = 4 << 20  // number of opcodes
-	maxBytes = 64 << 20 // total length of the strings
-)
 
 // TypeName returns the name of a value's type for messages: Python's name if it
 // has one.
@@ -138,11 +137,11 @@ type Machine struct {
 	// files.
 	Persistent func(id any) (any, error)
 	// Bytes returns the value of a bytes object, which begins at offset at of
-	// the pickle. If Bytes is nil, the value is a copy, as []byte.
+	// the pickle. If Bytes is nil, the value is a copy, as []byte. The bytes do
+	// not count as read from the Budget.
 	Bytes func(b []byte, at int) (any, error)
-	// MaxSteps and MaxBytes limit the number of opcodes and the total length
-	// of the strings. 0 selects limits suitable for checkpoints.
-	MaxSteps, MaxBytes int
+	// Budget is required. Several pickles of one file share it.
+	Budget *Budget
 }
 
 type mark struct{}
@@ -154,11 +153,13 @@ type state struct {
 	stack []any
 	memo  []any         // memo entries 0, 1, 2, …, as Python numbers them
 	far   map[int64]any // memo entries with other numbers
-	spent int           // total length of the strings so far
+	apart int           // bytes handed to m.Bytes so far
+	// known is how much of the pickle the budget knows to have been read.
+	known int
 }
 
 // Load reads one pickle at the start of in and returns its value and length in
-// bytes. A pickle that exceeds the limits is an error. The value shares no memory
+// bytes. A pickle that exceeds the budget is an error. The value shares no memory
 // with in.
 func (m *Machine) Load(in []byte) (value any, n int, err error) {
 	s := &state{m: m, in: in}
@@ -238,6 +239,9 @@ func (s *state) popN(n int) ([]any, error) {
 func (s *state) popMark() ([]any, error) {
 	for i := len(s.stack) - 1; i >= 0; i-- {
 		if _, ok := s.stack[i].(mark); ok {
+			if err := s.spend(itemCost*(len(s.stack)-i-1), "values"); err != nil {
+				return nil, err
+			}
 			items := append([]any(nil), s.stack[i+1:]...)
 			s.stack = s.stack[:i]
 			return items, nil
@@ -264,10 +268,7 @@ func (s *state) counted(size int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.spent += len(b); s.spent > cmp.Or(s.m.MaxBytes, maxBytes) {
-		return nil, fmt.Errorf("the strings take more than %d bytes, the limit for files of this kind", cmp.Or(s.m.MaxBytes, maxBytes))
-	}
-	return b, nil
+	return b, s.spend(len(b), "strings")
 }
 
 func (s *state) text(size int) error {
@@ -289,6 +290,7 @@ func (s *state) raw(size int) error {
 		if err != nil {
 			return err
 		}
+		s.apart += len(b)
 		v, err := s.m.Bytes(b, at)
 		if err == nil {
 			s.push(v)
@@ -332,6 +334,9 @@ func (s *state) find(module, name string) error {
 		return fmt.Errorf("name longer than %d bytes", maxLine)
 	}
 	g := Global{module, name}
+	if err := s.spend(keyCost(g), "names of classes"); err != nil {
+		return err
+	}
 	if err := s.m.Find(g); err != nil {
 		return err
 	}
@@ -369,7 +374,7 @@ func (s *state) setItems(items []any) error {
 		return fmt.Errorf("cannot set items of a %s", TypeName(v))
 	}
 	for i := 0; i < len(items); i += 2 {
-		if err := d.Set(items[i], items[i+1]); err != nil {
+		if err := d.Put(items[i], items[i+1], s.m.Budget); err != nil {
 			return err
 		}
 	}
@@ -384,6 +389,9 @@ func (s *state) appendItems(items []any) error {
 	l, ok := v.(*List)
 	if !ok {
 		return fmt.Errorf("cannot append to a %s", TypeName(v))
+	}
+	if err := s.spend(itemCost*len(items), "list items"); err != nil {
+		return err
 	}
 	l.Items = append(l.Items, items...)
 	return nil
@@ -443,9 +451,9 @@ func (s *state) build() error {
 }
 
 func (s *state) run() (any, error) {
-	for steps := 0; ; steps++ {
-		if steps > cmp.Or(s.m.MaxSteps, maxSteps) {
-			return nil, fmt.Errorf("the pickle has more than %d opcodes, the limit for files of this kind", cmp.Or(s.m.MaxSteps, maxSteps))
+	for {
+		if err := s.spend(stepCost, "opcodes"); err != nil {
+			return nil, err
 		}
 		op, err := s.uint(1)
 		if err != nil {
@@ -472,6 +480,13 @@ func (s *state) run() (any, error) {
 			}
 		}
 	}
+}
+
+// spend spends n bytes of the budget, which grows with what has been read.
+func (s *state) spend(n int, what string) error {
+	s.m.Budget.read += int64(s.pos - s.apart - s.known)
+	s.known = s.pos - s.apart
+	return s.m.Budget.Spend(n, what)
 }
 
 func sizeIf(short bool, a, b int) int {
@@ -590,12 +605,14 @@ func (s *state) step(op byte) error {
 		s.push(Tuple(t))
 	case ']', 0x8f: // EMPTY_LIST, EMPTY_SET
 		s.push(&List{})
+		return s.spend(listCost, "lists")
 	case 'l', 0x91: // LIST, FROZENSET
 		t, err := s.popMark()
 		if err != nil {
 			return err
 		}
 		s.push(&List{t})
+		return s.spend(listCost, "lists")
 	case 'a': // APPEND
 		t, err := s.popN(1)
 		if err != nil {
@@ -610,12 +627,16 @@ func (s *state) step(op byte) error {
 		return s.appendItems(t)
 	case '}': // EMPTY_DICT
 		s.push(&Dict{})
+		return s.spend(dictCost, "dicts")
 	case 'd': // DICT
 		t, err := s.popMark()
 		if err != nil {
 			return err
 		}
 		s.push(&Dict{})
+		if err := s.spend(dictCost, "dicts"); err != nil {
+			return err
+		}
 		return s.setItems(t)
 	case 's': // SETITEM
 		t, err := s.popN(2)

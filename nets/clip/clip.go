@@ -66,51 +66,51 @@ func (p Part) Has(name string) bool {
 	return p == Both || strings.HasPrefix(name, "visual.") == (p == Image)
 }
 
+// Limits of what ConfigOf accepts. Released models have at most 4,096 patches in an
+// image of 896 pixels, and 248 tokens.
+const (
+	maxImageSize = 4096
+	maxGrid      = 128 // patches side by side
+	maxContext   = 4096
+)
+
 // ConfigOf infers the sizes from weights with OpenAI's names.
 func ConfigOf(sd *nn.StateDict) (Config, error) {
 	var c Config
-	need := func(name string, dim int) (torch.Tensor, error) {
-		t, ok := sd.Get(name)
-		switch {
-		case !ok:
-			return t, fmt.Errorf("not a CLIP with a vision transformer: %s is missing", name)
-		case t.Dim() != dim:
-			return t, fmt.Errorf("not a CLIP: %s has %d dimensions, want %d", name, t.Dim(), dim)
+	var err error
+	need := func(name string, dims int) []int64 {
+		shape, e := sd.Sizes(name, dims)
+		if e != nil {
+			if err == nil {
+				err = fmt.Errorf("not a CLIP with a vision transformer: %w", e)
+			}
+			return make([]int64, dims)
 		}
-		return t, nil
+		return shape
 	}
-	conv, err := need("visual.conv1.weight", 4)
+	conv, pos := need("visual.conv1.weight", 4), need("visual.positional_embedding", 2)
+	proj, text := need("text_projection", 2), need("positional_embedding", 2)
+	words := need("token_embedding.weight", 2)
 	if err != nil {
 		return c, err
 	}
-	c.VisionWidth, c.PatchSize = conv.Size(0), conv.Size(3)
-	pos, err := need("visual.positional_embedding", 2)
-	if err != nil {
-		return c, err
-	}
-	grid := int64(math.Round(math.Sqrt(float64(pos.Size(0) - 1))))
-	if grid*grid+1 != pos.Size(0) {
-		return c, fmt.Errorf("visual.positional_embedding has %d rows, want a square number of patches plus a class token", pos.Size(0))
+	c.VisionWidth, c.PatchSize = conv[0], conv[3]
+	c.TextWidth, c.EmbedDim = proj[0], proj[1]
+	c.Context, c.Vocab = text[0], words[0]
+	grid := int64(math.Round(math.Sqrt(float64(pos[0] - 1))))
+	if grid < 1 || grid*grid+1 != pos[0] {
+		return c, fmt.Errorf("visual.positional_embedding has %d rows, want a square number of patches plus a class token", pos[0])
 	}
 	c.ImageSize = grid * c.PatchSize
-	proj, err := need("text_projection", 2)
-	if err != nil {
-		return c, err
+	if grid > maxGrid || c.ImageSize > maxImageSize {
+		return c, fmt.Errorf("images of %d pixels in %d patches of %d; at most %d pixels and %d patches side by side are supported", c.ImageSize, grid, c.PatchSize, maxImageSize, maxGrid)
 	}
-	c.TextWidth, c.EmbedDim = proj.Size(0), proj.Size(1)
-	text, err := need("positional_embedding", 2)
-	if err != nil {
-		return c, err
+	if c.Context < 3 || c.Context > maxContext {
+		return c, fmt.Errorf("positional_embedding has %d rows, one for each token of a text: must be between 3 and %d", c.Context, maxContext)
 	}
-	c.Context = text.Size(0)
-	words, err := need("token_embedding.weight", 2)
-	if err != nil {
-		return c, err
-	}
-	c.Vocab = words.Size(0)
 	c.VisionDepth = depth(sd, "visual.transformer.resblocks.")
 	c.TextDepth = depth(sd, "transformer.resblocks.")
-	c.TextHeads = max(1, c.TextWidth/headDim)
+	c.TextHeads = c.TextWidth / headDim
 	for _, w := range []int64{c.VisionWidth, c.TextWidth} {
 		if w%headDim != 0 {
 			return c, fmt.Errorf("the width %d is not a multiple of %d, the width of CLIP's attention heads", w, headDim)

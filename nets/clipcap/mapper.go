@@ -4,6 +4,7 @@
 package clipcap
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -187,6 +188,9 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 		t, _ := sd.Get(name)
 		own.Add(strings.TrimPrefix(name, prefix), t)
 	}
+	if width < 1 {
+		return nil, fmt.Errorf("the width of GPT-2 must be at least 1, got %d", width)
+	}
 	if own.Len() == 0 {
 		return nil, fmt.Errorf(`not a ClipCap decoder: no tensor has a name that starts with "clip_project."`)
 	}
@@ -195,23 +199,27 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 	}
 	err = torch.Scope(func() error {
 		var module any
-		if constant, ok := own.Get("prefix_const"); ok {
-			c, err := transformerConfigOf(own, constant)
+		if _, ok := own.Get("prefix_const"); ok {
+			c, err := transformerConfigOf(own)
 			if err != nil {
 				return err
 			}
 			torch.OnDevice(torch.Meta, func() { module = NewTransformerMapper(c) })
 			m = module.(*TransformerMapper)
 		} else {
-			first, ok := own.Get("model.0.weight")
-			second, ok2 := own.Get("model.2.weight")
-			if !ok || !ok2 || first.Dim() != 2 || second.Dim() != 2 {
-				return fmt.Errorf("neither a transformer mapper (clip_project.prefix_const) nor an MLP mapper (clip_project.model.0.weight and model.2.weight)")
+			first, err := own.Sizes("model.0.weight", 2)
+			second, err2 := own.Sizes("model.2.weight", 2)
+			if err := cmp.Or(err, err2); err != nil {
+				return fmt.Errorf("neither a transformer mapper (with prefix_const) nor an MLP mapper: clip_project.%w", err)
 			}
-			if second.Size(0)%width != 0 {
-				return fmt.Errorf("the MLP mapper has %d outputs, which is not a multiple of GPT-2's width %d", second.Size(0), width)
+			if second[0]%width != 0 {
+				return fmt.Errorf("the MLP mapper has %d outputs, which is not a multiple of GPT-2's width %d", second[0], width)
 			}
-			torch.OnDevice(torch.Meta, func() { module = NewMLPMapper(first.Size(1), width, second.Size(0)/width) })
+			length := second[0] / width
+			if length > maxLength {
+				return fmt.Errorf("the MLP mapper has a prefix of %d; at most %d are supported", length, maxLength)
+			}
+			torch.OnDevice(torch.Meta, func() { module = NewMLPMapper(first[1], width, length) })
 			m = module.(*MLPMapper)
 		}
 		if m.Width() != width {
@@ -225,16 +233,24 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 	return m, nil
 }
 
-func transformerConfigOf(sd *nn.StateDict, constant torch.Tensor) (TransformerConfig, error) {
-	linear, ok := sd.Get("linear.weight")
-	if !ok || linear.Dim() != 2 || constant.Dim() != 2 {
-		return TransformerConfig{}, fmt.Errorf("clip_project.linear.weight and clip_project.prefix_const must both be matrices")
+// maxLength limits the lengths of a mapper that LoadMapper accepts. GPT-2 has 1,024
+// positions.
+const maxLength = 4096
+
+func transformerConfigOf(sd *nn.StateDict) (TransformerConfig, error) {
+	linear, err := sd.Sizes("linear.weight", 2)
+	constant, err2 := sd.Sizes("prefix_const", 2)
+	if err := cmp.Or(err, err2); err != nil {
+		return TransformerConfig{}, fmt.Errorf("clip_project.%w", err)
 	}
-	c := TransformerConfig{FeatureWidth: linear.Size(1), Width: constant.Size(1), PrefixLength: constant.Size(0), Heads: Heads}
-	if c.Width == 0 || linear.Size(0)%c.Width != 0 || c.Width%c.Heads != 0 {
-		return c, fmt.Errorf("clip_project.linear has %d outputs, which do not divide into tokens of width %d with %d heads", linear.Size(0), c.Width, c.Heads)
+	c := TransformerConfig{FeatureWidth: linear[1], Width: constant[1], PrefixLength: constant[0], Heads: Heads}
+	if linear[0]%c.Width != 0 || c.Width%c.Heads != 0 {
+		return c, fmt.Errorf("clip_project.linear has %d outputs, which do not divide into tokens of width %d with %d heads", linear[0], c.Width, c.Heads)
 	}
-	c.ClipLength = linear.Size(0) / c.Width
+	c.ClipLength = linear[0] / c.Width
+	if c.ClipLength > maxLength || c.PrefixLength > maxLength {
+		return c, fmt.Errorf("the mapper has %d tokens for the feature and a prefix of %d; at most %d of each are supported", c.ClipLength, c.PrefixLength, maxLength)
+	}
 	for {
 		if _, ok := sd.Get(fmt.Sprintf("transformer.layers.%d.norm1.weight", c.Layers)); !ok {
 			return c, nil

@@ -65,6 +65,9 @@ type static struct {
 	ended   torch.Tensor // bool []: whether all have stopped
 	stay    torch.Tensor // int64 [photos, beams]: 0, 1, 2 ...
 	padding torch.Tensor // f32 [1, 1, vocab]: log-probabilities after the stop token
+	head    torch.Tensor // the head's weight [vocab, width], and its bias; undefined: GPT-2's own
+	bias    torch.Tensor
+	vocab   int64 // of head
 
 	first *cuda.Graph           // from the input to the first token
 	next  map[int64]*cuda.Graph // a further token, by the number of slots that it sees
@@ -124,10 +127,36 @@ func newStatic(m *Model, key staticKey, input torch.Tensor) *static {
 		s.stopped = torch.Zeros([]int64{n, k}, torch.WithDType(torch.Bool)).Keep()
 		s.ended = torch.Zeros([]int64{}, torch.WithDType(torch.Bool)).Keep()
 		s.stay = torch.Arange(0, k, long).Expand([]int64{n, k}).Contiguous().Keep()
-		s.padding = torch.Full([]int64{1, 1, m.GPT2.Config.VocabSize}, math.Inf(-1), float).Keep()
+		s.vocab = m.GPT2.Config.VocabSize
+		if key.dtype != torch.Float32 {
+			s.pad(m.GPT2.Wte.Weight)
+		}
+		s.padding = torch.Full([]int64{1, 1, s.vocab}, math.Inf(-1), float).Keep()
 		s.padding.Narrow(2, 0, 1).Fill_(0)
 	})
 	return s
+}
+
+// pad extends the head by tokens of probability 0, to a number of tokens that is a
+// multiple of 64. GPT-2's 50257 scores a row are not aligned, so that the kernels for 16
+// bits take up to 5 times as long.
+func (s *static) pad(wte torch.Tensor) {
+	extra := (64 - s.vocab%64) % 64
+	if extra == 0 {
+		return
+	}
+	s.head = torch.Cat([]torch.Tensor{wte, torch.Zeros([]int64{extra, wte.Size(1)}, torch.WithDType(s.key.dtype))}).Keep()
+	s.bias = torch.Zeros([]int64{s.vocab + extra}, torch.WithDType(s.key.dtype)).Keep()
+	s.bias.Narrow(0, s.vocab, extra).Fill_(math.Inf(-1))
+	s.vocab += extra
+}
+
+// logits returns the scores [n, vocab] of hidden states [n, width].
+func (s *static) logits(hidden torch.Tensor) torch.Tensor {
+	if s.head.Defined() {
+		return torch.Linear(hidden, s.head, torch.WithBias(s.bias))
+	}
+	return s.m.GPT2.Logits(hidden)
 }
 
 func (s *static) close() {
@@ -137,7 +166,7 @@ func (s *static) close() {
 	}
 	s.cache.Close()
 	for _, t := range []torch.Tensor{s.input, s.counters, s.growth, s.at, s.position, s.slots, s.mask, s.own, s.ids,
-		s.tokens, s.logProb, s.scores, s.lengths, s.stopped, s.ended, s.stay, s.padding} {
+		s.tokens, s.logProb, s.scores, s.lengths, s.stopped, s.ended, s.stay, s.padding, s.head, s.bias} {
 		t.Close()
 	}
 }
@@ -226,14 +255,10 @@ func tidy(f func()) {
 	})
 }
 
-// span returns the number of slots that a step looks at: at least used, and one of
-// few numbers, since each has a graph of its own.
+// span returns the number of slots that a step looks at: at least used, and one of few
+// numbers, since each has a graph of its own.
 func (s *static) span(used int64) int64 {
-	span := int64(64)
-	for span < used {
-		span *= 2
-	}
-	return min(span, s.mask.Size(3))
+	return min((used+63)/64*64, s.mask.Size(3))
 }
 
 // start computes the first tokens from the input.
@@ -246,7 +271,7 @@ func (s *static) start() {
 	long := []torch.Option{torch.WithDType(torch.Int64), torch.WithDevice(s.input.Device())}
 	positions := torch.Arange(0, p, long...)
 	hidden := s.m.GPT2.ForwardStatic(prefix, s.cache, positions, positions, torch.Tensor{})
-	logits := s.m.GPT2.Logits(hidden.Select(1, -1)) // [n, vocab]
+	logits := s.logits(hidden.Select(1, -1)) // [n, vocab]
 	if s.key.beam {
 		top, ids := logProbs(logits).Topk(k)
 		s.ids.Copy_(ids)
@@ -268,7 +293,7 @@ func (s *static) start() {
 func (s *static) step(span int64) {
 	n, k := s.key.photos, s.key.beams
 	hidden := s.m.GPT2.ForwardStatic(s.m.GPT2.Embed(s.ids), s.cache, s.position, s.slots, s.mask.Narrow(3, 0, span))
-	logits := s.m.GPT2.Logits(hidden.View([]int64{n * k, -1}))
+	logits := s.logits(hidden.View([]int64{n * k, -1}))
 	if s.key.beam {
 		s.rank(logits)
 	} else {
@@ -302,7 +327,7 @@ func (s *static) greedy(logits torch.Tensor, first bool) {
 
 // rank is a step of the beam search: Model.beam has the rules.
 func (s *static) rank(logits torch.Tensor) {
-	n, k, vocab := s.key.photos, s.key.beams, s.m.GPT2.Config.VocabSize
+	n, k, vocab := s.key.photos, s.key.beams, s.vocab
 	lp := torch.Where(s.stopped.Unsqueeze(2), s.padding, logProbs(logits).View([]int64{n, k, vocab}))
 	s.lengths.Add_(s.stopped.LogicalNot().To(torch.WithDType(torch.Float32)))
 	average := s.scores.Unsqueeze(2).Add(lp).Div(s.lengths.Unsqueeze(2))

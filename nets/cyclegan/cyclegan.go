@@ -67,12 +67,12 @@ func (d *Discriminator) Forward(x torch.Tensor) torch.Tensor {
 
 // LoadGenerator returns a generator that uses the tensors of sd without copying them.
 func LoadGenerator(sd *nn.StateDict) (g *Generator, err error) {
-	first, ok := sd.Get("model.0.weight")
-	if !ok || first.Dim() != 2 {
-		return nil, fmt.Errorf("not a CycleGAN generator: the matrix model.0.weight is missing")
+	first, err := sd.Sizes("model.0.weight", 2)
+	if err != nil {
+		return nil, fmt.Errorf("not a CycleGAN generator: %w", err)
 	}
 	err = torch.Scope(func() error {
-		torch.OnDevice(torch.Meta, func() { g = NewGenerator(first.Size(1)) })
+		torch.OnDevice(torch.Meta, func() { g = NewGenerator(first[1]) })
 		return nn.LoadStateDict(g, sd)
 	})
 	if err != nil {

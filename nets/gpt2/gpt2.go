@@ -33,12 +33,15 @@ func Small() Config {
 // ConfigOf infers the sizes from weights. The number of heads is not part of the
 // weights: all released sizes have heads of width 64, and so must this one.
 func ConfigOf(sd *nn.StateDict) (Config, error) {
-	wte, ok := sd.Get("wte.weight")
-	wpe, ok2 := sd.Get("wpe.weight")
-	if !ok || !ok2 || wte.Dim() != 2 || wpe.Dim() != 2 {
-		return Config{}, fmt.Errorf("not a GPT-2: the matrices wte.weight and wpe.weight are missing")
+	wte, err := sd.Sizes("wte.weight", 2)
+	if err != nil {
+		return Config{}, fmt.Errorf("not a GPT-2: %w", err)
 	}
-	c := Config{VocabSize: wte.Size(0), NPositions: wpe.Size(0), NEmbd: wte.Size(1), LayerNormEpsilon: 1e-5}
+	wpe, err := sd.Sizes("wpe.weight", 2)
+	if err != nil {
+		return Config{}, fmt.Errorf("not a GPT-2: %w", err)
+	}
+	c := Config{VocabSize: wte[0], NPositions: wpe[0], NEmbd: wte[1], LayerNormEpsilon: 1e-5}
 	for {
 		if _, ok := sd.Get(fmt.Sprintf("h.%d.ln_1.weight", c.NLayer)); !ok {
 			break
@@ -153,7 +156,7 @@ func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
 
 // LoadConfig is like Load, for a GPT-2 whose sizes cannot be inferred from its weights.
 func LoadConfig(c Config, sd *nn.StateDict, extra ...string) (m *Model, err error) {
-	if c.NHead <= 0 || c.NEmbd%c.NHead != 0 {
+	if c.NHead <= 0 || c.NEmbd < c.NHead || c.NEmbd%c.NHead != 0 {
 		return nil, fmt.Errorf("GPT-2: the width %d is not a multiple of %d, the number of heads", c.NEmbd, c.NHead)
 	}
 	err = torch.Scope(func() error {

@@ -211,14 +211,16 @@ func TestGraphFails(t *testing.T) {
 // gradients, as in its sequence of operators.
 func TestGeluNew(t *testing.T) {
 	d := gpu(t)
-	scope(t, func() error {
-		x := torch.Randn([]int64{1 << 20}, torch.WithDevice(d)).MulScalar(3).SetRequiresGrad(true)
-		operators := x.GeluNew()
-		torch.NoGrad(func() {
-			if kernel := x.GeluNew(); !kernel.Equal(operators.Detach()) {
-				t.Errorf("the kernel differs by %g", kernel.Sub(operators).Abs().Max().Item())
-			}
+	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
+		scope(t, func() error {
+			x := torch.Randn([]int64{1 << 20}, torch.WithDevice(d)).MulScalar(3).To(torch.WithDType(dtype)).SetRequiresGrad(true)
+			operators := x.GeluNew()
+			torch.NoGrad(func() {
+				if kernel := x.GeluNew(); !kernel.Equal(operators.Detach()) {
+					t.Errorf("%v: the kernel differs by %g", dtype, kernel.Sub(operators).Abs().Max().Item())
+				}
+			})
+			return nil
 		})
-		return nil
-	})
+	}
 }
