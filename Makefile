@@ -3,12 +3,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test clean FORCE
+.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo fuzz references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
 SHIM := build/lib/libcyclecap_torch.so
-CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h)
+CPP := $(wildcard cpp/src/*.cpp cpp/src/*.h cpp/include/*.h cpp/testdevice/*.cpp cpp/testdevice/*.h)
 C_SOURCES := $(CPP) $(wildcard data/*/*.c data/*/*.h torch/internal/shim/*.c)
 SETUP = $(if $(filter setup,$(MAKECMDGOALS)),scripts/setup.sh,scripts/setup.sh --quiet)
 
@@ -27,7 +27,7 @@ shim: $(SHIM)
 
 # The path of libtorch is a prerequisite, since the shim must be rebuilt for another
 # libtorch. CMake refuses a cache that was copied from another folder.
-$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
+$(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt cpp/testdevice/CMakeLists.txt $(CPP)
 	@grep -qsx 'CMAKE_HOME_DIRECTORY:INTERNAL=$(CURDIR)' build/CMakeCache.txt || rm -rf build/CMakeCache.txt build/CMakeFiles
 	cmake -S . -B build -DLIBTORCH="$$(cat build/libtorch)" >build/cmake.log || (cat build/cmake.log; exit 1)
 	cmake --build build --parallel 2
@@ -45,6 +45,18 @@ test: build ## run every test, or some with TEST="-run NAME ./cli/..."
 race: build/libtorch ## run the tests of packages without libtorch under the race detector
 	go test -race -short $$(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... | \
 	  awk '$$1 ~ /\.test$$/ && !/\/torch( |$$)/ {sub(/\.test$$/, "", $$1); print $$1}')
+
+SANITIZED := build/sanitize/lib/libcyclecap_torch.so
+SANITIZERS := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
+
+$(SANITIZED): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
+	@mkdir -p build/sanitize
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DLIBTORCH="$$(cat build/libtorch)" >build/sanitize/cmake.log || (cat build/sanitize/cmake.log; exit 1)
+	cmake --build build/sanitize --parallel 2 --target cyclecap_torch
+	@touch $@
+
+sanitize: build $(SANITIZED) ## run the tests of packages with libtorch under ASan, UBSan and the race detector
+	@scripts/sanitize.sh
 
 references: build/libtorch ## install the Python implementations to compare with (5 GB)
 	@scripts/references.sh
@@ -89,6 +101,12 @@ fuzz: build ## fuzz every file reader, each for FUZZTIME (10m)
 
 release-test: build ## make a release and use it as others would (about 4 minutes)
 	@scripts/release-test.sh
+
+gpu: build ## write build/gpu-bundle, which tests and measures on a machine with a GPU
+	scripts/gpu-bundle.sh
+
+gpu-test: gpu references ## run the bundle on the CPU, with small models (2 minutes)
+	PYTHON=$(CURDIR)/.venv/bin/python bash build/gpu-bundle/run.sh build/gpu-report --quick --device cpu
 
 clean: ## remove build products, but not .venv
 	rm -rf build bin

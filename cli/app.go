@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"cyclecap/internal/nearest"
+	"cyclecap/torch"
 
 	"github.com/urfave/cli/v2"
 )
@@ -52,6 +53,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 			code = exitFailed
 		}
 	}()
+	torch.TuneAllocator()
 	// libtorch's modes and thread pool belong to an OS thread, so all tensor
 	// work is done on this one.
 	runtime.LockOSThread()

@@ -37,15 +37,8 @@ func computeOf(c *cli.Context) (pipeline.Options, error) {
 		return o, usagef("--dtype %s: must be f32 or bf16", c.String("dtype"))
 	}
 	o.BF16 = dtype == torch.BFloat16
-	device := c.String("device")
-	if !devices.MatchString(device) {
-		return o, usagef("--device %s: must be cpu, cuda or cuda:N, where N is a number", device)
-	}
-	if _, err := torch.BuildInfo(); err != nil {
-		return o, err // for example a shim built for another libtorch
-	}
-	if o.Device, err = torch.ParseDevice(device); err != nil {
-		return o, fmt.Errorf("--device: %w", err)
+	if o.Device, err = deviceOf(c.String("device")); err != nil {
+		return o, err
 	}
 	if n > 0 {
 		torch.SetNumThreads(n)
@@ -57,6 +50,21 @@ func computeOf(c *cli.Context) (pipeline.Options, error) {
 		note(c, "--fast applies to the CPU and has no effect on %v", o.Device)
 	}
 	return o, nil
+}
+
+// deviceOf parses the value of --device.
+func deviceOf(name string) (torch.Device, error) {
+	if !devices.MatchString(name) {
+		return torch.CPU, usagef("--device %s: must be cpu, cuda or cuda:N, where N is a number", name)
+	}
+	if _, err := torch.BuildInfo(); err != nil {
+		return torch.CPU, err // for example a shim built for another libtorch
+	}
+	d, err := torch.ParseDevice(name)
+	if err != nil {
+		return d, fmt.Errorf("--device: %w", err)
+	}
+	return d, nil
 }
 
 // checkBatch checks --batch.

@@ -8,7 +8,9 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"time"
 
+	"cyclecap/internal/selftest"
 	"cyclecap/torch"
 
 	"github.com/urfave/cli/v2"
@@ -38,25 +40,64 @@ type report struct {
 	References   string            `json:"python_references"` // their Python interpreter, "" if they are not installed
 	Problems     []string          `json:"problems"`
 	Hints        []string          `json:"hints"`
+	SelfTest     *selfTestReport   `json:"self_test,omitempty"`
+}
+
+// selfTestReport is the result of doctor --self-test.
+type selfTestReport struct {
+	Device  string            `json:"device"`
+	Seconds float64           `json:"seconds"`
+	Checks  []selftest.Result `json:"checks"`
 }
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "doctor",
-		Usage:     "describe the installation, what is missing and how to get it",
-		UsageText: "[--json]",
-		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true}},
-		Description: `The exit code is 1 if there is a problem. Optional parts that are missing (CUDA,
-the Python references) are not problems.
+		Usage:     "describe the installation, what is missing and how to get it; test a device",
+		UsageText: "[--self-test [--device DEVICE]] [--json]",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "self-test", Usage: "run every kind of network, training step and decoding on a device, and check the results", DisableDefaultText: true},
+			&cli.StringFlag{Name: "device", Usage: "test `DEVICE`: cpu or cuda:N", DefaultText: "cuda:0 if there is a GPU, otherwise cpu"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true},
+		},
+		Description: `The exit code is 1 if there is a problem or a check of the self-test fails.
+Optional parts that are missing (CUDA, the Python references) are not problems.
+
+--self-test takes less than half a minute. It builds small networks with random
+weights, computes with them on the device in f32 and bf16, and compares the results
+with those of the CPU in f64. It prints the largest difference of each check and the
+bound that it must not exceed.
 
 EXAMPLES:
    cyclecap doctor
-   cyclecap doctor --json | jq .devices`,
+   cyclecap doctor --self-test
+   cyclecap doctor --self-test --device cuda:1
+   cyclecap doctor --json | jq .devices
+   cyclecap doctor --self-test --json | jq '.self_test.checks[] | select(.ok | not)'`,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("doctor takes no arguments, got %q", c.Args().First())
 			}
+			if c.IsSet("device") && !c.Bool("self-test") {
+				return usagef("--device requires --self-test")
+			}
 			r := examine()
+			test := c.Bool("self-test") && r.Libtorch != ""
+			var device torch.Device
+			if test {
+				var err error
+				if device, err = selfTestDevice(c); err != nil {
+					return err
+				}
+			}
+			if !c.Bool("json") {
+				r.print(c)
+			}
+			if test {
+				if err := r.selfTest(c, device); err != nil {
+					return err
+				}
+			}
 			if c.Bool("json") {
 				e := json.NewEncoder(c.App.Writer)
 				e.SetIndent("", "  ")
@@ -65,7 +106,7 @@ EXAMPLES:
 					return err
 				}
 			} else {
-				r.print(c)
+				r.conclude(c)
 			}
 			if len(r.Problems) > 0 {
 				return errReported
@@ -73,6 +114,67 @@ EXAMPLES:
 			return nil
 		},
 	}
+}
+
+// selfTestDevice returns the device that --device names, or the default.
+func selfTestDevice(c *cli.Context) (torch.Device, error) {
+	if c.IsSet("device") {
+		return deviceOf(c.String("device"))
+	}
+	if n, _ := torch.CUDADevices(); n > 0 {
+		return torch.CUDA(0), nil
+	}
+	return torch.CPU, nil
+}
+
+// selfTest runs the self-test and adds its result to the report. Without --json, it
+// prints each check as soon as it is done.
+func (r *report) selfTest(c *cli.Context, d torch.Device) error {
+	checks := selftest.Checks()
+	if !c.Bool("json") {
+		fmt.Fprintf(c.App.Writer, "\nself-test on %v, compared with f64 on the CPU\n", d)
+	}
+	t := &selfTestReport{Device: d.String(), Checks: []selftest.Result{}}
+	begin := time.Now()
+	bar := newProgress(c.App.ErrWriter, "checks", len(checks))
+	failed := 0
+	err := selftest.Run(c.Context, d, checks, func(x selftest.Result) {
+		t.Checks = append(t.Checks, x)
+		if !x.OK {
+			failed++
+		}
+		if !c.Bool("json") {
+			bar.hide()
+			fmt.Fprintf(c.App.Writer, "%-44s %s\n", x.Name, verdict(x))
+		}
+		bar.add(1)
+	})
+	bar.finish()
+	if err != nil {
+		return err
+	}
+	t.Seconds = time.Since(begin).Seconds()
+	r.SelfTest = t
+	if failed > 0 {
+		what := fmt.Sprintf("%d of %d checks of the self-test failed on %v: do not trust results computed there; ", failed, len(checks), d)
+		if d == torch.CPU {
+			what += "reinstall libtorch, and if the self-test still fails, report it with the output of `cyclecap doctor --self-test --json`"
+		} else {
+			what += "if `cyclecap doctor --self-test --device cpu` passes, update the GPU's driver or install a libtorch that was built for this GPU; until then, use --device cpu"
+		}
+		r.Problems = append(r.Problems, what)
+	}
+	return nil
+}
+
+func verdict(x selftest.Result) string {
+	switch {
+	case x.Error != "":
+		return "FAILED: " + oneLine(x.Error)
+	case !x.OK:
+		return fmt.Sprintf("difference %.1e, bound %.0e: FAILED", x.Difference, x.Bound)
+	}
+	return fmt.Sprintf("difference %.1e, bound %.0e: ok", x.Difference, x.Bound)
 }
 
 func examine() report {
@@ -197,6 +299,14 @@ func (r report) print(c *cli.Context) {
 	}
 	for _, h := range r.Hints {
 		fmt.Fprintf(w, "hint: %s\n", h)
+	}
+}
+
+// conclude prints the problems.
+func (r report) conclude(c *cli.Context) {
+	w := c.App.Writer
+	if t := r.SelfTest; t != nil && len(r.Problems) == 0 {
+		fmt.Fprintf(w, "all %d checks passed in %.1f s\n", len(t.Checks), t.Seconds)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: problem: %s\n", p)

@@ -141,3 +141,42 @@ func TestDoctor(t *testing.T) {
 	}
 	run("", "doctor", "me").fails(t, 2, "doctor", "me")
 }
+
+func TestSelfTest(t *testing.T) {
+	var got struct {
+		Problems []string
+		SelfTest struct {
+			Device  string
+			Seconds float64
+			Checks  []struct {
+				Name              string
+				OK                *bool
+				Difference, Bound float64
+				Seconds           float64
+			}
+		} `json:"self_test"`
+	}
+	if err := json.Unmarshal([]byte(ok(t, "doctor", "--self-test", "--device", "cpu", "--json")), &got); err != nil {
+		t.Fatal(err)
+	}
+	if s := got.SelfTest; s.Device != "cpu" || s.Seconds <= 0 || len(s.Checks) < 30 || len(got.Problems) > 0 {
+		t.Errorf("got %+v", got)
+	}
+	for _, c := range got.SelfTest.Checks {
+		if c.Name == "" || c.OK == nil || !*c.OK || c.Bound == 0 || c.Difference == 0 || c.Difference > c.Bound {
+			t.Errorf("check %+v", c)
+		}
+	}
+	text := ok(t, "doctor", "--self-test", "--device", "cpu")
+	for _, w := range []string{"self-test on cpu", "CLIP, images, f32", "difference", "bound", ": ok", "all 35 checks passed", "no problems found"} {
+		if !strings.Contains(text, w) {
+			t.Errorf("%q is missing in:\n%s", w, text)
+		}
+	}
+	if strings.Contains(ok(t, "doctor", "--json"), "self_test") {
+		t.Error("doctor speaks of a self-test that it did not run")
+	}
+	run("", "doctor", "--device", "cpu").fails(t, 2, "--device", "--self-test")
+	run("", "doctor", "--self-test", "--device", "tpu").fails(t, 2, "--device", "tpu")
+	run("", "doctor", "--self-test", "--device", "cuda:4000").fails(t, 1, "--device", "cuda:4000")
+}

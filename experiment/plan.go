@@ -135,26 +135,35 @@ func (x *Experiment) counts() (captions, photos, tokens int, err error) {
 	return captions, photos, n / sample, nil
 }
 
-// measure times some steps of a task, after one step to warm up.
-func measure(ctx context.Context, p *planned, t train.Task) error {
-	const steps = 3
+// measure times some steps of a task, after some steps to warm up.
+func (x *Experiment) measure(ctx context.Context, p *planned, t train.Task) error {
+	warm, steps := 1, 3
+	if x.device != torch.CPU {
+		warm, steps = 5, 20 // the first steps record graphs
+	}
 	var begin time.Time
-	for i := range steps + 1 {
+	for i := range warm + steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if i == 1 {
+		if i == warm {
+			if err := torch.Synchronize(x.device); err != nil {
+				return err
+			}
 			begin = time.Now()
 		}
 		err := torch.Scope(func() error {
-			_, err := t.Step(i)
+			_, err := t.Queue(i)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	p.seconds = time.Since(begin).Seconds() / steps
+	if err := torch.Synchronize(x.device); err != nil {
+		return err
+	}
+	p.seconds = time.Since(begin).Seconds() / float64(steps)
 	self, err := process.NewProcess(int32(os.Getpid()))
 	if err != nil {
 		return err
@@ -214,7 +223,7 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 			return err
 		}
 		defer t.Close()
-		return measure(ctx, &p, t)
+		return x.measure(ctx, &p, t)
 	})
 	return p, err
 }
@@ -234,7 +243,7 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 			return err
 		}
 		defer t.Close()
-		return measure(ctx, &p, t)
+		return x.measure(ctx, &p, t)
 	})
 	return p, err
 }
@@ -262,7 +271,7 @@ func (x *Experiment) planDecoder(ctx context.Context, width, captions, tokens, t
 			return err
 		}
 		defer t.Close()
-		return measure(ctx, &p, t)
+		return x.measure(ctx, &p, t)
 	})
 	return p, err
 }
@@ -277,7 +286,7 @@ func (x *Experiment) planCycleGAN(ctx context.Context, width, larger int) (p pla
 		}
 		defer t.Close()
 		p.trained = parameters(t.ToText, t.ToImage, t.TextDisc, t.ImageDisc)
-		return measure(ctx, &p, t)
+		return x.measure(ctx, &p, t)
 	})
 	return p, err
 }

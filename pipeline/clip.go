@@ -80,7 +80,7 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 			f := Features{Index: b.Index, Failed: b.Failed}
 			if n := int64(len(b.Index)); n > 0 {
 				f.Rows, err = c.encode(func() torch.Tensor {
-					return c.Model.EncodeImage(torch.FromSlice(b.Pixels, n, 3, size, size).To(c.on.to()...))
+					return c.Model.EncodeImage(torch.FromSliceOn(c.on.Device, b.Pixels, n, 3, size, size).To(c.on.to()...))
 				})
 			}
 			if err != nil {
@@ -163,7 +163,7 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 				}
 				if err == nil {
 					f.Rows, err = c.encode(func() torch.Tensor {
-						return c.Model.EncodeText(torch.FromSlice(ids, int64(len(part)), int64(length)).To(torch.WithDevice(c.on.Device)))
+						return c.Model.EncodeText(torch.FromSliceOn(c.on.Device, ids, int64(len(part)), int64(length)))
 					})
 				}
 			}

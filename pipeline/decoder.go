@@ -110,6 +110,7 @@ func (d *Decoder) FeatureWidth() int { return int(d.Model.Mapper.FeatureWidth())
 
 // Close frees the weights.
 func (d *Decoder) Close() {
+	d.Model.Close()
 	nn.Close(d.Model.Mapper)
 	nn.Close(d.Model.GPT2)
 	torch.ReleaseMemory()

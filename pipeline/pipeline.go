@@ -77,5 +77,5 @@ func infer(f func() error) error {
 
 // tensor returns rows [n, width] as a tensor on the device.
 func (o Options) tensor(rows []float32, width int) torch.Tensor {
-	return torch.FromSlice(rows, int64(len(rows)/width), int64(width)).To(o.to()...)
+	return torch.FromSliceOn(o.Device, rows, int64(len(rows)/width), int64(width)).To(o.to()...)
 }

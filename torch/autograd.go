@@ -1,7 +1,7 @@
 package torch
 
 import (
-	"runtime"
+	"slices"
 
 	"cyclecap/torch/internal/shim"
 )
@@ -9,35 +9,36 @@ import (
 // SetRequiresGrad sets whether autograd computes a gradient for leaf t, as
 // requires_grad_ does. It returns t.
 func (t Tensor) SetRequiresGrad(on bool) Tensor {
-	must("requires_grad_", shim.SetRequiresGrad(t.pointer("requires_grad_"), on))
+	some("requires_grad_", t)
+	must("requires_grad_", lend("requires_grad_", func(p []uintptr) error { return shim.SetRequiresGrad(p[0], on) }, t))
 	return t
 }
 
 // Grad returns t.grad. It is none if no backward pass has reached t.
 func (t Tensor) Grad() Tensor {
-	g, err := shim.TensorGrad(t.pointer("grad"))
-	runtime.KeepAlive(t.handle)
-	must("grad", err)
-	return adopt("grad", g)
+	return t.derive("grad", shim.TensorGrad)
 }
 
-// SetGrad sets t.grad; the zero Tensor clears it.
+// derive returns the result of f, a function of the shim, as a new tensor.
+func (t Tensor) derive(op string, f func(p uintptr) (uintptr, error)) Tensor {
+	some(op, t)
+	var y uintptr
+	must(op, lend(op, func(p []uintptr) (err error) { y, err = f(p[0]); return err }, t))
+	return adopt(op, y)
+}
+
+// SetGrad sets t.grad; the zero Tensor clears it. g must have the shape, dtype and
+// device of t.
 func (t Tensor) SetGrad(g Tensor) {
-	var p uintptr
-	if g.Defined() {
-		p = g.pointer("grad")
-	}
-	must("grad", shim.SetGrad(t.pointer("grad"), p))
-	runtime.KeepAlive(t.handle)
-	runtime.KeepAlive(g.handle)
+	some("grad", t)
+	must("grad", lend("grad", func(p []uintptr) error { return shim.SetGrad(p[0], p[1]) }, t, g))
 }
 
 // SetData is t.data = o: t takes over o's storage, shape, dtype and device, but
 // remains the same tensor, for example as a parameter of an optimizer.
 func (t Tensor) SetData(o Tensor) {
-	must("set_data", shim.SetData(t.pointer("set_data"), o.pointer("set_data")))
-	runtime.KeepAlive(t.handle)
-	runtime.KeepAlive(o.handle)
+	some("set_data", t, o)
+	must("set_data", lend("set_data", func(p []uintptr) error { return shim.SetData(p[0], p[1]) }, t, o))
 }
 
 // Backward computes the gradients of t, a scalar, with respect to all leaves
@@ -45,13 +46,17 @@ func (t Tensor) SetData(o Tensor) {
 func (t Tensor) Backward() { Backward([]Tensor{t}, nil, false) }
 
 // Backward is torch.autograd.backward. grads are the gradients with respect to
-// outputs; nil is allowed for scalars. If retain is set, the graph is kept for
-// another backward pass.
+// outputs, one for each; nil is allowed if the outputs are scalars, and so is none
+// for one that is. If retain is set, the graph is kept for another backward pass.
 func Backward(outputs, grads []Tensor, retain bool) {
-	o, g := pointers("backward", outputs), pointers("backward", grads)
-	must("backward", shim.Backward(o, g, retain, false))
-	runtime.KeepAlive(outputs)
-	runtime.KeepAlive(grads)
+	some("backward", outputs...)
+	if len(grads) != 0 && len(grads) != len(outputs) {
+		Throw("backward", "expected %d gradients, one for each output, got %d", len(outputs), len(grads))
+	}
+	n := len(outputs)
+	must("backward", lend("backward", func(p []uintptr) error {
+		return shim.Backward(p[:n], p[n:], retain, false)
+	}, slices.Concat(outputs, grads)...))
 }
 
 // GradOf is torch.autograd.grad(outputs, inputs): it returns the gradients of
@@ -59,28 +64,15 @@ func Backward(outputs, grads []Tensor, retain bool) {
 // gradient of an unused input is none. If create is set, the computation is
 // recorded, for second derivatives.
 func GradOf(outputs, inputs []Tensor, create bool) []Tensor {
-	g, err := shim.Grad(pointers("grad", outputs), nil, pointers("grad", inputs), create, create, true)
-	runtime.KeepAlive(outputs)
-	runtime.KeepAlive(inputs)
-	must("grad", err)
-	out := make([]Tensor, len(g))
-	for i, p := range g {
-		out[i] = adopt("grad", p)
-	}
-	return out
-}
-
-func pointers(op string, l []Tensor) []uintptr {
-	if l == nil {
-		return nil
-	}
-	p := make([]uintptr, len(l))
-	for i, t := range l {
-		if t.Defined() {
-			p[i] = t.pointer(op)
-		}
-	}
-	return p
+	some("grad", outputs...)
+	some("grad", inputs...)
+	n := len(outputs)
+	var g []uintptr
+	must("grad", lend("grad", func(p []uintptr) (err error) {
+		g, err = shim.Grad(p[:n], nil, p[n:], create, create, true)
+		return err
+	}, slices.Concat(outputs, inputs)...))
+	return adoptAll("grad", g)
 }
 
 // GeluNew is transformers' NewGELUActivation ("gelu_new"), the tanh
@@ -88,9 +80,4 @@ func pointers(op string, l []Tensor) []uintptr {
 // to those of its sequence of operators, which libtorch's fused
 // gelu(approximate="tanh") does not match. Only the input is saved for the
 // backward pass, which recomputes the intermediate results.
-func (t Tensor) GeluNew() Tensor {
-	p, err := shim.GeluNew(t.pointer("gelu_new"))
-	runtime.KeepAlive(t.handle)
-	must("gelu_new", err)
-	return adopt("gelu_new", p)
-}
+func (t Tensor) GeluNew() Tensor { return t.derive("gelu_new", shim.GeluNew) }

@@ -12,9 +12,8 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Scalar is a number that is passed to an operator: a Go int, int64, float32,
-// float64 or bool. Integers and floats follow different type promotion rules, as
-// in Python.
+// Scalar is a number that is passed to an operator: a Go integer, float or bool.
+// Integers and floats follow different type promotion rules, as in Python.
 type Scalar = any
 
 // MemoryFormat is a memory format; its values are those of libtorch's
@@ -43,36 +42,48 @@ type op struct {
 
 func (o *op) String() string { return strings.TrimPrefix(o.name, "aten::") }
 
-func (o *op) handle() int {
+func (o *op) handle() (int, error) {
 	if id := o.id.Load(); id != 0 {
-		return int(id - 1)
+		return int(id - 1), nil
 	}
 	id, err := shim.FindOp(o.name, o.overload)
-	must(o.String(), err)
-	o.id.Store(int32(id + 1))
-	return id
+	if err == nil {
+		o.id.Store(int32(id + 1))
+	}
+	return id, err
 }
 
-// call flattens the arguments of one call.
+// call flattens the arguments of one call, and holds the objects among them until
+// the call has returned. An argument that cannot be passed is reported by run, so
+// that the others are released.
 type call struct {
-	op     *op
-	args   []int64
-	n      int // number of arguments so far
-	inputs []Tensor
-	opts   []Option
-	used   int // number of options used so far
-	rets   []int64
+	op         *op
+	args       []int64
+	n          int // number of arguments so far
+	inputs     []*handle
+	generators []*Generator
+	opts       []Option
+	used       int // number of options used so far
+	rets       []int64
+	err        *Error // the first argument that cannot be passed
 }
 
 var calls = sync.Pool{New: func() any {
-	return &call{args: make([]int64, 0, 64), rets: make([]int64, 64), inputs: make([]Tensor, 0, 8)}
+	return &call{args: make([]int64, 0, 64), rets: make([]int64, 64), inputs: make([]*handle, 0, 8)}
 }}
 
 func begin(o *op, opts []Option) *call {
 	c := calls.Get().(*call)
-	c.op, c.opts, c.n, c.used = o, opts, 0, 0
-	c.args, c.inputs = c.args[:0], c.inputs[:0]
+	c.op, c.opts, c.n, c.used, c.err = o, opts, 0, 0, nil
+	c.args = c.args[:0]
 	return c
+}
+
+// fail notes that an argument cannot be passed.
+func (c *call) fail(err *Error) {
+	if c.err == nil {
+		c.err = err
+	}
 }
 
 func (c *call) head(tag, n int) {
@@ -82,11 +93,20 @@ func (c *call) head(tag, n int) {
 func (c *call) none() { c.n++; c.head(shim.None, 0) }
 func (c *call) dflt() { c.n++; c.head(shim.Default, 0) }
 
+// address returns t's address and holds t until the call has returned.
+func (c *call) address(t Tensor) int64 {
+	h, err := t.borrow(c.op.String())
+	if err != nil {
+		c.fail(err)
+		return 0
+	}
+	c.inputs = append(c.inputs, h)
+	return int64(h.ptr)
+}
+
 func (c *call) tensor(t Tensor) {
-	c.inputs = append(c.inputs, t)
-	p := t.pointer(c.op.String())
 	c.n++
-	c.args = append(c.args, shim.Tensor, int64(p))
+	c.args = append(c.args, shim.Tensor, c.address(t))
 }
 
 // tensorOpt takes a Tensor? argument.
@@ -102,8 +122,7 @@ func (c *call) tensors(l []Tensor) {
 	c.n++
 	c.head(shim.Tensors, len(l))
 	for _, t := range l {
-		c.inputs = append(c.inputs, t)
-		c.args = append(c.args, int64(t.pointer(c.op.String())))
+		c.args = append(c.args, c.address(t))
 	}
 }
 
@@ -112,18 +131,24 @@ func (c *call) tensorsOpt(l []Tensor) {
 	c.n++
 	c.head(shim.OptTensors, len(l))
 	for _, t := range l {
-		var p uintptr
+		var p int64
 		if t.Defined() {
-			c.inputs = append(c.inputs, t)
-			p = t.pointer(c.op.String())
+			p = c.address(t)
 		}
-		c.args = append(c.args, int64(p))
+		c.args = append(c.args, p)
 	}
 }
 
 func (c *call) integer(v int64) {
 	c.n++
 	c.args = append(c.args, shim.Int, v)
+}
+
+func (c *call) unsigned(v uint64) {
+	if v > math.MaxInt64 {
+		c.fail(&Error{Kind: ValueError, Op: c.op.String(), Text: fmt.Sprintf("a scalar must be less than 2^63, got %d", v)})
+	}
+	c.integer(int64(v))
 }
 
 func (c *call) double(v float64) {
@@ -146,6 +171,22 @@ func (c *call) scalar(v Scalar) {
 		c.integer(int64(v))
 	case int64:
 		c.integer(v)
+	case int32:
+		c.integer(int64(v))
+	case int16:
+		c.integer(int64(v))
+	case int8:
+		c.integer(int64(v))
+	case uint8:
+		c.integer(int64(v))
+	case uint16:
+		c.integer(int64(v))
+	case uint32:
+		c.integer(int64(v))
+	case uint64:
+		c.unsigned(v)
+	case uint:
+		c.unsigned(uint64(v))
 	case float64:
 		c.double(v)
 	case float32:
@@ -153,7 +194,8 @@ func (c *call) scalar(v Scalar) {
 	case bool:
 		c.boolean(v)
 	default:
-		panic(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("a scalar must be an int, int64, float32, float64 or bool, not %T", v)})
+		c.fail(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("an argument must be an integer, a float, a bool or of another type that an operator takes, not %T", v)})
+		c.none()
 	}
 }
 
@@ -208,38 +250,60 @@ func (c *call) device(d Device) {
 	c.n++
 	c.args = append(c.args, shim.Device, int64(d.Type), d.index())
 }
-func (c *call) generator(g *Generator)       { c.n++; c.args = append(c.args, shim.Generator, int64(g.ptr)) }
 func (c *call) scalarsOfDoubles(l []float64) { c.doubles(l); c.retag(len(l), shim.Scalars) }
 func (c *call) retag(n, tag int)             { c.args[len(c.args)-1-n] = int64(tag) | int64(n)<<8 }
 func (d Device) index() int64 {
-	if d.Type == CUDADevice {
+	switch d.Type {
+	case CUDADevice, PrivateUse1Device:
 		return int64(d.Index)
 	}
 	return -1
 }
 
+// generator takes a Generator? argument; nil is the default generator.
+func (c *call) generator(g *Generator) {
+	if g == nil {
+		c.none()
+		return
+	}
+	p, err := g.pointer(c.op.String())
+	if err != nil {
+		c.fail(err)
+	}
+	c.generators = append(c.generators, g)
+	c.n++
+	c.args = append(c.args, shim.Generator, int64(p))
+}
+
 // opt adds the optional argument called name: the option's value if it was
 // given, otherwise the schema's default.
 func (c *call) opt(name string) {
+	if !c.given(name) {
+		c.dflt()
+	}
+}
+
+// given adds the value of option name and returns true if it was given.
+func (c *call) given(name string) bool {
 	for i := range c.opts {
 		if c.opts[i].name == name {
 			c.used++
 			c.value(c.opts[i].value)
-			return
+			return true
 		}
 	}
-	c.dflt()
+	return false
 }
 
 // deviceOpt adds the device of a factory function: the option if it was given,
 // otherwise the scope's device.
 func (c *call) deviceOpt() {
-	n := c.n
-	c.opt("device")
-	if s := current(); s != nil && s.device != CPU && c.args[len(c.args)-1] == shim.Default && c.n == n+1 {
-		c.args = c.args[:len(c.args)-1]
-		c.n--
+	switch s := current(); {
+	case c.given("device"):
+	case s != nil && s.device != CPU:
 		c.device(s.device)
+	default:
+		c.dflt()
 	}
 }
 
@@ -272,25 +336,40 @@ func (c *call) value(v any) {
 	}
 }
 
-func (c *call) run(cap int) []int64 {
+// run makes the call and returns its results, flattened. n is the number of words
+// that are expected; 0 drops the results. c must not be used afterwards, except for
+// end.
+func (c *call) run(n int) []int64 {
 	if c.used != len(c.opts) {
 		c.misfit()
 	}
-	if cap > len(c.rets) {
-		c.rets = make([]int64, cap)
-	}
-	n, err := shim.Call(c.op.handle(), c.args, c.n, c.rets[:cap])
-	runtime.KeepAlive(c.inputs)
-	if err != nil {
-		e := wrap(c.op.String(), err).(*Error)
-		args := make([]string, len(c.inputs))
-		for i, t := range c.inputs {
-			args[i] = t.describe()
+	var rets []int64
+	if c.err == nil {
+		id, err := c.op.handle()
+		if err == nil {
+			rets, err = shim.Call(id, c.args, c.n, c.rets[:min(n, len(c.rets))])
 		}
-		e.Args = strings.Join(args, ", ")
-		panic(e)
+		if err != nil {
+			c.err = wrap(c.op.String(), err).(*Error)
+			args := make([]string, len(c.inputs))
+			for i, h := range c.inputs {
+				args[i] = h.describe()
+			}
+			c.err.Args = strings.Join(args, ", ")
+		}
 	}
-	return c.rets[:n]
+	for _, h := range c.inputs {
+		h.release()
+	}
+	runtime.KeepAlive(c.generators)
+	clear(c.inputs)
+	clear(c.generators)
+	c.inputs, c.generators = c.inputs[:0], c.generators[:0]
+	if err := c.err; err != nil {
+		c.end()
+		panic(err)
+	}
+	return rets
 }
 
 // misfit reports an option that this operator does not have, or one that was
@@ -300,12 +379,11 @@ func (c *call) misfit() {
 	for i, o := range c.opts {
 		names[i] = o.name
 	}
-	panic(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf(
+	c.fail(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf(
 		"only %d of the %d options (%s) apply: the operator does not have one of them, or one is given twice", c.used, len(c.opts), strings.Join(names, ", "))})
 }
 
 func (c *call) end() {
-	clear(c.inputs)
 	c.op, c.opts = nil, nil
 	calls.Put(c)
 }
@@ -327,21 +405,23 @@ func (c *call) one() Tensor {
 // several runs the call and returns its results, n tensors.
 func (c *call) several(n int) []Tensor {
 	r := c.run(2 * n)
-	out := make([]Tensor, n)
-	for i := range out {
-		out[i] = adopt(c.op.String(), uintptr(r[2*i+1]))
+	p := make([]uintptr, n)
+	for i := range p {
+		p[i] = uintptr(r[2*i+1])
 	}
+	out := adoptAll(c.op.String(), p)
 	c.end()
 	return out
 }
 
 // list runs the call and returns its result, a Tensor[].
 func (c *call) list() []Tensor {
-	r := c.run(1 << 14)
-	out := make([]Tensor, r[0]>>8)
-	for i := range out {
-		out[i] = adopt(c.op.String(), uintptr(r[1+i]))
+	r := c.run(len(c.rets))
+	p := make([]uintptr, r[0]>>8)
+	for i := range p {
+		p[i] = uintptr(r[1+i])
 	}
+	out := adoptAll(c.op.String(), p)
 	c.end()
 	return out
 }

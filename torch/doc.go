@@ -21,7 +21,9 @@
 // longer, call [Tensor.Keep], and later [Tensor.Close] to free it.
 // [Tensor.Return] moves a result from an inner scope to the enclosing one.
 // Freeing does not depend on Go's garbage collector, so with one scope per
-// training step memory use stays constant over any number of steps.
+// training step memory use stays constant over any number of steps. A tensor is
+// never freed while an operator uses it: closing it in another goroutine, or the
+// end of its scope, takes effect afterwards.
 //
 // # Errors
 //
@@ -34,7 +36,8 @@
 //
 // A Scope locks its goroutine to an OS thread, because grad mode, autocast and
 // the thread pool of libtorch are per OS thread. Tensors that are not written to
-// may be read from several scopes concurrently. Do heavy work on one thread per
+// may be read from several scopes concurrently, and any goroutine may keep or
+// close a tensor. Do heavy work on one thread per
 // device: in an [Executor] or the main goroutine.
 package torch
 

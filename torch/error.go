@@ -46,6 +46,9 @@ func wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
 	e := &Error{Kind: RuntimeError, Op: op, Text: err.Error()}
 	var s *shim.Error
 	if errors.As(err, &s) {

@@ -113,7 +113,7 @@ func ExampleData() {
 		x := torch.FromSlice([]float32{1, 2, 3, 4, 5, 6}, 2, 3)
 		fmt.Println(x.Select(0, 1).Select(0, 2).Item())
 		fmt.Println(torch.ToSlice[int64](x.T()))
-		torch.Data[float32](x)[0] = 100
+		torch.Data(x, func(data []float32) { data[0] = 100 })
 		fmt.Println(x.Sum().Item())
 		return nil
 	})

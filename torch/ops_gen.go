@@ -625,6 +625,39 @@ func Complex(real Tensor, imag Tensor) Tensor {
 	return c.one()
 }
 
+var opConj = &op{name: "aten::conj", overload: ""}
+
+// Conj calls
+//
+//	aten::conj(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Conj() Tensor {
+	c := begin(opConj, nil)
+	c.tensor(self)
+	return c.one()
+}
+
+var opReal = &op{name: "aten::real", overload: ""}
+
+// Real calls
+//
+//	aten::real(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Real() Tensor {
+	c := begin(opReal, nil)
+	c.tensor(self)
+	return c.one()
+}
+
+var opImag = &op{name: "aten::imag", overload: ""}
+
+// Imag calls
+//
+//	aten::imag(Tensor(a) self) -> Tensor(a)
+func (self Tensor) Imag() Tensor {
+	c := begin(opImag, nil)
+	c.tensor(self)
+	return c.one()
+}
+
 var opTrilIndices = &op{name: "aten::tril_indices", overload: ""}
 
 // TrilIndices calls
@@ -2505,6 +2538,18 @@ func (self Tensor) Clone(opts ...Option) Tensor {
 	return c.one()
 }
 
+var opPinMemory = &op{name: "aten::pin_memory", overload: ""}
+
+// PinMemory calls
+//
+//	aten::pin_memory(Tensor(a) self, Device? device=None) -> Tensor(a)
+func (self Tensor) PinMemory(opts ...Option) Tensor {
+	c := begin(opPinMemory, opts)
+	c.tensor(self)
+	c.opt("device")
+	return c.one()
+}
+
 var opDetach = &op{name: "aten::detach", overload: ""}
 
 // Detach calls
@@ -3908,6 +3953,32 @@ func FusedSgd_(self []Tensor, grads []Tensor, momentum_buffer_list []Tensor, wei
 	c.drop()
 }
 
+var opForeachAdd = &op{name: "aten::_foreach_add", overload: "List"}
+
+// ForeachAdd calls
+//
+//	aten::_foreach_add.List(Tensor[] self, Tensor[] other, *, Scalar alpha=1) -> Tensor[]
+func ForeachAdd(self []Tensor, other []Tensor, opts ...Option) []Tensor {
+	c := begin(opForeachAdd, opts)
+	c.tensors(self)
+	c.tensors(other)
+	c.opt("alpha")
+	return c.list()
+}
+
+var opForeachAdd_ = &op{name: "aten::_foreach_add_", overload: "List"}
+
+// ForeachAdd_ calls
+//
+//	aten::_foreach_add_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()
+func ForeachAdd_(self []Tensor, other []Tensor, opts ...Option) {
+	c := begin(opForeachAdd_, opts)
+	c.tensors(self)
+	c.tensors(other)
+	c.opt("alpha")
+	c.drop()
+}
+
 var opForeachAddScalar_ = &op{name: "aten::_foreach_add_", overload: "Scalar"}
 
 // ForeachAddScalar_ calls
@@ -3941,6 +4012,94 @@ func ForeachMul_(self []Tensor, other Tensor) {
 	c := begin(opForeachMul_, nil)
 	c.tensors(self)
 	c.tensor(other)
+	c.drop()
+}
+
+var opForeachDivScalars_ = &op{name: "aten::_foreach_div_", overload: "ScalarList"}
+
+// ForeachDivScalars_ calls
+//
+//	aten::_foreach_div_.ScalarList(Tensor(a!)[] self, Scalar[] scalars) -> ()
+func ForeachDivScalars_(self []Tensor, scalars []float64) {
+	c := begin(opForeachDivScalars_, nil)
+	c.tensors(self)
+	c.scalarsOfDoubles(scalars)
+	c.drop()
+}
+
+var opForeachSqrt = &op{name: "aten::_foreach_sqrt", overload: ""}
+
+// ForeachSqrt calls
+//
+//	aten::_foreach_sqrt(Tensor[] self) -> Tensor[]
+func ForeachSqrt(self []Tensor) []Tensor {
+	c := begin(opForeachSqrt, nil)
+	c.tensors(self)
+	return c.list()
+}
+
+var opForeachLerpScalar_ = &op{name: "aten::_foreach_lerp_", overload: "Scalar"}
+
+// ForeachLerpScalar_ calls
+//
+//	aten::_foreach_lerp_.Scalar(Tensor(a!)[] self, Tensor[] tensors1, Scalar weight) -> ()
+func ForeachLerpScalar_(self []Tensor, tensors1 []Tensor, weight Scalar) {
+	c := begin(opForeachLerpScalar_, nil)
+	c.tensors(self)
+	c.tensors(tensors1)
+	c.scalar(weight)
+	c.drop()
+}
+
+var opForeachAddcmul_ = &op{name: "aten::_foreach_addcmul_", overload: "Scalar"}
+
+// ForeachAddcmul_ calls
+//
+//	aten::_foreach_addcmul_.Scalar(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar value=1) -> ()
+func ForeachAddcmul_(self []Tensor, tensor1 []Tensor, tensor2 []Tensor, opts ...Option) {
+	c := begin(opForeachAddcmul_, opts)
+	c.tensors(self)
+	c.tensors(tensor1)
+	c.tensors(tensor2)
+	c.opt("value")
+	c.drop()
+}
+
+var opForeachAddcdivScalars_ = &op{name: "aten::_foreach_addcdiv_", overload: "ScalarList"}
+
+// ForeachAddcdivScalars_ calls
+//
+//	aten::_foreach_addcdiv_.ScalarList(Tensor(a!)[] self, Tensor[] tensor1, Tensor[] tensor2, Scalar[] scalars) -> ()
+func ForeachAddcdivScalars_(self []Tensor, tensor1 []Tensor, tensor2 []Tensor, scalars []float64) {
+	c := begin(opForeachAddcdivScalars_, nil)
+	c.tensors(self)
+	c.tensors(tensor1)
+	c.tensors(tensor2)
+	c.scalarsOfDoubles(scalars)
+	c.drop()
+}
+
+var opForeachClampMin_ = &op{name: "aten::_foreach_clamp_min_", overload: "Scalar"}
+
+// ForeachClampMin_ calls
+//
+//	aten::_foreach_clamp_min_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
+func ForeachClampMin_(self []Tensor, scalar Scalar) {
+	c := begin(opForeachClampMin_, nil)
+	c.tensors(self)
+	c.scalar(scalar)
+	c.drop()
+}
+
+var opForeachClampMax_ = &op{name: "aten::_foreach_clamp_max_", overload: "Scalar"}
+
+// ForeachClampMax_ calls
+//
+//	aten::_foreach_clamp_max_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()
+func ForeachClampMax_(self []Tensor, scalar Scalar) {
+	c := begin(opForeachClampMax_, nil)
+	c.tensors(self)
+	c.scalar(scalar)
 	c.drop()
 }
 

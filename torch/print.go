@@ -24,7 +24,7 @@ func (t Tensor) String() string {
 	switch {
 	case t.handle == nil:
 		return "None"
-	case t.ptr == 0:
+	case t.shutAlready():
 		return "tensor(<freed>)"
 	}
 	var s string
@@ -77,7 +77,9 @@ func (t Tensor) repr() string {
 		}
 		body = t.body(i, len(prefix))
 	}
-	if name, err := shim.GradFn(t.ptr); err == nil && name != "" {
+	var name string
+	must("grad_fn", lend("grad_fn", func(p []uintptr) (err error) { name, err = shim.GradFn(p[0]); return err }, t))
+	if name != "" {
 		add("grad_fn=<%s>", name)
 	} else if i.RequiresGrad {
 		add("requires_grad=True")

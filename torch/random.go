@@ -37,33 +37,49 @@ func newGenerator(p uintptr, d Device) *Generator {
 	return g
 }
 
+// pointer returns g's address for a call, after which g must be kept alive.
+func (g *Generator) pointer(op string) (uintptr, *Error) {
+	if g == nil || g.ptr == 0 {
+		return 0, &Error{Kind: TypeError, Op: op, Text: "expected a generator from NewGenerator or DefaultGenerator, got none"}
+	}
+	return g.ptr, nil
+}
+
+// use calls f with g's address and keeps g alive until f returns.
+func (g *Generator) use(op string, f func(p uintptr) error) error {
+	p, bad := g.pointer(op)
+	if bad != nil {
+		return bad
+	}
+	defer runtime.KeepAlive(g)
+	return wrap(op, f(p))
+}
+
 // ManualSeed seeds g and returns it.
 func (g *Generator) ManualSeed(seed uint64) *Generator {
-	must("manual_seed", shim.SeedGenerator(g.ptr, seed))
-	runtime.KeepAlive(g)
+	must("manual_seed", g.use("manual_seed", func(p uintptr) error { return shim.SeedGenerator(p, seed) }))
 	return g
 }
 
 // State returns g's state as bytes, the same bytes as PyTorch's get_state().
 func (g *Generator) State() []byte {
 	var out []byte
-	err := Scope(func() error {
-		p, err := shim.GeneratorState(g.ptr)
-		must("get_state", err)
-		out = ToSlice[uint8](adopt("get_state", p))
-		return nil
-	})
-	runtime.KeepAlive(g)
-	if err != nil {
-		panic(err)
-	}
+	must("get_state", Scope(func() error {
+		var t uintptr
+		err := g.use("get_state", func(p uintptr) (err error) { t, err = shim.GeneratorState(p); return err })
+		if err == nil {
+			out = ToSlice[uint8](adopt("get_state", t))
+		}
+		return err
+	}))
 	return out
 }
 
 // SetState sets g's state to one returned by State.
 func (g *Generator) SetState(state []byte) error {
-	defer runtime.KeepAlive(g)
 	return Scope(func() error {
-		return wrap("set_state", shim.SetGeneratorState(g.ptr, FromSlice(state).pointer("set_state")))
+		return g.use("set_state", func(p uintptr) error {
+			return lend("set_state", func(s []uintptr) error { return shim.SetGeneratorState(p, s[0]) }, FromSlice(state))
+		})
 	})
 }

@@ -1,6 +1,7 @@
 package torch
 
 import (
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -9,55 +10,86 @@ import (
 )
 
 // A scope owns the tensors that are created on its OS thread while it is the
-// innermost scope, and frees them when it ends.
+// innermost scope, and frees them when it ends. Other goroutines can keep and close
+// them.
 type scope struct {
-	id      int64
-	parent  *scope
-	owned   []*handle
-	device  Device    // default device of factory functions
-	pointer []uintptr // scratch for freeing
+	id     int64
+	depth  int
+	parent *scope
+	device Device     // default device of factory functions
+	mu     sync.Mutex // guards owned
+	owned  []*handle
+}
+
+// add adds h to the list. s is locked.
+func (s *scope) add(h *handle) {
+	h.index = len(s.owned)
+	s.owned = append(s.owned, h)
+}
+
+// forget removes h from the list, in whatever order tensors are closed.
+func (s *scope) forget(h *handle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.index >= len(s.owned) || s.owned[h.index] != h {
+		return // the scope is ending
+	}
+	n := len(s.owned) - 1
+	last := s.owned[n]
+	s.owned[h.index], last.index = last, h.index
+	s.owned[n] = nil
+	s.owned = s.owned[:n]
 }
 
 // Scopes by id. The shim stores the id of each OS thread's current scope. A slot
-// is reused after its scope has ended.
+// is reused after its scope has ended; blocks of slots are added as needed.
 var scopes struct {
 	sync.Mutex
-	free []int64
-	slot [1 << 12]atomic.Pointer[scope]
-	used int64
+	free  []int64
+	used  int64
+	block [4096]atomic.Pointer[scopeBlock]
+}
+
+type scopeBlock [4096]atomic.Pointer[scope]
+
+// deepest is the number of scopes that can be nested.
+const deepest = 4096
+
+func slot(id int64) *atomic.Pointer[scope] {
+	return &scopes.block[id/int64(len(scopeBlock{}))].Load()[id%int64(len(scopeBlock{}))]
 }
 
 func enter() *scope {
 	s := &scope{}
 	if id := shim.Scope(); id != 0 {
-		s.parent = scopes.slot[id].Load()
-		s.device = s.parent.device
+		s.parent = slot(id).Load()
+		s.device, s.depth = s.parent.device, s.parent.depth+1
+	}
+	if s.depth == deepest {
+		panic(&Error{Kind: RuntimeError, Op: "scope", Text: fmt.Sprintf("%d scopes are nested; check for endless recursion", deepest)})
 	}
 	scopes.Lock()
 	if n := len(scopes.free); n > 0 {
 		s.id, scopes.free = scopes.free[n-1], scopes.free[:n-1]
-	} else if scopes.used+1 < int64(len(scopes.slot)) {
-		scopes.used++
-		s.id = scopes.used
+	} else if next := scopes.used + 1; next/int64(len(scopeBlock{})) < int64(len(scopes.block)) {
+		block := &scopes.block[next/int64(len(scopeBlock{}))]
+		if block.Load() == nil {
+			block.Store(new(scopeBlock))
+		}
+		s.id, scopes.used = next, next
 	}
 	scopes.Unlock()
 	if s.id == 0 {
-		panic(&Error{Kind: RuntimeError, Op: "scope", Text: "4095 scopes are open; check for endless recursion"})
+		panic(&Error{Kind: RuntimeError, Op: "scope", Text: fmt.Sprintf("%d scopes are open", scopes.used)})
 	}
-	scopes.slot[s.id].Store(s)
+	slot(s.id).Store(s)
 	shim.SetScope(s.id)
 	return s
 }
 
 func (s *scope) leave() {
-	for _, h := range s.owned {
-		if h.scope == s {
-			s.pointer = append(s.pointer, h.ptr)
-			h.ptr, h.scope = 0, nil
-		}
-	}
-	shim.Free(s.pointer)
-	scopes.slot[s.id].Store(nil)
+	s.closeAll()
+	slot(s.id).Store(nil)
 	var parent int64
 	if s.parent != nil {
 		parent = s.parent.id
@@ -71,7 +103,7 @@ func (s *scope) leave() {
 // current returns the current scope of this OS thread, or nil if there is none.
 func current() *scope {
 	if id := shim.Scope(); id != 0 {
-		return scopes.slot[id].Load()
+		return slot(id).Load()
 	}
 	return nil
 }
@@ -193,27 +225,56 @@ func NewExecutor() *Executor {
 }
 
 // Do calls f in a Scope on the executor's thread, waits for it to return, and
-// returns its error. Do is safe for concurrent use; f must not call Do.
+// returns its error. A panic in f other than an operator's continues in the caller
+// of Do. Do is safe for concurrent use; f must not call Do.
 func (e *Executor) Do(f func() error) error {
-	result := make(chan error, 1)
+	done := make(chan outcome, 1)
+	work := func() {
+		var o outcome
+		returned := false
+		defer func() {
+			if !returned {
+				// Goexit leaves nothing to recover, and the thread ends.
+				if o.panicked = recover(); o.panicked == nil {
+					return
+				}
+			}
+			done <- o
+		}()
+		o.err = Scope(f)
+		returned = true
+	}
 	select {
-	case e.work <- func() { result <- Scope(f) }:
+	case e.work <- work:
 	case <-e.closing:
 		return &Error{Kind: RuntimeError, Op: "executor", Text: "the executor is closed"}
 	case <-e.done:
 		return errEnded
 	}
 	select {
-	case err := <-result:
-		return err
+	case o := <-done:
+		return o.result()
 	case <-e.done:
 	}
 	select {
-	case err := <-result: // f was the last function before Close
-		return err
+	case o := <-done: // f was the last function before Close
+		return o.result()
 	default:
 		return errEnded
 	}
+}
+
+// outcome is how a function of an executor ended.
+type outcome struct {
+	err      error
+	panicked any
+}
+
+func (o outcome) result() error {
+	if o.panicked != nil {
+		panic(o.panicked)
+	}
+	return o.err
 }
 
 var errEnded = &Error{Kind: RuntimeError, Op: "executor", Text: "the thread has ended because a function called runtime.Goexit (as t.Fatal does)"}

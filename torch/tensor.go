@@ -2,10 +2,8 @@ package torch
 
 import (
 	"fmt"
-	"runtime"
-	"slices"
+	"math"
 	"strings"
-	"sync/atomic"
 	"unsafe"
 
 	"cyclecap/torch/internal/shim"
@@ -18,130 +16,26 @@ import (
 // without `self` are functions of this package.
 type Tensor struct{ *handle }
 
-// A handle owns one reference to a libtorch tensor. It belongs to a scope or, if
-// the tensor is kept, to the program.
-type handle struct {
-	ptr     uintptr
-	scope   *scope
-	cleanup runtime.Cleanup
-	bytes   int64 // counted in keptBytes while the tensor is kept
-}
-
-var keptBytes atomic.Int64
-
 // KeptBytes returns the total size in bytes of the tensors that are kept outside
 // scopes, which Go's garbage collector does not account for. Tensors that share
 // memory each count in full.
-func KeptBytes() int64 { return keptBytes.Load() }
+func KeptBytes() int64 { return kept.bytes.Load() }
 
 // Alive returns the number of references to libtorch tensors in this process. It
 // returns to its initial value once all scopes have ended and all kept tensors
 // are closed.
 func Alive() int64 { return shim.Alive() }
 
-// adopt adds a new reference to the current scope.
-func adopt(op string, p uintptr) Tensor {
-	if p == 0 {
-		return Tensor{}
-	}
-	s := current()
-	if s == nil {
-		shim.Free([]uintptr{p})
-		panic(noScope(op))
-	}
-	h := &handle{ptr: p, scope: s}
-	s.owned = append(s.owned, h)
-	return Tensor{h}
-}
-
 // Defined reports whether t is a tensor rather than none.
 func (t Tensor) Defined() bool { return t.handle != nil }
 
-// pointer returns t's address for a call. It panics if t is none or freed.
-func (t Tensor) pointer(op string) uintptr {
-	if t.handle == nil {
-		panic(&Error{Kind: TypeError, Op: op, Text: "expected a tensor, got none"})
-	}
-	if t.ptr == 0 {
-		panic(&Error{Kind: RuntimeError, Op: op, Text: "the tensor has been freed: its scope has ended, or it was closed; call Keep on a tensor that must outlive its scope"})
-	}
-	return t.ptr
-}
-
-func init() {
-	shim.HandleOf = func(op string, t any) uintptr { return t.(Tensor).pointer(op) }
-}
-
-// Keep removes t from its scope, so that it lives until Close. As a safety net,
-// a kept tensor that is no longer reachable is freed by the garbage collector.
-// Keep returns t.
-func (t Tensor) Keep() Tensor {
-	t.pointer("keep")
-	if t.scope == nil {
-		return t
-	}
-	t.handle.scope.forget(t.handle)
-	t.handle.scope = nil
-	t.bytes = t.info().NBytes
-	keptBytes.Add(t.bytes)
-	t.cleanup = runtime.AddCleanup(t.handle, func(k kept) {
-		shim.Free([]uintptr{k.ptr})
-		keptBytes.Add(-k.bytes)
-	}, kept{t.ptr, t.bytes})
-	return t
-}
-
-type kept struct {
-	ptr   uintptr
-	bytes int64
-}
-
-// forget removes h from the list if it is the last handle, so that the list stays
-// short when tensors are kept one by one.
-func (s *scope) forget(h *handle) {
-	if n := len(s.owned); n > 0 && s.owned[n-1] == h {
-		s.owned = s.owned[:n-1]
-	}
-}
-
-// Return moves t from its scope to the enclosing one, so that it outlives its
-// scope. In an outermost scope Return is Keep. Return returns t.
-func (t Tensor) Return() Tensor {
-	if t.handle == nil || t.scope == nil {
-		return t
-	}
-	t.pointer("return")
-	s := t.scope
-	if s != current() {
-		return t // an outer scope owns it already
-	}
-	if s.parent == nil {
-		return t.Keep()
-	}
-	s.forget(t.handle)
-	t.handle.scope = s.parent
-	s.parent.owned = append(s.parent.owned, t.handle)
-	return t
-}
-
-// Close frees t now. A second Close does nothing.
-func (t Tensor) Close() {
-	if t.handle == nil || t.ptr == 0 {
-		return
-	}
-	if t.scope == nil {
-		t.cleanup.Stop()
-		keptBytes.Add(-t.bytes)
-	} else {
-		t.scope.forget(t.handle)
-	}
-	shim.Free([]uintptr{t.ptr})
-	t.ptr, t.handle.scope = 0, nil
-}
-
 func (t Tensor) info() shim.Info {
-	i, err := shim.TensorInfo(t.pointer("tensor"))
-	runtime.KeepAlive(t.handle)
+	h, bad := t.borrow("tensor")
+	if bad != nil {
+		panic(bad)
+	}
+	i, err := h.info()
+	h.release()
 	must("tensor", err)
 	return i
 }
@@ -210,10 +104,24 @@ func (t Tensor) describe() string {
 	if t.handle == nil {
 		return "none"
 	}
-	if t.ptr == 0 {
+	h, err := t.borrow("describe")
+	if err != nil {
 		return "freed"
 	}
-	i := t.info()
+	defer h.release()
+	return h.describe()
+}
+
+// describe is Tensor.describe for a handle that the caller has borrowed.
+func (h *handle) describe() string {
+	i, err := h.info()
+	if err != nil {
+		return "unknown"
+	}
+	return describe(i)
+}
+
+func describe(i shim.Info) string {
 	s := DType(i.DType).String() + strings.ReplaceAll(fmt.Sprint(i.Sizes), " ", ",")
 	if d := deviceOf(i); d != CPU {
 		s += "@" + d.String()
@@ -230,62 +138,142 @@ func deviceOf(i shim.Info) Device {
 	return d
 }
 
-// Item returns the value of a tensor with one element as a float64.
+// Item returns the value of a tensor with one element as a float64. It panics with
+// an *Error if the value is not a float64: complex, or an integer above 2^53. Use
+// [ItemOf] for those.
 func (t Tensor) Item() float64 {
+	d := t.DType()
+	switch {
+	case d == Complex32 || d == Complex64 || d == Complex128:
+		panic(&Error{Kind: TypeError, Op: "item", Args: t.describe(), Text: "a complex number is not a float64; call ItemOf[complex128]"})
+	case d == Int64:
+		v := ItemOf[int64](t)
+		if int64(float64(v)) != v || v == math.MaxInt64 {
+			panic(&Error{Kind: ValueError, Op: "item", Args: t.describe(), Text: fmt.Sprintf("%d has no float64 of the same value; call ItemOf[int64]", v)})
+		}
+		return float64(v)
+	case d == Uint64:
+		v := ItemOf[uint64](t)
+		if uint64(float64(v)) != v || v == math.MaxUint64 {
+			panic(&Error{Kind: ValueError, Op: "item", Args: t.describe(), Text: fmt.Sprintf("%d has no float64 of the same value; call ItemOf[uint64]", v)})
+		}
+		return float64(v)
+	}
+	return ItemOf[float64](t)
+}
+
+// ItemOf returns the value of a tensor with one element, converted to T as
+// Tensor.To does.
+func ItemOf[T Element](t Tensor) T {
 	if t.Numel() != 1 {
 		panic(&Error{Kind: RuntimeError, Op: "item", Args: t.describe(), Text: "expected a tensor with one element"})
 	}
-	return ToSlice[float64](t)[0]
+	var v [1]T
+	t.read("item", dtypeOf[T](), unsafe.Pointer(&v[0]), int64(unsafe.Sizeof(v)))
+	return v[0]
+}
+
+// read copies the elements, converted to d, to the n bytes at dst.
+func (t Tensor) read(op string, d DType, dst unsafe.Pointer, n int64) {
+	err := lend(op, func(p []uintptr) error { return shim.Read(p[0], int(d), dst, n) }, t)
+	if err != nil {
+		e := wrap(op, err).(*Error)
+		e.Args = t.describe()
+		panic(e)
+	}
 }
 
 // FromSlice returns a CPU tensor of the given shape with a copy of data. Without
 // a shape it has one dimension.
 func FromSlice[T Element](data []T, shape ...int64) Tensor {
+	return fromSlice(data, shape)
+}
+
+func fromSlice[T Element](data []T, shape []int64, opts ...Option) Tensor {
 	if len(shape) == 0 {
 		shape = []int64{int64(len(data))}
 	}
-	t := Empty(shape, WithDType(dtypeOf[T]()), WithDevice(CPU))
+	t := Empty(shape, append(opts, WithDType(dtypeOf[T]()), WithDevice(CPU))...)
 	if n := t.Numel(); n != int64(len(data)) {
 		panic(&Error{Kind: ValueError, Op: "from_slice", Args: t.describe(),
 			Text: fmt.Sprintf("the shape has %d elements, but the slice has %d", n, len(data))})
 	}
-	copy(Data[T](t), data)
+	write(t, data)
 	return t
+}
+
+// FromSliceOn returns a tensor of the given shape on device d with a copy of data.
+// Without a shape it has one dimension. If d is a CUDA device, FromSliceOn does not
+// wait for the copy: later operators on d see the data.
+func FromSliceOn[T Element](d Device, data []T, shape ...int64) Tensor {
+	if d.Type != CUDADevice {
+		return FromSlice(data, shape...).To(WithDevice(d))
+	}
+	return upload(fromSlice(data, shape, WithPinMemory(true)), d)
+}
+
+// Upload copies a CPU tensor to device d. If d is a CUDA device, Upload does not wait
+// for the copy.
+func (t Tensor) Upload(d Device) Tensor {
+	if d.Type != CUDADevice {
+		return t.To(WithDevice(d))
+	}
+	return upload(t.PinMemory(), d)
+}
+
+// upload copies a tensor in pinned memory, from which CUDA copies while the program
+// continues. The tensor may be freed at once: the copy records an event in the allocator
+// of pinned memory, which does not reuse a block before its event has occurred
+// (ATen/cuda/CachingHostAllocator.h). It must not be written to.
+func upload(pinned Tensor, d Device) Tensor {
+	return pinned.To(WithDevice(d), WithNonBlocking(true))
 }
 
 // Scalar0 returns a CPU tensor without dimensions.
 func Scalar0[T Element](v T) Tensor {
 	t := Empty([]int64{}, WithDType(dtypeOf[T]()), WithDevice(CPU))
-	Data[T](t)[0] = v
+	write(t, []T{v})
 	return t
 }
 
-// Data returns the elements of a contiguous CPU tensor without copying: writing
-// to the slice writes to the tensor. T must be the element type of the tensor.
-// The slice is valid until the tensor is freed.
-func Data[T Element](t Tensor) []T {
-	i := t.info()
-	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) {
-		panic(&Error{Kind: TypeError, Op: "data", Args: t.describe(),
-			Text: fmt.Sprintf("expected a contiguous CPU tensor of %v (contiguous: %v)", want, i.Contiguous)})
-	}
-	if i.Numel == 0 {
-		return nil
-	}
-	return unsafe.Slice((*T)(i.Data), i.Numel)
+// write copies data to t, a new tensor of the same size.
+func write[T Element](t Tensor, data []T) {
+	bytes := int64(len(data)) * dtypeOf[T]().Size()
+	must("from_slice", lend("from_slice", func(p []uintptr) error {
+		return shim.Write(p[0], unsafe.Pointer(unsafe.SliceData(data)), bytes)
+	}, t))
 }
 
-// ToSlice returns a copy of the elements in row-major order, converted to T.
+// Data calls f with the elements of a contiguous CPU tensor, without copying:
+// writing to the slice writes to the tensor. T must be the element type of the
+// tensor. The slice is valid until f returns, whatever happens to the tensor in
+// the meantime, unless f resizes it in place.
+func Data[T Element](t Tensor, f func(data []T)) {
+	// An alias, which holds the memory even if t is closed or gets other data.
+	c := begin(opDetach, nil)
+	c.tensor(t)
+	alias := uintptr(c.run(2)[1])
+	c.end()
+	defer shim.Free([]uintptr{alias})
+	i, err := shim.TensorInfo(alias)
+	must("data", err)
+	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) || i.Lazy {
+		panic(&Error{Kind: TypeError, Op: "data", Args: describe(i),
+			Text: fmt.Sprintf("expected a contiguous CPU tensor of %v (contiguous: %v, conjugated or negated by a flag: %v)", want, i.Contiguous, i.Lazy)})
+	}
+	if i.Numel == 0 {
+		f(nil)
+		return
+	}
+	f(unsafe.Slice((*T)(i.Data), i.Numel))
+}
+
+// ToSlice returns a copy of the elements in row-major order, converted to T as
+// Tensor.To does.
 func ToSlice[T Element](t Tensor) []T {
-	var out []T
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	s := enter()
-	defer s.leave()
-	NoGrad(func() {
-		c := t.Detach().To(WithDevice(CPU), WithDType(dtypeOf[T]())).Contiguous()
-		out = slices.Clone(Data[T](c))
-	})
+	out := make([]T, t.Numel())
+	d := dtypeOf[T]()
+	t.read("to_slice", d, unsafe.Pointer(unsafe.SliceData(out)), int64(len(out))*d.Size())
 	return out
 }
 

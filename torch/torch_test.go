@@ -2,6 +2,8 @@ package torch_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"cyclecap/torch"
@@ -92,4 +94,27 @@ func TestBackward(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// TestFromSliceOn copies to the devices that every machine has; the CUDA path is covered
+// where there is a GPU.
+func TestFromSliceOn(t *testing.T) {
+	run(t, func() {
+		x := torch.FromSliceOn(torch.CPU, []int32{1, 2, 3, 4, 5, 6}, 2, 3)
+		if got := torch.ToSlice[int32](x.Select(0, 1)); !slices.Equal(got, []int32{4, 5, 6}) {
+			t.Errorf("row 1 is %v", got)
+		}
+		if x.Upload(torch.CPU).DataPtr() != x.DataPtr() {
+			t.Error("uploading to the same device copies")
+		}
+		for _, y := range []torch.Tensor{torch.FromSliceOn(torch.Meta, []float32{1, 2}), torch.Ones([]int64{2}).Upload(torch.Meta)} {
+			if y.Device() != torch.Meta || y.DType() != torch.Float32 || !slices.Equal(y.Shape(), []int64{2}) {
+				t.Errorf("%v %v on %v", y.DType(), y.Shape(), y.Device())
+			}
+		}
+	})
+	err := torch.Scope(func() error { torch.FromSliceOn(torch.CPU, []float32{1, 2, 3}, 2, 2); return nil })
+	if err == nil || !strings.Contains(err.Error(), "the shape has 4 elements, but the slice has 3") {
+		t.Errorf("a slice that does not fit: %v", err)
+	}
 }

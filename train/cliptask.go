@@ -90,7 +90,10 @@ func (t *CLIPTask) Parts() Parts {
 func (t *CLIPTask) Batch(step int) string { return listed("photos", t.order.Indices(step)) }
 
 // Step runs one optimizer step.
-func (t *CLIPTask) Step(step int) (Losses, error) {
+func (t *CLIPTask) Step(step int) (Losses, error) { return wait(t.Queue(step)) }
+
+// Queue is Step without waiting for the device.
+func (t *CLIPTask) Queue(step int) (Pending, error) {
 	loss, accuracy := t.loss(step)
 	t.opt.ZeroGrad()
 	t.rest.ZeroGrad()
@@ -101,7 +104,9 @@ func (t *CLIPTask) Step(step int) (Losses, error) {
 		o.Step()
 	}
 	torch.NoGrad(func() { t.Model.LogitScale.Clamp_(torch.WithMax(math.Log(100))) })
-	return Losses{{"loss", item(loss)}, {"accuracy", item(accuracy)}, {"lr", lr}}, nil
+	return pending([]torch.Tensor{loss, accuracy}, func(v []float64) (Losses, error) {
+		return Losses{{"loss", v[0]}, {"accuracy", v[1]}, {"lr", lr}}, nil
+	}), nil
 }
 
 // loss returns the symmetric cross-entropy of matching the photos and texts of a batch
@@ -146,7 +151,7 @@ func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
 			}
 		}
 	}
-	return torch.FromSlice(x, int64(len(photos)), 3, size, size).To(torch.WithDevice(t.config.Device))
+	return torch.FromSliceOn(t.config.Device, x, int64(len(photos)), 3, size, size)
 }
 
 // Close frees the optimizers' state.

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
@@ -58,6 +59,8 @@ type CycleGANTask struct {
 	fakeText, fakeImage pool
 	gens, discs         []torch.Tensor // parameters
 	images, texts       *side
+	generators          stage
+	discriminators      stage
 	steps, epoch        int // number of steps in total and per epoch
 }
 
@@ -113,6 +116,10 @@ func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, e
 	}
 	t.fakeText.make(c.Width, c.Device)
 	t.fakeImage.make(c.Width, c.Device)
+	// Processes that share a batch exchange fakes in the middle of a stage.
+	graphs := c.Device.Type == torch.CUDADevice && c.Group.Size() == 1
+	t.generators = stage{device: c.Device, record: graphs}
+	t.discriminators = stage{device: c.Device, record: graphs}
 	return t, nil
 }
 
@@ -166,8 +173,12 @@ func (t *CycleGANTask) Batch(step int) string {
 	return listed("images", t.images.order.Indices(step)) + " and " + listed("texts", t.texts.order.Indices(step))
 }
 
-// Close frees the networks, the state of the optimizers and the pools.
+// Close frees the networks, the state of the optimizers, the pools, the statistics and
+// the graphs.
 func (t *CycleGANTask) Close() {
+	torch.Synchronize(t.config.Device) // a graph that is running must not be freed
+	t.generators.close()
+	t.discriminators.close()
 	for _, p := range append(t.gens, t.discs...) {
 		p.Close()
 	}
@@ -175,32 +186,89 @@ func (t *CycleGANTask) Close() {
 	t.optD.Close()
 	t.fakeText.close()
 	t.fakeImage.close()
+	for _, s := range []*side{t.images, t.texts} {
+		s.mean.Close()
+		s.std.Close()
+	}
 }
 
 // Step trains on a batch of image features and a batch of text features: first the
 // generators (adversarial, L1 cycle and identity losses), then the discriminators, on
 // real features and on fakes from the pool. Operators run in the order of the CycleGAN
 // authors' training step.
-func (t *CycleGANTask) Step(step int) (Losses, error) {
+func (t *CycleGANTask) Step(step int) (Losses, error) { return wait(t.Queue(step)) }
+
+// Queue is Step without waiting for the device.
+func (t *CycleGANTask) Queue(step int) (Pending, error) {
 	c := t.config
 	images, err := t.images.batch(step, c)
 	if err != nil {
-		return nil, err
+		return Pending{}, err
 	}
 	texts, err := t.texts.batch(step, c)
 	if err != nil {
-		return nil, err
+		return Pending{}, err
 	}
 	lr := c.LR * optim.ConstantLinear(step/t.epoch, c.DecayFrom, c.Epochs-c.DecayFrom)
 	t.optG.SetLR(lr)
 	t.optD.SetLR(lr)
+
+	g, err := t.generators.run(t.generate, images, texts)
+	if err != nil {
+		return Pending{}, err
+	}
+	if err := distributed.AverageGradients(c.Group, t.gens); err != nil {
+		return Pending{}, err
+	}
+	t.optG.Step()
+
+	d, err := t.discriminators.run(func(in []torch.Tensor) []torch.Tensor { return t.discriminate(g, in) }, t.swaps()...)
+	if err != nil {
+		return Pending{}, err
+	}
+	if err := distributed.AverageGradients(c.Group, t.discs); err != nil {
+		return Pending{}, err
+	}
+	t.optD.Step()
+
+	losses := slices.Concat(g[4:], d)
+	return pending(losses, func(values []float64) (Losses, error) {
+		losses := Losses{{"generators", 0}}
+		for i, name := range cycleGANLosses {
+			losses = append(losses, Loss{name, values[i]})
+			if i < generatorLosses {
+				losses[0].Value += values[i]
+			}
+		}
+		losses = append(losses, Loss{"lr", lr})
+		averages := make([]float64, len(losses))
+		for i, x := range losses {
+			averages[i] = x.Value
+		}
+		averages, err := averaged(c.Group, averages...)
+		for i, v := range averages {
+			losses[i].Value = v
+		}
+		return losses, err
+	}), nil
+}
+
+// cycleGANLosses names the losses in the order in which they are computed; the first
+// generatorLosses are those of the generators.
+var cycleGANLosses = []string{"gan_text", "gan_image", "cycle_image", "cycle_text", "identity_text", "identity_image", "disc_text", "disc_image"}
+
+const generatorLosses = 6
+
+// generate computes the gradients of the generators on images and texts. It returns images,
+// texts, fake texts, fake images, and the losses.
+func (t *CycleGANTask) generate(in []torch.Tensor) []torch.Tensor {
+	c := t.config
+	images, texts := in[0], in[1]
 	fakeText := t.ToText.Forward(images)
 	backImage := t.ToImage.Forward(fakeText)
 	fakeImage := t.ToImage.Forward(texts)
 	backText := t.ToText.Forward(fakeImage)
-
-	// Generators. The discriminators' weights need no gradient here.
-	t.freeze(true)
+	t.freeze(true) // the discriminators' weights need no gradient here
 	t.optG.ZeroGrad()
 	idText := t.ToText.Forward(texts).L1Loss(texts).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
 	idImage := t.ToImage.Forward(images).L1Loss(images).MulScalar(c.CycleWeight).MulScalar(c.IdentityWeight)
@@ -209,45 +277,47 @@ func (t *CycleGANTask) Step(step int) (Losses, error) {
 	cycleImage := backImage.L1Loss(images).MulScalar(c.CycleWeight)
 	cycleText := backText.L1Loss(texts).MulScalar(c.CycleWeight)
 	ganText.Add(ganImage).Add(cycleImage).Add(cycleText).Add(idText).Add(idImage).Backward()
-	if err := distributed.AverageGradients(c.Group, t.gens); err != nil {
-		return nil, err
-	}
-	t.optG.Step()
-
-	// Discriminators.
-	t.freeze(false)
-	t.optD.ZeroGrad()
-	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, fakeText))
-	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, fakeImage))
-	if err := distributed.AverageGradients(c.Group, t.discs); err != nil {
-		return nil, err
-	}
-	t.optD.Step()
-
-	losses := Losses{{"generators", 0},
-		{"gan_text", item(ganText)}, {"gan_image", item(ganImage)},
-		{"cycle_image", item(cycleImage)}, {"cycle_text", item(cycleText)},
-		{"identity_text", item(idText)}, {"identity_image", item(idImage)},
-		{"disc_text", item(discText)}, {"disc_image", item(discImage)}, {"lr", lr}}
-	values := make([]float64, len(losses))
-	for i, x := range losses {
-		values[i] = x.Value
-	}
-	for _, v := range values[1:7] {
-		values[0] += v
-	}
-	values, err = averaged(c.Group, values...)
-	for i, v := range values {
-		losses[i].Value = v
-	}
-	return losses, err
+	return append([]torch.Tensor{images, texts}, detached(fakeText, fakeImage, ganText, ganImage, cycleImage, cycleText, idText, idImage)...)
 }
 
-// past queries a pool for this process's share of the batch. The pool receives the fakes of
-// all processes, so that it is the same in each.
-func (t *CycleGANTask) past(p *pool, fakes torch.Tensor) torch.Tensor {
+// discriminate computes the gradients of the discriminators, given the results of generate,
+// and returns their losses. in is the result of swaps.
+func (t *CycleGANTask) discriminate(g, in []torch.Tensor) []torch.Tensor {
+	c := t.config
+	images, texts, fakeText, fakeImage := g[0], g[1], g[2], g[3]
+	t.freeze(false)
+	t.optD.ZeroGrad()
+	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, fakeText, in, 0))
+	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, fakeImage, in, 1))
+	return detached(discText, discImage)
+}
+
+func detached(l ...torch.Tensor) []torch.Tensor {
+	for i, t := range l {
+		l[i] = t.Detach()
+	}
+	return l
+}
+
+// swaps draws what the pools of fake texts and of fake images exchange in a step, and
+// returns it as rows 0 and 1 of a tensor on the device; nothing if there are no pools. The
+// pools receive the fakes of all processes, so that they are the same in each.
+func (t *CycleGANTask) swaps() []torch.Tensor {
+	if t.config.Pool == 0 || t.config.Device == torch.Meta {
+		return nil
+	}
+	rows := slices.Concat(t.fakeText.draw(t.config.Batch), t.fakeImage.draw(t.config.Batch))
+	return []torch.Tensor{torch.FromSliceOn(t.config.Device, rows, 2, int64(len(rows)/2))}
+}
+
+// past exchanges the fakes of all processes in a pool, and returns this process's share of
+// the batch. kind is the row of swaps.
+func (t *CycleGANTask) past(p *pool, fakes torch.Tensor, swaps []torch.Tensor, kind int64) torch.Tensor {
+	if swaps == nil {
+		return fakes
+	}
 	all, part := gathered(t.config.Group, fakes)
-	return part(p.query(all))
+	return part(p.exchange(all, swaps[0].Select(0, kind)))
 }
 
 func (t *CycleGANTask) freeze(on bool) {
@@ -283,34 +353,45 @@ type pool struct {
 	used int
 }
 
-// query returns the batch that the discriminator sees in place of fakes [n, width]. Each
-// call draws torch.rand(n) and torch.randint(0, size, (n,)) from the default generator:
-// whether to swap each row, and with which row of the pool.
-func (p *pool) query(fakes torch.Tensor) torch.Tensor {
-	if p.size == 0 || fakes.Device() == torch.Meta {
-		return fakes
+// draw decides what the pool exchanges for a batch of n fakes. It draws torch.rand(n) and
+// torch.randint(0, size, (n,)) from the CPU's default generator: whether to swap each fake,
+// and with which row of the pool. The fakes are exchanged one after the other, so a fake
+// may be swapped for an earlier one of its batch. draw returns the outcome as row numbers
+// in the pool followed by the batch, [size + n]: n for the batch that the discriminator
+// sees, then size for the pool.
+func (p *pool) draw(n int) []int64 {
+	on := torch.WithDevice(torch.CPU)
+	coins := torch.ToSlice[float32](torch.Rand([]int64{int64(n)}, on))
+	places := torch.ToSlice[int64](torch.Randint(0, int64(p.size), []int64{int64(n)}, on))
+	rows := make([]int64, n+p.size)
+	seen, kept := rows[:n], rows[n:]
+	for i := range kept {
+		kept[i] = int64(i)
 	}
-	n := int(fakes.Size(0))
-	p.make(fakes.Size(1), fakes.Device())
-	coins := torch.ToSlice[float32](torch.Rand([]int64{int64(n)}))
-	places := torch.ToSlice[int64](torch.Randint(0, int64(p.size), []int64{int64(n)}))
-	var out torch.Tensor
-	torch.NoGrad(func() {
-		fakes = fakes.Detach()
-		out = fakes.Clone()
-		for i := range n {
-			switch {
-			case p.used < p.size:
-				p.past.Select(0, int64(p.used)).Copy_(fakes.Select(0, int64(i)))
-				p.used++
-			case coins[i] > 0.5:
-				old := p.past.Select(0, places[i])
-				out.Select(0, int64(i)).Copy_(old)
-				old.Copy_(fakes.Select(0, int64(i)))
-			}
+	for i := range seen {
+		own := int64(p.size + i)
+		seen[i] = own
+		switch {
+		case p.used < p.size:
+			kept[p.used] = own
+			p.used++
+		case coins[i] > 0.5:
+			seen[i], kept[places[i]] = kept[places[i]], own
 		}
+	}
+	return rows
+}
+
+// exchange returns the batch that the discriminator sees in place of fakes [n, width], and
+// changes the pool. rows is the result of draw.
+func (p *pool) exchange(fakes, rows torch.Tensor) (seen torch.Tensor) {
+	torch.NoGrad(func() {
+		n := fakes.Size(0)
+		all := torch.Cat([]torch.Tensor{p.past, fakes.Detach()}).IndexSelect(0, rows)
+		p.past.Copy_(all.Narrow(0, n, int64(p.size)))
+		seen = all.Narrow(0, 0, n)
 	})
-	return out
+	return seen
 }
 
 // make allocates the pool.

@@ -141,12 +141,15 @@ func (t *DecoderTask) Parts() Parts {
 func (t *DecoderTask) Batch(step int) string { return listed("captions", t.order.Indices(step)) }
 
 // Step runs one optimizer step.
-func (t *DecoderTask) Step(step int) (Losses, error) {
+func (t *DecoderTask) Step(step int) (Losses, error) { return wait(t.Queue(step)) }
+
+// Queue is Step without waiting for the device.
+func (t *DecoderTask) Queue(step int) (Pending, error) {
 	all := t.order.Indices(step)
 	captions := share(all, t.config.Group)
 	x, err := rowsOf(t.data.Features, t.data.rows(captions), t.config.Device)
 	if err != nil {
-		return nil, err
+		return Pending{}, err
 	}
 	if v := t.config.NoiseVariance; v > 0 {
 		x = t.noise(x, v)
@@ -161,13 +164,15 @@ func (t *DecoderTask) Step(step int) (Losses, error) {
 	}
 	loss.Backward()
 	if err := distributed.AverageGradients(t.config.Group, t.params); err != nil {
-		return nil, err
+		return Pending{}, err
 	}
 	lr := t.config.LR * optim.WarmupLinear(step, t.config.WarmupSteps, t.steps)
 	t.opt.SetLR(lr)
 	t.opt.Step()
-	values, err := averaged(t.config.Group, item(loss))
-	return Losses{{"loss", values[0]}, {"lr", lr}}, err
+	return pending([]torch.Tensor{loss}, func(values []float64) (Losses, error) {
+		values, err := averaged(t.config.Group, values...)
+		return Losses{{"loss", values[0]}, {"lr", lr}}, err
+	}), nil
 }
 
 // noise adds CapDec's noise. Each process draws the noise of the whole batch, so that it
@@ -175,7 +180,7 @@ func (t *DecoderTask) Step(step int) (Losses, error) {
 func (t *DecoderTask) noise(x torch.Tensor, variance float64) torch.Tensor {
 	n := x.Size(0)
 	noise := torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n)
-	return capDecNoise(x, noise.To(torch.WithDevice(x.Device())), variance)
+	return capDecNoise(x, noise.Upload(x.Device()), variance)
 }
 
 // counted returns the number of tokens that count in the loss of captions.

@@ -36,5 +36,5 @@ func rowsOf(f Features, rows []int32, d torch.Device) (torch.Tensor, error) {
 	if err := f.Read(rows, dst); err != nil {
 		return torch.Tensor{}, err
 	}
-	return torch.FromSlice(dst, int64(len(rows)), int64(f.Width())).To(torch.WithDevice(d)), nil
+	return torch.FromSliceOn(d, dst, int64(len(rows)), int64(f.Width())), nil
 }

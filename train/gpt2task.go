@@ -55,7 +55,10 @@ func (t *GPT2Task) Parts() Parts {
 func (t *GPT2Task) Batch(step int) string { return listed("windows", t.order.Indices(step)) }
 
 // Step runs one optimizer step on predicting each token from those before it.
-func (t *GPT2Task) Step(step int) (Losses, error) {
+func (t *GPT2Task) Step(step int) (Losses, error) { return wait(t.Queue(step)) }
+
+// Queue is Step without waiting for the device.
+func (t *GPT2Task) Queue(step int) (Pending, error) {
 	w := t.config.Window
 	flat := make([]int64, 0, t.config.Batch*(w+1))
 	for _, i := range t.order.Indices(step) {
@@ -65,7 +68,7 @@ func (t *GPT2Task) Step(step int) (Losses, error) {
 			flat = append(flat, int64(id))
 		}
 	}
-	ids := torch.FromSlice(flat, int64(t.config.Batch), int64(w+1)).To(torch.WithDevice(t.config.Device))
+	ids := torch.FromSliceOn(t.config.Device, flat, int64(t.config.Batch), int64(w+1))
 	in, target := ids.Narrow(1, 0, int64(w)), ids.Narrow(1, 1, int64(w))
 	loss := torch.Tidy(func() (loss torch.Tensor) {
 		autocast(t.config.BF16, t.config.Device, func() {
@@ -80,7 +83,9 @@ func (t *GPT2Task) Step(step int) (Losses, error) {
 	t.opt.SetLR(lr)
 	optim.ClipGradNorm(nn.Parameters(t.Model), 1)
 	t.opt.Step()
-	return Losses{{"loss", item(loss)}, {"lr", lr}}, nil
+	return pending([]torch.Tensor{loss}, func(v []float64) (Losses, error) {
+		return Losses{{"loss", v[0]}, {"lr", lr}}, nil
+	}), nil
 }
 
 // Close frees the state of the optimizer.

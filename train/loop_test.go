@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 	"cyclecap/weights"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func random(n, width int, seed uint64) Matrix {
@@ -250,11 +253,11 @@ type nan struct {
 	at int
 }
 
-func (n nan) Step(step int) (Losses, error) {
+func (n nan) Queue(step int) (Pending, error) {
 	if step == n.at {
-		return Losses{{"loss", math.NaN()}}, nil
+		return pending([]torch.Tensor{torch.Scalar0(math.NaN())}, func(v []float64) (Losses, error) { return Losses{{"loss", v[0]}}, nil }), nil
 	}
-	return n.Task.Step(step)
+	return n.Task.Queue(step)
 }
 
 func TestNonFiniteLossStops(t *testing.T) {
@@ -265,6 +268,124 @@ func TestNonFiniteLossStops(t *testing.T) {
 			t.Errorf("%q is not in %v", want, err)
 		}
 	}
+}
+
+// late is a task whose losses stay on a device until they are read: the meta device, with
+// the losses of the task itself.
+type late struct {
+	Task
+	reads *[]int // steps whose losses were read
+}
+
+func (l late) Queue(step int) (Pending, error) {
+	losses, err := l.Task.Step(step)
+	p := pending([]torch.Tensor{torch.Zeros([]int64{}, torch.WithDevice(torch.Meta))}, func([]float64) (Losses, error) {
+		*l.reads = append(*l.reads, step)
+		return losses, nil
+	})
+	return p, err
+}
+
+// TestLateLosses checks that losses on a device are read every readEvery steps and before
+// each checkpoint, and that the log does not depend on it.
+func TestLateLosses(t *testing.T) {
+	const steps, every = 2*readEvery + 9, readEvery + 3
+	now, then := t.TempDir(), t.TempDir()
+	if err := (&Loop{Dir: now, Kind: "gpt2", Steps: steps, Every: every}).Run(context.Background(), build(t, "gpt2")); err != nil {
+		t.Fatal(err)
+	}
+	var reads, done []int
+	var queued int
+	var at []string // the step that was queued last, and how many losses were known
+	task := late{build(t, "gpt2"), &reads}
+	l := &Loop{Dir: then, Kind: "gpt2", Steps: steps, Every: every, Progress: func(d int, _ Losses) {
+		done = append(done, d)
+		if len(at) == 0 || len(reads) != queued {
+			queued = len(reads)
+			at = append(at, fmt.Sprint(queued))
+		}
+	}}
+	alive := torch.Alive()
+	if err := l.Run(context.Background(), task); err != nil {
+		t.Fatal(err)
+	}
+	if now := torch.Alive(); now > alive+2*int64(len(task.Task.(*GPT2Task).opt.State())) { // Adam's moments
+		t.Errorf("%d tensors are alive, %d were before", now, alive)
+	}
+	want := []string{fmt.Sprint(readEvery), fmt.Sprint(every), fmt.Sprint(every + readEvery), fmt.Sprint(2 * every), fmt.Sprint(steps)}
+	if diff := cmp.Diff(want, at); diff != "" {
+		t.Errorf("losses were read after other steps (- want, + have):\n%s", diff)
+	}
+	for i, d := range done {
+		if d != i+1 {
+			t.Fatalf("progress was reported in the order %v", done)
+		}
+	}
+	if x, y := losses(t, now), losses(t, then); x != y {
+		t.Errorf("the logs differ:\n%s\n%s", x, y)
+	}
+	a, b := load(t, now), load(t, then)
+	for n, x := range a {
+		if !bytes.Equal(x, b[n]) {
+			t.Errorf("%s differs", n)
+		}
+	}
+}
+
+// TestLateNonFiniteLossStops checks that a loss that is read late stops the training with
+// the step at which it was computed, and that no checkpoint is written after it.
+func TestLateNonFiniteLossStops(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		stop int // interrupted after this step
+	}{{"read", 99}, {"checkpoint", 99}, {"interruption", 5}} {
+		every := map[string]int{"read": 100, "checkpoint": 7, "interruption": 100}[c.name]
+		dir := t.TempDir()
+		var reads []int
+		ctx, cancel := context.WithCancel(context.Background())
+		task := interrupting{late{nanStep{build(t, "gpt2"), 4}, &reads}, c.stop, cancel}
+		err := (&Loop{Dir: dir, Kind: "gpt2", Steps: 40, Every: every}).Run(ctx, task)
+		cancel()
+		for _, want := range []string{"at step 5", "loss is NaN", "(batch: windows ", "no checkpoint was written"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is not in %v", c.name, want, err)
+			}
+		}
+		if n := strings.Count(losses(t, dir), "\n"); n != 4 {
+			t.Errorf("%s: the log has %d steps, want the 4 before the NaN", c.name, n)
+		}
+		if _, err := os.Stat(filepath.Join(dir, LastCheckpoint)); err == nil {
+			t.Errorf("%s: a checkpoint was written", c.name)
+		}
+	}
+}
+
+// nanStep is a task whose loss is NaN at a step.
+type nanStep struct {
+	Task
+	at int
+}
+
+func (n nanStep) Step(step int) (Losses, error) {
+	l, err := n.Task.Step(step)
+	if step == n.at {
+		l = Losses{{"loss", math.NaN()}}
+	}
+	return l, err
+}
+
+// interrupting is a task that is interrupted in a step.
+type interrupting struct {
+	Task
+	at     int
+	cancel func()
+}
+
+func (i interrupting) Queue(step int) (Pending, error) {
+	if step == i.at {
+		i.cancel()
+	}
+	return i.Task.Queue(step)
 }
 
 // TestOrder checks that an epoch has every item at most once, and that the items of a step

@@ -11,8 +11,11 @@ import (
 // or follows from the step's number, so that an interrupted and resumed training ends bit
 // for bit like an uninterrupted one.
 type Task interface {
-	// Step runs a step, counted from 0, in a scope and returns its losses.
+	// Step runs a step, counted from 0, in a scope and returns its losses, for which
+	// it waits.
 	Step(step int) (Losses, error)
+	// Queue is Step without waiting for the device.
+	Queue(step int) (Pending, error)
 	// Parts returns the contents of a checkpoint.
 	Parts() Parts
 	// Batch describes the batch of a step, for error messages.
@@ -41,6 +44,59 @@ func (l Losses) Get(name string) float64 {
 		}
 	}
 	return math.NaN()
+}
+
+// Pending is the losses of a step that the device may not have computed yet.
+type Pending struct {
+	values torch.Tensor // [k] on the device
+	// losses returns the losses, given the k values.
+	losses func(values []float64) (Losses, error)
+}
+
+// pending returns Pending with the values of scalars on a device. The caller owns the
+// tensor, which does not keep the graph of autograd alive.
+func pending(scalars []torch.Tensor, losses func(values []float64) (Losses, error)) Pending {
+	p := Pending{losses: losses}
+	torch.NoGrad(func() { p.values = torch.Stack(scalars) })
+	return p
+}
+
+// read waits for the losses of steps and copies them to the host all at once.
+func read(steps []Pending) ([]Losses, error) {
+	var all []torch.Tensor
+	for _, p := range steps {
+		all = append(all, p.values)
+	}
+	values := all[0]
+	if len(all) > 1 {
+		values = torch.Cat(all)
+	}
+	flat := make([]float64, values.Numel())
+	if values.Device() != torch.Meta {
+		flat = torch.ToSlice[float64](values)
+	}
+	out := make([]Losses, len(steps))
+	for i, p := range steps {
+		k := p.values.Numel()
+		var err error
+		if out[i], err = p.losses(flat[:k]); err != nil {
+			return nil, err
+		}
+		flat = flat[k:]
+	}
+	return out, nil
+}
+
+// wait is Step, given the result of Queue.
+func wait(p Pending, err error) (Losses, error) {
+	if err != nil {
+		return nil, err
+	}
+	l, err := read([]Pending{p})
+	if err != nil {
+		return nil, err
+	}
+	return l[0], nil
 }
 
 // autocast runs f, with autocast to bf16 if on is true.

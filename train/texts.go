@@ -53,5 +53,5 @@ func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch
 			}
 		}
 	}
-	return torch.FromSlice(flat, int64(len(items)), int64(longest)).To(torch.WithDevice(d))
+	return torch.FromSliceOn(d, flat, int64(len(items)), int64(longest))
 }

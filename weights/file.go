@@ -399,7 +399,12 @@ func (e Entry) view(b *base) (t torch.Tensor) {
 			if e.DType != torch.Uint8 {
 				v = v.ViewDType(e.DType)
 			}
-			return v.AsStrided(e.Shape, e.Strides).Detach()
+			// A tensor of its own, like those that PyTorch loads: views share one
+			// version counter, and a change of one (by batch norm) would be an
+			// error in the backward pass through another.
+			own := torch.Empty([]int64{0}, torch.WithDType(e.DType), torch.WithDevice(torch.CPU))
+			own.SetData(v.AsStrided(e.Shape, e.Strides))
+			return own
 		})
 	})
 	return t
@@ -414,6 +419,6 @@ func read(path string, offset, size int64) (torch.Tensor, error) {
 	}
 	defer f.Close()
 	t := torch.Empty([]int64{size}, torch.WithDType(torch.Uint8), torch.WithDevice(torch.CPU))
-	_, err = f.ReadAt(torch.Data[uint8](t), offset)
+	torch.Data(t, func(data []uint8) { _, err = f.ReadAt(data, offset) })
 	return t, err
 }

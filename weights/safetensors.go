@@ -283,7 +283,7 @@ func withBytes(get func() torch.Tensor, f func([]byte) error) error {
 				err = f(nil)
 				return
 			}
-			err = f(torch.Data[uint8](c.View([]int64{-1}).ViewDType(torch.Uint8)))
+			torch.Data(c.View([]int64{-1}).ViewDType(torch.Uint8), func(data []uint8) { err = f(data) })
 		})
 		return err
 	})

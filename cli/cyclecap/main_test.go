@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -318,4 +319,21 @@ func TestWithoutLibtorch(t *testing.T) {
 	cyclecap(t, "\"a dog\"\n", "tokenize", "--tokenizer", "gpt2").want(t, 0)
 	cyclecap(t, "", pipelineFlags(photos(t, 1)...)...).want(t, 1, "cannot load libtorch: "+broken+" is not a shared library", "to build the required shim")
 	cyclecap(t, "", "doctor").want(t, 1, "cannot load libtorch")
+}
+
+// TestSelfTestFails runs the self-test where oneDNN computes f32 in bf16, as its own
+// variable asks for.
+func TestSelfTestFails(t *testing.T) {
+	t.Setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+	if r := cyclecap(t, "", "doctor"); !regexp.MustCompile(`bf16 in hardware +yes`).MatchString(r.stdout) {
+		t.Skip("this processor has no bf16 instructions")
+	}
+	r := cyclecap(t, "", "doctor", "--self-test", "--device", "cpu")
+	r.want(t, 1, "checks of the self-test failed on cpu", "reinstall libtorch")
+	if !regexp.MustCompile(`(?m)^CLIP, images, f32 +difference [0-9.]+e-0[0-3], bound 2e-05: FAILED$`).MatchString(r.stdout) {
+		t.Errorf("standard output:\n%s", r.stdout)
+	}
+	if strings.Contains(r.stdout, "no problems") || strings.Contains(r.stdout, "checks passed") {
+		t.Errorf("standard output:\n%s", r.stdout)
+	}
 }

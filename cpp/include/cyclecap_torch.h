@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 1
+#define CT_ABI 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -75,9 +75,11 @@ enum ct_tag {
  * ""). *op remains valid for the life of the process. */
 CT_API ct_error ct_op_find(const char *name, const char *overload, int *op);
 
-/* Calls an operator. args contains nargs flattened values in nwords words. The
- * flattened results are stored in rets, which has cap words; *nrets is the
- * number of words used. Results that do not fit are an error. With cap 0 the
+/* Calls an operator. args contains nargs flattened values in nwords words; a
+ * value of a type that the argument does not take is a TypeError. *nrets is the
+ * number of words of the flattened results. They are stored in rets, which has
+ * cap words. If there are more, rets[0] is instead the address of a block that
+ * contains them all, which the caller frees with ct_free. With cap 0 the
  * results are dropped, as for in-place operators. The caller owns the tensors
  * in the results. */
 CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
@@ -105,26 +107,35 @@ typedef struct {
   void *storage; /* identity of the storage: equal for aliases */
   int32_t dtype, device_type, device_index, dim;
   int32_t requires_grad, is_leaf, is_contiguous, is_inference;
+  int32_t is_lazy; /* its elements are still to be conjugated or negated */
 } ct_info;
 /* Fills *info, and sizes and strides for at most max dimensions. */
 CT_API ct_error ct_tensor_info(ct_tensor t, ct_info *info, int64_t *sizes,
                                int64_t *strides, int max);
 
-/* Copies nbytes from host memory to a contiguous CPU tensor, or back. */
+/* Copies nbytes from host memory to a contiguous CPU tensor. */
 CT_API ct_error ct_tensor_write(ct_tensor t, const void *src, size_t nbytes);
-CT_API ct_error ct_tensor_read(ct_tensor t, void *dst, size_t nbytes);
+/* Copies the elements of a tensor on any device to host memory, in row-major
+ * order and converted to dtype. nbytes is their size. */
+CT_API ct_error ct_tensor_read(ct_tensor t, int dtype, void *dst,
+                               size_t nbytes);
 
 /* ---- autograd and modes (per OS thread) --------------------------------- */
 
-CT_API ct_error ct_backward(const ct_tensor *outputs, const ct_tensor *grads,
-                            int n, int retain_graph, int create_graph);
+/* n_grads is 0, if the outputs are scalars, or n_out. */
+CT_API ct_error ct_backward(const ct_tensor *outputs, int n_out,
+                            const ct_tensor *grads, int n_grads,
+                            int retain_graph, int create_graph);
 /* Gradients of outputs with respect to inputs. grads_out receives n_in tensors,
  * NULL for unused inputs. */
-CT_API ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads,
-                        int n_out, const ct_tensor *inputs, int n_in,
-                        int retain_graph, int create_graph, int allow_unused,
+CT_API ct_error ct_grad(const ct_tensor *outputs, int n_out,
+                        const ct_tensor *grads, int n_grads,
+                        const ct_tensor *inputs, int n_in, int retain_graph,
+                        int create_graph, int allow_unused,
                         ct_tensor *grads_out);
 CT_API ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad);
+/* NULL clears the gradient. Another one must have the shape, dtype and device
+ * of t. */
 CT_API ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad);
 CT_API ct_error ct_tensor_set_requires_grad(ct_tensor t, int on);
 /* The name of t.grad_fn, such as "AddBackward0"; NULL for leaves. */
@@ -185,9 +196,12 @@ CT_API ct_error ct_group_barrier(ct_group g);
 
 /* ---- devices, threads, build -------------------------------------------- */
 
-/* Opens the libtorch_cuda.so in the folder of libtorch_cpu.so. Must be called
- * before any other function that concerns CUDA. The error is the message of the
- * dynamic loader; *found is set to whether the file exists. */
+/* Opens the libtorch_cuda.so in the folder of libtorch_cpu.so, if there is an
+ * NVIDIA driver. libtorch caches its answer to the first question about CUDA,
+ * which many operators ask, so this must be called before any other function.
+ * Later calls return the result of the first. *found is set to whether the file
+ * exists. The error says why it is not open: the driver is missing, or it cannot
+ * be loaded. */
 CT_API ct_error ct_cuda_open(int *found);
 /* The number of CUDA devices. It is 0 without a driver; *why is then set to the
  * reason. */
@@ -196,6 +210,66 @@ CT_API ct_error ct_cuda_synchronize(int index);
 
 CT_API void ct_set_num_threads(int n);
 CT_API int ct_get_num_threads(void);
+
+/* PyTorch's global switches, under the names of the C++ context. They can be
+ * set without a GPU. */
+enum ct_switch {
+  CT_TF32_MATMUL = 0,     /* backends.cuda.matmul.allow_tf32: 0 or 1      */
+  CT_TF32_CUDNN = 1,      /* backends.cudnn.allow_tf32: 0 or 1            */
+  CT_CUDNN_BENCHMARK = 2, /* backends.cudnn.benchmark: 0 or 1             */
+  CT_DETERMINISTIC = 3,   /* use_deterministic_algorithms: 0 or 1         */
+};
+CT_API ct_error ct_switch_get(int which, int *value);
+CT_API ct_error ct_switch_set(int which, int value);
+
+/* ---- streams and events (of CUDA and other accelerators) ---------------- */
+
+typedef struct {
+  int64_t id;
+  int32_t device_type, device_index;
+} ct_stream;
+
+/* A stream from the pool of a device, which libtorch never frees. */
+CT_API ct_error ct_stream_new(int device_type, int device_index,
+                              int high_priority, ct_stream *s);
+/* The stream on which this OS thread launches work. */
+CT_API ct_error ct_stream_current(int device_type, int device_index,
+                                  ct_stream *s);
+CT_API ct_error ct_stream_set(const ct_stream *s);
+CT_API ct_error ct_stream_synchronize(const ct_stream *s);
+
+typedef struct ct_event_s *ct_event;
+CT_API ct_error ct_event_new(int device_type, int timing, ct_event *e);
+CT_API void ct_event_free(ct_event e);
+CT_API ct_error ct_event_record(ct_event e, const ct_stream *s);
+/* Makes s wait for e, without blocking the host. */
+CT_API ct_error ct_event_wait(ct_event e, const ct_stream *s);
+CT_API ct_error ct_event_synchronize(ct_event e);
+CT_API ct_error ct_event_elapsed(ct_event from, ct_event to, double *ms);
+
+/* ---- CUDA (libcyclecap_torch_cuda.so) ----------------------------------- */
+
+/* Bytes of a CUDA device, as torch.cuda counts them. */
+typedef struct {
+  int64_t allocated, max_allocated, reserved, max_reserved, free, total;
+} ct_memory;
+CT_API ct_error ct_cuda_memory(int index, ct_memory *m);
+CT_API ct_error ct_cuda_reset_peak_memory(int index);
+/* Returns unused cached memory to the driver. */
+CT_API ct_error ct_cuda_empty_cache(void);
+/* "key=value" lines: name, capability, multiprocessors, memory, l2, driver. */
+CT_API ct_error ct_cuda_properties(int index, char **text);
+
+/* A CUDA graph, torch.cuda.CUDAGraph. Between begin and end, this OS thread
+ * records its work on a side stream instead of running it. */
+typedef struct ct_graph_s *ct_graph;
+CT_API ct_error ct_graph_begin(int index, ct_graph *g);
+/* Ends the recording, and makes the graph ready to run. If it fails, the graph
+ * is freed. */
+CT_API ct_error ct_graph_end(ct_graph g);
+/* Launches the graph on the current stream. */
+CT_API ct_error ct_graph_replay(ct_graph g);
+CT_API void ct_graph_free(ct_graph g);
 
 /* Information about the build as "key=value" lines: compiled (version of the
  * headers), runtime (version of the library in use), path, capability, mkl,

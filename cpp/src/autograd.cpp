@@ -16,7 +16,22 @@ thread_local int64_t scope_id = 0;
 torch::autograd::variable_list list_of(const ct_tensor *t, int n) {
   torch::autograd::variable_list l;
   l.reserve(n);
-  for (int i = 0; i < n; i++) l.push_back(ct::borrow(t ? t[i] : nullptr));
+  for (int i = 0; i < n; i++) l.push_back(ct::borrow(t[i]));
+  return l;
+}
+
+// The gradients with respect to outputs; none stands for the 1 of a scalar.
+torch::autograd::variable_list grads_of(
+    const ct_tensor *t, int n, const torch::autograd::variable_list &outputs) {
+  const auto n_out = outputs.size();
+  if (n == 0) return torch::autograd::variable_list(n_out);
+  TORCH_CHECK_VALUE(static_cast<size_t>(n) == n_out, "expected ", n_out,
+                    " gradients, one for each output, got ", n);
+  auto l = list_of(t, n);
+  for (size_t i = 0; i < n_out; i++)
+    TORCH_CHECK(!l[i].defined() || l[i].sizes() == outputs[i].sizes(),
+                "gradient ", i, " has shape ", l[i].sizes(), ", but output ", i,
+                " has shape ", outputs[i].sizes());
   return l;
 }
 
@@ -24,20 +39,24 @@ torch::autograd::variable_list list_of(const ct_tensor *t, int n) {
 
 extern "C" {
 
-ct_error ct_backward(const ct_tensor *outputs, const ct_tensor *grads, int n,
-                     int retain_graph, int create_graph) {
+ct_error ct_backward(const ct_tensor *outputs, int n_out,
+                     const ct_tensor *grads, int n_grads, int retain_graph,
+                     int create_graph) {
   return ct::guard([&] {
-    torch::autograd::backward(list_of(outputs, n), list_of(grads, n),
+    const auto out = list_of(outputs, n_out);
+    torch::autograd::backward(out, grads_of(grads, n_grads, out),
                               retain_graph != 0, create_graph != 0);
   });
 }
 
-ct_error ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int n_out,
-                 const ct_tensor *inputs, int n_in, int retain_graph,
-                 int create_graph, int allow_unused, ct_tensor *grads_out) {
+ct_error ct_grad(const ct_tensor *outputs, int n_out, const ct_tensor *grads,
+                 int n_grads, const ct_tensor *inputs, int n_in,
+                 int retain_graph, int create_graph, int allow_unused,
+                 ct_tensor *grads_out) {
   return ct::guard([&] {
+    const auto out = list_of(outputs, n_out);
     auto g = torch::autograd::grad(
-        list_of(outputs, n_out), list_of(inputs, n_in), list_of(grads, n_out),
+        out, list_of(inputs, n_in), grads_of(grads, n_grads, out),
         retain_graph != 0, create_graph != 0, allow_unused != 0);
     for (int i = 0; i < n_in; i++) grads_out[i] = ct::own(g[i]);
   });
@@ -48,7 +67,20 @@ ct_error ct_tensor_grad(ct_tensor t, ct_tensor *grad) {
 }
 
 ct_error ct_tensor_set_grad(ct_tensor t, ct_tensor grad) {
-  return ct::guard([&] { ct::borrow(t).mutable_grad() = ct::borrow(grad); });
+  return ct::guard([&] {
+    const at::Tensor x = ct::borrow(t), g = ct::borrow(grad);
+    if (g.defined()) {
+      TORCH_CHECK(!g.is_same(x), "a tensor cannot be its own gradient");
+      TORCH_CHECK_TYPE(g.scalar_type() == x.scalar_type(),
+                       "the gradient has dtype ", g.scalar_type(),
+                       ", but the tensor has dtype ", x.scalar_type());
+      TORCH_CHECK(g.sizes() == x.sizes(), "the gradient has shape ", g.sizes(),
+                  ", but the tensor has shape ", x.sizes());
+      TORCH_CHECK(g.device() == x.device(), "the gradient is on ", g.device(),
+                  ", but the tensor is on ", x.device());
+    }
+    x.mutable_grad() = g;
+  });
 }
 
 ct_error ct_tensor_set_requires_grad(ct_tensor t, int on) {

@@ -26,6 +26,7 @@ inline at::Tensor borrow(ct_tensor t) {
 ct_tensor own(at::Tensor t);  // in tensor.cpp; counts the handles
 
 inline const at::Generator &generator(ct_generator g) {
+  TORCH_CHECK_TYPE(g != nullptr, "expected a generator, got none");
   return *reinterpret_cast<at::Generator *>(g);
 }
 

@@ -3,14 +3,39 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 #include <torch/version.h>
+#include <unistd.h>
 
 #include <sstream>
 
 #include "common.h"
+#include "cuda.h"
 
 namespace {
+
+c10::Device device(int type, int index) {
+  return c10::Device(static_cast<c10::DeviceType>(type),
+                     static_cast<c10::DeviceIndex>(index));
+}
+
+const c10::impl::DeviceGuardImplInterface *guard_of(const c10::Device &d) {
+  return c10::impl::getDeviceGuardImpl(d.type());
+}
+
+ct_stream flat(const c10::Stream &s) {
+  return {s.id(), static_cast<int32_t>(s.device_type()), s.device_index()};
+}
+
+c10::Stream of(const ct_stream &s) {
+  return c10::Stream(c10::Stream::UNSAFE, device(s.device_type, s.device_index),
+                     s.id);
+}
+
+c10::Event &event(ct_event e) { return *reinterpret_cast<c10::Event *>(e); }
 
 // The path of the libtorch_cpu in use, determined from one of its symbols.
 std::string libtorch_path() {
@@ -44,24 +69,64 @@ bool has_symbol(const char *mangled) {
 
 void *cuda_library = nullptr;
 
+std::string loader_error() {
+  const char *why = dlerror();
+  return why != nullptr ? why : "dlopen failed";
+}
+
+struct CudaLibrary {
+  bool found;       // the file exists
+  std::string why;  // why it is not open; "" if it is, or does not exist
+};
+
+// Without a driver libtorch_cuda.so is of no use, and loading it and the
+// libraries that it needs would make every program start 0.1 s later.
+CudaLibrary open_cuda() {
+  const std::string path = sibling("libtorch_cuda.so");
+  if (access(path.c_str(), R_OK) != 0) return {false, ""};
+  if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == nullptr)
+    return {true, "no NVIDIA driver was found (" + loader_error() + ")"};
+  cuda_library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  if (cuda_library != nullptr) return {true, ""};
+  return {true, "cannot load libtorch_cuda.so: " + loader_error()};
+}
+
+template <class F>
+ct_error with_cuda(F &&f) {
+  return ct::guard([&] { f(ct::cuda_functions()); });
+}
+
 }  // namespace
+
+// Opens libcyclecap_torch_cuda.so, which is next to the shim. It is a library
+// of its own because it is linked with libtorch_cuda.
+const ct_cuda_functions *ct::cuda_functions() {
+  static const ct_cuda_functions *functions = [] {
+    TORCH_CHECK(cuda_library != nullptr, "libtorch's CUDA part is not loaded");
+    Dl_info info;
+    TORCH_CHECK(dladdr(reinterpret_cast<void *>(&ct_build_info), &info) != 0 &&
+                    info.dli_fname != nullptr,
+                "cannot find the folder of the shim");
+    std::string path = info.dli_fname;
+    path = path.substr(0, path.rfind('/') + 1) + "libcyclecap_torch_cuda.so";
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    TORCH_CHECK(library != nullptr, loader_error(),
+                ": the shim was built without CUDA's headers (pip's "
+                "nvidia-cuda-runtime, or a CUDA toolkit)");
+    auto get = reinterpret_cast<const ct_cuda_functions *(*)()>(
+        dlsym(library, "ct_cuda_functions_get"));
+    TORCH_CHECK(get != nullptr, path, " is not the CUDA part of this shim");
+    return get();
+  }();
+  return functions;
+}
 
 extern "C" {
 
 ct_error ct_cuda_open(int *found) {
-  return ct::guard([&] {
-    const std::string path = sibling("libtorch_cuda.so");
-    FILE *f = std::fopen(path.c_str(), "rb");
-    *found = f != nullptr;
-    if (f == nullptr) return;
-    std::fclose(f);
-    if (cuda_library != nullptr) return;
-    cuda_library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-    if (cuda_library == nullptr) {
-      const char *why = dlerror();
-      TORCH_CHECK(false, why != nullptr ? why : "dlopen failed");
-    }
-  });
+  static const CudaLibrary library = open_cuda();
+  *found = library.found;
+  return ct::guard([&] { TORCH_CHECK(library.why.empty(), library.why); });
 }
 
 int ct_cuda_device_count(char **why) {
@@ -83,6 +148,133 @@ ct_error ct_cuda_synchronize(int index) {
     at::detail::getCUDAHooks().deviceSynchronize(
         static_cast<c10::DeviceIndex>(index));
   });
+}
+
+ct_error ct_switch_get(int which, int *value) {
+  return ct::guard([&] {
+    const auto &c = at::globalContext();
+    switch (which) {
+      case CT_TF32_MATMUL:
+        *value = c.allowTF32CuBLAS();
+        return;
+      case CT_TF32_CUDNN:
+        *value = c.allowTF32CuDNN();
+        return;
+      case CT_CUDNN_BENCHMARK:
+        *value = c.benchmarkCuDNN();
+        return;
+      case CT_DETERMINISTIC:
+        *value = c.deterministicAlgorithms();
+        return;
+    }
+    TORCH_CHECK(false, "unknown switch ", which);
+  });
+}
+
+ct_error ct_switch_set(int which, int value) {
+  return ct::guard([&] {
+    auto &c = at::globalContext();
+    switch (which) {
+      case CT_TF32_MATMUL:
+        return c.setAllowTF32CuBLAS(value != 0);
+      case CT_TF32_CUDNN:
+        return c.setAllowTF32CuDNN(value != 0);
+      case CT_CUDNN_BENCHMARK:
+        return c.setBenchmarkCuDNN(value != 0);
+      case CT_DETERMINISTIC:
+        return c.setDeterministicAlgorithms(value != 0, false);
+    }
+    TORCH_CHECK(false, "unknown switch ", which);
+  });
+}
+
+ct_error ct_stream_new(int type, int index, int high_priority, ct_stream *s) {
+  return ct::guard([&] {
+    const auto d = device(type, index);
+    *s = flat(guard_of(d)->getStreamFromGlobalPool(d, high_priority != 0));
+  });
+}
+
+ct_error ct_stream_current(int type, int index, ct_stream *s) {
+  return ct::guard([&] {
+    const auto d = device(type, index);
+    *s = flat(guard_of(d)->getStream(d));
+  });
+}
+
+ct_error ct_stream_set(const ct_stream *s) {
+  return ct::guard([&] {
+    const auto stream = of(*s);
+    guard_of(stream.device())->exchangeStream(stream);
+  });
+}
+
+ct_error ct_stream_synchronize(const ct_stream *s) {
+  return ct::guard([&] { of(*s).synchronize(); });
+}
+
+ct_error ct_event_new(int type, int timing, ct_event *e) {
+  return ct::guard([&] {
+    *e = reinterpret_cast<ct_event>(
+        new c10::Event(static_cast<c10::DeviceType>(type),
+                       timing ? c10::EventFlag::BACKEND_DEFAULT
+                              : c10::EventFlag::PYTORCH_DEFAULT));
+  });
+}
+
+void ct_event_free(ct_event e) { delete reinterpret_cast<c10::Event *>(e); }
+
+ct_error ct_event_record(ct_event e, const ct_stream *s) {
+  return ct::guard([&] { event(e).record(of(*s)); });
+}
+
+ct_error ct_event_wait(ct_event e, const ct_stream *s) {
+  return ct::guard([&] { event(e).block(of(*s)); });
+}
+
+ct_error ct_event_synchronize(ct_event e) {
+  return ct::guard([&] { event(e).synchronize(); });
+}
+
+ct_error ct_event_elapsed(ct_event from, ct_event to, double *ms) {
+  return ct::guard([&] { *ms = event(from).elapsedTime(event(to)); });
+}
+
+ct_error ct_cuda_memory(int index, ct_memory *m) {
+  return with_cuda([&](const ct_cuda_functions *f) { f->memory(index, m); });
+}
+
+ct_error ct_cuda_reset_peak_memory(int index) {
+  return with_cuda(
+      [&](const ct_cuda_functions *f) { f->reset_peak_memory(index); });
+}
+
+ct_error ct_cuda_empty_cache(void) {
+  return with_cuda([&](const ct_cuda_functions *f) { f->empty_cache(); });
+}
+
+ct_error ct_cuda_properties(int index, char **text) {
+  return with_cuda([&](const ct_cuda_functions *f) {
+    *text = ct::copy_string(f->properties(index));
+  });
+}
+
+ct_error ct_graph_begin(int index, ct_graph *g) {
+  return with_cuda([&](const ct_cuda_functions *f) {
+    *g = static_cast<ct_graph>(f->graph_begin(index));
+  });
+}
+
+ct_error ct_graph_end(ct_graph g) {
+  return with_cuda([&](const ct_cuda_functions *f) { f->graph_end(g); });
+}
+
+ct_error ct_graph_replay(ct_graph g) {
+  return with_cuda([&](const ct_cuda_functions *f) { f->graph_replay(g); });
+}
+
+void ct_graph_free(ct_graph g) {
+  ct_free(with_cuda([&](const ct_cuda_functions *f) { f->graph_free(g); }));
 }
 
 void ct_set_num_threads(int n) { at::set_num_threads(n); }

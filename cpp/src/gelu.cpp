@@ -1,6 +1,10 @@
 // GPT-2's activation, using less memory than its sequence of operators.
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/linspace.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -8,6 +12,7 @@
 #include <cmath>
 
 #include "common.h"
+#include "cuda.h"
 
 namespace {
 
@@ -67,12 +72,53 @@ struct GeluNew : torch::autograd::Function<GeluNew> {
   }
 };
 
+// Whether CUDA computes it in one kernel with the same bits. The kernel is
+// compiled at the first call, for which NVRTC may be missing, and then compared
+// with the operators: on every bf16, and on as many f32 between -16 and 16.
+bool one_kernel(at::ScalarType dtype) {
+  const auto check = [](at::ScalarType dtype) {
+    try {
+      const c10::InferenceMode guard;
+      const auto cuda = at::device(at::kCUDA);
+      const auto x =
+          dtype == at::kFloat
+              ? at::linspace(-16, 16, 65536, cuda.dtype(at::kFloat))
+              : at::arange(-32768, 32768, cuda.dtype(at::kShort)).view(dtype);
+      return at::allclose(ct::cuda_functions()->gelu_new(x), written_out(x), 0,
+                          0, /*equal_nan=*/true);
+    } catch (const std::exception &) {
+      return false;
+    }
+  };
+  if (dtype == at::kFloat) {
+    static const bool f32 = check(at::kFloat);
+    return f32;
+  }
+  if (dtype == at::kBFloat16) {
+    static const bool bf16 = check(at::kBFloat16);
+    return bf16;
+  }
+  return false;
+}
+
 }  // namespace
 
 extern "C" {
 
 ct_error ct_gelu_new(ct_tensor x, ct_tensor *y) {
-  return ct::guard([&] { *y = ct::own(GeluNew::apply(ct::borrow(x))); });
+  return ct::guard([&] {
+    const auto t = ct::borrow(x);
+    if (!t.is_cuda()) {
+      *y = ct::own(GeluNew::apply(t));
+    } else if (one_kernel(t.scalar_type()) &&
+               !(c10::GradMode::is_enabled() && t.requires_grad()) &&
+               !at::autocast::is_autocast_enabled(at::kCUDA)) {
+      *y = ct::own(ct::cuda_functions()->gelu_new(t));
+    } else {
+      // A GPU has the memory, and recomputing would cost time there.
+      *y = ct::own(written_out(t));
+    }
+  });
 }
 
 }  // extern "C"

@@ -35,6 +35,11 @@ ct_error ct_manual_seed(uint64_t seed) {
         g.set_current_seed(seed);
       }
     }
+    if (at::isPrivateUse1HooksRegistered()) {
+      auto g = ctx.defaultGenerator(c10::Device(c10::kPrivateUse1, 0));
+      std::lock_guard<std::mutex> lock(g.mutex());
+      g.set_current_seed(seed);
+    }
   });
 }
 
@@ -43,6 +48,13 @@ ct_error ct_generator_new(int device_type, int device_index, ct_generator *g) {
     const auto d = static_cast<c10::DeviceType>(device_type);
     if (d == c10::kCPU) {
       *g = own(at::make_generator<at::CPUGeneratorImpl>());
+    } else if (d == c10::kPrivateUse1) {
+      auto fresh = at::globalContext()
+                       .defaultGenerator(c10::Device(
+                           d, static_cast<c10::DeviceIndex>(device_index)))
+                       .clone();
+      fresh.set_current_seed(c10::default_rng_seed_val);
+      *g = own(std::move(fresh));
     } else {
       TORCH_CHECK_VALUE(d == c10::kCUDA,
                         "no random number generator for device type ", d);

@@ -1,4 +1,6 @@
 // Tensor lifetime and data.
+#include <c10/core/GradMode.h>
+
 #include <atomic>
 
 #include "common.h"
@@ -6,13 +8,8 @@
 namespace {
 std::atomic<int64_t> alive{0};
 
-void check_host(const at::Tensor &t, size_t nbytes) {
-  TORCH_CHECK(t.device().is_cpu(), "expected a CPU tensor, got one on ",
-              t.device());
-  TORCH_CHECK(t.is_contiguous(), "the tensor is not contiguous");
-  TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
-              nbytes);
-}
+// Whether the elements in memory are not yet conjugated or negated.
+bool lazy(const at::Tensor &t) { return t.is_conj() || t.is_neg(); }
 }  // namespace
 
 namespace ct {
@@ -63,6 +60,7 @@ ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
     info->is_leaf = t.is_leaf();
     info->is_contiguous = t.is_contiguous();
     info->is_inference = t.is_inference();
+    info->is_lazy = lazy(t);
     for (int i = 0; i < info->dim && i < max; i++) {
       sizes[i] = t.size(i);
       strides[i] = t.stride(i);
@@ -73,16 +71,36 @@ ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
 ct_error ct_tensor_write(ct_tensor h, const void *src, size_t nbytes) {
   return ct::guard([&] {
     at::Tensor t = ct::borrow(h);
-    check_host(t, nbytes);
+    TORCH_CHECK(t.device().is_cpu(), "expected a CPU tensor, got one on ",
+                t.device());
+    TORCH_CHECK(t.is_contiguous() && !lazy(t), "the tensor is not contiguous");
+    TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
+                nbytes);
     if (nbytes > 0) std::memcpy(t.data_ptr(), src, nbytes);
   });
 }
 
-ct_error ct_tensor_read(ct_tensor h, void *dst, size_t nbytes) {
+ct_error ct_tensor_read(ct_tensor h, int dtype, void *dst, size_t nbytes) {
   return ct::guard([&] {
-    at::Tensor t = ct::borrow(h);
-    check_host(t, nbytes);
-    if (nbytes > 0) std::memcpy(dst, t.data_ptr(), nbytes);
+    const c10::NoGradGuard no_grad;
+    const auto type = static_cast<at::ScalarType>(dtype);
+    const at::Tensor t = ct::borrow(h)
+                             .detach()
+                             .to(at::TensorOptions(at::kCPU).dtype(type))
+                             .resolve_conj()
+                             .resolve_neg()
+                             .contiguous();
+    TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
+                nbytes);
+    if (nbytes == 0) return;
+    const auto *from = static_cast<const unsigned char *>(t.const_data_ptr());
+    if (type != at::kBool) {
+      std::memcpy(dst, from, nbytes);
+      return;
+    }
+    // A file can contain a bool that is neither 0 nor 1.
+    auto *to = static_cast<unsigned char *>(dst);
+    for (size_t i = 0; i < nbytes; i++) to[i] = from[i] != 0;
   });
 }
 

@@ -190,7 +190,9 @@ func (f *File) Read(first int, dst []float32) error {
 	return torch.Scope(func() error {
 		size := int64(f.Width) * f.DType.Size()
 		raw := torch.Empty([]int64{int64(n) * size}, torch.WithDType(torch.Uint8), torch.WithDevice(torch.CPU))
-		if _, err := f.file.ReadAt(torch.Data[uint8](raw), f.at+int64(first)*size); err != nil {
+		var err error
+		torch.Data(raw, func(data []uint8) { _, err = f.file.ReadAt(data, f.at+int64(first)*size) })
+		if err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 		copy(dst, torch.ToSlice[float32](raw.ViewDType(f.DType)))

@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/torch"
+
 	"github.com/jedib0t/go-pretty/v6/table"
 )
 
@@ -38,6 +40,7 @@ type settings struct {
 
 func main() {
 	// Like the command line: another thread would get its own OpenMP pool.
+	torch.TuneAllocator()
 	runtime.LockOSThread()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

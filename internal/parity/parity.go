@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,48 +112,12 @@ func (c *checker) compare(what, reference string, got, want torch.Tensor) {
 
 // numbers adds a row.
 func (c *checker) numbers(what, reference string, got, want []float64, tolerance Tolerance) {
-	r := Row{What: what, Reference: reference, Elements: int64(len(want)), Tolerance: tolerance}
-	if len(got) != len(want) {
-		torch.Throw("parity", "%s: %d numbers, %d are expected", what, len(got), len(want))
-	}
-	var largest float64
-	for i, w := range want {
-		largest = max(largest, math.Abs(w))
-		if math.Float64bits(got[i]) == math.Float64bits(w) {
-			continue
-		}
-		r.Differing++
-		d := math.Abs(got[i] - w)
-		if math.IsNaN(d) {
-			d = math.Inf(1)
-		}
-		r.MaxDiff = max(r.MaxDiff, d)
-		r.MeanDiff += d / float64(len(want))
-	}
-	if r.MaxDiff > 0 {
-		r.Relative = r.MaxDiff / largest
-	}
-	c.rows = append(c.rows, r)
+	c.rows = append(c.rows, Numbers(what, reference, got, want, tolerance))
 }
 
-// lists adds a row of lists whose elements must be equal: those of token ids,
-// where no difference but "another token" makes sense, and of names.
+// lists adds a row.
 func lists[T comparable](c *checker, what, reference string, got, want [][]T) {
-	r := Row{What: what, Reference: reference}
-	if len(got) != len(want) {
-		torch.Throw("parity", "%s: %d lists, %d are expected", what, len(got), len(want))
-	}
-	for i := range want {
-		longest := max(len(got[i]), len(want[i]))
-		r.Elements += int64(longest)
-		for j := range longest {
-			if j >= len(got[i]) || j >= len(want[i]) || got[i][j] != want[i][j] {
-				r.Differing++
-				r.MaxDiff, r.MeanDiff, r.Relative = math.Inf(1), math.Inf(1), math.Inf(1)
-			}
-		}
-	}
-	c.rows = append(c.rows, r)
+	c.rows = append(c.rows, Lists(what, reference, got, want))
 }
 
 func (c *checker) path(name string) string { return filepath.Join(c.dir, name) }
@@ -169,17 +132,18 @@ func (c *checker) pixels() torch.Tensor {
 	size := int(want.Size(2))
 	pre := photo.CLIP(size)
 	px := torch.Empty([]int64{int64(len(c.facts.Photos)), 3, int64(size), int64(size)})
-	data := torch.Data[float32](px)
 	each := 3 * size * size
-	for i, name := range c.facts.Photos {
-		img, err := photo.Decode(filepath.Join(c.photos, name))
-		if err != nil {
-			torch.Throw("parity", "%v", err)
+	torch.Data(px, func(data []float32) {
+		for i, name := range c.facts.Photos {
+			img, err := photo.Decode(filepath.Join(c.photos, name))
+			if err != nil {
+				torch.Throw("parity", "%v", err)
+			}
+			if err := pre.Into(data[i*each:(i+1)*each], img); err != nil {
+				torch.Throw("parity", "%s: %v", name, err)
+			}
 		}
-		if err := pre.Into(data[i*each:(i+1)*each], img); err != nil {
-			torch.Throw("parity", "%s: %v", name, err)
-		}
-	}
+	})
 	c.compare(fmt.Sprintf("%d photos, decoded and preprocessed", px.Size(0)), "Pillow, torchvision", px, want)
 	return px
 }
@@ -385,23 +349,7 @@ func (c *checker) module(what, reference string, m any, want *nn.StateDict) {
 // tensors adds a row of several tensors and those of the same names in a state
 // dict.
 func (c *checker) tensors(what, reference string, got []nn.Named, want *nn.StateDict, tolerance Tolerance) {
-	r := Row{What: what, Reference: reference, Tolerance: tolerance}
-	var sum float64
-	for _, g := range got {
-		w, ok := want.Get(g.Name)
-		if !ok {
-			torch.Throw("parity", "%s: the reference has no %s", what, g.Name)
-		}
-		var one checker
-		one.compare(what+", "+g.Name, reference, *g.Tensor, w)
-		o := one.rows[0]
-		r.Differing += o.Differing
-		r.Elements += o.Elements
-		r.MaxDiff, r.Relative = max(r.MaxDiff, o.MaxDiff), max(r.Relative, o.Relative)
-		sum += o.MeanDiff * float64(o.Elements)
-	}
-	r.MeanDiff = sum / float64(r.Elements)
-	c.rows = append(c.rows, r)
+	c.rows = append(c.rows, Tensors(what, reference, got, want, tolerance))
 }
 
 // part gives the tensors under a prefix.
@@ -437,7 +385,7 @@ func (c *checker) cyclegan() error {
 	config := train.DefaultCycleGAN()
 	config.Width, config.Batch, config.Epochs, config.DecayFrom = c.facts.Sizes.Gan, batch, 1, 1
 	torch.ManualSeed(c.facts.GANSeed)
-	g, err := train.NewCycleGANTask(config, inOrder(data.Select(1, 0), batch, 2*config.Seed), inOrder(data.Select(1, 1), batch, 2*config.Seed+1))
+	g, err := train.NewCycleGANTask(config, InOrder(data.Select(1, 0), batch, 2*config.Seed), InOrder(data.Select(1, 1), batch, 2*config.Seed+1))
 	if err != nil {
 		return err
 	}
@@ -478,20 +426,6 @@ func (c *checker) cyclegan() error {
 		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", steps, n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
 	}
 	return nil
-}
-
-// inOrder gives the rows of batches [steps, batch, width] as features that a task
-// shuffles back into their order: it draws step i's batch as batch i.
-func inOrder(batches torch.Tensor, batch int, seed uint64) train.Matrix {
-	width := int(batches.Size(2))
-	rows := torch.ToSlice[float32](batches.Contiguous())
-	m := train.Matrix{Data: make([]float32, len(rows)), Cols: width}
-	order := train.Order{N: m.Len(), Batch: batch, Seed: seed}
-	for k := range m.Len() {
-		at := int(order.Indices(k / batch)[k%batch])
-		copy(m.Data[at*width:(at+1)*width], rows[k*width:])
-	}
-	return m
 }
 
 // lossTolerance has the tolerances of decoderTraining's rows.

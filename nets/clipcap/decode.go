@@ -10,10 +10,13 @@ import (
 	"cyclecap/torch"
 )
 
-// Model is a decoder: a mapper, and the GPT-2 that continues its prefixes.
+// Model is a decoder: a mapper, and the GPT-2 that continues its prefixes. Their
+// weights must not be replaced after the first call of Generate or Continue on a
+// GPU, whose CUDA graphs contain their addresses; Close frees the graphs.
 type Model struct {
-	Mapper Mapper
-	GPT2   *gpt2.Model
+	Mapper  Mapper
+	GPT2    *gpt2.Model
+	statics []*static // the last used last
 }
 
 // A Method is a way to choose the next token.
@@ -90,25 +93,54 @@ func (m *Model) Room() int {
 // a scope, with gradients disabled. When ctx is done, it returns ctx's error at
 // the next token.
 func (m *Model) Generate(ctx context.Context, features torch.Tensor, o Options) ([][]Caption, error) {
-	return m.Continue(ctx, m.Mapper.Forward(features), o)
+	length := m.Mapper.PrefixLength()
+	if err := m.check(o, length); err != nil {
+		return nil, err
+	}
+	if onDevice(features, o) {
+		return m.onDevice(ctx, features, true, length, o)
+	}
+	return m.decode(ctx, m.Mapper.Forward(features), o)
 }
 
 // Continue writes a caption for each prefix in [n, length, GPT-2 width]. With
 // Beam, it returns all beams for each feature, best first; otherwise it returns
 // one caption for each.
 func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
-	if err := o.Check(); err != nil {
-		return nil, fmt.Errorf("generate: %w", err)
+	if err := m.check(o, prefix.Size(1)); err != nil {
+		return nil, err
 	}
-	n, length := prefix.Size(0), prefix.Size(1)
-	room := length + int64(o.MaxTokens) - 1
-	if room > m.GPT2.Config.NPositions {
-		return nil, fmt.Errorf("generate: a prefix of length %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
+	if onDevice(prefix, o) {
+		return m.onDevice(ctx, prefix, false, prefix.Size(1), o)
+	}
+	return m.decode(ctx, prefix, o)
+}
+
+// check returns an error if the options do not suit the model.
+func (m *Model) check(o Options, length int64) error {
+	if err := o.Check(); err != nil {
+		return fmt.Errorf("generate: %w", err)
+	}
+	if length+int64(o.MaxTokens)-1 > m.GPT2.Config.NPositions {
+		return fmt.Errorf("generate: a prefix of length %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
 	}
 	if o.Method == Beam && int64(o.Beam) > m.GPT2.Config.VocabSize {
-		return nil, fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, m.GPT2.Config.VocabSize)
+		return fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, m.GPT2.Config.VocabSize)
 	}
-	cache := m.GPT2.NewCache(n, room)
+	return nil
+}
+
+// onDevice reports whether to keep the state of a decoding on the device. Sampling
+// draws on the CPU, so that a seed means the same caption everywhere.
+func onDevice(input torch.Tensor, o Options) bool {
+	d := input.Device()
+	return d != torch.CPU && d != torch.Meta && o.Method != Sample
+}
+
+// decode decodes prefixes with a cache that grows.
+func (m *Model) decode(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
+	n, length := prefix.Size(0), prefix.Size(1)
+	cache := m.GPT2.NewCache(n, length+int64(o.MaxTokens)-1)
 	defer cache.Close()
 	logits := torch.Tidy(func() torch.Tensor { return m.step(prefix, cache) })
 	if o.Method == Beam {
@@ -132,7 +164,7 @@ func (m *Model) next(ids torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 
 // single decodes one sequence for each prefix.
 func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache, o Options) ([][]Caption, error) {
-	n := int(logits.Size(0))
+	n, device := int(logits.Size(0)), logits.Device()
 	out := make([][]Caption, n)
 	choose := greedy
 	if o.Method == Sample {
@@ -149,11 +181,9 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 		}
 		var live []int64 // rows that continue
 		ids := torch.Tidy(func() torch.Tensor {
+			logits := logits.To(torch.WithDevice(torch.CPU)) // the only copy of the step
 			chosen := choose(logits, rows)
-			// log_softmax at the chosen token only, without the whole table.
-			logp := logits.Gather(1, chosen.Unsqueeze(1)).SqueezeDim(1).To(torch.WithDType(torch.Float32)).
-				Sub(logits.To(torch.WithDType(torch.Float32)).Logsumexp([]int64{-1}))
-			p := torch.ToSlice[float64](logp)
+			p := torch.ToSlice[float64](logProbOf(logits, chosen.Unsqueeze(1)))
 			for row, id := range torch.ToSlice[int64](chosen) {
 				c := &out[rows[row]][0]
 				c.Tokens = append(c.Tokens, id)
@@ -164,9 +194,9 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 				}
 			}
 			if len(live) < len(rows) && len(live) > 0 {
-				chosen = chosen.IndexSelect(0, torch.FromSlice(live).To(torch.WithDevice(chosen.Device())))
+				chosen = chosen.IndexSelect(0, torch.FromSlice(live))
 			}
-			return chosen
+			return chosen.To(torch.WithDevice(device))
 		})
 		logits.Close()
 		if len(live) == 0 || step+1 == o.MaxTokens {
@@ -189,6 +219,13 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 	return out, nil
 }
 
+// logProbOf returns the log-probabilities [n, 1], float32, of ids [n, 1]: log_softmax
+// at these tokens only, without the whole table.
+func logProbOf(logits, ids torch.Tensor) torch.Tensor {
+	return logits.Gather(1, ids).To(torch.WithDType(torch.Float32)).
+		Sub(logits.To(torch.WithDType(torch.Float32)).Logsumexp([]int64{-1}, torch.WithKeepdim(true)))
+}
+
 func greedy(logits torch.Tensor, _ []int) torch.Tensor {
 	return logits.Argmax(torch.WithDim(-1))
 }
@@ -201,12 +238,12 @@ func sampler(n int, o Options) func(torch.Tensor, []int) torch.Tensor {
 		generators[i] = torch.NewGenerator(torch.CPU).ManualSeed(o.Seed + uint64(i))
 	}
 	return func(logits torch.Tensor, rows []int) torch.Tensor {
-		p := Warp(logits.To(torch.WithDType(torch.Float32), torch.WithDevice(torch.CPU)), o).Softmax(-1)
+		p := Warp(logits.To(torch.WithDType(torch.Float32)), o).Softmax(-1)
 		ids := make([]torch.Tensor, len(rows))
 		for i, row := range rows {
 			ids[i] = p.Select(0, int64(i)).Multinomial(1, torch.WithGenerator(generators[row]))
 		}
-		return torch.Cat(ids).To(torch.WithDevice(logits.Device()))
+		return torch.Cat(ids)
 	}
 }
 

@@ -282,3 +282,32 @@ func TestCancel(t *testing.T) {
 		}
 	})
 }
+
+// TestPackedMLP: a packed mapper still knows its sizes. (It once read them from its
+// weights, which packing frees.)
+func TestPackedMLP(t *testing.T) {
+	before := torch.Alive()
+	err := torch.Scope(func() error {
+		torch.ManualSeed(1)
+		m := clipcap.NewMLPMapper(16, 64, 4)
+		defer nn.Close(m)
+		x := torch.Randn([]int64{3, 16})
+		torch.InferenceMode(func() {
+			want := m.Forward(x)
+			nn.Pack(m)
+			if m.FeatureWidth() != 16 || m.Width() != 64 || m.PrefixLength() != 4 {
+				t.Errorf("the packed mapper has sizes %d, %d and %d", m.FeatureWidth(), m.Width(), m.PrefixLength())
+			}
+			if off := m.Forward(x).Sub(want).Abs().Max().Item(); off > 1e-5 {
+				t.Errorf("packed and plain differ by %g", off)
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := torch.Alive(); after != before {
+		t.Errorf("%d tensors are alive that were not before", after-before)
+	}
+}

@@ -140,8 +140,9 @@ func (m *mapperMLP) forward(x torch.Tensor) torch.Tensor {
 // MLPMapper is ClipCap's mapper of type "mlp": two linear layers, named model.0
 // and model.2, with Tanh between them.
 type MLPMapper struct {
-	Model  *mlpLayers
-	length int64
+	Model *mlpLayers
+	// The sizes are stored, because a packed layer has no weight to tell them.
+	features, length, width int64
 }
 
 type mlpLayers struct {
@@ -153,19 +154,19 @@ type mlpLayers struct {
 func NewMLPMapper(featureWidth, width, prefixLength int64) *MLPMapper {
 	hidden := width * prefixLength / 2
 	return &MLPMapper{
-		Model:  &mlpLayers{First: nn.Linear(featureWidth, hidden, true), Second: nn.Linear(hidden, width*prefixLength, true)},
-		length: prefixLength,
+		Model:    &mlpLayers{First: nn.Linear(featureWidth, hidden, true), Second: nn.Linear(hidden, width*prefixLength, true)},
+		features: featureWidth, length: prefixLength, width: width,
 	}
 }
 
 // FeatureWidth returns the width of the features.
-func (m *MLPMapper) FeatureWidth() int64 { return m.Model.First.Weight.Size(1) }
+func (m *MLPMapper) FeatureWidth() int64 { return m.features }
 
 // PrefixLength returns the length of the prefix.
 func (m *MLPMapper) PrefixLength() int64 { return m.length }
 
 // Width returns the width of GPT-2.
-func (m *MLPMapper) Width() int64 { return m.Model.Second.Weight.Size(0) / m.length }
+func (m *MLPMapper) Width() int64 { return m.width }
 
 // Forward maps [n, feature] to [n, prefix, width].
 func (m *MLPMapper) Forward(features torch.Tensor) torch.Tensor {

@@ -44,7 +44,7 @@ def load_mapper(path):
     return mapper.eval()
 
 
-def openai_names(hf):
+def openai_names(hf, layers=12):
     """A transformers CLIP state dict under OpenAI's names."""
     out = {
         "positional_embedding": hf["text_model.embeddings.position_embedding.weight"],
@@ -61,7 +61,7 @@ def openai_names(hf):
         out[f"visual.ln_post.{part}"] = hf[f"vision_model.post_layernorm.{part}"]
         out[f"ln_final.{part}"] = hf[f"text_model.final_layer_norm.{part}"]
         for ours, theirs in (("visual.transformer", "vision_model"), ("transformer", "text_model")):
-            for i in range(12):
+            for i in range(layers):
                 a, b = f"{ours}.resblocks.{i}.", f"{theirs}.encoder.layers.{i}."
                 out[f"{a}attn.in_proj_{part}"] = torch.cat([hf[f"{b}self_attn.{p}_proj.{part}"] for p in "qkv"])
                 out[f"{a}attn.out_proj.{part}"] = hf[f"{b}self_attn.out_proj.{part}"]

@@ -1,8 +1,11 @@
 """The reference models in PyTorch: ClipCap's mappers, decoding and training,
 and a CycleGAN over features, written from their papers' rules with the
-parameter names that their checkpoints have. `make parity` and the fixtures
-compare the Go code with these, and with transformers' and OpenAI's own nets.
+parameter names that their checkpoints have, and OpenAI's CLIP for machines
+without its package. `make parity`, `make gpu` and the fixtures compare the Go
+code with these, and with transformers' and OpenAI's own nets.
 """
+
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -98,7 +101,7 @@ def nucleus_greedy(gpt, embeds, length, stop, top_p=0.8):
         ids.append(int(logits.argmax(-1)))
         if ids[-1] == stop:
             break
-        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]]))), dim=1)
+        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]], device=embeds.device))), dim=1)
     return ids
 
 
@@ -107,8 +110,8 @@ def beam_search(gpt, embeds, beams, length, stop):
     first. Beams are ranked by their average log-probability; one that has
     ended is padded with token 0 at no cost; the search ends with the last."""
     scores = tokens = None
-    lengths = torch.ones(beams)
-    ended = torch.zeros(beams, dtype=torch.bool)
+    lengths = torch.ones(beams, device=embeds.device)
+    ended = torch.zeros(beams, dtype=torch.bool, device=embeds.device)
     for _ in range(length):
         logp = gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
         if tokens is None:
@@ -166,7 +169,7 @@ class TransformersAdamW(torch.optim.Optimizer):
 def decoder_loss(mapper, gpt, features, tokens):
     """ClipCap's loss: the prefix, then the caption, padding masked out."""
     prefix = mapper(features)
-    mask = torch.cat((torch.ones(prefix.shape[:2]), (tokens > 0).float()), dim=1)
+    mask = torch.cat((torch.ones(prefix.shape[:2], device=tokens.device), (tokens > 0).float()), dim=1)
     embeds = torch.cat((prefix, gpt.transformer.wte(tokens)), dim=1)
     logits = gpt(inputs_embeds=embeds, attention_mask=mask).logits[:, prefix.shape[1] - 1 : -1]
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
@@ -245,6 +248,10 @@ class CycleGAN:
         return loss
 
     def step(self, images, texts):
+        return [x.item() for x in self.losses(images, texts)]
+
+    def losses(self, images, texts):
+        """The step; reads nothing back from the device."""
         to_text, to_image, text_disc, image_disc = self.nets
         fake_text = to_text(images)
         back_image = to_image(fake_text)
@@ -267,10 +274,83 @@ class CycleGAN:
         disc_text = self.discriminate(text_disc, texts, self.text_pool.query(fake_text))
         disc_image = self.discriminate(image_disc, images, self.image_pool.query(fake_image))
         self.opt_d.step()
-        losses = (gan_text, gan_image, cycle_image, cycle_text, id_text, id_image, disc_text, disc_image)
-        return [x.item() for x in losses]
+        return gan_text, gan_image, cycle_image, cycle_text, id_text, id_image, disc_text, disc_image
 
 
 def train_cyclegan(nets, batches, **settings):
     trainer = CycleGAN(nets, **settings)
     return [trainer.step(images, texts) for images, texts in batches]
+
+
+class CLIPBlock(nn.Module):
+    """A pre-norm layer under OpenAI's names; positions come first, as in OpenAI's code."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x, mask):
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(1.702 * x)
+
+
+class CLIPTransformer(nn.Module):
+    def __init__(self, width, layers):
+        super().__init__()
+        self.resblocks = nn.ModuleList([CLIPBlock(width, width // 64) for _ in range(layers)])
+
+    def forward(self, x, mask=None):
+        x = x.permute(1, 0, 2)  # [n, t, width] -> [t, n, width]
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x.permute(1, 0, 2)
+
+
+class CLIPVision(nn.Module):
+    def __init__(self, embed, image, patch, width, layers):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros((image // patch) ** 2 + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = CLIPTransformer(width, layers)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, embed))
+
+    def forward(self, pixels):
+        x = self.conv1(pixels).flatten(2).permute(0, 2, 1)
+        first = self.class_embedding + torch.zeros(x.shape[0], 1, x.shape[2], dtype=x.dtype, device=x.device)
+        x = self.ln_pre(torch.cat((first, x), dim=1) + self.positional_embedding)
+        return self.ln_post(self.transformer(x)[:, 0]) @ self.proj
+
+
+class CLIP(nn.Module):
+    """CLIP with a vision transformer, as OpenAI's code computes it."""
+
+    def __init__(self, embed, image, patch, vision, vocab, context, text, layers):
+        super().__init__()
+        self.visual = CLIPVision(embed, image, patch, vision, layers)
+        self.transformer = CLIPTransformer(text, layers)
+        self.token_embedding = nn.Embedding(vocab, text)
+        self.positional_embedding = nn.Parameter(torch.zeros(context, text))
+        self.ln_final = nn.LayerNorm(text)
+        self.text_projection = nn.Parameter(torch.zeros(text, embed))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+
+    def encode_image(self, pixels):
+        return self.visual(pixels)
+
+    def encode_text(self, ids):
+        x = self.token_embedding(ids) + self.positional_embedding
+        causal = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        x = self.ln_final(self.transformer(x, causal))
+        return x[torch.arange(x.shape[0], device=x.device), ids.argmax(dim=-1)] @ self.text_projection

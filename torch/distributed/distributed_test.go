@@ -166,18 +166,21 @@ func collectives(g *distributed.Group, out *json.Encoder) error {
 
 	// 10M floats, whose sums are known: rank r holds (r+1) times 0, 1, … 999.
 	large := torch.Empty([]int64{10_000_000})
-	data := torch.Data[float32](large)
-	for i := range data {
-		data[i] = float32(i%1000) * float32(r+1)
-	}
+	torch.Data(large, func(data []float32) {
+		for i := range data {
+			data[i] = float32(i%1000) * float32(r+1)
+		}
+	})
 	if err := errors.Join(g.Barrier(), g.AllReduce(large, distributed.Sum)); err != nil {
 		return err
 	}
-	for i := range data {
-		if data[i] != float32(i%1000)*3 {
-			c.LargeWrong++
+	torch.Data(large, func(data []float32) {
+		for i := range data {
+			if data[i] != float32(i%1000)*3 {
+				c.LargeWrong++
+			}
 		}
-	}
+	})
 	return out.Encode(c)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -234,7 +233,6 @@ func (g *Group) call(op string, t torch.Tensor, f func(c10d uintptr) error) erro
 		return fmt.Errorf("distributed: %s: the group is closed", op)
 	}
 	err := f(g.c10d)
-	runtime.KeepAlive(t)
 	if err == nil {
 		return nil
 	}
@@ -257,8 +255,9 @@ func (g *Group) AllReduce(t torch.Tensor, op ReduceOp) error {
 	if g == nil {
 		return nil
 	}
-	p := shim.HandleOf("all_reduce", t)
-	return g.call("all_reduce", t, func(c uintptr) error { return shim.AllReduce(c, p, op == Avg) })
+	return g.call("all_reduce", t, func(c uintptr) error {
+		return shim.Lend("all_reduce", func(p []uintptr) error { return shim.AllReduce(c, p[0], op == Avg) }, t)
+	})
 }
 
 // Broadcast replaces t, in place and in every process, with the t of rank root.
@@ -270,8 +269,9 @@ func (g *Group) Broadcast(t torch.Tensor, root int) error {
 	if g == nil {
 		return nil
 	}
-	p := shim.HandleOf("broadcast", t)
-	return g.call("broadcast", t, func(c uintptr) error { return shim.Broadcast(c, p, root) })
+	return g.call("broadcast", t, func(c uintptr) error {
+		return shim.Lend("broadcast", func(p []uintptr) error { return shim.Broadcast(c, p[0], root) }, t)
+	})
 }
 
 // AllGather returns the t of every process in rank order, as new tensors. t must
@@ -289,11 +289,13 @@ func (g *Group) AllGather(t torch.Tensor) ([]torch.Tensor, error) {
 	if g == nil {
 		return out, nil
 	}
-	p, outs := shim.HandleOf("all_gather", t), make([]uintptr, len(out))
-	for i, o := range out {
-		outs[i] = shim.HandleOf("all_gather", o)
+	all := []any{t}
+	for _, o := range out {
+		all = append(all, o)
 	}
-	if err := g.call("all_gather", t, func(c uintptr) error { return shim.AllGather(c, p, outs) }); err != nil {
+	if err := g.call("all_gather", t, func(c uintptr) error {
+		return shim.Lend("all_gather", func(p []uintptr) error { return shim.AllGather(c, p[0], p[1:]) }, all...)
+	}); err != nil {
 		return nil, err
 	}
 	return out, nil

@@ -59,7 +59,7 @@ func walk(m any, visit func(Named)) {
 	if v.Kind() != reflect.Pointer {
 		torch.Throw("nn", "a module must be a pointer to a struct, got %T", m)
 	}
-	walkValue(v, "", false, visit)
+	walkValue(v, "", false, visit, map[place]bool{})
 }
 
 var (
@@ -67,15 +67,32 @@ var (
 	sequentialType = reflect.TypeFor[SequentialModule]()
 )
 
-func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
+// place identifies what a pointer points to: a struct and its first field have the
+// same address.
+type place struct {
+	address uintptr
+	typ     reflect.Type
+}
+
+// walkValue visits the tensors of v. inside contains the pointers that lead to v:
+// one that leads back to a module around it is not followed.
+func walkValue(v reflect.Value, path string, buffer bool, visit func(Named), inside map[place]bool) {
 	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	case reflect.Pointer:
+		p := place{v.Pointer(), v.Type()}
+		if v.IsNil() || inside[p] {
+			return
+		}
+		inside[p] = true
+		walkValue(v.Elem(), path, buffer, visit, inside)
+		delete(inside, p)
+	case reflect.Interface:
 		if !v.IsNil() {
-			walkValue(v.Elem(), path, buffer, visit)
+			walkValue(v.Elem(), path, buffer, visit, inside)
 		}
 	case reflect.Slice, reflect.Array:
 		for i := range v.Len() {
-			walkValue(v.Index(i), join(path, strconv.Itoa(i)), buffer, visit)
+			walkValue(v.Index(i), join(path, strconv.Itoa(i)), buffer, visit, inside)
 		}
 	case reflect.Map:
 		refuse := func(Named) {
@@ -84,12 +101,12 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
 		for _, key := range v.MapKeys() {
 			e := reflect.New(v.Type().Elem()).Elem() // an element of a map has no address
 			e.Set(v.MapIndex(key))
-			walkValue(e, path, buffer, refuse)
+			walkValue(e, path, buffer, refuse, inside)
 		}
 	case reflect.Struct:
 		switch v.Type() {
 		case sequentialType:
-			walkValue(v.FieldByName("Modules"), path, buffer, visit)
+			walkValue(v.FieldByName("Modules"), path, buffer, visit, inside)
 			return
 		case tensorType:
 			switch {
@@ -108,12 +125,12 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named)) {
 			case !f.IsExported() && !f.Anonymous || name == "-":
 				continue
 			case f.Anonymous && !tagged:
-				walkValue(v.Field(i), path, buffer, visit)
+				walkValue(v.Field(i), path, buffer, visit, inside)
 				continue
 			case !tagged:
 				name = snake(f.Name)
 			}
-			walkValue(v.Field(i), join(path, name), f.Tag.Get("buffer") == "true", visit)
+			walkValue(v.Field(i), join(path, name), f.Tag.Get("buffer") == "true", visit, inside)
 		}
 	}
 }

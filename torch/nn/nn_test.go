@@ -472,3 +472,28 @@ func TestLoadKeeps(t *testing.T) {
 		t.Errorf("%d tensors are alive that were not before", after-before)
 	}
 }
+
+// TestBackPointer lists the parameters of a module that refers to the module around it.
+func TestBackPointer(t *testing.T) {
+	type inner struct {
+		Parent any
+		L      *nn.LinearModule
+	}
+	type outer struct {
+		In *inner
+		W  torch.Tensor
+	}
+	scoped(t, func() {
+		m := &outer{In: &inner{L: nn.Linear(2, 2, true)}, W: torch.Ones([]int64{1}).Keep()}
+		defer nn.Close(m)
+		m.In.Parent = m
+		var names []string
+		for _, n := range nn.NamedParameters(m) {
+			names = append(names, n.Name)
+		}
+		if diff := cmp.Diff([]string{"in.l.weight", "in.l.bias", "w"}, names); diff != "" {
+			t.Error(diff)
+		}
+		nn.Pack(m)
+	})
+}

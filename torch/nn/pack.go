@@ -52,20 +52,27 @@ func Pack(m any) {
 }
 
 // visit calls f for every submodule that is a pointer.
-func visit(v reflect.Value, f func(part any)) {
+func visit(v reflect.Value, f func(part any)) { visitValue(v, f, map[place]bool{}) }
+
+// visitValue is visit; inside is as in walkValue.
+func visitValue(v reflect.Value, f func(part any), inside map[place]bool) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		if !v.IsNil() {
-			f(v.Interface())
-			visit(v.Elem(), f)
+		p := place{v.Pointer(), v.Type()}
+		if v.IsNil() || inside[p] {
+			return
 		}
+		inside[p] = true
+		f(v.Interface())
+		visitValue(v.Elem(), f, inside)
+		delete(inside, p)
 	case reflect.Interface:
 		if !v.IsNil() {
-			visit(v.Elem(), f)
+			visitValue(v.Elem(), f, inside)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			visit(v.Index(i), f)
+			visitValue(v.Index(i), f, inside)
 		}
 	case reflect.Struct:
 		if v.Type() == tensorType {
@@ -73,7 +80,7 @@ func visit(v reflect.Value, f func(part any)) {
 		}
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
-				visit(v.Field(i), f)
+				visitValue(v.Field(i), f, inside)
 			}
 		}
 	}

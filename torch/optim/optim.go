@@ -1,7 +1,9 @@
-// Package optim provides PyTorch's optimizers, and learning rate schedules. On
-// the CPU a step calls the same operators as PyTorch's single-tensor
-// implementation in the same order, so that weights remain bit-identical to
-// PyTorch's over any number of steps.
+// Package optim provides PyTorch's optimizers, and learning rate schedules. A
+// step calls the same operators as PyTorch's in the same order: on the CPU those
+// of the single-tensor implementation, and on other devices those of the foreach
+// implementation, which PyTorch uses there by default. On the CPU weights remain
+// bit-identical to PyTorch's over any number of steps. No function of this package
+// waits for the device.
 //
 //	opt := optim.AdamW(nn.Parameters(model), optim.AdamWDefaults())
 //	defer opt.Close()
@@ -69,6 +71,7 @@ type base struct {
 	state  []ParamState
 	lr     float64
 	names  []string // names of the tensors in state
+	lists  bool     // call foreach operators on the CPU too, for tests
 }
 
 func newBase(op string, params []torch.Tensor, lr float64, names ...string) base {
@@ -164,6 +167,80 @@ func (b *base) update(f func(p, grad torch.Tensor, s *ParamState)) {
 	})
 }
 
+// foreach reports whether a step calls operators on lists of parameters instead of on
+// each parameter, as PyTorch does by default on every device but the CPU.
+func (b *base) foreach() bool { return b.lists || b.params[0].Device() != torch.CPU }
+
+// A group is the parameters of one device and dtype that have a gradient. PyTorch groups
+// them like this too; the kernels that update a whole list at once require it.
+type group struct {
+	params, grads []torch.Tensor
+	index         []int         // in the list of all parameters
+	states        []*ParamState // set by updateLists
+}
+
+// groupsOf returns the groups of params, in the order of their first parameters.
+func groupsOf(params []torch.Tensor) []*group {
+	type kind struct {
+		device torch.Device
+		dtype  torch.DType
+	}
+	var groups []*group
+	of := map[kind]*group{}
+	for i, p := range params {
+		grad := p.Grad()
+		if !grad.Defined() {
+			continue
+		}
+		k := kind{p.Device(), p.DType()}
+		g := of[k]
+		if g == nil {
+			g = &group{}
+			of[k] = g
+			groups = append(groups, g)
+		}
+		g.params, g.grads, g.index = append(g.params, p), append(g.grads, grad), append(g.index, i)
+	}
+	return groups
+}
+
+// updateLists calls f for each group.
+func (b *base) updateLists(f func(g *group)) {
+	torch.NoGrad(func() {
+		torch.Tidy(func() torch.Tensor {
+			for _, g := range groupsOf(b.params) {
+				for _, i := range g.index {
+					g.states = append(g.states, &b.state[i])
+				}
+				f(g)
+			}
+			return torch.Tensor{}
+		})
+	})
+}
+
+// moments counts a step and returns the moments of Adam.
+func (g *group) moments() (avgs, avgSqs []torch.Tensor) {
+	for i, s := range g.states {
+		avg, avgSq := s.moments(g.params[i])
+		avgs, avgSqs = append(avgs, avg), append(avgSqs, avgSq)
+	}
+	return avgs, avgSqs
+}
+
+// perStep returns a number for each parameter that depends on its number of steps.
+func (g *group) perStep(f func(step float64) float64) []float64 {
+	out := make([]float64, len(g.states))
+	for i, s := range g.states {
+		if i > 0 && s.Step == g.states[i-1].Step {
+			out[i] = out[i-1]
+		} else {
+			out[i] = f(float64(s.Step))
+		}
+	}
+	return out
+}
+
 // moments counts a step and returns the moments of Adam, which it creates as
 // zeros in the first step.
 func (s *ParamState) moments(p torch.Tensor) (avg, avgSq torch.Tensor) {
@@ -222,6 +299,7 @@ type adam struct {
 	base
 	o         AdamOptions
 	decoupled bool
+	steps     []torch.Tensor // step counts on the device, for the fused kernel
 }
 
 // Adam is torch.optim.Adam. The weight decay is added to the gradient.
@@ -235,57 +313,115 @@ func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
 }
 
 func (a *adam) Step() {
-	if a.o.Fused && a.params[0].Device() != torch.Meta { // the meta device has no fused kernel
-		a.fused()
-		return
+	switch {
+	case a.o.Fused && a.params[0].Device() != torch.Meta: // the meta device has no fused kernel
+		a.updateLists(a.fused)
+	case a.foreach():
+		a.updateLists(a.list)
+	default:
+		a.update(a.single)
 	}
-	b1, b2 := a.o.Beta1, a.o.Beta2
-	a.update(func(p, g torch.Tensor, s *ParamState) {
-		avg, avgSq := s.moments(p)
-		if a.o.WeightDecay != 0 {
-			if a.decoupled {
-				p.MulScalar_(1 - a.lr*a.o.WeightDecay)
-			} else {
-				g = g.Add(p, torch.WithAlpha(a.o.WeightDecay))
-			}
-		}
-		avg.LerpScalar_(g, 1-b1)
-		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
-		t := float64(s.Step)
-		stepSize := a.lr / (1 - shim.Pow(b1, t))
-		root := shim.Pow(1-shim.Pow(b2, t), 0.5) // not Sqrt, which differs from PyTorch in the last bit at some steps
-		denom := avgSq.Sqrt().DivScalar_(root).AddScalar_(a.o.Eps)
-		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
-	})
 }
 
-// fused updates all parameters in one call.
-func (a *adam) fused() {
-	torch.NoGrad(func() {
-		torch.Tidy(func() torch.Tensor {
-			var params, grads, avgs, avgSqs, maxes, steps []torch.Tensor
-			for i, p := range a.params {
-				g := p.Grad()
-				if !g.Defined() {
-					continue
-				}
-				s := &a.state[i]
-				avg, avgSq := s.moments(p)
-				params, grads = append(params, p), append(grads, g)
-				avgs, avgSqs = append(avgs, avg), append(avgSqs, avgSq)
-				steps = append(steps, torch.Full([]int64{}, float64(s.Step), torch.WithDType(torch.Float32), torch.WithDevice(p.Device())))
-			}
-			if len(params) == 0 {
-				return torch.Tensor{}
-			}
-			call := torch.FusedAdam_
-			if a.decoupled {
-				call = torch.FusedAdamw_
-			}
-			call(params, grads, avgs, avgSqs, maxes, steps, a.lr, a.o.Beta1, a.o.Beta2, a.o.WeightDecay, a.o.Eps, false, false)
-			return torch.Tensor{}
-		})
-	})
+func (a *adam) single(p, g torch.Tensor, s *ParamState) {
+	avg, avgSq := s.moments(p)
+	if a.o.WeightDecay != 0 {
+		if a.decoupled {
+			p.MulScalar_(1 - a.lr*a.o.WeightDecay)
+		} else {
+			g = g.Add(p, torch.WithAlpha(a.o.WeightDecay))
+		}
+	}
+	avg.LerpScalar_(g, 1-a.o.Beta1)
+	avgSq.MulScalar_(a.o.Beta2).Addcmul_(g, g, torch.WithValue(1-a.o.Beta2))
+	t := float64(s.Step)
+	denom := avgSq.Sqrt().DivScalar_(a.root(t)).AddScalar_(a.o.Eps)
+	p.Addcdiv_(avg, denom, torch.WithValue(a.size(t)))
+}
+
+// root returns the square root of the second bias correction at step t.
+func (a *adam) root(t float64) float64 {
+	return shim.Pow(1-shim.Pow(a.o.Beta2, t), 0.5) // not Sqrt, which differs from PyTorch in the last bit at some steps
+}
+
+// size returns the factor of the update at step t.
+func (a *adam) size(t float64) float64 { return -(a.lr / (1 - shim.Pow(a.o.Beta1, t))) }
+
+func (a *adam) list(g *group) {
+	avgs, avgSqs := g.moments()
+	grads := g.grads
+	if a.o.WeightDecay != 0 {
+		if a.decoupled {
+			torch.ForeachMulScalar_(g.params, 1-a.lr*a.o.WeightDecay)
+		} else {
+			grads = torch.ForeachAdd(grads, g.params, torch.WithAlpha(a.o.WeightDecay))
+		}
+	}
+	torch.ForeachLerpScalar_(avgs, grads, 1-a.o.Beta1)
+	torch.ForeachMulScalar_(avgSqs, a.o.Beta2)
+	torch.ForeachAddcmul_(avgSqs, grads, grads, torch.WithValue(1-a.o.Beta2))
+	denoms := torch.ForeachSqrt(avgSqs)
+	torch.ForeachDivScalars_(denoms, g.perStep(a.root))
+	torch.ForeachAddScalar_(denoms, a.o.Eps)
+	torch.ForeachAddcdivScalars_(g.params, avgs, denoms, g.perStep(a.size))
+}
+
+// fused updates a group in one call.
+func (a *adam) fused(g *group) {
+	avgs, avgSqs := g.moments()
+	call := torch.FusedAdam_
+	if a.decoupled {
+		call = torch.FusedAdamw_
+	}
+	call(g.params, g.grads, avgs, avgSqs, nil, a.counts(g), a.lr, a.o.Beta1, a.o.Beta2, a.o.WeightDecay, a.o.Eps, false, false)
+}
+
+// counts returns the step counts of a group as tensors, which the fused kernel requires.
+// On other devices than the CPU they stay on the device, as in PyTorch, because copying
+// them there in each step would take longer than the step.
+func (a *adam) counts(g *group) (counts []torch.Tensor) {
+	full := func(i int, v int64) torch.Tensor {
+		return torch.Full([]int64{}, float64(v), torch.WithDType(torch.Float32), torch.WithDevice(g.params[i].Device()))
+	}
+	if !a.foreach() {
+		for i, s := range g.states {
+			counts = append(counts, full(i, s.Step))
+		}
+		return counts
+	}
+	if a.steps == nil {
+		a.steps = make([]torch.Tensor, len(a.params))
+	}
+	for i, s := range g.states {
+		own := &a.steps[g.index[i]]
+		if !own.Defined() {
+			*own = full(i, s.Step-1).Keep()
+		}
+		counts = append(counts, *own)
+	}
+	torch.ForeachAddScalar_(counts, 1)
+	return counts
+}
+
+func (a *adam) SetState(s []ParamState) error {
+	err := a.base.SetState(s)
+	if err == nil {
+		a.forget()
+	}
+	return err
+}
+
+// forget frees the step counts on the device.
+func (a *adam) forget() {
+	for _, t := range a.steps {
+		t.Close()
+	}
+	a.steps = nil
+}
+
+func (a *adam) Close() {
+	a.base.Close()
+	a.forget()
 }
 
 type transformersAdamW struct {
@@ -302,19 +438,43 @@ func TransformersAdamW(params []torch.Tensor, o AdamOptions) Optimizer {
 }
 
 func (a *transformersAdamW) Step() {
-	b1, b2 := a.o.Beta1, a.o.Beta2
-	a.update(func(p, g torch.Tensor, s *ParamState) {
-		avg, avgSq := s.moments(p)
-		avg.MulScalar_(b1).Add_(g, torch.WithAlpha(1-b1))
-		avgSq.MulScalar_(b2).Addcmul_(g, g, torch.WithValue(1-b2))
-		denom := avgSq.Sqrt().AddScalar_(a.o.Eps)
-		t := float64(s.Step)
-		stepSize := a.lr * math.Sqrt(1-shim.Pow(b2, t)) / (1 - shim.Pow(b1, t))
-		p.Addcdiv_(avg, denom, torch.WithValue(-stepSize))
-		if a.o.WeightDecay > 0 {
-			p.Add_(p, torch.WithAlpha(-a.lr*a.o.WeightDecay))
-		}
-	})
+	if a.foreach() {
+		a.updateLists(a.list)
+	} else {
+		a.update(a.single)
+	}
+}
+
+func (a *transformersAdamW) single(p, g torch.Tensor, s *ParamState) {
+	avg, avgSq := s.moments(p)
+	avg.MulScalar_(a.o.Beta1).Add_(g, torch.WithAlpha(1-a.o.Beta1))
+	avgSq.MulScalar_(a.o.Beta2).Addcmul_(g, g, torch.WithValue(1-a.o.Beta2))
+	denom := avgSq.Sqrt().AddScalar_(a.o.Eps)
+	p.Addcdiv_(avg, denom, torch.WithValue(a.size(float64(s.Step))))
+	if a.o.WeightDecay > 0 {
+		p.Add_(p, torch.WithAlpha(-a.lr*a.o.WeightDecay))
+	}
+}
+
+// list is single for a list of parameters. transformers has only the loop; the elements
+// go through the same arithmetic.
+func (a *transformersAdamW) list(g *group) {
+	avgs, avgSqs := g.moments()
+	torch.ForeachMulScalar_(avgs, a.o.Beta1)
+	torch.ForeachAdd_(avgs, g.grads, torch.WithAlpha(1-a.o.Beta1))
+	torch.ForeachMulScalar_(avgSqs, a.o.Beta2)
+	torch.ForeachAddcmul_(avgSqs, g.grads, g.grads, torch.WithValue(1-a.o.Beta2))
+	denoms := torch.ForeachSqrt(avgSqs)
+	torch.ForeachAddScalar_(denoms, a.o.Eps)
+	torch.ForeachAddcdivScalars_(g.params, avgs, denoms, g.perStep(a.size))
+	if a.o.WeightDecay > 0 {
+		torch.ForeachAdd_(g.params, g.params, torch.WithAlpha(-a.lr*a.o.WeightDecay))
+	}
+}
+
+// size returns the factor of the update at step t.
+func (a *transformersAdamW) size(t float64) float64 {
+	return -(a.lr * math.Sqrt(1-shim.Pow(a.o.Beta2, t)) / (1 - shim.Pow(a.o.Beta1, t)))
 }
 
 // SGDOptions configures SGD; the names are PyTorch's.
@@ -343,25 +503,72 @@ func SGD(params []torch.Tensor, o SGDOptions) Optimizer {
 }
 
 func (o *sgd) Step() {
-	o.update(func(p, g torch.Tensor, s *ParamState) {
-		if o.o.WeightDecay != 0 {
-			g = g.Add(p, torch.WithAlpha(o.o.WeightDecay))
+	if o.foreach() {
+		o.updateLists(o.list)
+	} else {
+		o.update(o.single)
+	}
+}
+
+func (o *sgd) single(p, g torch.Tensor, s *ParamState) {
+	if o.o.WeightDecay != 0 {
+		g = g.Add(p, torch.WithAlpha(o.o.WeightDecay))
+	}
+	if o.o.Momentum != 0 {
+		if s.Tensors == nil {
+			s.Tensors = []torch.Tensor{g.Clone().Keep()}
+		} else {
+			s.Tensors[0].MulScalar_(o.o.Momentum).Add_(g, torch.WithAlpha(1-o.o.Dampening))
 		}
-		if o.o.Momentum != 0 {
-			if s.Tensors == nil {
-				s.Tensors = []torch.Tensor{g.Clone().Keep()}
-			} else {
-				s.Tensors[0].MulScalar_(o.o.Momentum).Add_(g, torch.WithAlpha(1-o.o.Dampening))
-			}
-			if o.o.Nesterov {
-				g = g.Add(s.Tensors[0], torch.WithAlpha(o.o.Momentum))
-			} else {
-				g = s.Tensors[0]
-			}
+		if o.o.Nesterov {
+			g = g.Add(s.Tensors[0], torch.WithAlpha(o.o.Momentum))
+		} else {
+			g = s.Tensors[0]
 		}
+	}
+	s.Step++
+	p.Add_(g, torch.WithAlpha(-o.lr))
+}
+
+func (o *sgd) list(g *group) {
+	grads := g.grads
+	if o.o.WeightDecay != 0 {
+		grads = torch.ForeachAdd(grads, g.params, torch.WithAlpha(o.o.WeightDecay))
+	}
+	if o.o.Momentum != 0 {
+		buffers := o.buffers(g, grads)
+		if o.o.Nesterov {
+			grads = torch.ForeachAdd(grads, buffers, torch.WithAlpha(o.o.Momentum))
+		} else {
+			grads = buffers
+		}
+	}
+	for _, s := range g.states {
 		s.Step++
-		p.Add_(g, torch.WithAlpha(-o.lr))
-	})
+	}
+	torch.ForeachAdd_(g.params, grads, torch.WithAlpha(-o.lr))
+}
+
+// buffers updates the momentum of a group and returns it.
+func (o *sgd) buffers(g *group, grads []torch.Tensor) (buffers []torch.Tensor) {
+	started := true
+	for _, s := range g.states {
+		started = started && s.Tensors != nil
+	}
+	for i, s := range g.states {
+		switch {
+		case s.Tensors == nil:
+			s.Tensors = []torch.Tensor{grads[i].Clone().Keep()}
+		case !started: // some parameters have their first gradient
+			s.Tensors[0].MulScalar_(o.o.Momentum).Add_(grads[i], torch.WithAlpha(1-o.o.Dampening))
+		}
+		buffers = append(buffers, s.Tensors[0])
+	}
+	if started {
+		torch.ForeachMulScalar_(buffers, o.o.Momentum)
+		torch.ForeachAdd_(buffers, grads, torch.WithAlpha(1-o.o.Dampening))
+	}
+	return buffers
 }
 
 // WarmupLinear is transformers' get_linear_schedule_with_warmup. It returns the
@@ -385,43 +592,70 @@ func ConstantLinear(epoch, constant, decay int) float64 {
 
 // ClipGradNorm is torch.nn.utils.clip_grad_norm_ with the 2-norm: it scales the
 // gradients so that their total norm is at most limit. It returns the norm before
-// scaling: 0 if there are no gradients, NaN on the meta device.
-func ClipGradNorm(params []torch.Tensor, limit float64) float64 {
-	var total float64
+// scaling, a tensor without dimensions on the gradients' device, or 0 if there are no
+// gradients. Reading the norm waits for the device; clipping does not.
+func ClipGradNorm(params []torch.Tensor, limit float64) torch.Tensor {
+	return clipGradNorm(params, limit, false)
+}
+
+func clipGradNorm(params []torch.Tensor, limit float64, lists bool) (total torch.Tensor) {
 	torch.NoGrad(func() {
-		torch.Tidy(func() torch.Tensor {
-			var grads, norms []torch.Tensor
-			for _, p := range params {
-				if g := p.Grad(); g.Defined() {
-					grads = append(grads, g)
-					norms = append(norms, g.LinalgVectorNorm())
-				}
+		total = torch.Tidy(func() torch.Tensor {
+			groups := groupsOf(params)
+			if len(groups) == 0 {
+				return torch.Scalar0[float32](0)
 			}
-			if len(grads) == 0 {
-				return torch.Tensor{}
+			device := groups[0].params[0].Device()
+			lists = lists || device != torch.CPU
+			var norms []torch.Tensor
+			for _, g := range groups {
+				of := g.norms(lists)
+				for _, n := range of {
+					norms = append(norms, n.To(torch.WithDevice(device)))
+				}
 			}
 			norm := torch.Stack(norms).LinalgVectorNorm()
 			// Python computes limit / (norm + 1e-6) as a reciprocal and a product.
 			factor := norm.AddScalar(1e-6).Reciprocal().MulScalar(limit).Clamp(torch.WithMax(1.0))
-			for _, g := range grads {
-				g.Mul_(factor)
+			for _, g := range groups {
+				own := factor.To(torch.WithDevice(g.params[0].Device()))
+				if lists {
+					torch.ForeachMul_(g.grads, own)
+					continue
+				}
+				for _, grad := range g.grads {
+					grad.Mul_(own)
+				}
 			}
-			if total = math.NaN(); norm.Device() != torch.Meta {
-				total = norm.Item()
-			}
-			return torch.Tensor{}
+			return norm
 		})
 	})
 	return total
+}
+
+// norms returns the norm of each gradient.
+func (g *group) norms(lists bool) (norms []torch.Tensor) {
+	if lists {
+		return torch.ForeachNorm(g.grads)
+	}
+	for _, grad := range g.grads {
+		norms = append(norms, grad.LinalgVectorNorm())
+	}
+	return norms
 }
 
 // ClipGradValue is torch.nn.utils.clip_grad_value_.
 func ClipGradValue(params []torch.Tensor, limit float64) {
 	torch.NoGrad(func() {
 		torch.Tidy(func() torch.Tensor {
-			for _, p := range params {
-				if g := p.Grad(); g.Defined() {
-					g.Clamp_(torch.WithMin(-limit), torch.WithMax(limit))
+			for _, g := range groupsOf(params) {
+				if g.params[0].Device() != torch.CPU {
+					torch.ForeachClampMin_(g.grads, -limit)
+					torch.ForeachClampMax_(g.grads, limit)
+					continue
+				}
+				for _, grad := range g.grads {
+					grad.Clamp_(torch.WithMin(-limit), torch.WithMax(limit))
 				}
 			}
 			return torch.Tensor{}

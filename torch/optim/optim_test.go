@@ -93,25 +93,43 @@ func train(m nn.Module, opt optim.Optimizer, xs, ys torch.Tensor, from, to int, 
 	}
 }
 
+// implementations are the ways to compute a step: with operators on each parameter, as
+// PyTorch does on the CPU, and on lists of parameters, as it does on other devices. On the
+// CPU both have the same bits.
+var implementations = map[string]func(optim.Optimizer) optim.Optimizer{
+	"":         func(o optim.Optimizer) optim.Optimizer { return o },
+	"_foreach": optim.UseLists,
+}
+
 // TestSteps holds the weights after 25 steps to PyTorch's bits.
 func TestSteps(t *testing.T) {
+	for way, use := range implementations {
+		testSteps(t, way, use)
+	}
+}
+
+func testSteps(t *testing.T, way string, use func(optim.Optimizer) optim.Optimizer) {
 	s := fixture.Open(t, "../testdata/fixtures.json")
+	clip := optim.ClipGradNorm
+	if way != "" {
+		clip = optim.ClipGradNormOfLists
+	}
 	for name, create := range optimizers {
 		for _, variant := range []string{"", "_clipped"} {
-			t.Run(name+variant, func(t *testing.T) {
+			t.Run(name+variant+way, func(t *testing.T) {
 				scoped(t, func() {
 					xs, ys := s.Tensor("optim/x"), s.Tensor("optim/y")
 					m := net()
 					defer nn.Close(m)
 					params := nn.Parameters(m)
-					opt := create(params)
+					opt := use(create(params))
 					defer opt.Close()
 					base := opt.LR()
 					var norms []float64
 					train(m, opt, xs, ys, 0, steps, func(step int) {
 						if variant != "" {
 							opt.SetLR(base * optim.WarmupLinear(step, 5, steps))
-							norms = append(norms, optim.ClipGradNorm(params, 0.3))
+							norms = append(norms, clip(params, 0.3).Item())
 							optim.ClipGradValue(params, 0.1)
 						}
 					})
@@ -132,15 +150,21 @@ func TestSteps(t *testing.T) {
 // the last bit of every factor shows, and 0.999 to the 1270th is a place where
 // a square root and the power of 0.5 that PyTorch takes differ.
 func TestManySteps(t *testing.T) {
+	for way, use := range implementations {
+		testManySteps(t, way, use)
+	}
+}
+
+func testManySteps(t *testing.T, way string, use func(optim.Optimizer) optim.Optimizer) {
 	s := fixture.Open(t, "../testdata/fixtures.json")
 	for name, create := range optimizers {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name+way, func(t *testing.T) {
 			scoped(t, func() {
 				prefix := "optim_long/" + name + "/"
 				torch.ManualSeed(8)
 				p := torch.Randn([]int64{8}, torch.WithDType(torch.Float64)).SetRequiresGrad(true)
 				s.Equal("start", p, prefix+"start")
-				opt := create([]torch.Tensor{p})
+				opt := use(create([]torch.Tensor{p}))
 				defer opt.Close()
 				for range 1300 {
 					torch.Tidy(func() torch.Tensor {
@@ -169,13 +193,18 @@ func TestManySteps(t *testing.T) {
 // and has to end with the same bits.
 func TestResume(t *testing.T) {
 	s := fixture.Open(t, "../testdata/fixtures.json")
-	for _, name := range []string{"sgd_momentum", "adamw", "adam_fused", "transformers_adamw"} {
+	for _, name := range []string{"sgd_momentum", "adamw", "adam_fused", "transformers_adamw", "adam_fused_foreach"} {
 		t.Run(name, func(t *testing.T) {
 			scoped(t, func() {
+				name, lists := strings.CutSuffix(name, "_foreach")
+				use := implementations[""]
+				if lists {
+					use = optim.UseLists
+				}
 				xs, ys := s.Tensor("optim/x"), s.Tensor("optim/y")
 				m := net()
 				defer nn.Close(m)
-				first := optimizers[name](nn.Parameters(m))
+				first := use(optimizers[name](nn.Parameters(m)))
 				train(m, first, xs, ys, 0, 10, func(int) {})
 				var kept []optim.ParamState
 				for _, p := range first.State() {
@@ -186,7 +215,7 @@ func TestResume(t *testing.T) {
 					kept = append(kept, c)
 				}
 				first.Close()
-				second := optimizers[name](nn.Parameters(m))
+				second := use(optimizers[name](nn.Parameters(m)))
 				defer second.Close()
 				if err := second.SetState(kept); err != nil {
 					t.Fatal(err)
@@ -275,8 +304,8 @@ func TestClipOnMeta(t *testing.T) {
 			opt := optimizers["adamw"](nn.Parameters(m))
 			defer opt.Close()
 			m.Forward(torch.Empty([]int64{2, 8})).Sum().Backward()
-			if norm := optim.ClipGradNorm(nn.Parameters(m), 1); !math.IsNaN(norm) {
-				t.Errorf("a norm of %v without numbers", norm)
+			if norm := optim.ClipGradNorm(nn.Parameters(m), 1); norm.Device() != torch.Meta {
+				t.Errorf("the norm is on %v", norm.Device())
 			}
 			optim.ClipGradValue(nn.Parameters(m), 1)
 			opt.Step()
@@ -285,6 +314,47 @@ func TestClipOnMeta(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestListsOfOddParameters steps parameters of two dtypes, of which some have no gradient
+// at first: lists must be grouped, and every parameter counts its own steps.
+func TestListsOfOddParameters(t *testing.T) {
+	weights := func(create func([]torch.Tensor) optim.Optimizer, use func(optim.Optimizer) optim.Optimizer) (out []float64) {
+		torch.ManualSeed(4)
+		var params []torch.Tensor
+		for i := range 5 {
+			dtype := []torch.DType{torch.Float32, torch.Float64}[i%2]
+			params = append(params, torch.Randn([]int64{3}, torch.WithDType(dtype)).SetRequiresGrad(true))
+		}
+		opt := use(create(params))
+		defer opt.Close()
+		for step := range 6 {
+			torch.Tidy(func() torch.Tensor {
+				opt.ZeroGrad()
+				for i, p := range params {
+					if step >= i { // parameter i has its first gradient in step i
+						p.Mul(p).Sum().Backward()
+					}
+				}
+				opt.Step()
+				return torch.Tensor{}
+			})
+		}
+		for i, p := range params {
+			out = append(out, torch.ToSlice[float64](p)...)
+			if n := opt.State()[i].Step; n != int64(6-i) {
+				t.Errorf("parameter %d: %d steps, want %d", i, n, 6-i)
+			}
+		}
+		return out
+	}
+	for name, create := range optimizers {
+		scoped(t, func() {
+			if diff := cmp.Diff(weights(create, implementations[""]), weights(create, optim.UseLists)); diff != "" {
+				t.Errorf("%s: lists give other weights (- one by one, + lists):\n%s", name, diff)
+			}
+		})
+	}
 }
 
 func TestSchedules(t *testing.T) {

@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"cyclecap/internal/parity"
+	"cyclecap/torch"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 )
 
 func main() {
+	torch.TuneAllocator() // like the command line
 	dir := flag.String("dir", "work/parity", "folder for the references; 3 GB")
 	seed := flag.Int64("seed", time.Now().Unix()%1_000_000, "seed of weights and inputs")
 	size := flag.String("size", "real", "small or real")

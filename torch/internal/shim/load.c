@@ -14,76 +14,100 @@
 /* E(name, parameters, arguments): returns a ct_error.
  * F(type, name, parameters, arguments): returns a value.
  * V(name, parameters, arguments): returns nothing. */
-#define FUNCTIONS(E, F, V)                                                   \
-  V(ct_free, (void *p), (p))                                                 \
-  E(ct_op_find, (const char *name, const char *overload, int *op),           \
-    (name, overload, op))                                                    \
-  E(ct_call,                                                                 \
-    (int op, const int64_t *args, int nwords, int nargs, int64_t *rets,      \
-     int cap, int *nrets),                                                   \
-    (op, args, nwords, nargs, rets, cap, nrets))                             \
-  E(ct_schema, (const char *name, const char *overload, char **text),        \
-    (name, overload, text))                                                  \
-  E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                       \
-  V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                    \
-  F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                            \
-  F(int64_t, ct_tensors_alive, (void), ())                                   \
-  E(ct_tensor_info,                                                          \
-    (ct_tensor t, ct_info * info, int64_t * sizes, int64_t * strides,        \
-     int max),                                                               \
-    (t, info, sizes, strides, max))                                          \
-  E(ct_tensor_write, (ct_tensor t, const void *src, size_t n), (t, src, n))  \
-  E(ct_tensor_read, (ct_tensor t, void *dst, size_t n), (t, dst, n))         \
-  E(ct_backward,                                                             \
-    (const ct_tensor *outputs, const ct_tensor *grads, int n, int retain,    \
-     int create),                                                            \
-    (outputs, grads, n, retain, create))                                     \
-  E(ct_grad,                                                                 \
-    (const ct_tensor *outputs, const ct_tensor *grads, int n_out,            \
-     const ct_tensor *inputs, int n_in, int retain, int create, int unused,  \
-     ct_tensor *out),                                                        \
-    (outputs, grads, n_out, inputs, n_in, retain, create, unused, out))      \
-  E(ct_tensor_grad, (ct_tensor t, ct_tensor * grad), (t, grad))              \
-  E(ct_tensor_set_grad, (ct_tensor t, ct_tensor grad), (t, grad))            \
-  E(ct_tensor_set_requires_grad, (ct_tensor t, int on), (t, on))             \
-  E(ct_tensor_grad_fn, (ct_tensor t, char **name), (t, name))                \
-  E(ct_tensor_set_data, (ct_tensor t, ct_tensor other), (t, other))          \
-  F(int, ct_grad_mode, (int on), (on))                                       \
-  F(void *, ct_inference_enter, (int on), (on))                              \
-  V(ct_inference_leave, (void *guard), (guard))                              \
-  E(ct_autocast_enter,                                                       \
-    (int device_type, int on, int dtype, int *was_on, int *was_dtype),       \
-    (device_type, on, dtype, was_on, was_dtype))                             \
-  E(ct_autocast_leave, (int device_type, int was_on, int was_dtype),         \
-    (device_type, was_on, was_dtype))                                        \
-  F(int64_t, ct_scope_get, (void), ())                                       \
-  F(int64_t, ct_scope_set, (int64_t id), (id))                               \
-  E(ct_manual_seed, (uint64_t seed), (seed))                                 \
-  E(ct_generator_new, (int device_type, int index, ct_generator *g),         \
-    (device_type, index, g))                                                 \
-  E(ct_generator_default, (int device_type, int index, ct_generator *g),     \
-    (device_type, index, g))                                                 \
-  V(ct_generator_free, (ct_generator g), (g))                                \
-  E(ct_generator_seed, (ct_generator g, uint64_t seed), (g, seed))           \
-  E(ct_generator_get_state, (ct_generator g, ct_tensor * state), (g, state)) \
-  E(ct_generator_set_state, (ct_generator g, ct_tensor state), (g, state))   \
-  F(int, ct_group_available, (void), ())                                     \
-  E(ct_group_new,                                                            \
-    (const char *host, int port, int listener, int rank, int size,           \
-     int64_t timeout_ms, ct_group *group),                                   \
-    (host, port, listener, rank, size, timeout_ms, group))                   \
-  V(ct_group_free, (ct_group g), (g))                                        \
-  E(ct_group_all_reduce, (ct_group g, ct_tensor t, int average),             \
-    (g, t, average))                                                         \
-  E(ct_group_broadcast, (ct_group g, ct_tensor t, int root), (g, t, root))   \
-  E(ct_group_all_gather, (ct_group g, ct_tensor t, const ct_tensor *out),    \
-    (g, t, out))                                                             \
-  E(ct_group_barrier, (ct_group g), (g))                                     \
-  E(ct_cuda_open, (int *found), (found))                                     \
-  F(int, ct_cuda_device_count, (char **why), (why))                          \
-  E(ct_cuda_synchronize, (int index), (index))                               \
-  V(ct_set_num_threads, (int n), (n))                                        \
-  F(int, ct_get_num_threads, (void), ())                                     \
+#define FUNCTIONS(E, F, V)                                                     \
+  V(ct_free, (void *p), (p))                                                   \
+  E(ct_op_find, (const char *name, const char *overload, int *op),             \
+    (name, overload, op))                                                      \
+  E(ct_call,                                                                   \
+    (int op, const int64_t *args, int nwords, int nargs, int64_t *rets,        \
+     int cap, int *nrets),                                                     \
+    (op, args, nwords, nargs, rets, cap, nrets))                               \
+  E(ct_schema, (const char *name, const char *overload, char **text),          \
+    (name, overload, text))                                                    \
+  E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                         \
+  V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                      \
+  F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                              \
+  F(int64_t, ct_tensors_alive, (void), ())                                     \
+  E(ct_tensor_info,                                                            \
+    (ct_tensor t, ct_info * info, int64_t * sizes, int64_t * strides,          \
+     int max),                                                                 \
+    (t, info, sizes, strides, max))                                            \
+  E(ct_tensor_write, (ct_tensor t, const void *src, size_t n), (t, src, n))    \
+  E(ct_tensor_read, (ct_tensor t, int dtype, void *dst, size_t n),             \
+    (t, dtype, dst, n))                                                        \
+  E(ct_backward,                                                               \
+    (const ct_tensor *outputs, int n_out, const ct_tensor *grads, int n_grads, \
+     int retain, int create),                                                  \
+    (outputs, n_out, grads, n_grads, retain, create))                          \
+  E(ct_grad,                                                                   \
+    (const ct_tensor *outputs, int n_out, const ct_tensor *grads, int n_grads, \
+     const ct_tensor *inputs, int n_in, int retain, int create, int unused,    \
+     ct_tensor *out),                                                          \
+    (outputs, n_out, grads, n_grads, inputs, n_in, retain, create, unused,     \
+     out))                                                                     \
+  E(ct_tensor_grad, (ct_tensor t, ct_tensor * grad), (t, grad))                \
+  E(ct_tensor_set_grad, (ct_tensor t, ct_tensor grad), (t, grad))              \
+  E(ct_tensor_set_requires_grad, (ct_tensor t, int on), (t, on))               \
+  E(ct_tensor_grad_fn, (ct_tensor t, char **name), (t, name))                  \
+  E(ct_tensor_set_data, (ct_tensor t, ct_tensor other), (t, other))            \
+  F(int, ct_grad_mode, (int on), (on))                                         \
+  F(void *, ct_inference_enter, (int on), (on))                                \
+  V(ct_inference_leave, (void *guard), (guard))                                \
+  E(ct_autocast_enter,                                                         \
+    (int device_type, int on, int dtype, int *was_on, int *was_dtype),         \
+    (device_type, on, dtype, was_on, was_dtype))                               \
+  E(ct_autocast_leave, (int device_type, int was_on, int was_dtype),           \
+    (device_type, was_on, was_dtype))                                          \
+  F(int64_t, ct_scope_get, (void), ())                                         \
+  F(int64_t, ct_scope_set, (int64_t id), (id))                                 \
+  E(ct_manual_seed, (uint64_t seed), (seed))                                   \
+  E(ct_generator_new, (int device_type, int index, ct_generator *g),           \
+    (device_type, index, g))                                                   \
+  E(ct_generator_default, (int device_type, int index, ct_generator *g),       \
+    (device_type, index, g))                                                   \
+  V(ct_generator_free, (ct_generator g), (g))                                  \
+  E(ct_generator_seed, (ct_generator g, uint64_t seed), (g, seed))             \
+  E(ct_generator_get_state, (ct_generator g, ct_tensor * state), (g, state))   \
+  E(ct_generator_set_state, (ct_generator g, ct_tensor state), (g, state))     \
+  F(int, ct_group_available, (void), ())                                       \
+  E(ct_group_new,                                                              \
+    (const char *host, int port, int listener, int rank, int size,             \
+     int64_t timeout_ms, ct_group *group),                                     \
+    (host, port, listener, rank, size, timeout_ms, group))                     \
+  V(ct_group_free, (ct_group g), (g))                                          \
+  E(ct_group_all_reduce, (ct_group g, ct_tensor t, int average),               \
+    (g, t, average))                                                           \
+  E(ct_group_broadcast, (ct_group g, ct_tensor t, int root), (g, t, root))     \
+  E(ct_group_all_gather, (ct_group g, ct_tensor t, const ct_tensor *out),      \
+    (g, t, out))                                                               \
+  E(ct_group_barrier, (ct_group g), (g))                                       \
+  E(ct_cuda_open, (int *found), (found))                                       \
+  F(int, ct_cuda_device_count, (char **why), (why))                            \
+  E(ct_cuda_synchronize, (int index), (index))                                 \
+  E(ct_switch_get, (int which, int *value), (which, value))                    \
+  E(ct_switch_set, (int which, int value), (which, value))                     \
+  E(ct_stream_new, (int type, int index, int high, ct_stream *s),              \
+    (type, index, high, s))                                                    \
+  E(ct_stream_current, (int type, int index, ct_stream *s), (type, index, s))  \
+  E(ct_stream_set, (const ct_stream *s), (s))                                  \
+  E(ct_stream_synchronize, (const ct_stream *s), (s))                          \
+  E(ct_event_new, (int type, int timing, ct_event *e), (type, timing, e))      \
+  V(ct_event_free, (ct_event e), (e))                                          \
+  E(ct_event_record, (ct_event e, const ct_stream *s), (e, s))                 \
+  E(ct_event_wait, (ct_event e, const ct_stream *s), (e, s))                   \
+  E(ct_event_synchronize, (ct_event e), (e))                                   \
+  E(ct_event_elapsed, (ct_event from, ct_event to, double *ms),                \
+    (from, to, ms))                                                            \
+  E(ct_cuda_memory, (int index, ct_memory *m), (index, m))                     \
+  E(ct_cuda_reset_peak_memory, (int index), (index))                           \
+  E(ct_cuda_empty_cache, (void), ())                                           \
+  E(ct_cuda_properties, (int index, char **text), (index, text))               \
+  E(ct_graph_begin, (int index, ct_graph *g), (index, g))                      \
+  E(ct_graph_end, (ct_graph g), (g))                                           \
+  E(ct_graph_replay, (ct_graph g), (g))                                        \
+  V(ct_graph_free, (ct_graph g), (g))                                          \
+  V(ct_set_num_threads, (int n), (n))                                          \
+  F(int, ct_get_num_threads, (void), ())                                       \
   E(ct_build_info, (char **text), (text))
 
 #define E(name, params, args) static ct_error(*p_##name) params;
@@ -120,6 +144,10 @@ static void load(void) {
 #undef E
 #undef F
 #undef V
+  /* Before any operator asks libtorch about CUDA. The error is kept for later
+   * calls. */
+  int found;
+  free(p_ct_cuda_open(&found));
 }
 
 static int ready(void) {

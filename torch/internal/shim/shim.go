@@ -11,7 +11,17 @@ package shim
 #include <stdlib.h>
 #include "cyclecap_torch.h"
 
-// Settings of glibc's allocator, for tensors:
+// These functions neither keep Go pointers nor call back. That holds only once
+// the libraries are loaded, because loading them calls ct_open. Their callers
+// have an operator or a tensor, which they cannot have got before.
+#cgo noescape ct_call
+#cgo nocallback ct_call
+#cgo noescape ct_tensor_info
+#cgo nocallback ct_tensor_info
+#cgo noescape ct_tensors_free
+#cgo nocallback ct_tensors_free
+
+// Settings of glibc's allocator for programs that do little but compute with tensors:
 //   - By default it maps large blocks and unmaps them when they are freed, so
 //     that every large result pays for zeroed pages. With the blocks kept in the
 //     heap, GPT-2 takes 2/3 of the time for a batch of 80 prefixes.
@@ -26,13 +36,15 @@ static void tune_malloc(void) {
 import "C"
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
 	_ "cyclecap/cpp" // the header: go mod vendor copies it, and Go sees when it changes
 )
 
-func init() { C.tune_malloc() }
+// TuneMalloc sets the C library's allocator up for large tensors.
+func TuneMalloc() { C.tune_malloc() }
 
 // TrimMemory returns freed memory to the operating system.
 func TrimMemory() { C.malloc_trim(0) }
@@ -107,16 +119,21 @@ func FindOp(name, overload string) (int, error) {
 	return int(op), err
 }
 
-// Call calls operator op with nargs flattened values and stores the flattened
-// results in rets. It returns the number of words that they take.
-func Call(op int, args []int64, nargs int, rets []int64) (int, error) {
+// Call calls operator op with nargs flattened values and returns the flattened
+// results, in rets if they fit. If rets is empty, the results are dropped.
+func Call(op int, args []int64, nargs int, rets []int64) ([]int64, error) {
 	var n C.int
 	err := C.ct_call(C.int(op), (*C.int64_t)(unsafe.SliceData(args)), C.int(len(args)), C.int(nargs),
 		(*C.int64_t)(unsafe.SliceData(rets)), C.int(len(rets)), &n)
 	if err != nil {
-		return 0, take(err)
+		return nil, take(err)
 	}
-	return int(n), nil
+	if int(n) <= len(rets) {
+		return rets[:n], nil
+	}
+	block := *(*unsafe.Pointer)(unsafe.Pointer(&rets[0]))
+	defer C.ct_free(block)
+	return slices.Clone(unsafe.Slice((*int64)(block), int(n))), nil
 }
 
 // Schema returns the schema of an operator, or of all operators if name is empty.
@@ -169,18 +186,25 @@ type Info struct {
 	Data, Storage                               unsafe.Pointer
 	DType, DeviceType, DeviceIndex, Dim         int
 	RequiresGrad, IsLeaf, Contiguous, Inference bool
+	Lazy                                        bool // the elements are still to be conjugated or negated
 	Sizes, Strides                              []int64
 }
 
 // TensorInfo returns the description of tensor p.
 func TensorInfo(p uintptr) (Info, error) {
-	const most = 16
 	var info C.ct_info
-	var sizes, strides [most]C.int64_t
-	if err := take(C.ct_tensor_info(tensor(p), &info, &sizes[0], &strides[0], most)); err != nil {
-		return Info{}, err
+	var few [32]C.int64_t // on the stack: tensors rarely have more than 16 dimensions
+	sizes, strides := few[:16], few[16:]
+	for {
+		if err := C.ct_tensor_info(tensor(p), &info, &sizes[0], &strides[0], C.int(len(sizes))); err != nil {
+			return Info{}, take(err)
+		}
+		if int(info.dim) <= len(sizes) {
+			break
+		}
+		sizes, strides = make([]C.int64_t, info.dim), make([]C.int64_t, info.dim)
 	}
-	n := min(int(info.dim), most)
+	n := int(info.dim)
 	dims := make([]int64, 2*n)
 	for i := range n {
 		dims[i], dims[n+i] = int64(sizes[i]), int64(strides[i])
@@ -189,9 +213,9 @@ func TensorInfo(p uintptr) (Info, error) {
 		Numel: int64(info.numel), StorageOffset: int64(info.storage_offset),
 		NBytes: int64(info.nbytes), StorageNBytes: int64(info.storage_nbytes),
 		Data: info.data, Storage: info.storage,
-		DType: int(info.dtype), DeviceType: int(info.device_type), DeviceIndex: int(info.device_index), Dim: int(info.dim),
+		DType: int(info.dtype), DeviceType: int(info.device_type), DeviceIndex: int(info.device_index), Dim: n,
 		RequiresGrad: info.requires_grad != 0, IsLeaf: info.is_leaf != 0,
-		Contiguous: info.is_contiguous != 0, Inference: info.is_inference != 0,
+		Contiguous: info.is_contiguous != 0, Inference: info.is_inference != 0, Lazy: info.is_lazy != 0,
 		Sizes: dims[:n:n], Strides: dims[n:],
 	}, nil
 }
@@ -201,20 +225,21 @@ func Write(p uintptr, src unsafe.Pointer, n int64) error {
 	return take(C.ct_tensor_write(tensor(p), src, C.size_t(n)))
 }
 
-// Read copies the n bytes of contiguous CPU tensor p to dst.
-func Read(p uintptr, dst unsafe.Pointer, n int64) error {
-	return take(C.ct_tensor_read(tensor(p), dst, C.size_t(n)))
+// Read copies the elements of tensor p, converted to dtype, to the n bytes at dst.
+func Read(p uintptr, dtype int, dst unsafe.Pointer, n int64) error {
+	return take(C.ct_tensor_read(tensor(p), C.int(dtype), dst, C.size_t(n)))
 }
 
-// Backward is torch.autograd.backward. grads is nil or as long as outputs.
+// Backward is torch.autograd.backward. grads is empty or as long as outputs.
 func Backward(outputs, grads []uintptr, retain, create bool) error {
-	return take(C.ct_backward(tensors(outputs), tensors(grads), C.int(len(outputs)), cbool(retain), cbool(create)))
+	return take(C.ct_backward(tensors(outputs), C.int(len(outputs)), tensors(grads), C.int(len(grads)),
+		cbool(retain), cbool(create)))
 }
 
-// Grad is torch.autograd.grad. grads is nil or as long as outputs.
+// Grad is torch.autograd.grad. grads is empty or as long as outputs.
 func Grad(outputs, grads, inputs []uintptr, retain, create, unused bool) ([]uintptr, error) {
 	out := make([]uintptr, len(inputs))
-	err := take(C.ct_grad(tensors(outputs), tensors(grads), C.int(len(outputs)),
+	err := take(C.ct_grad(tensors(outputs), C.int(len(outputs)), tensors(grads), C.int(len(grads)),
 		tensors(inputs), C.int(len(inputs)), cbool(retain), cbool(create), cbool(unused), tensors(out)))
 	return out, err
 }
@@ -305,10 +330,10 @@ func SetGeneratorState(g, state uintptr) error {
 	return take(C.ct_generator_set_state(generator(g), tensor(state)))
 }
 
-// HandleOf returns the address of a torch.Tensor. Package torch sets it, for use
-// by its subpackages. It panics with a *torch.Error of op if the tensor is none
-// or freed.
-var HandleOf func(op string, tensor any) uintptr
+// Lend calls f with the addresses of torch.Tensors, which cannot be freed until f
+// returns. It panics with a *torch.Error of op if one is none or freed. Package
+// torch sets it, for use by its subpackages.
+var Lend func(op string, f func(p []uintptr) error, tensors ...any) error
 
 // HasGroups reports whether the shim was built with c10d and Gloo.
 func HasGroups() bool { return C.ct_group_available() != 0 }
@@ -346,7 +371,8 @@ func AllGather(g, p uintptr, out []uintptr) error {
 // Barrier waits until all processes have called it.
 func Barrier(g uintptr) error { return take(C.ct_group_barrier(group(g))) }
 
-// CUDAOpen opens libtorch_cuda.so. found reports whether the file exists.
+// CUDAOpen returns whether libtorch_cuda.so exists, and if so, why it could not be
+// opened when libtorch was loaded.
 func CUDAOpen() (found bool, err error) {
 	var f C.int
 	err = take(C.ct_cuda_open(&f))
@@ -378,3 +404,136 @@ func BuildInfo() (string, error) {
 // Pow is the C library's pow, which Python's ** operator calls. Some results of
 // Go's math.Pow differ from it in the last bit.
 func Pow(x, y float64) float64 { return float64(C.pow(C.double(x), C.double(y))) }
+
+// Switches of libtorch; see enum ct_switch in the header.
+const (
+	TF32Matmul     = C.CT_TF32_MATMUL
+	TF32CuDNN      = C.CT_TF32_CUDNN
+	CuDNNBenchmark = C.CT_CUDNN_BENCHMARK
+	Deterministic  = C.CT_DETERMINISTIC
+)
+
+// Switch returns the state of a switch.
+func Switch(which int) (bool, error) {
+	var v C.int
+	err := take(C.ct_switch_get(C.int(which), &v))
+	return v != 0, err
+}
+
+// SetSwitch sets a switch.
+func SetSwitch(which int, on bool) error { return take(C.ct_switch_set(C.int(which), cbool(on))) }
+
+// Stream is a stream of a device.
+type Stream struct {
+	ID                      int64
+	DeviceType, DeviceIndex int
+}
+
+func (s Stream) c() C.ct_stream {
+	return C.ct_stream{id: C.int64_t(s.ID), device_type: C.int32_t(s.DeviceType), device_index: C.int32_t(s.DeviceIndex)}
+}
+
+func stream(s C.ct_stream) Stream {
+	return Stream{int64(s.id), int(s.device_type), int(s.device_index)}
+}
+
+// NewStream returns a stream from the pool of a device.
+func NewStream(deviceType, index int, highPriority bool) (Stream, error) {
+	var s C.ct_stream
+	err := take(C.ct_stream_new(C.int(deviceType), C.int(index), cbool(highPriority), &s))
+	return stream(s), err
+}
+
+// CurrentStream returns this OS thread's stream of a device.
+func CurrentStream(deviceType, index int) (Stream, error) {
+	var s C.ct_stream
+	err := take(C.ct_stream_current(C.int(deviceType), C.int(index), &s))
+	return stream(s), err
+}
+
+// SetStream makes s this OS thread's stream of its device.
+func SetStream(s Stream) error {
+	c := s.c()
+	return take(C.ct_stream_set(&c))
+}
+
+// SynchronizeStream waits for the work on s.
+func SynchronizeStream(s Stream) error {
+	c := s.c()
+	return take(C.ct_stream_synchronize(&c))
+}
+
+func event(p uintptr) C.ct_event { return *(*C.ct_event)(unsafe.Pointer(&p)) }
+
+// NewEvent returns a new event.
+func NewEvent(deviceType int, timing bool) (uintptr, error) {
+	var e C.ct_event
+	err := take(C.ct_event_new(C.int(deviceType), cbool(timing), &e))
+	return *(*uintptr)(unsafe.Pointer(&e)), err
+}
+
+// FreeEvent frees an event.
+func FreeEvent(e uintptr) { C.ct_event_free(event(e)) }
+
+// RecordEvent records an event on a stream.
+func RecordEvent(e uintptr, s Stream) error {
+	c := s.c()
+	return take(C.ct_event_record(event(e), &c))
+}
+
+// WaitEvent makes a stream wait for an event.
+func WaitEvent(e uintptr, s Stream) error {
+	c := s.c()
+	return take(C.ct_event_wait(event(e), &c))
+}
+
+// SynchronizeEvent waits for an event.
+func SynchronizeEvent(e uintptr) error { return take(C.ct_event_synchronize(event(e))) }
+
+// Elapsed returns the milliseconds between two events.
+func Elapsed(from, to uintptr) (float64, error) {
+	var ms C.double
+	err := take(C.ct_event_elapsed(event(from), event(to), &ms))
+	return float64(ms), err
+}
+
+// Memory is ct_memory: bytes of a CUDA device.
+type Memory struct {
+	Allocated, MaxAllocated, Reserved, MaxReserved, Free, Total int64
+}
+
+// CUDAMemory returns the memory figures of a CUDA device.
+func CUDAMemory(index int) (Memory, error) {
+	var m C.ct_memory
+	err := take(C.ct_cuda_memory(C.int(index), &m))
+	return Memory{int64(m.allocated), int64(m.max_allocated), int64(m.reserved), int64(m.max_reserved), int64(m.free), int64(m.total)}, err
+}
+
+// CUDAResetPeakMemory resets the peaks of a device's memory figures.
+func CUDAResetPeakMemory(index int) error { return take(C.ct_cuda_reset_peak_memory(C.int(index))) }
+
+// CUDAEmptyCache returns unused cached memory to the driver.
+func CUDAEmptyCache() error { return take(C.ct_cuda_empty_cache()) }
+
+// CUDAProperties returns "key=value" lines about a device.
+func CUDAProperties(index int) (string, error) {
+	return text(func(out **C.char) C.ct_error { return C.ct_cuda_properties(C.int(index), out) })
+}
+
+func graph(g uintptr) C.ct_graph { return *(*C.ct_graph)(unsafe.Pointer(&g)) }
+
+// GraphBegin starts to record this OS thread's work on a CUDA device.
+func GraphBegin(index int) (uintptr, error) {
+	var g C.ct_graph
+	err := take(C.ct_graph_begin(C.int(index), &g))
+	return *(*uintptr)(unsafe.Pointer(&g)), err
+}
+
+// GraphEnd ends the recording. If it fails, g is freed.
+func GraphEnd(g uintptr) error { return take(C.ct_graph_end(graph(g))) }
+
+// GraphReplay launches a graph on the current stream.
+func GraphReplay(g uintptr) error { return take(C.ct_graph_replay(graph(g))) }
+
+// GraphFree frees a graph.
+func GraphFree(g uintptr) { C.ct_graph_free(graph(g)) }

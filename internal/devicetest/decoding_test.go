@@ -1,0 +1,86 @@
+package devicetest
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"cyclecap/nets/clipcap"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// decoder returns a decoder whose captions depend on every token.
+func decoder(d torch.Device) *clipcap.Model {
+	m := &clipcap.Model{Mapper: newTransformerMapper(), GPT2: newGPT2()}
+	torch.NoGrad(func() {
+		for _, p := range nn.NamedParameters(m.GPT2) {
+			if p.Tensor.Dim() == 2 {
+				p.Tensor.MulScalar_(6)
+			}
+		}
+	})
+	moved(d, m.Mapper)
+	moved(d, m.GPT2)
+	return m
+}
+
+func closeDecoder(m *clipcap.Model) {
+	nn.Close(m.Mapper)
+	nn.Close(m.GPT2)
+}
+
+var methods = map[string]clipcap.Options{
+	"greedy":           {Method: clipcap.Greedy},
+	"greedy to a stop": {Method: clipcap.Greedy, Stop: 7},
+	"top-p":            {Method: clipcap.TopP, TopP: 0.8},
+	"sample":           {Method: clipcap.Sample, Seed: 3},
+	"sample, warped":   {Method: clipcap.Sample, Seed: 3, Temperature: 0.7, TopK: 9, TopP: 0.9},
+	"beam":             {Method: clipcap.Beam, Beam: 3},
+	"beam to a stop":   {Method: clipcap.Beam, Beam: 5, Stop: 7},
+}
+
+// TestDecoding compares tokens and log-probabilities of every method.
+func TestDecoding(t *testing.T) {
+	for name, o := range methods {
+		t.Run(name, func(t *testing.T) {
+			o.MaxTokens = 10
+			if o.Stop == 0 {
+				o.Stop = -1
+			}
+			scope(t, func() error {
+				var out [2][][]clipcap.Caption
+				for i, d := range []torch.Device{torch.CPU, device} {
+					torch.ManualSeed(3)
+					m := decoder(d)
+					defer closeDecoder(m)
+					var err error
+					torch.InferenceMode(func() { out[i], err = m.Generate(t.Context(), to(d, torch.Randn([]int64{7, 16})), o) })
+					if err != nil {
+						return err
+					}
+				}
+				for i, want := range out[0] {
+					for k, w := range want {
+						g := out[1][i][k]
+						if !slices.Equal(g.Tokens, w.Tokens) {
+							t.Errorf("caption %d, beam %d: %v, want %v", i, k, g.Tokens, w.Tokens)
+							continue
+						}
+						near := func(what string, g, w float64) {
+							if g != w && (exact() || !(math.Abs(g-w) <= 1e-3)) {
+								t.Errorf("caption %d, beam %d: %s is %v, want %v", i, k, what, g, w)
+							}
+						}
+						near("log-probability", g.LogProb, w.LogProb)
+						near("score", g.Score, w.Score)
+						for j, p := range w.TokenLogProbs {
+							near("log-probability of a token", g.TokenLogProbs[j], p)
+						}
+					}
+				}
+				return nil
+			})
+		})
+	}
+}

@@ -1,0 +1,21 @@
+package optim
+
+import "cyclecap/torch"
+
+// UseLists makes an optimizer call foreach operators on the CPU too.
+func UseLists(o Optimizer) Optimizer {
+	switch o := o.(type) {
+	case *adam:
+		o.lists = true
+	case *transformersAdamW:
+		o.lists = true
+	case *sgd:
+		o.lists = true
+	}
+	return o
+}
+
+// ClipGradNormOfLists is ClipGradNorm with foreach operators on the CPU too.
+func ClipGradNormOfLists(params []torch.Tensor, limit float64) torch.Tensor {
+	return clipGradNorm(params, limit, true)
+}
