@@ -153,10 +153,10 @@ func supervise(s settings, chosen []string) error {
 		if s.quick {
 			budget = c.quick
 		}
+		budget += spare
 		if s.small {
 			budget = 5 * time.Minute // the CPU may be busy, and nothing is measured there
 		}
-		budget += spare
 		x.Budget = budget.Seconds()
 		fmt.Printf("\n== %s, at most %v\n", c.title, budget.Round(time.Second))
 		from := time.Now()
