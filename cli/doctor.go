@@ -178,8 +178,6 @@ func verdict(x selftest.Result) string {
 }
 
 func examine() report {
-	// libtorch's CUDA library brings NCCL, so it is opened before BuildInfo is
-	// called.
 	n, why := torch.CUDADevices()
 	b, err := torch.BuildInfo()
 	loaded := mappedLibraries()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -19,7 +20,7 @@ var sanitized = os.Getenv("SANITIZE") != ""
 
 // TestStress trains small networks for 20,000 steps in all, in several goroutines that
 // share their inputs, fail now and then, keep tensors that they forget, and close
-// tensors of each other, while the garbage collector runs without pause. Each network
+// tensors of each other, while the garbage collector runs all the time. Each network
 // must end with the weights that it gets when it trains alone. Under `make sanitize`
 // nothing of it may touch memory that was freed.
 func TestStress(t *testing.T) {
@@ -91,6 +92,7 @@ func TestStress(t *testing.T) {
 	collector.Go(func() {
 		for !stop.Load() {
 			runtime.GC()
+			time.Sleep(time.Millisecond)
 		}
 	})
 	var got [goroutines][]float32
