@@ -76,7 +76,8 @@ func TestCUDAComesEarly(t *testing.T) {
 	devices := func(t *testing.T, use string, env ...string) string {
 		t.Helper()
 		c := exec.Command(os.Args[0], "-test.run=^TestCUDAComesEarly$", "-test.count=1")
-		c.Env = append(os.Environ(), append(env, "EARLY_USE="+use, "LIBTORCH="+filepath.Dir(lib), "CYCLECAP_SHIM="+real.Shim)...)
+		c.Env = append(os.Environ(), "EARLY_USE="+use, "LIBTORCH="+filepath.Dir(lib), "CYCLECAP_SHIM="+real.Shim)
+		c.Env = append(c.Env, env...)
 		text, err := c.CombinedOutput()
 		_, answer, ok := strings.Cut(string(text), "devices: ")
 		if err != nil || !ok {
@@ -92,6 +93,9 @@ func TestCUDAComesEarly(t *testing.T) {
 	compile(filepath.Join(driver, "libcuda.so.1"), "-x", "c++", os.DevNull)
 	withDriver := "LD_LIBRARY_PATH=" + driver
 
+	if got := devices(t, "nothing", "LIBTORCH="+dir); !strings.Contains(got, "0 cannot load libtorch: ") {
+		t.Errorf("without libtorch: %s", got)
+	}
 	if got := devices(t, "ManualSeed", withDriver); !strings.Contains(got, "0 this libtorch is built without CUDA") {
 		t.Errorf("without libtorch_cuda.so: %s", got)
 	}

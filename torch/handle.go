@@ -241,26 +241,30 @@ func (s *scope) closeAll() {
 
 // kept counts the bytes of kept tensors. Go's garbage collector sees only a few
 // words of each, and would let forgotten ones pile up. Keep therefore starts a
-// collection once the bytes have grown by their own amount since the last one, and
-// by at least gcFloor.
-var kept struct {
-	bytes atomic.Int64
-	low   atomic.Int64 // the least since that collection
-}
+// collection once the bytes reach a limit: twice what was left after the last one,
+// and gcFloor more at least. What a collection finds is freed while the program goes
+// on, so the next limit is first a little above the current bytes.
+var kept struct{ bytes, limit atomic.Int64 }
 
 const gcFloor = 256 << 20
 
+func init() { kept.limit.Store(gcFloor) }
+
 func addKept(n int64) {
 	now := kept.bytes.Add(n)
-	for low := kept.low.Load(); now < low && !kept.low.CompareAndSwap(low, now); {
-		low = kept.low.Load()
+	if n > 0 {
+		return
+	}
+	next := now + max(now, gcFloor)
+	for limit := kept.limit.Load(); next < limit && !kept.limit.CompareAndSwap(limit, next); {
+		limit = kept.limit.Load()
 	}
 }
 
 // collect frees forgotten tensors if there may be many.
 func collect() {
-	now, low := kept.bytes.Load(), kept.low.Load()
-	if now > low+max(low, gcFloor) && kept.low.CompareAndSwap(low, now) {
+	now, limit := kept.bytes.Load(), kept.limit.Load()
+	if now > limit && kept.limit.CompareAndSwap(limit, now+max(now/4, gcFloor)) {
 		runtime.GC()
 	}
 }

@@ -3,6 +3,7 @@ package torch_test
 import (
 	"errors"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -467,7 +468,7 @@ func TestForgotten(t *testing.T) {
 		most = max(most, torch.KeptBytes())
 	}
 	t.Logf("%d MB kept and forgotten, at most %d MB at once", n*each>>20, most>>20)
-	if most > 1<<30 {
+	if most > 1<<30 && os.Getenv("SANITIZE") == "" { // freeing is slow under a sanitizer
 		t.Errorf("%d MB of forgotten tensors at once", most>>20)
 	}
 	waitAlive(t, before)

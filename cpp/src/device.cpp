@@ -139,7 +139,9 @@ extern "C" {
 ct_error ct_cuda_open(int *found) {
   static const CudaLibrary library = open_cuda();
   *found = library.found;
-  return ct::guard([&] { TORCH_CHECK(library.why.empty(), library.why); });
+  return library.why.empty()
+             ? nullptr
+             : ct::make_error(CT_ERR_RUNTIME, library.why.c_str());
 }
 
 int ct_cuda_device_count(char **why) {
