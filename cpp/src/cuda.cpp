@@ -135,6 +135,25 @@ template <typename T> T gelu_new(T v) {
   return T(bf16(__fmul_rn(bf16(__fadd_rn(inner, 1.0f)), bf16(__fmul_rn(x, 0.5f)))));
 })";
 
+// The gradient of x, where g is that of the activation, in f32. Terms are added
+// in the order in which autograd adds them; 1 - t * t is one operation in the
+// kernel of tanh's gradient, which the compiler contracts.
+const std::string gelu_grad = R"(
+template <typename T> T gelu_new_grad(T x, T g) {
+  const float square = __fmul_rn(x, x);
+  const float cube = __fmul_rn(square, x);
+  const float half = __fmul_rn(x, 0.5f);
+  const float inner = __fmul_rn(__fadd_rn(x, __fmul_rn(cube, 0.044715f)), 0.7978845608028654f);
+  const float t = tanhf(inner);
+  const float d_half = __fmul_rn(g, __fadd_rn(t, 1.0f));
+  const float d_t = __fmul_rn(g, half);
+  const float d_inner = __fmul_rn(d_t, __fmaf_rn(-t, t, 1.0f));
+  const float d_sum = __fmul_rn(d_inner, 0.7978845608028654f);
+  const float d_cube = __fmul_rn(d_sum, 0.044715f);
+  const float d_pow = __fmul_rn(d_cube, __fmul_rn(square, 3.0f));
+  return __fadd_rn(__fadd_rn(d_sum, d_pow), __fmul_rn(d_half, 0.5f));
+})";
+
 at::Tensor gelu_new(const at::Tensor &x) {
   const CUDAGuard guard(x.device());
   const auto &code = x.scalar_type() == at::kFloat ? gelu_f32 : gelu_bf16;
@@ -142,11 +161,17 @@ at::Tensor gelu_new(const at::Tensor &x) {
                                           false)[0];
 }
 
+at::Tensor gelu_new_grad(const at::Tensor &x, const at::Tensor &g) {
+  const CUDAGuard guard(x.device());
+  return at::cuda::CompileAndLaunchKernel(gelu_grad, "gelu_new_grad", 1, {x, g},
+                                          {}, false)[0];
+}
+
 }  // namespace
 
 extern "C" CT_API const ct_cuda_functions *ct_cuda_functions_get() {
   static const ct_cuda_functions functions = {
       memory,    reset_peak_memory, empty_cache, properties, graph_begin,
-      graph_end, graph_replay,      graph_free,  gelu_new};
+      graph_end, graph_replay,      graph_free,  gelu_new,   gelu_new_grad};
   return &functions;
 }

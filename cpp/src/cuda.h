@@ -18,6 +18,7 @@ struct ct_cuda_functions {
   void (*graph_replay)(void *graph);
   void (*graph_free)(void *graph);
   at::Tensor (*gelu_new)(const at::Tensor &x);  // float32 or bfloat16
+  at::Tensor (*gelu_new_grad)(const at::Tensor &x, const at::Tensor &g);
 };
 
 namespace ct {

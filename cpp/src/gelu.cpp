@@ -2,6 +2,8 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/linspace.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -101,6 +103,46 @@ bool one_kernel(at::ScalarType dtype) {
   return false;
 }
 
+// The same in one kernel for each direction, on CUDA in f32: the operators read
+// and write x's memory two dozen times.
+struct GeluKernel : torch::autograd::Function<GeluKernel> {
+  static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x) {
+    ctx->save_for_backward({x});
+    return ct::cuda_functions()->gelu_new(x);
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const auto x = ctx->get_saved_variables()[0];
+    if (!c10::GradMode::is_enabled())
+      return {ct::cuda_functions()->gelu_new_grad(x, grads[0])};
+    // create_graph: the gradient is differentiated in turn.
+    return torch::autograd::grad({written_out(x)}, {x}, {grads[0]},
+                                 std::nullopt, true);
+  }
+};
+
+// Whether CUDA computes the gradient in one kernel with the same bits, tried on
+// numbers between -16 and 16.
+bool one_kernel_grad() {
+  static const bool able = [] {
+    if (!one_kernel(at::kFloat)) return false;
+    try {
+      const c10::AutoGradMode on(true);
+      const auto cuda = at::device(at::kCUDA).dtype(at::kFloat);
+      auto x = at::linspace(-16, 16, 1 << 18, cuda);
+      const auto g = x.mul(7).cos();
+      x.requires_grad_();
+      const auto want =
+          torch::autograd::grad({written_out(x)}, {x}, {g}, std::nullopt);
+      return at::equal(ct::cuda_functions()->gelu_new_grad(x.detach(), g),
+                       want[0]);
+    } catch (const std::exception &) {
+      return false;
+    }
+  }();
+  return able;
+}
+
 }  // namespace
 
 extern "C" {
@@ -110,14 +152,18 @@ ct_error ct_gelu_new(ct_tensor x, ct_tensor *y) {
     const auto t = ct::borrow(x);
     if (!t.is_cuda()) {
       *y = ct::own(GeluNew::apply(t));
-    } else if (one_kernel(t.scalar_type()) &&
-               !(c10::GradMode::is_enabled() && t.requires_grad()) &&
-               !at::autocast::is_autocast_enabled(at::kCUDA)) {
+      return;
+    }
+    const bool plain = !at::autocast::is_autocast_enabled(at::kCUDA);
+    const bool records = c10::GradMode::is_enabled() && t.requires_grad();
+    if (plain && !records && one_kernel(t.scalar_type()))
       *y = ct::own(ct::cuda_functions()->gelu_new(t));
-    } else {
+    else if (plain && records && t.scalar_type() == at::kFloat &&
+             one_kernel_grad())
+      *y = ct::own(GeluKernel::apply(t));
+    else
       // A GPU has the memory, and recomputing would cost time there.
       *y = ct::own(written_out(t));
-    }
   });
 }
 

@@ -2,6 +2,7 @@ package cuda_test
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -207,19 +208,36 @@ func TestGraphFails(t *testing.T) {
 	}
 }
 
-// GPT-2's activation has the same bits in one kernel, which is used without
-// gradients, as in its sequence of operators.
+// GPT-2's activation has the bits of its operators in one kernel: without gradients in
+// f32 and bf16, and with them in f32.
 func TestGeluNew(t *testing.T) {
 	d := gpu(t)
+	operators := func(x torch.Tensor) torch.Tensor {
+		inner := x.Add(x.PowScalar(3.0).MulScalar(0.044715)).MulScalar(math.Sqrt(2 / math.Pi))
+		return x.MulScalar(0.5).Mul(inner.Tanh().AddScalar(1.0))
+	}
 	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
 		scope(t, func() error {
 			x := torch.Randn([]int64{1 << 20}, torch.WithDevice(d)).MulScalar(3).To(torch.WithDType(dtype)).SetRequiresGrad(true)
-			operators := x.GeluNew()
+			g := torch.Randn([]int64{1 << 20}, torch.WithDevice(d)).To(torch.WithDType(dtype))
+			gradient := func(y torch.Tensor) torch.Tensor {
+				x.SetGrad(torch.Tensor{})
+				y.Mul(g).Sum().Backward()
+				return x.Grad()
+			}
+			want := operators(x)
 			torch.NoGrad(func() {
-				if kernel := x.GeluNew(); !kernel.Equal(operators.Detach()) {
-					t.Errorf("%v: the kernel differs by %g", dtype, kernel.Sub(operators).Abs().Max().Item())
+				if got := x.GeluNew(); !got.Equal(want.Detach()) {
+					t.Errorf("%v: the kernel differs by %g", dtype, got.Sub(want).Abs().Max().Item())
 				}
 			})
+			y := x.GeluNew()
+			if !y.Detach().Equal(want.Detach()) {
+				t.Errorf("%v: the recorded activation differs", dtype)
+			}
+			if a, b := gradient(y), gradient(want); !a.Equal(b) {
+				t.Errorf("%v: the gradient differs by %g", dtype, a.Sub(b).Abs().Max().Item())
+			}
 			return nil
 		})
 	}
