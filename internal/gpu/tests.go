@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"math"
 	"os"
 	"os/exec"
@@ -379,42 +381,17 @@ func (e *env) deviceTests() error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	var text, wrong []string // output of a test, and of it what belongs to failures
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
-	passedTests, failedTests, skippedTests := 0, 0, 0
-	for lines.Scan() {
-		line := lines.Text()
-		trimmed := strings.TrimSpace(line)
-		_, rest, _ := strings.Cut(line, ": ")
-		switch {
-		case strings.HasPrefix(line, "=== RUN"):
-			text = nil
-			if !strings.Contains(line, "/") {
-				wrong = nil
-			}
-		case strings.HasPrefix(line, "=== "):
-		case strings.HasPrefix(line, "--- PASS"):
+	passedTests, failedTests, skippedTests, text := 0, 0, 0, []string(nil)
+	for r := range testResults(out, &text) {
+		switch r.Verdict {
+		case passed:
 			passedTests++
-			e.add(row{Name: "test " + rest, Verdict: passed})
-		case strings.HasPrefix(line, "--- SKIP"):
-			skippedTests++
-			e.add(row{Name: "test " + rest, Verdict: skipped, Note: last(text, 2)})
-		case strings.HasPrefix(line, "--- FAIL"):
+		case failed:
 			failedTests++
-			if len(wrong) == 0 {
-				wrong = text
-			}
-			e.add(row{Name: "test " + rest, Verdict: failed, Note: last(wrong, 12)})
-		case strings.HasPrefix(trimmed, "--- FAIL"): // a subtest, whose output came before
-			wrong = append(wrong, trimmed)
-		case strings.HasPrefix(trimmed, "--- "):
-		case trimmed != "":
-			text = append(text, trimmed)
-			if strings.Contains(trimmed, "_test.go:") {
-				wrong = append(wrong, trimmed)
-			}
+		case skipped:
+			skippedTests++
 		}
+		e.add(r)
 	}
 	if err := c.Wait(); err != nil && failedTests == 0 {
 		if ctx.Err() != nil {
@@ -426,6 +403,71 @@ func (e *env) deviceTests() error {
 		return errors.New("the binary ran no tests")
 	}
 	return nil
+}
+
+// testResults returns a row for each test in the output of `go test -v`, as they end, and
+// puts the last lines into text. The note of a failed test is what its failed subtests
+// printed, or else it.
+func testResults(out io.Reader, text *[]string) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		printed := map[string][]string{} // by test or subtest
+		current := ""
+		var broken *row // a failed test; the verdicts of its subtests follow its own
+		var own []string
+		flush := func() bool {
+			if broken == nil {
+				return true
+			}
+			r := *broken
+			if broken = nil; r.Note == "" {
+				r.Note = last(own, 8)
+			}
+			return yield(r)
+		}
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			line := strings.TrimSpace(lines.Text())
+			if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "===" {
+				current = fields[2]
+				continue
+			}
+			verdict, rest, ok := strings.Cut(line, ": ")
+			if !ok || !strings.HasPrefix(verdict, "--- ") {
+				printed[current] = append(printed[current], line)
+				*text = append((*text)[max(0, len(*text)-20):], line)
+				continue
+			}
+			name, _, _ := strings.Cut(rest, " ")
+			if strings.Contains(name, "/") {
+				if verdict == "--- FAIL" && broken != nil {
+					if broken.Note != "" {
+						broken.Note += "; "
+					}
+					broken.Note += name + ": " + last(printed[name], 3)
+				}
+				continue
+			}
+			if !flush() {
+				return
+			}
+			r := row{Name: "test " + rest}
+			switch verdict {
+			case "--- PASS":
+				r.Verdict = passed
+			case "--- SKIP":
+				r.Verdict, r.Note = skipped, last(printed[name], 2)
+			default:
+				r.Verdict = failed
+				broken, own = &r, printed[name]
+				continue
+			}
+			if !yield(r) {
+				return
+			}
+		}
+		flush()
+	}
 }
 
 // last joins the last n lines.
