@@ -49,10 +49,10 @@ race: build/libtorch ## run the tests of packages without libtorch under the rac
 SANITIZED := build/sanitize/lib/libcyclecap_torch.so
 SANITIZERS := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
 
-$(SANITIZED): build/libtorch CMakeLists.txt cpp/CMakeLists.txt $(CPP)
+$(SANITIZED): build/libtorch CMakeLists.txt cpp/CMakeLists.txt cpp/testdevice/CMakeLists.txt $(CPP)
 	@mkdir -p build/sanitize
 	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DLIBTORCH="$$(cat build/libtorch)" >build/sanitize/cmake.log || (cat build/sanitize/cmake.log; exit 1)
-	cmake --build build/sanitize --parallel 2 --target cyclecap_torch
+	cmake --build build/sanitize --parallel 2 --target cyclecap_torch cyclecap_testdevice
 	@touch $@
 
 sanitize: build $(SANITIZED) ## run the tests of packages with libtorch under ASan, UBSan and the race detector

@@ -204,8 +204,8 @@ CT_API ct_error ct_group_barrier(ct_group g);
  * NVIDIA driver. libtorch caches its answer to the first question about CUDA,
  * which many operators ask, so this must be called before any other function.
  * Later calls return the result of the first. *found is set to whether the file
- * exists. The error says why it is not open: the driver is missing, or it cannot
- * be loaded. */
+ * exists. The error says why it is not open: the driver is missing, or it
+ * cannot be loaded. */
 CT_API ct_error ct_cuda_open(int *found);
 /* The number of CUDA devices. It is 0 without a driver; *why is then set to the
  * reason. */
