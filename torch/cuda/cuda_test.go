@@ -212,9 +212,11 @@ func TestGraphFails(t *testing.T) {
 // f32 and bf16, and with them in f32.
 func TestGeluNew(t *testing.T) {
 	d := gpu(t)
+	// The order of the operators is that in which autograd adds the gradients of x.
 	operators := func(x torch.Tensor) torch.Tensor {
+		half := x.MulScalar(0.5)
 		inner := x.Add(x.PowScalar(3.0).MulScalar(0.044715)).MulScalar(math.Sqrt(2 / math.Pi))
-		return x.MulScalar(0.5).Mul(inner.Tanh().AddScalar(1.0))
+		return half.Mul(inner.Tanh().AddScalar(1.0))
 	}
 	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
 		scope(t, func() error {
