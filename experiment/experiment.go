@@ -92,7 +92,11 @@ func (x *Experiment) Open() (done func(), err error) {
 // prepare checks the configuration before work begins.
 func (x *Experiment) prepare() (err error) {
 	c := x.Config
-	if x.device, err = torch.ParseDevice(c.Device); err != nil {
+	device := c.Device
+	if device == "cuda" { // one of several processes has a GPU of its own
+		device = fmt.Sprintf("cuda:%d", x.Group.LocalRank())
+	}
+	if x.device, err = torch.ParseDevice(device); err != nil {
 		return fmt.Errorf("device: %w", err)
 	}
 	if most := pipeline.MaxThreads(); c.Threads > most {

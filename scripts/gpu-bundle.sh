@@ -12,13 +12,13 @@ mkdir -p "$files/lib" "$files/python" "$files/photos"
 commit=$(git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null || true)
 
 # Programs find libjpeg and libwebp beside them.
-link=(-trimpath -ldflags "-s -w -r \$ORIGIN/lib -X main.commit=$commit -X cyclecap/cli.commit=$commit")
+link=(-ldflags "-s -w -r \$ORIGIN/lib -X main.commit=$commit -X cyclecap/cli.commit=$commit")
 go build "${link[@]}" -o "$files/gpu" ./internal/gpu
 go build "${link[@]}" -o "$files/cyclecap" ./cli/cyclecap
 if [ -d internal/devicetest ]; then
   go test -c "${link[@]}" -o "$files/devicetest" ./internal/devicetest
 fi
-cp build/lib/*.so "$files/lib"
+cp build/lib/libcyclecap_torch*.so "$files/lib"
 strip "$files"/lib/*.so
 # What a bare machine may lack; the C and C++ libraries are everywhere.
 for program in "$files"/gpu "$files"/cyclecap "$files"/devicetest; do

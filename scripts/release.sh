@@ -45,7 +45,10 @@ mkdir -p "$root"/{bin,lib,completions,licenses}
 (cd "$work/sources" && go build -trimpath -buildvcs=false -ldflags "-s -w -linkmode=external \
   -X $module/cli.release=$version -X $module/cli.commit=$commit \
   -extldflags '-Wl,-rpath,\$ORIGIN/../lib -Wl,--disable-new-dtags'" -o "$root/bin/cyclecap" ./cli/cyclecap)
-strip --strip-unneeded -o "$root/lib/libcyclecap_torch.so" "$shim"
+# The shim, and its parts for CUDA and NCCL, for which the headers were there.
+for file in "$shim" build/lib/libcyclecap_torch_*.so; do
+  [ ! -e "$file" ] || strip --strip-unneeded -o "$root/lib/$(basename "$file")" "$file"
+done
 
 # The image libraries that the program finds on this machine, and their licences.
 ldd "$root/bin/cyclecap" | awk '$1 ~ /^lib(jpeg|webp|webpdemux|sharpyuv)\.so/ {print $1, $3}' | while read -r soname file; do

@@ -44,4 +44,8 @@ libtorch=$(go run ./torch/setup "${options[@]}")
 # Written only if it changes, since make then rebuilds the shim.
 mkdir -p build
 [ "$(cat build/libtorch 2>/dev/null)" = "$libtorch" ] || echo "$libtorch" >build/libtorch
+# With CUDA's headers, make builds parts of the shim that it lacks so far.
+if [ "${CUDA:-0}" != 0 ] && [ ! -e build/lib/libcyclecap_torch_nccl.so ]; then
+  touch build/libtorch
+fi
 [ "$quiet" = --quiet ] || say "using libtorch in $libtorch"

@@ -183,7 +183,7 @@ type Build struct {
 	MKLDNN     bool
 	OpenMP     bool
 	Gloo       bool
-	NCCL       bool
+	NCCL       bool // in libtorch, and in the shim
 	GoVersion  string
 }
 

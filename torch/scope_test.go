@@ -190,7 +190,7 @@ func TestDataInPlace(t *testing.T) {
 }
 
 func TestParseDevice(t *testing.T) {
-	for s, want := range map[string]string{"cpu": "cpu", "meta": "meta", "gpu": "", "cuda:99": "", "cuda:x": "", "cpu:1": ""} {
+	for s, want := range map[string]string{"cpu": "cpu", "meta": "meta", "gpu": "", "cuda:99": "", "cuda:x": "", "cpu:1": "", "privateuseone:0": ""} {
 		d, err := torch.ParseDevice(s)
 		if want == "" && err == nil || want != "" && (err != nil || d.String() != want) {
 			t.Errorf("%s: %v, %v", s, d, err)

@@ -203,23 +203,27 @@ func fromSlice[T Element](data []T, shape []int64, opts ...Option) Tensor {
 }
 
 // FromSliceOn returns a tensor of the given shape on device d with a copy of data.
-// Without a shape it has one dimension. If d is a CUDA device, FromSliceOn does not
-// wait for the copy: later operators on d see the data.
+// Without a shape it has one dimension. If d is an accelerator such as a CUDA device,
+// FromSliceOn does not wait for the copy: later operators on d see the data.
 func FromSliceOn[T Element](d Device, data []T, shape ...int64) Tensor {
-	if d.Type != CUDADevice {
+	if !d.pins() {
 		return FromSlice(data, shape...).To(WithDevice(d))
 	}
 	return upload(fromSlice(data, shape, WithPinMemory(true)), d)
 }
 
-// Upload copies a CPU tensor to device d. If d is a CUDA device, Upload does not wait
-// for the copy.
+// Upload copies a CPU tensor to device d. If d is an accelerator such as a CUDA device,
+// Upload does not wait for the copy.
 func (t Tensor) Upload(d Device) Tensor {
-	if d.Type != CUDADevice {
+	if !d.pins() {
 		return t.To(WithDevice(d))
 	}
 	return upload(t.PinMemory(), d)
 }
+
+// pins reports whether copies from pinned memory to d can run while the program
+// continues.
+func (d Device) pins() bool { return d.Type == CUDADevice || d.Type == PrivateUse1Device }
 
 // upload copies a tensor in pinned memory, from which CUDA copies while the program
 // continues. The tensor may be freed at once: the copy records an event in the allocator

@@ -5,11 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -286,23 +286,22 @@ func (l late) Queue(step int) (Pending, error) {
 	return p, err
 }
 
-// TestLateLosses checks that losses on a device are read every readEvery steps and before
-// each checkpoint, and that the log does not depend on it.
+// TestLateLosses checks that losses on a device are read after each of the first readEvery
+// steps, then every readEvery steps and before each checkpoint, and that the log does not
+// depend on it.
 func TestLateLosses(t *testing.T) {
-	const steps, every = 2*readEvery + 9, readEvery + 3
+	const steps, every = 4*readEvery + 9, 2*readEvery + 3
 	now, then := t.TempDir(), t.TempDir()
 	if err := (&Loop{Dir: now, Kind: "gpt2", Steps: steps, Every: every}).Run(context.Background(), build(t, "gpt2")); err != nil {
 		t.Fatal(err)
 	}
 	var reads, done []int
-	var queued int
-	var at []string // the step that was queued last, and how many losses were known
+	var at []int // after how many steps losses were read
 	task := late{build(t, "gpt2"), &reads}
 	l := &Loop{Dir: then, Kind: "gpt2", Steps: steps, Every: every, Progress: func(d int, _ Losses) {
 		done = append(done, d)
-		if len(at) == 0 || len(reads) != queued {
-			queued = len(reads)
-			at = append(at, fmt.Sprint(queued))
+		if len(at) == 0 || len(reads) != at[len(at)-1] {
+			at = append(at, len(reads))
 		}
 	}}
 	alive := torch.Alive()
@@ -312,7 +311,10 @@ func TestLateLosses(t *testing.T) {
 	if now := torch.Alive(); now > alive+2*int64(len(task.Task.(*GPT2Task).opt.State())) { // Adam's moments
 		t.Errorf("%d tensors are alive, %d were before", now, alive)
 	}
-	want := []string{fmt.Sprint(readEvery), fmt.Sprint(every), fmt.Sprint(every + readEvery), fmt.Sprint(2 * every), fmt.Sprint(steps)}
+	want := []int{2 * readEvery, every, every + readEvery, every + 2*readEvery, 2 * every, steps}
+	for i := readEvery; i > 0; i-- {
+		want = slices.Insert(want, 0, i)
+	}
 	if diff := cmp.Diff(want, at); diff != "" {
 		t.Errorf("losses were read after other steps (- want, + have):\n%s", diff)
 	}
@@ -338,21 +340,21 @@ func TestLateNonFiniteLossStops(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		stop int // interrupted after this step
-	}{{"read", 99}, {"checkpoint", 99}, {"interruption", 5}} {
-		every := map[string]int{"read": 100, "checkpoint": 7, "interruption": 100}[c.name]
+	}{{"read", 99}, {"checkpoint", 99}, {"interruption", readEvery + 6}} {
+		every := map[string]int{"read": 100, "checkpoint": readEvery + 7, "interruption": 100}[c.name]
 		dir := t.TempDir()
 		var reads []int
 		ctx, cancel := context.WithCancel(context.Background())
-		task := interrupting{late{nanStep{build(t, "gpt2"), 4}, &reads}, c.stop, cancel}
-		err := (&Loop{Dir: dir, Kind: "gpt2", Steps: 40, Every: every}).Run(ctx, task)
+		task := interrupting{late{nanStep{build(t, "gpt2"), readEvery + 4}, &reads}, c.stop, cancel}
+		err := (&Loop{Dir: dir, Kind: "gpt2", Steps: 60, Every: every}).Run(ctx, task)
 		cancel()
-		for _, want := range []string{"at step 5", "loss is NaN", "(batch: windows ", "no checkpoint was written"} {
+		for _, want := range []string{"at step 25", "loss is NaN", "(batch: windows ", "no checkpoint was written"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %q is not in %v", c.name, want, err)
 			}
 		}
-		if n := strings.Count(losses(t, dir), "\n"); n != 4 {
-			t.Errorf("%s: the log has %d steps, want the 4 before the NaN", c.name, n)
+		if n := strings.Count(losses(t, dir), "\n"); n != readEvery+4 {
+			t.Errorf("%s: the log has %d steps, want those before the NaN", c.name, n)
 		}
 		if _, err := os.Stat(filepath.Join(dir, LastCheckpoint)); err == nil {
 			t.Errorf("%s: a checkpoint was written", c.name)

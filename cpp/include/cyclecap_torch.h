@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 3
+#define CT_ABI 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -184,6 +184,10 @@ CT_API int ct_group_available(void);
  * shape and dtype. A group must be used by only one thread at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
                              int size, int64_t timeout_ms, ct_group *group);
+/* Adds NCCL to a group, for CUDA tensors; without it, Gloo copies them through
+ * the host. *found is set to whether the shim has a library for NCCL; if not,
+ * nothing else happens. All processes of a group must call it, or none. */
+CT_API ct_error ct_group_open_nccl(ct_group g, int *found);
 CT_API void ct_group_free(ct_group g);
 /* Replaces t with the sum or the average over the processes, in place. */
 CT_API ct_error ct_group_all_reduce(ct_group g, ct_tensor t, int average);

@@ -25,6 +25,14 @@ inline at::Tensor borrow(ct_tensor t) {
 
 ct_tensor own(at::Tensor t);  // in tensor.cpp; counts the handles
 
+// A part of the shim is a library of its own in the shim's folder, because it
+// is linked with libtorch_cuda (device.cpp).
+bool has_part(const std::string &name);
+// Opens a part and returns the table of its functions. without says what was
+// missing when the shim was built, if the part does not exist.
+const void *part(const std::string &name, const char *table,
+                 const char *without);
+
 inline const at::Generator &generator(ct_generator g) {
   TORCH_CHECK_TYPE(g != nullptr, "expected a generator, got none");
   return *reinterpret_cast<at::Generator *>(g);

@@ -91,6 +91,16 @@ CudaLibrary open_cuda() {
   return {true, "cannot load libtorch_cuda.so: " + loader_error()};
 }
 
+// The folder of the shim, with a slash.
+std::string shim_folder() {
+  Dl_info info;
+  TORCH_CHECK(dladdr(reinterpret_cast<void *>(&ct_build_info), &info) != 0 &&
+                  info.dli_fname != nullptr,
+              "cannot find the folder of the shim");
+  const std::string path = info.dli_fname;
+  return path.substr(0, path.rfind('/') + 1);
+}
+
 template <class F>
 ct_error with_cuda(F &&f) {
   return ct::guard([&] { f(ct::cuda_functions()); });
@@ -98,26 +108,29 @@ ct_error with_cuda(F &&f) {
 
 }  // namespace
 
-// Opens libcyclecap_torch_cuda.so, which is next to the shim. It is a library
-// of its own because it is linked with libtorch_cuda.
+bool ct::has_part(const std::string &name) {
+  FILE *f = std::fopen((shim_folder() + name).c_str(), "rb");
+  if (f != nullptr) std::fclose(f);
+  return f != nullptr;
+}
+
+const void *ct::part(const std::string &name, const char *table,
+                     const char *without) {
+  TORCH_CHECK(cuda_library != nullptr, "libtorch's CUDA part is not loaded");
+  const std::string path = shim_folder() + name;
+  TORCH_CHECK(has_part(name), path, " is missing: the shim was built without ",
+              without);
+  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  TORCH_CHECK(library != nullptr, loader_error());
+  auto get = reinterpret_cast<const void *(*)()>(dlsym(library, table));
+  TORCH_CHECK(get != nullptr, path, " does not belong to this shim");
+  return get();
+}
+
 const ct_cuda_functions *ct::cuda_functions() {
-  static const ct_cuda_functions *functions = [] {
-    TORCH_CHECK(cuda_library != nullptr, "libtorch's CUDA part is not loaded");
-    Dl_info info;
-    TORCH_CHECK(dladdr(reinterpret_cast<void *>(&ct_build_info), &info) != 0 &&
-                    info.dli_fname != nullptr,
-                "cannot find the folder of the shim");
-    std::string path = info.dli_fname;
-    path = path.substr(0, path.rfind('/') + 1) + "libcyclecap_torch_cuda.so";
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    TORCH_CHECK(library != nullptr, loader_error(),
-                ": the shim was built without CUDA's headers (pip's "
-                "nvidia-cuda-runtime, or a CUDA toolkit)");
-    auto get = reinterpret_cast<const ct_cuda_functions *(*)()>(
-        dlsym(library, "ct_cuda_functions_get"));
-    TORCH_CHECK(get != nullptr, path, " is not the CUDA part of this shim");
-    return get();
-  }();
+  static const auto *functions = static_cast<const ct_cuda_functions *>(
+      part("libcyclecap_torch_cuda.so", "ct_cuda_functions_get",
+           "CUDA's headers (pip's nvidia-cuda-runtime, or a CUDA toolkit)"));
   return functions;
 }
 
@@ -291,7 +304,10 @@ ct_error ct_build_info(char **text) {
       << "mkldnn=" << at::hasMKLDNN() << "\n"
       << "openmp=" << at::hasOpenMP() << "\n"
       << "gloo=" << has_symbol("_ZTIN4c10d16ProcessGroupGlooE") << "\n"
-      << "nccl=" << has_symbol("_ZTIN4c10d16ProcessGroupNCCLE") << "\n";
+      << "nccl="
+      << (has_symbol("_ZTIN4c10d16ProcessGroupNCCLE") &&
+          ct::has_part("libcyclecap_torch_nccl.so"))
+      << "\n";
     *text = ct::copy_string(s.str());
   });
 }

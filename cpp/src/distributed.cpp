@@ -1,4 +1,4 @@
-// Collective operations with libtorch's c10d and Gloo.
+// Collective operations with libtorch's c10d: Gloo, and NCCL for CUDA tensors.
 //
 // CMakeLists.txt defines CYCLECAP_GLOO if this libtorch has them. Otherwise
 // every function fails with an error that says so.
@@ -46,9 +46,14 @@ class Store {
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "nccl.h"
+
 struct ct_group_s {
   c10::intrusive_ptr<c10d::Store> store;  // rank 0's store serves the others
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  std::chrono::milliseconds timeout;
+  c10::intrusive_ptr<c10d::Backend> gloo;
+  c10::intrusive_ptr<c10d::Backend> nccl;  // null until ct_group_open_nccl
+  bool failed = false;                     // an operation of nccl
 };
 
 namespace {
@@ -111,6 +116,34 @@ class WithoutSigpipe {
   sigset_t before_;
 };
 
+// The same prefixes as in Python's init_process_group, so that Python processes
+// can join the group.
+c10::intrusive_ptr<c10d::Store> store_of(ct_group g, const char *device) {
+  c10::intrusive_ptr<c10d::Store> store = g->store;
+  for (const char *prefix : {"default_pg", "0/", device})
+    store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
+  return store;
+}
+
+const ct_nccl_functions *nccl_functions() {
+  return static_cast<const ct_nccl_functions *>(
+      ct::part("libcyclecap_torch_nccl.so", "ct_nccl_functions_get",
+               "NCCL's header nccl.h, or headers of CUDA's libraries"));
+}
+
+// Calls f with the backend for a tensor.
+template <class F>
+void with_backend(ct_group g, const at::Tensor &t, F &&f) {
+  if (g->nccl == nullptr || !t.is_cuda()) return f(*g->gloo);
+  const WithoutSigpipe threads;  // the first operation starts NCCL's threads
+  try {
+    f(*g->nccl);
+  } catch (...) {
+    g->failed = true;
+    throw;
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -130,21 +163,31 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     tcp.numWorkers = size;
     tcp.timeout = timeout;
     auto g = std::make_unique<ct_group_s>();
+    g->timeout = timeout;
     g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
-    // The same prefixes as in Python's init_process_group, so that Python
-    // processes can join the group.
-    c10::intrusive_ptr<c10d::Store> store = g->store;
-    for (const char *prefix : {"default_pg", "0/", "cpu/"})
-      store = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     add_devices(*options);
-    g->gloo =
-        c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+    g->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
+        store_of(g.get(), "cpu/"), rank, size, options);
     *group = g.release();
   });
 }
 
-void ct_group_free(ct_group g) { delete g; }
+ct_error ct_group_open_nccl(ct_group g, int *found) {
+  return talk([&] {
+    *found = ct::has_part("libcyclecap_torch_nccl.so");
+    if (!*found || g->nccl != nullptr) return;
+    const WithoutSigpipe threads;
+    g->nccl = nccl_functions()->create(store_of(g, "cuda/"), g->gloo->getRank(),
+                                       g->gloo->getSize(), g->timeout);
+  });
+}
+
+void ct_group_free(ct_group g) {
+  if (g->nccl != nullptr)
+    ct_free(talk([&] { nccl_functions()->end(g->nccl.get(), g->failed); }));
+  delete g;
+}
 
 ct_error ct_group_all_reduce(ct_group g, ct_tensor h, int average) {
   return talk([&] {
@@ -152,7 +195,8 @@ ct_error ct_group_all_reduce(ct_group g, ct_tensor h, int average) {
     TORCH_CHECK(!average || t[0].is_floating_point() || t[0].is_complex(),
                 "an average requires a floating point dtype, got ",
                 t[0].scalar_type());
-    g->gloo->allreduce(t)->wait();  // a sum; Gloo has no average
+    // A sum; Gloo has no average.
+    with_backend(g, t[0], [&](c10d::Backend &b) { b.allreduce(t)->wait(); });
     if (average) t[0].detach().div_(g->gloo->getSize());
   });
 }
@@ -162,7 +206,8 @@ ct_error ct_group_broadcast(ct_group g, ct_tensor h, int root) {
     std::vector<at::Tensor> t{plain(h)};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    g->gloo->broadcast(t, options)->wait();
+    with_backend(g, t[0],
+                 [&](c10d::Backend &b) { b.broadcast(t, options)->wait(); });
   });
 }
 
@@ -172,7 +217,8 @@ ct_error ct_group_all_gather(ct_group g, ct_tensor h, const ct_tensor *out) {
     std::vector<std::vector<at::Tensor>> all(1);
     for (int i = 0; i < g->gloo->getSize(); i++)
       all[0].push_back(plain(out[i]));
-    g->gloo->allgather(all, in)->wait();
+    with_backend(g, in[0],
+                 [&](c10d::Backend &b) { b.allgather(all, in)->wait(); });
   });
 }
 
@@ -200,6 +246,7 @@ int ct_group_available(void) { return 0; }
 ct_error ct_group_new(const char *, int, int, int, int, int64_t, ct_group *) {
   return missing();
 }
+ct_error ct_group_open_nccl(ct_group, int *) { return missing(); }
 void ct_group_free(ct_group) {}
 ct_error ct_group_all_reduce(ct_group, ct_tensor, int) { return missing(); }
 ct_error ct_group_broadcast(ct_group, ct_tensor, int) { return missing(); }

@@ -29,7 +29,8 @@ type Config struct {
 	// bootstrap samples. With --seeds N, the runs use this seed and the N-1 seeds that
 	// follow it.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
-	// Device is the device to compute on: cpu, cuda or cuda:N.
+	// Device is the device to compute on: cpu, cuda or cuda:N. With cuda, each of
+	// several processes uses the GPU of its LOCAL_RANK.
 	Device string `toml:"device" default:"cpu"`
 	// Threads is the number of CPU threads to compute with; 0 means one per core.
 	// More than 64, or 4 per core if that is more, are refused.

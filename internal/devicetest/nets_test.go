@@ -13,6 +13,7 @@ import (
 	"cyclecap/torch/nn"
 	F "cyclecap/torch/nn/functional"
 	"cyclecap/torch/optim"
+	"cyclecap/train"
 )
 
 func newCLIP(gelu bool) *clip.Model {
@@ -53,6 +54,8 @@ var nets = map[string]func(d torch.Device) (torch.Tensor, any){
 		m := moved(d, clipcap.NewMLPMapper(16, 64, 4))
 		return m.Forward(to(d, torch.Randn([]int64{5, 16}))), m
 	},
+	"decoder loss":        decoderLoss(false),
+	"decoder loss, exact": decoderLoss(true),
 	"generator": func(d torch.Device) (torch.Tensor, any) {
 		m := moved(d, cyclegan.NewGenerator(16))
 		return m.Forward(to(d, torch.Randn([]int64{5, 16}))), m
@@ -73,6 +76,16 @@ func clipImage(gelu bool) func(d torch.Device) (torch.Tensor, any) {
 func clipText(d torch.Device) (torch.Tensor, any) {
 	m := moved(d, newCLIP(false))
 	return m.EncodeText(to(d, ids(3, 12))), m
+}
+
+func decoderLoss(exactly bool) func(d torch.Device) (torch.Tensor, any) {
+	return func(d torch.Device) (torch.Tensor, any) {
+		m := &clipcap.Model{Mapper: moved(d, newTransformerMapper()), GPT2: moved(d, newGPT2())}
+		tokens := ids(3, 7)
+		tokens.Select(0, 1).Narrow(0, 5, 2).Fill_(0) // padding
+		loss := train.DecoderLoss(m, to(d, torch.Randn([]int64{3, 16})), to(d, tokens), exactly)
+		return loss, m
+	}
 }
 
 func TestNets(t *testing.T) {
@@ -190,16 +203,16 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// TestOptimizers compares weights and states after several steps.
-func TestOptimizers(t *testing.T) {
-	adam := func(change func(*optim.AdamOptions)) optim.AdamOptions {
+// The optimizers.
+var (
+	adam = func(change func(*optim.AdamOptions)) optim.AdamOptions {
 		o := optim.AdamDefaults()
 		change(&o)
 		return o
 	}
-	decay := func(o *optim.AdamOptions) { o.WeightDecay = 0.1 }
-	fused := func(o *optim.AdamOptions) { o.WeightDecay, o.Fused = 0.1, true }
-	for name, newOptimizer := range map[string]func(p []torch.Tensor) optim.Optimizer{
+	decay      = func(o *optim.AdamOptions) { o.WeightDecay = 0.1 }
+	fused      = func(o *optim.AdamOptions) { o.WeightDecay, o.Fused = 0.1, true }
+	optimizers = map[string]func(p []torch.Tensor) optim.Optimizer{
 		"adam":               func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(func(*optim.AdamOptions) {})) },
 		"adam, decay":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(decay)) },
 		"adam, fused":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(fused)) },
@@ -213,7 +226,12 @@ func TestOptimizers(t *testing.T) {
 		"sgd, dampened": func(p []torch.Tensor) optim.Optimizer {
 			return optim.SGD(p, optim.SGDOptions{LR: 0.1, Momentum: 0.9, Dampening: 0.1})
 		},
-	} {
+	}
+)
+
+// TestOptimizers compares weights and states after several steps.
+func TestOptimizers(t *testing.T) {
+	for name, newOptimizer := range optimizers {
 		t.Run(name, func(t *testing.T) {
 			compare(t, trained, func(d torch.Device) (out []result) {
 				m := moved(d, cyclegan.NewGenerator(16))

@@ -143,7 +143,7 @@ func TestPipeline(t *testing.T) {
 				}
 				return out
 			}
-			near := cmp.Comparer(func(a, b float64) bool { return a == b || !exact() && math.Abs(a-b) <= 1e-3 })
+			near := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= decoded()*max(1, math.Abs(a)) })
 			if diff := cmp.Diff(captions(torch.CPU), captions(device), near); diff != "" {
 				t.Error(diff)
 			}

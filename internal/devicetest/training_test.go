@@ -129,6 +129,20 @@ func closeTask(task train.Task) {
 	task.(interface{ Close() }).Close()
 }
 
+// interrupted is a task during whose step, counted from 1, a user presses Ctrl-C.
+type interrupted struct {
+	train.Task
+	step   int
+	cancel func()
+}
+
+func (i interrupted) Queue(step int) (train.Pending, error) {
+	if step+1 == i.step {
+		i.cancel()
+	}
+	return i.Task.Queue(step)
+}
+
 // trains runs a training to the end, or until it is interrupted after a number of
 // steps, and returns its folder.
 func trains(t *testing.T, name string, d torch.Device, dir string, steps, interrupt int) {
@@ -137,13 +151,8 @@ func trains(t *testing.T, name string, d torch.Device, dir string, steps, interr
 	defer cancel()
 	task := build(t, name, d)
 	defer closeTask(task)
-	l := &train.Loop{Dir: dir, Kind: "test", Steps: steps, Every: 100, Config: "c", Resume: true,
-		Progress: func(done int, _ train.Losses) {
-			if done == interrupt {
-				cancel()
-			}
-		}}
-	err := l.Run(ctx, task)
+	l := &train.Loop{Dir: dir, Kind: "test", Steps: steps, Every: 100, Config: "c", Resume: true}
+	err := l.Run(ctx, interrupted{task, interrupt, cancel})
 	if interrupt > 0 && !errors.Is(err, context.Canceled) || interrupt == 0 && err != nil {
 		t.Fatal(err)
 	}
@@ -186,8 +195,14 @@ func lossesOf(t *testing.T, dir string) (out []map[string]float64) {
 	return out
 }
 
+// reach is how far Adam can move a weight in the trainings of this file: it divides each
+// gradient by its own size, so that a gradient that is 0 but for rounding (that of the bias
+// of a key) moves its weight as far as any other, and in another direction on CUDA.
+const reach = 2 * 8 * 1e-3
+
 // TestTraining compares the losses of every step, and the weights and the states of the
-// optimizers at the end.
+// optimizers at the end. On CUDA the losses show whether the weights are right, and the
+// weights themselves must only be within Adam's reach.
 func TestTraining(t *testing.T) {
 	const steps = 8
 	for name := range tasks {
@@ -205,6 +220,9 @@ func TestTraining(t *testing.T) {
 			}
 			for i := range want {
 				for loss, w := range want[i] {
+					if !exact() && loss == "accuracy" {
+						continue // a share of four photos
+					}
 					if g := got[i][loss]; g != w && (exact() || !(math.Abs(g-w) <= rel*math.Abs(w))) {
 						t.Errorf("step %d: %s is %v, want %v", i+1, loss, g, w)
 					}
@@ -222,6 +240,10 @@ func TestTraining(t *testing.T) {
 					if !exact() && strings.HasPrefix(got[i].name, "optimizer.") {
 						continue // squares of gradients; the weights show their effect
 					}
+					if !exact() {
+						near(t, want[i], got[i])
+						continue
+					}
 					differ(t, rel, want[i], got[i])
 				}
 				return nil
@@ -230,10 +252,31 @@ func TestTraining(t *testing.T) {
 	}
 }
 
+// near fails the test if weights differ by more than Adam's reach.
+func near(t *testing.T, want, got result) {
+	t.Helper()
+	a, b := torch.ToSlice[float64](want.Tensor), torch.ToSlice[float64](got.Tensor)
+	if len(a) != len(b) {
+		t.Errorf("%s: %v, want %v", got.name, got.Shape(), want.Shape())
+		return
+	}
+	for i := range a {
+		if !(math.Abs(a[i]-b[i]) <= reach+trained*math.Abs(a[i])) {
+			t.Errorf("%s: element %d is %g, want %g", got.name, i, b[i], a[i])
+			return
+		}
+	}
+}
+
 // TestResume checks that a training on the device that is interrupted and resumed ends
 // with the bits of one that is not.
 func TestResume(t *testing.T) {
 	const steps = 8
+	if !exact() {
+		// The gradients of attention are sums in any order otherwise.
+		torch.UseDeterministicAlgorithms(true)
+		defer torch.UseDeterministicAlgorithms(false)
+	}
 	for name := range tasks {
 		t.Run(name, func(t *testing.T) {
 			whole, cut := t.TempDir(), t.TempDir()

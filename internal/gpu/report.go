@@ -1,10 +1,12 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cyclecap/internal/atomicfile"
@@ -68,6 +70,10 @@ func (r row) String() string {
 		name += " " + r.DType
 	}
 	s := fmt.Sprintf("%-16s %s", r.Verdict, name)
+	if r.BitEqual != nil {
+		name += ", " + r.Peer
+		s = fmt.Sprintf("%-16s %s", r.Verdict, name)
+	}
 	switch {
 	case r.Ratio != nil:
 		s += fmt.Sprintf(": %s, %s %s, ratio %.2f (%.2f to %.2f)", figure(r.Ours, r.Unit), r.Peer, figure(r.Theirs, r.Unit), r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
@@ -106,7 +112,7 @@ func figure(v float64, unit string) string {
 
 type section struct {
 	Name    string  `json:"name"`
-	Title   string  `json:"-"`
+	Title   string  `json:"title"`
 	Seconds float64 `json:"seconds"`
 	Budget  float64 `json:"budget"`
 	Error   string  `json:"error,omitempty"` // why it ended early
@@ -181,16 +187,16 @@ func (r *report) markdown() string {
 		on = "the CPU"
 	}
 	p("# On %s\n\n", on)
-	p("`make gpu` wrote the bundle and `run.sh` ran it")
+	p("The report of a run of `make gpu`'s bundle")
 	if r.Quick {
 		p(", with `--quick`")
 	}
-	p(". ")
+	p(". [Below](#run-it) is how to run it on another machine.")
 	if r.Size == "small" {
-		p("The models are small, so the times say nothing about the real ones. ")
+		p(" The models are small, so the times say nothing about the real ones.")
 	}
 	if !r.Finished {
-		p("**The run has not finished.** ")
+		p(" **The run has not finished.**")
 	}
 	p("\n\n| | |\n| --- | --- |\n")
 	if m.Card != "" {
@@ -205,7 +211,7 @@ func (r *report) markdown() string {
 	}
 	p(" |\n| processor | %s, %d cores |\n", m.Processor, m.Cores)
 	p("| run | %s, %.0f s, cyclecap %s |\n", r.Started, r.Seconds, r.Commit)
-	p("\n%s\n", r.verdicts())
+	p("\n%s\n%s", r.verdicts(), r.targets())
 	for _, s := range r.Sections {
 		p("\n## %s\n\n", s.Title)
 		if text := about[s.Name]; text != "" {
@@ -216,8 +222,12 @@ func (r *report) markdown() string {
 		}
 		s.table(p)
 	}
+	p("\n%s", howTo)
 	return b.String()
 }
+
+//go:embed howto.md
+var howTo string
 
 // about introduces each section.
 var about = map[string]string{
@@ -251,6 +261,44 @@ func (r *report) verdicts() string {
 		lines = append(lines, line)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// targets returns what was to be reached, with the ratios of each dtype.
+func (r *report) targets() string {
+	type line struct {
+		name    string
+		target  float64
+		ratios  []string
+		verdict string
+	}
+	var lines []*line
+	for _, s := range r.Sections {
+		for _, x := range s.Rows {
+			if x.Target == 0 || x.Ratio == nil {
+				continue
+			}
+			name := fmt.Sprintf("%s, against %s", x.Name, x.Peer)
+			i := slices.IndexFunc(lines, func(l *line) bool { return l.name == name })
+			if i < 0 {
+				i = len(lines)
+				lines = append(lines, &line{name: name, target: x.Target, verdict: reached})
+			}
+			l := lines[i]
+			l.ratios = append(l.ratios, fmt.Sprintf("%.2f in %s", x.Ratio.Median, x.DType))
+			if x.Verdict != reached {
+				l.verdict = missed
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n| target for the median ratio | at least | measured | |\n| --- | ---: | --- | --- |\n")
+	for _, l := range lines {
+		fmt.Fprintf(&b, "| %s | %.1f | %s | %s |\n", cell(l.name), l.target, strings.Join(l.ratios, ", "), l.verdict)
+	}
+	return b.String()
 }
 
 func cell(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", `\|`), "\n", " ") }

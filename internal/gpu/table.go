@@ -34,6 +34,10 @@ func tableRows(r *report) []row {
 		part := func(name, key, of string, batch int, seconds func(figure float64) float64, note string) {
 			x, ok := find(key, of, batch)
 			if !ok {
+				of = "f32"
+				x, ok = find(key, of, batch)
+			}
+			if !ok {
 				complete = false
 				rows = append(rows, row{Name: name, DType: dtype, Verdict: absent, Note: "its speed was not measured"})
 				return

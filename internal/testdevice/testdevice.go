@@ -31,6 +31,7 @@ static char *load(const char *file) {
 static void read_counts(testdevice_counts *c) { p_read(c); }
 static void reset(void) { p_reset(); }
 static char *operators(void) { return p_operators(); }
+static char read_byte(void *p) { return *(volatile char *)p; }
 */
 import "C"
 
@@ -90,6 +91,9 @@ func read() C.testdevice_counts {
 	C.read_counts(&c)
 	return c
 }
+
+// readInC reads a byte as a kernel of the CPU would. Go's tests cannot contain C.
+func readInC(p unsafe.Pointer) byte { return byte(C.read_byte(p)) }
 
 // Reset sets the counts to 0.
 func Reset() { C.reset() }

@@ -241,16 +241,19 @@ func TestHostAccessEndsTheProgram(t *testing.T) {
 	if how := os.Getenv(name); how != "" {
 		torch.Scope(func() error {
 			p := (*float32)(unsafe.Add(unsafe.Pointer(nil), torch.Ones([]int64{4}, on).DataPtr()))
-			if how == "read" {
+			switch how {
+			case "read":
 				fmt.Println(*p)
-			} else {
+			case "write":
 				*p = 1
+			case "read in C":
+				fmt.Println(readInC(unsafe.Pointer(p)))
 			}
 			return nil
 		})
 		os.Exit(0)
 	}
-	for _, how := range []string{"read", "write"} {
+	for _, how := range []string{"read", "write", "read in C"} {
 		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
 		cmd.Env = append(os.Environ(), name+"="+how)
 		out, err := cmd.CombinedOutput()

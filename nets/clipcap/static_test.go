@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"cyclecap/internal/testdevice"
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -64,6 +65,44 @@ func TestStaticPaddedHead(t *testing.T) {
 			}
 			if diff := cmp.Diff(generate(t, m, features, o), got, cmpopts.EquateApprox(0, 2e-5)); diff != "" {
 				t.Errorf("%+v: %s", o, diff)
+			}
+		}
+	})
+}
+
+// TestStaticOnDevice checks that the decoding for GPUs has the same bits on the pretend
+// accelerator, and so leaves no tensor on the CPU and reads none without a copy.
+func TestStaticOnDevice(t *testing.T) {
+	if err := testdevice.Open(); err != nil {
+		t.Fatal(err)
+	}
+	on := torch.WithDevice(testdevice.Device)
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		defer m.Close()
+		other := small()
+		defer func() {
+			other.Close()
+			nn.Close(other.GPT2)
+			nn.Close(other.Mapper)
+		}()
+		nn.To(other.GPT2, on)
+		nn.To(other.Mapper, on)
+		for _, o := range []clipcap.Options{
+			{Method: clipcap.Greedy, MaxTokens: 20, Stop: 7},
+			{Method: clipcap.Beam, Beam: 5, MaxTokens: 20, Stop: 7},
+		} {
+			for range 2 { // with new state, and with that of the first call
+				want, err := m.Static(context.Background(), features, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := other.Generate(context.Background(), features.To(on), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s: %s", o.Method, diff)
+				}
 			}
 		}
 	})

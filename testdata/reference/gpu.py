@@ -338,7 +338,7 @@ class Side:
             case "mapper":
                 return self.mapper_training(dtype, batch, peer)
             case "cyclegan":
-                return self.gan_training(dtype, batch)
+                return self.gan_training(dtype, batch, peer)
         raise ValueError(f"unknown workload {name}")
 
     def mapper_training(self, dtype, batch, peer):
@@ -363,9 +363,11 @@ class Side:
 
         return step
 
-    def gan_training(self, dtype, batch):
+    def gan_training(self, dtype, batch, peer):
         """The CycleGAN authors' step; the losses stay on the device."""
         trainer = models.CycleGAN(self.load_gan())
+        if peer == "index":
+            trainer.text_pool, trainer.image_pool = IndexPool(), IndexPool()
         images, texts = self.host_inputs("many_images"), self.host_inputs("many_texts")
         orders = Order(len(images), batch), Order(len(texts), batch)
 
@@ -454,6 +456,29 @@ class Side:
                 reply(result=result)
             except Exception as e:  # any failure belongs to its row
                 reply(error=f"{type(e).__name__}: {e}"[:2000])
+
+
+class IndexPool(models.Pool):
+    """The same pool with a few operators for a batch, instead of a few for each row."""
+
+    def query(self, fakes):
+        fakes, n = fakes.detach(), len(fakes)
+        if not isinstance(self.past, torch.Tensor):
+            self.past, self.used = torch.zeros(self.size, fakes.shape[1], device=fakes.device), 0
+        coins, places = torch.rand(n).tolist(), torch.randint(0, self.size, (n,)).tolist()
+        kept, seen = list(range(self.size)), []
+        for own, coin, place in zip(range(self.size, self.size + n), coins, places):
+            if self.used < self.size:
+                kept[self.used] = own
+                self.used += 1
+            elif coin > 0.5:
+                seen.append(kept[place])
+                kept[place] = own
+                continue
+            seen.append(own)
+        both = torch.cat((self.past, fakes))[torch.tensor(seen + kept).to(fakes.device)]
+        self.past = both[n:]
+        return both[:n]
 
 
 class Order:

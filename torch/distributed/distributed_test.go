@@ -466,6 +466,13 @@ func TestPeerHangs(t *testing.T) {
 	}
 }
 
+func TestBackend(t *testing.T) {
+	_, err := distributed.InitProcessGroup(t.Context(), distributed.Options{WorldSize: 1, MasterAddr: "localhost", MasterPort: 1, Backend: "mpi"})
+	if want := `Backend must be "gloo", "nccl" or empty, got "mpi"`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 func TestFromEnv(t *testing.T) {
 	good := map[string]string{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node0", "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": ""}
 	for _, c := range []struct {

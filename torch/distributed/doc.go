@@ -1,6 +1,6 @@
 // Package distributed trains a network with several processes. It uses
-// libtorch's c10d with the Gloo backend, under the names of PyTorch's
-// torch.distributed. Go and Python processes can be in the same group.
+// libtorch's c10d, under the names of PyTorch's torch.distributed. Go and Python
+// processes can be in the same group.
 //
 // # Starting the processes
 //
@@ -60,6 +60,18 @@
 // the same shape and dtype; libtorch does not check this. To stop early,
 // all-reduce a flag, so that all processes leave the training loop at the same
 // step; do not leave it as soon as a signal arrives.
+//
+// # Backends
+//
+// As with PyTorch's default backend ("cpu:gloo,cuda:nccl"), CPU tensors go through
+// Gloo and CUDA tensors through NCCL, from GPU to GPU; see [Options].Backend. NCCL
+// is opened with the first CUDA tensor. Each process must use a GPU of its own:
+//
+//	device := torch.CUDA(group.LocalRank())
+//
+// A call returns when the operation is complete, with NCCL too: it sets
+// TORCH_NCCL_BLOCKING_WAIT=1, unless the variable is set, so that a process that
+// has ended is an error in the others.
 //
 // # Errors
 //

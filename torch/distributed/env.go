@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+// Backends for CUDA tensors.
+const (
+	Gloo = "gloo"
+	NCCL = "nccl"
+)
+
 // Options identify this process and the rendezvous of the group.
 type Options struct {
 	Rank       int    // RANK: rank of this process, 0 to WorldSize-1
@@ -20,6 +26,12 @@ type Options struct {
 	// AgentStore (TORCHELASTIC_USE_AGENT_STORE) is set if the launcher hosts
 	// the rendezvous store, as torchrun does, instead of rank 0.
 	AgentStore bool
+
+	// Backend transfers CUDA tensors: NCCL from GPU to GPU, or Gloo, which copies
+	// them through the host. If it is "", NCCL does if the shim was built with it,
+	// and Gloo otherwise. CPU tensors are always transferred by Gloo. All processes
+	// need the same backend.
+	Backend string
 
 	// Timeout is how long this process waits for the others, at the rendezvous
 	// and in each call. 0 means PyTorch's default of 30 minutes.
@@ -88,6 +100,9 @@ func (o Options) check() error {
 	}
 	if o.MasterPort < 1 || o.MasterPort > 65535 {
 		refuse("MASTER_PORT must be between 1 and 65535, got %d", o.MasterPort)
+	}
+	if o.Backend != "" && o.Backend != Gloo && o.Backend != NCCL {
+		refuse("Backend must be %q, %q or empty, got %q", Gloo, NCCL, o.Backend)
 	}
 	if o.Timeout < 0 {
 		refuse("Timeout must not be negative, got %v", o.Timeout)

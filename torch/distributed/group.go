@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/internal/libtorch"
 	"cyclecap/torch/internal/shim"
 )
 
@@ -21,6 +22,8 @@ import (
 type Group struct {
 	rank, size, local int
 	timeout           time.Duration
+	backend           string // Options.Backend
+	decided           bool   // whether NCCL or Gloo transfers CUDA tensors
 
 	mu   sync.Mutex // held during calls, so that Close waits for them
 	c10d uintptr    // 0 if closed
@@ -109,8 +112,35 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 			}
 			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Timeout, e, o.WorldSize)
 		}
-		return &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, c10d: r.c10d, alike: map[uint64]bool{}}, nil
+		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, alike: map[uint64]bool{}}
+		if o.Backend == NCCL {
+			if err := g.decide(); err != nil {
+				g.Close()
+				return nil, fail("%w", err)
+			}
+		}
+		return g, nil
 	}
+}
+
+// decide opens NCCL, unless Gloo is to transfer CUDA tensors. It is called when NCCL
+// is asked for, or with the first CUDA tensor.
+func (g *Group) decide() error {
+	if g.decided || g.backend == Gloo {
+		return nil
+	}
+	n, why := torch.CUDADevices() // loads libtorch's CUDA part, which NCCL is in
+	found, err := shim.OpenNCCL(g.c10d)
+	switch {
+	case !found && g.backend == NCCL:
+		return fmt.Errorf("the shim was built without NCCL, because libtorch's CUDA libraries or NCCL's header nccl.h were missing; %s, then run %s; or use the backend %q", libtorch.CUDAAdvice(), libtorch.BuildCommand(), Gloo)
+	case err != nil && n == 0:
+		return fmt.Errorf("NCCL needs a GPU: %w", why)
+	case err != nil:
+		return fmt.Errorf("NCCL: %w", failed("init_process_group", err))
+	}
+	g.decided = true
+	return nil
 }
 
 // listen opens the port and returns the socket, which the caller owns.
@@ -231,6 +261,11 @@ func (g *Group) call(op string, t torch.Tensor, f func(c10d uintptr) error) erro
 	defer g.mu.Unlock()
 	if g.c10d == 0 {
 		return fmt.Errorf("distributed: %s: the group is closed", op)
+	}
+	if t.Defined() && t.Device().Type == torch.CUDADevice {
+		if err := g.decide(); err != nil {
+			return fmt.Errorf("distributed: %s: %w", op, err)
+		}
 	}
 	err := f(g.c10d)
 	if err == nil {

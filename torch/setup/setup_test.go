@@ -35,6 +35,7 @@ case "$*" in
 -S*) [ -f "$2/include/cyclecap_torch.h" ] && [ -f "$2/src/op.cpp" ] && [ -f "$2/CMakeLists.txt" ] && mkdir -p "$4/lib" ;;
 --build*)
   [ -z "$FAIL" ] || { echo "op.cpp:1: error: this compiler is too old"; exit 1; }
+  [ -z "$NCCL" ] || echo nccl >"$2/lib/libcyclecap_torch_nccl.so"
   echo shim >"$2/lib/libcyclecap_torch.so" && echo "path of libtorch" >"$2/lib/libtorch.path" ;;
 esac
 `
@@ -58,7 +59,7 @@ func newHouse(t *testing.T, programs map[string]string) *house {
 	h := &house{t: t, calls: filepath.Join(t.TempDir(), "calls")}
 	h.s = setup{cache: cache, venv: filepath.Join(cache, "libtorch-"+torchVersion)}
 	h.s.log = func(format string, args ...any) { fmt.Fprintf(&h.said, format+"\n", args...) }
-	for name, value := range map[string]string{"PATH": bin + ":/usr/bin:/bin", "CALLS": h.calls, "FAIL": "", "LIBTORCH": "", "XDG_CACHE_HOME": cache} {
+	for name, value := range map[string]string{"PATH": bin + ":/usr/bin:/bin", "CALLS": h.calls, "FAIL": "", "NCCL": "", "LIBTORCH": "", "XDG_CACHE_HOME": cache} {
 		t.Setenv(name, value)
 	}
 	return h
@@ -202,6 +203,17 @@ func TestShim(t *testing.T) {
 	l.Version = "2.12.0"
 	if err := h.s.shim(t.Context(), l); err != nil || h.called("cmake") != 2 {
 		t.Errorf("not built for another version: %v", err)
+	}
+	// With CUDA's headers there is a part for NCCL, which the shim lacks so far.
+	h.s.cuda = true
+	t.Setenv("NCCL", "1")
+	for i, want := range []int{2, 0} {
+		if err := h.s.shim(t.Context(), l); err != nil || h.called("cmake") != want {
+			t.Errorf("setup %d with -cuda: %v; want %d calls of cmake", i, err, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(libtorch.CachedShim(h.s.cache, l)), ncclName)); err != nil {
+		t.Error(err)
 	}
 	left, err := os.ReadDir(h.s.cache)
 	if err != nil || len(left) != 1 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,11 +16,19 @@ import (
 	"cyclecap/torch/internal/libtorch"
 )
 
+// ncclName is the part of the shim that needs the most headers of CUDA.
+const ncclName = "libcyclecap_torch_nccl.so"
+
 // shim builds the shim for a libtorch, unless it is in the cache, and selects this
 // libtorch for programs that run without LIBTORCH.
 func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 	file := libtorch.CachedShim(s.cache, l)
-	if _, err := os.Stat(file); err == nil {
+	_, err := os.Stat(file)
+	if err == nil && s.cuda {
+		// It may have been built before CUDA's headers were installed.
+		_, err = os.Stat(filepath.Join(filepath.Dir(file), ncclName))
+	}
+	if err == nil {
 		s.log("the shim is already built: %s", file)
 		return os.WriteFile(filepath.Join(filepath.Dir(file), libtorch.PathName), []byte(l.Dir+"\n"), 0o666)
 	}
@@ -64,10 +73,13 @@ func (s *setup) shim(ctx context.Context, l libtorch.Libtorch) error {
 			return fmt.Errorf("the shim could not be built for %v (see the output above)", l)
 		}
 	}
-	// The folder contains only the library and the path of libtorch. The rename
-	// makes both appear at once.
+	// The folder contains only the libraries and the path of libtorch. The rename
+	// makes them appear at once.
 	to := filepath.Dir(file)
 	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+		return err
+	}
+	if err := os.Rename(to, filepath.Join(work, "old")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := os.Rename(filepath.Join(build, "lib"), to); err != nil {

@@ -74,6 +74,7 @@
     (const char *host, int port, int listener, int rank, int size,             \
      int64_t timeout_ms, ct_group *group),                                     \
     (host, port, listener, rank, size, timeout_ms, group))                     \
+  E(ct_group_open_nccl, (ct_group g, int *found), (g, found))                  \
   V(ct_group_free, (ct_group g), (g))                                          \
   E(ct_group_all_reduce, (ct_group g, ct_tensor t, int average),               \
     (g, t, average))                                                           \

@@ -350,6 +350,14 @@ func NewGroup(host string, port, listener, rank, size int, timeout time.Duration
 
 func group(g uintptr) C.ct_group { return *(*C.ct_group)(unsafe.Pointer(&g)) }
 
+// OpenNCCL adds NCCL to g, for CUDA tensors. found reports whether the shim has a
+// library for it; if not, nothing else happens.
+func OpenNCCL(g uintptr) (found bool, err error) {
+	var n C.int
+	err = take(C.ct_group_open_nccl(group(g), &n))
+	return n != 0, err
+}
+
 // FreeGroup leaves g and frees it.
 func FreeGroup(g uintptr) { C.ct_group_free(group(g)) }
 
