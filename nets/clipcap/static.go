@@ -25,8 +25,11 @@ import (
 // for the device, which costs about 20 us; the tokens after the end are for nothing.
 const readEvery = 4
 
-// maxStatics is the number of shapes whose state and graphs a Model keeps.
+// A Model keeps the state and the graphs of at most maxStatics shapes, whose caches have
+// at most maxBytes together; the shape in use is kept however large it is.
 const maxStatics = 4
+
+var maxBytes int64 = 1 << 30
 
 // staticKey is what the state and the graphs of a decoding depend on.
 type staticKey struct {
@@ -37,6 +40,16 @@ type staticKey struct {
 	stop                          int64
 	weights                       uintptr
 	dtype                         torch.DType
+}
+
+// room returns the number of cache slots. The last chosen token is not fed, but its slot
+// is masked. Attention kernels need rows of the mask that start at multiples of 16 bytes.
+func (k staticKey) room() int64 { return (k.prefix + k.beams*k.tokens + 15) / 16 * 16 }
+
+// cacheBytes returns the size of the cache, for numbers of 4 bytes.
+func (k staticKey) cacheBytes(m *Model) int64 {
+	c := m.GPT2.Config
+	return k.photos * k.room() * c.NLayer * 2 * c.NEmbd * 4
 }
 
 // static decodes batches of one shape on a device.
@@ -81,7 +94,12 @@ func (m *Model) static(key staticKey, input torch.Tensor) *static {
 		m.statics = append(slices.Delete(m.statics, i, i+1), s)
 		return s
 	}
-	for len(m.statics) >= maxStatics {
+	total := key.cacheBytes(m)
+	for _, s := range m.statics {
+		total += s.key.cacheBytes(m)
+	}
+	for len(m.statics) > 0 && (len(m.statics) >= maxStatics || total > maxBytes) {
+		total -= m.statics[0].key.cacheBytes(m)
 		m.statics[0].close()
 		m.statics = slices.Delete(m.statics, 0, 1)
 	}
@@ -103,9 +121,7 @@ func (m *Model) Close() {
 func newStatic(m *Model, key staticKey, input torch.Tensor) *static {
 	n, k := key.photos, key.beams
 	d := input.Device()
-	// The last chosen token is not fed, but its slot is masked. Attention kernels need
-	// rows of the mask that start at multiples of 16 bytes.
-	room := (key.prefix + k*key.tokens + 15) / 16 * 16
+	room := key.room()
 	s := &static{m: m, key: key, next: map[int64]*cuda.Graph{}, warm: map[int64]bool{}}
 	torch.OnDevice(d, func() {
 		long, float := torch.WithDType(torch.Int64), torch.WithDType(torch.Float32)

@@ -168,3 +168,21 @@ func TestStaticMemory(t *testing.T) {
 		m.Close()
 	})
 }
+
+// Large caches push out those of other shapes, but never the one in use.
+func TestStaticBytes(t *testing.T) {
+	with(t, func(m *clipcap.Model, features torch.Tensor) {
+		defer m.Close()
+		// 7 features, 16 slots, 2 layers with keys and values of 64 numbers.
+		const one = 7 * 16 * 2 * 2 * 64 * 4
+		defer clipcap.SetMaxBytes(clipcap.SetMaxBytes(2 * one))
+		for _, step := range []struct{ tokens, kept int }{{2, 1}, {3, 2}, {4, 2}, {2, 2}, {28, 1}, {2, 1}} {
+			if _, err := m.Static(context.Background(), features, clipcap.Options{Method: clipcap.Greedy, MaxTokens: step.tokens, Stop: -1}); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.Kept(); got != step.kept {
+				t.Errorf("after %d tokens, %d shapes are kept, want %d", step.tokens, got, step.kept)
+			}
+		}
+	})
+}
