@@ -10,6 +10,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/train/bridge"
 )
 
@@ -87,6 +88,9 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		e, err := x.env(b, seed, f, gan)
 		if err != nil {
 			return err
+		}
+		if e.Generator != nil {
+			defer nn.Close(e.Generator)
 		}
 		transform, err := b.Fit(e)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"cyclecap/eval/geometry"
 	"cyclecap/experiment/report"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/train"
 	"cyclecap/train/bridge"
 )
@@ -227,6 +228,9 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 			e, err := x.env(b, c.seed, f, c.gan)
 			if err != nil {
 				return err
+			}
+			if e.Generator != nil {
+				defer nn.Close(e.Generator)
 			}
 			transform, err := b.Fit(e)
 			if err != nil {

@@ -69,8 +69,8 @@ type Bridge struct {
 	CycleGAN bool // requires Env.Generator
 	Settings []Setting
 	// Fit computes what the bridge needs from the training set and returns the
-	// transform to apply to image features at inference. It runs in a scope; tensors
-	// that the transform uses must be kept.
+	// transform to apply to image features at inference. It runs in the scope in which
+	// the transform is used, which owns the tensors that the transform needs.
 	Fit func(e Env) (Transform, error)
 }
 

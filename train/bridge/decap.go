@@ -26,7 +26,7 @@ var _ = Register(Bridge{
 		if err != nil {
 			return nil, err
 		}
-		memory = clip.Normalize(memory.To(torch.WithDevice(e.Device))).Keep() // [m, width]
+		memory = clip.Normalize(memory.To(torch.WithDevice(e.Device))) // [m, width]
 		return func(x torch.Tensor) torch.Tensor {
 			// The softmax goes through the memory in parts, to avoid a matrix of all
 			// photos and all texts.

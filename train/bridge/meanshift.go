@@ -16,7 +16,7 @@ var _ = Register(Bridge{
 			return nil, err
 		}
 		on := []torch.Option{torch.WithDType(torch.Float32), torch.WithDevice(e.Device)}
-		shift := texts.To(on...).Sub(images.To(on...)).Keep()
+		shift := texts.To(on...).Sub(images.To(on...))
 		return func(x torch.Tensor) torch.Tensor { return e.rescale(x.Add(shift)) }, nil
 	},
 })

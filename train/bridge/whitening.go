@@ -18,7 +18,7 @@ var _ = Register(Bridge{
 			return nil, err
 		}
 		on := []torch.Option{torch.WithDType(torch.Float32), torch.WithDevice(e.Device)}
-		a, from, to = a.To(on...).Keep(), from.To(on...).Keep(), to.To(on...).Keep()
+		a, from, to = a.To(on...), from.To(on...), to.To(on...)
 		return func(x torch.Tensor) torch.Tensor { return e.rescale(x.Sub(from).MM(a).Add(to)) }, nil
 	},
 })
