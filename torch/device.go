@@ -209,14 +209,9 @@ func FindLibraries() (Libraries, error) {
 // BuildInfo describes the libtorch in use. It returns an error if its version is
 // not the one that the shim was built for.
 func BuildInfo() (Build, error) {
-	text, err := shim.BuildInfo()
+	v, err := shim.BuildInfo()
 	if err != nil {
 		return Build{}, wrap("", err)
-	}
-	v := map[string]string{}
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		v[key] = value
 	}
 	b := Build{
 		Compiled: v["compiled"], Version: v["runtime"], Path: v["path"], Capability: v["capability"],

@@ -637,19 +637,8 @@ func (e *env) cycleGANTrainingAgrees() error {
 			}
 		}
 		torch.ManualSeed(seed) // the pools' draws
-		for i := range steps {
-			err := torch.Scope(func() error {
-				l, err := task.Step(i)
-				for _, name := range []string{"gan_text", "gan_image", "cycle_image", "cycle_text", "identity_text", "identity_image", "disc_text", "disc_image"} {
-					losses = append(losses, l.Get(name))
-				}
-				return err
-			})
-			if err != nil {
-				return nil, nil, err
-			}
-		}
-		return losses, task, nil
+		losses, err = parity.CycleGANLosses(task, steps)
+		return losses, task, err
 	}
 	losses, task, err := run()
 	if err != nil {

@@ -86,3 +86,21 @@ func InOrder(batches torch.Tensor, batch int, seed uint64) train.Matrix {
 	}
 	return m
 }
+
+// CycleGANLosses trains for a number of steps and returns the losses of each, in the order
+// in which the references write them.
+func CycleGANLosses(task *train.CycleGANTask, steps int) (losses []float64, err error) {
+	for i := range steps {
+		err := torch.Scope(func() error {
+			l, err := task.Step(i)
+			for _, name := range []string{"gan_text", "gan_image", "cycle_image", "cycle_text", "identity_text", "identity_image", "disc_text", "disc_image"} {
+				losses = append(losses, l.Get(name))
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return losses, nil
+}

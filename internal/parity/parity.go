@@ -408,18 +408,9 @@ func (c *checker) cyclegan() error {
 	torch.InferenceMode(func() {
 		c.compare("CycleGAN generator from a file", "PyTorch", generator.Forward(data.Select(0, 0).Select(0, 0)), c.tensor("gan_output"))
 	})
-	var losses []float64
-	for i := range steps {
-		err := torch.Scope(func() error {
-			l, err := g.Step(i)
-			for _, name := range []string{"gan_text", "gan_image", "cycle_image", "cycle_text", "identity_text", "identity_image", "disc_text", "disc_image"} {
-				losses = append(losses, l.Get(name))
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	losses, err := CycleGANLosses(g, steps)
+	if err != nil {
+		return err
 	}
 	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")), bitEqual)
 	for _, n := range nets {

@@ -93,27 +93,28 @@ func (m *Model) Room() int {
 // a scope, with gradients disabled. When ctx is done, it returns ctx's error at
 // the next token.
 func (m *Model) Generate(ctx context.Context, features torch.Tensor, o Options) ([][]Caption, error) {
-	length := m.Mapper.PrefixLength()
-	if err := m.check(o, length); err != nil {
-		return nil, err
-	}
-	if onDevice(features, o) {
-		return m.onDevice(ctx, features, true, length, o)
-	}
-	return m.decode(ctx, m.Mapper.Forward(features), o)
+	return m.generate(ctx, features, true, m.Mapper.PrefixLength(), o)
 }
 
 // Continue writes a caption for each prefix in [n, length, GPT-2 width]. With
 // Beam, it returns all beams for each feature, best first; otherwise it returns
 // one caption for each.
 func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
-	if err := m.check(o, prefix.Size(1)); err != nil {
+	return m.generate(ctx, prefix, false, prefix.Size(1), o)
+}
+
+// generate decodes features or, if mapped is false, prefixes of the given length.
+func (m *Model) generate(ctx context.Context, input torch.Tensor, mapped bool, length int64, o Options) ([][]Caption, error) {
+	if err := m.check(o, length); err != nil {
 		return nil, err
 	}
-	if onDevice(prefix, o) {
-		return m.onDevice(ctx, prefix, false, prefix.Size(1), o)
+	if stays(input, o) {
+		return m.onDevice(ctx, input, mapped, length, o)
 	}
-	return m.decode(ctx, prefix, o)
+	if mapped {
+		input = m.Mapper.Forward(input)
+	}
+	return m.decode(ctx, input, o)
 }
 
 // check returns an error if the options do not suit the model.
@@ -130,9 +131,9 @@ func (m *Model) check(o Options, length int64) error {
 	return nil
 }
 
-// onDevice reports whether to keep the state of a decoding on the device. Sampling
+// stays reports whether to keep the state of a decoding on the device. Sampling
 // draws on the CPU, so that a seed means the same caption everywhere.
-func onDevice(input torch.Tensor, o Options) bool {
+func stays(input torch.Tensor, o Options) bool {
 	d := input.Device()
 	return d != torch.CPU && d != torch.Meta && o.Method != Sample
 }

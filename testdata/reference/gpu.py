@@ -73,28 +73,10 @@ class Side:
         return {"tokens": self.size["tokens"], "images": self.size["images"], "features": self.size["features"],
                 "caption": self.size["caption"], "gan_batch": self.size["gan_batch"], "stop": self.size["stop"]}  # fmt: skip
 
-    def clip_config(self):
-        from transformers import CLIPConfig
-
-        s = self.size
-        common = dict(num_hidden_layers=s["layers"], projection_dim=s["embed"])
-        return CLIPConfig(
-            text_config=dict(
-                hidden_size=s["text"], intermediate_size=4 * s["text"], num_attention_heads=s["text"] // 64,
-                vocab_size=s["vocab"], max_position_embeddings=s["context"],
-                eos_token_id=s["vocab"] - 1, bos_token_id=s["vocab"] - 2, **common,
-            ),
-            vision_config=dict(
-                hidden_size=s["vision"], intermediate_size=4 * s["vision"], num_attention_heads=s["vision"] // 64,
-                image_size=s["image"], patch_size=s["patch"], **common,
-            ),
-            projection_dim=s["embed"],
-        )  # fmt: skip
-
     def make_clip(self):
         from transformers import CLIPModel
 
-        clip = CLIPModel(self.clip_config())
+        clip = CLIPModel(models.transformers_clip(self.size))
         with torch.no_grad():
             for p in clip.parameters():
                 if p.dim() == 1:
@@ -195,7 +177,7 @@ class Side:
         from transformers import CLIPModel
 
         with torch.device(self.device):
-            clip = CLIPModel._from_config(self.clip_config(), attn_implementation="sdpa")
+            clip = CLIPModel._from_config(models.transformers_clip(self.size), attn_implementation="sdpa")
         clip.load_state_dict(load_file(self.folder / "clip-transformers.safetensors"))
         return clip.to(dtype).eval()
 

@@ -80,7 +80,7 @@ def texts(s, count):
 
 def clip(out, s, photos):
     import clip.model as openai
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPModel
 
     # Heads of 64 everywhere, as in all of OpenAI's.
     seed = int(torch.randint(0, 2**31, ()))
@@ -140,20 +140,7 @@ def clip(out, s, photos):
         out.add("archive_text", f.encode_text(ids))
 
     # transformers' CLIP with weights of its own.
-    common = dict(num_hidden_layers=s["layers"], projection_dim=s["embed"])
-    config = CLIPConfig(
-        text_config=dict(
-            hidden_size=s["text"], intermediate_size=4 * s["text"], num_attention_heads=s["text"] // 64,
-            vocab_size=s["vocab"], max_position_embeddings=s["context"],
-            eos_token_id=s["vocab"] - 1, bos_token_id=s["vocab"] - 2, **common,
-        ),
-        vision_config=dict(
-            hidden_size=s["vision"], intermediate_size=4 * s["vision"], num_attention_heads=s["vision"] // 64,
-            image_size=s["image"], patch_size=s["patch"], **common,
-        ),
-        projection_dim=s["embed"],
-    )  # fmt: skip
-    hf = CLIPModel(config).eval()
+    hf = CLIPModel(models.transformers_clip(s)).eval()
     with torch.no_grad():
         for p in hf.parameters():
             if p.dim() == 1:

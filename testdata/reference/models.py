@@ -354,3 +354,22 @@ class CLIP(nn.Module):
         causal = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         x = self.ln_final(self.transformer(x, causal))
         return x[torch.arange(x.shape[0], device=x.device), ids.argmax(dim=-1)] @ self.text_projection
+
+
+def transformers_clip(s):
+    """The configuration of a transformers CLIP of the sizes s."""
+    from transformers import CLIPConfig
+
+    common = dict(num_hidden_layers=s["layers"], projection_dim=s["embed"])
+    return CLIPConfig(
+        text_config=dict(
+            hidden_size=s["text"], intermediate_size=4 * s["text"], num_attention_heads=s["text"] // 64,
+            vocab_size=s["vocab"], max_position_embeddings=s["context"],
+            eos_token_id=s["vocab"] - 1, bos_token_id=s["vocab"] - 2, **common,
+        ),
+        vision_config=dict(
+            hidden_size=s["vision"], intermediate_size=4 * s["vision"], num_attention_heads=s["vision"] // 64,
+            image_size=s["image"], patch_size=s["patch"], **common,
+        ),
+        projection_dim=s["embed"],
+    )  # fmt: skip

@@ -9,7 +9,6 @@ package cuda
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"cyclecap/torch"
 	"cyclecap/torch/internal/shim"
@@ -81,14 +80,9 @@ func PropertiesOf(d torch.Device) (Properties, error) {
 	if err := check("cuda.properties", d); err != nil {
 		return Properties{}, err
 	}
-	text, err := shim.CUDAProperties(d.Index)
+	v, err := shim.CUDAProperties(d.Index)
 	if err != nil {
 		return Properties{}, wrap("cuda.properties", err)
-	}
-	v := map[string]string{}
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		v[key] = value
 	}
 	number := func(key string) int64 {
 		n, _ := strconv.ParseInt(v[key], 10, 64)

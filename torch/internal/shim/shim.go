@@ -37,6 +37,7 @@ import "C"
 
 import (
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -165,6 +166,20 @@ func text(f func(**C.char) C.ct_error) (string, error) {
 	}
 	defer C.ct_free(unsafe.Pointer(out))
 	return C.GoString(out), nil
+}
+
+// facts returns the values of "key=value" lines by their keys.
+func facts(f func(**C.char) C.ct_error) (map[string]string, error) {
+	lines, err := text(f)
+	if err != nil {
+		return nil, err
+	}
+	v := map[string]string{}
+	for line := range strings.Lines(lines) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		v[key] = value
+	}
+	return v, nil
 }
 
 // Free releases the references in p.
@@ -404,9 +419,9 @@ func SetNumThreads(n int) { C.ct_set_num_threads(C.int(n)) }
 // NumThreads returns libtorch's number of intra-op threads.
 func NumThreads() int { return int(C.ct_get_num_threads()) }
 
-// BuildInfo returns "key=value" lines about the libtorch in use.
-func BuildInfo() (string, error) {
-	return text(func(out **C.char) C.ct_error { return C.ct_build_info(out) })
+// BuildInfo returns facts about the libtorch in use; ct_build_info lists their keys.
+func BuildInfo() (map[string]string, error) {
+	return facts(func(out **C.char) C.ct_error { return C.ct_build_info(out) })
 }
 
 // Pow is the C library's pow, which Python's ** operator calls. Some results of
@@ -523,9 +538,9 @@ func CUDAResetPeakMemory(index int) error { return take(C.ct_cuda_reset_peak_mem
 // CUDAEmptyCache returns unused cached memory to the driver.
 func CUDAEmptyCache() error { return take(C.ct_cuda_empty_cache()) }
 
-// CUDAProperties returns "key=value" lines about a device.
-func CUDAProperties(index int) (string, error) {
-	return text(func(out **C.char) C.ct_error { return C.ct_cuda_properties(C.int(index), out) })
+// CUDAProperties returns facts about a device; ct_cuda_properties lists their keys.
+func CUDAProperties(index int) (map[string]string, error) {
+	return facts(func(out **C.char) C.ct_error { return C.ct_cuda_properties(C.int(index), out) })
 }
 
 func graph(g uintptr) C.ct_graph { return *(*C.ct_graph)(unsafe.Pointer(&g)) }
