@@ -93,18 +93,12 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 
 // newDecoder returns a decoder on the device: a mapper with initial weights, and the GPT-2
 // loaded from gpt. If gpt is nil, it creates a GPT-2 of the configured size, for a plan.
-func (x *Experiment) newDecoder(gpt *model, width int) (*clipcap.Model, error) {
+func (x *Experiment) newDecoder(gpt *model, width int) (_ *clipcap.Model, err error) {
 	var g *gpt2.Model
 	if gpt == nil {
 		g = x.newGPT2()
-	} else {
-		sd, err := weights.LoadGPT2(gpt.path)
-		if err != nil {
-			return nil, err
-		}
-		if g, err = gpt2.Load(sd); err != nil {
-			return nil, fmt.Errorf("%s: %w", gpt.path, err)
-		}
+	} else if g, err = pipeline.LoadGPT2(gpt.path); err != nil {
+		return nil, err
 	}
 	c := x.Config.Train.Decoder
 	d := g.Config.NEmbd

@@ -15,9 +15,10 @@ import (
 
 // CLIP is a CLIP model, or one of its encoders, that is ready to compute.
 type CLIP struct {
-	Path  string
-	Model *clip.Model
-	on    Options
+	Path       string
+	Model      *clip.Model
+	Preprocess photo.Preprocess // of photos
+	on         Options
 }
 
 // LoadCLIP loads a CLIP from an OpenAI archive, or from the file or folder of a
@@ -34,6 +35,7 @@ func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 	if c.Model, err = clip.Load(sd, !quick, part); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	c.Preprocess = preprocessOf(c.Model.Config)
 	return c, o.prepare(c.Model)
 }
 
@@ -72,7 +74,7 @@ type Features struct {
 func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
 		size := c.Model.Config.ImageSize
-		for b, err := range photo.Load(ctx, paths, photo.CLIP(int(size)), photo.Workers(), batch) {
+		for b, err := range photo.Load(ctx, paths, c.Preprocess, photo.Workers(), batch) {
 			if err != nil {
 				yield(Features{}, err)
 				return

@@ -57,23 +57,25 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
 		}
 	}
-	gptFile := path
-	switch {
-	case gpt != nil && gpt2Path != "":
+	d.Model = &clipcap.Model{}
+	if gpt != nil && gpt2Path != "" {
 		if _, err := weights.Open(gpt2Path); err != nil {
 			return nil, err
 		}
-	case gpt == nil && gpt2Path == "":
+	}
+	gptFile := path
+	switch {
+	case gpt != nil:
+		if d.Model.GPT2, err = gpt2.Load(gpt); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	case gpt2Path == "":
 		return nil, &MissingGPT2Error{path}
-	case gpt == nil:
+	default:
 		gptFile = gpt2Path
-		if gpt, err = weights.LoadGPT2(gpt2Path); err != nil {
+		if d.Model.GPT2, err = LoadGPT2(gpt2Path); err != nil {
 			return nil, err
 		}
-	}
-	d.Model = &clipcap.Model{}
-	if d.Model.GPT2, err = gpt2.Load(gpt); err != nil {
-		return nil, fmt.Errorf("%s: %w", gptFile, err)
 	}
 	if have, most := d.Model.GPT2.Config.VocabSize, int64(tokenizer.GPT2().VocabSize()); have > most {
 		return nil, fmt.Errorf("%s has a vocabulary of %d tokens, but GPT-2's tokenizer has only %d: it was trained with another tokenizer", gptFile, have, most)

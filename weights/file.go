@@ -22,7 +22,7 @@
 // [Detect] identifies a model by the names of its tensors. [LoadCLIP],
 // [LoadGPT2], [LoadDecoder] and [LoadGenerator] each read one kind of model and
 // rename its tensors to the names that package nets uses, whichever library
-// wrote the file. The lists of names are in names.go.
+// wrote the file. Each kind has its list of names in a file of its own.
 //
 // # Writing
 //

@@ -1,0 +1,160 @@
+package weights
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// LoadCLIP reads a CLIP model with OpenAI's or transformers' tensor names and
+// returns it with OpenAI's. keep selects tensors by their OpenAI names; the
+// others are on the meta device, as with LoadOnly. A nil keep selects all.
+// quickGELU reports whether the activation is QuickGELU. For a transformers
+// model it is read from the config.json in the same folder; without that file
+// it is true, as in OpenAI's models.
+func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quickGELU bool, err error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := wants(f, "a CLIP model", OpenAICLIP, TransformersCLIP); err != nil {
+		return nil, false, err
+	}
+	ofTransformers := Detect(f) == TransformersCLIP
+	own := keep
+	if keep != nil && ofTransformers {
+		own = func(name string) bool { return keep(openAIName(name)) }
+	}
+	sd, err = f.LoadOnly(own)
+	if err != nil {
+		return nil, false, err
+	}
+	quickGELU = true
+	if ofTransformers {
+		quickGELU, err = activation(f)
+		if err == nil {
+			sd, err = openAINames(sd)
+		}
+		if err != nil {
+			return nil, false, &Error{path, err}
+		}
+	}
+	return sd, quickGELU, nil
+}
+
+// activation reads hidden_act from the config.json of a transformers model.
+func activation(f *File) (quickGELU bool, err error) {
+	text, _, err := f.Beside("config.json")
+	if err != nil || text == nil {
+		return true, err
+	}
+	type part struct {
+		HiddenAct string `json:"hidden_act"`
+	}
+	var c struct {
+		Vision part `json:"vision_config"`
+		Text   part `json:"text_config"`
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return false, fmt.Errorf("config.json in the same folder: %w", err)
+	}
+	acts := map[string]bool{}
+	for _, a := range []string{c.Vision.HiddenAct, c.Text.HiddenAct} {
+		if a == "" {
+			a = "quick_gelu" // transformers' default for CLIP
+		}
+		acts[a] = true
+	}
+	switch {
+	case len(acts) == 1 && acts["quick_gelu"]:
+		return true, nil
+	case len(acts) == 1 && acts["gelu"]:
+		return false, nil
+	}
+	return false, fmt.Errorf("config.json in the same folder: hidden_act must be quick_gelu or gelu, and the same for both encoders")
+}
+
+// The parts of transformers' names for CLIP and of OpenAI's.
+var (
+	clipNames = strings.NewReplacer(
+		"vision_model.embeddings.class_embedding", "visual.class_embedding",
+		"vision_model.embeddings.patch_embedding.", "visual.conv1.",
+		"vision_model.embeddings.position_embedding.weight", "visual.positional_embedding",
+		"vision_model.pre_layrnorm.", "visual.ln_pre.",
+		"vision_model.post_layernorm.", "visual.ln_post.",
+		"vision_model.encoder.layers.", "visual.transformer.resblocks.",
+		"text_model.embeddings.token_embedding.", "token_embedding.",
+		"text_model.embeddings.position_embedding.weight", "positional_embedding",
+		"text_model.final_layer_norm.", "ln_final.",
+		"text_model.encoder.layers.", "transformer.resblocks.",
+		".layer_norm1.", ".ln_1.", ".layer_norm2.", ".ln_2.",
+		".self_attn.out_proj.", ".attn.out_proj.",
+		".mlp.fc1.", ".mlp.c_fc.", ".mlp.fc2.", ".mlp.c_proj.",
+	)
+	clipQKV = regexp.MustCompile(`^(.*)\.self_attn\.([qkv])_proj\.(weight|bias)$`)
+	// Buffers that older versions of transformers saved.
+	clipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
+)
+
+// openAIName returns OpenAI's name for a tensor of transformers' CLIP. For a
+// query, key or value projection it is the name of the packed projection.
+func openAIName(name string) string {
+	switch m := clipQKV.FindStringSubmatch(name); {
+	case m != nil:
+		return clipNames.Replace(m[1]+".") + "attn.in_proj_" + m[3]
+	case name == "visual_projection.weight":
+		return "visual.proj"
+	case name == "text_projection.weight":
+		return "text_projection"
+	}
+	return clipNames.Replace(name)
+}
+
+// openAINames renames the tensors of transformers' CLIP. It copies the separate
+// query, key and value projections into OpenAI's packed one, and makes the
+// projections to features transposed views.
+func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
+	out := nn.NewStateDict()
+	packed := map[string]map[string]torch.Tensor{}
+	err := torch.Scope(func() error {
+		for _, name := range in.Names() {
+			t, _ := in.Get(name)
+			switch m := clipQKV.FindStringSubmatch(name); {
+			case clipBuffers.MatchString(name):
+			case m != nil:
+				key := openAIName(name)
+				if packed[key] == nil {
+					packed[key] = map[string]torch.Tensor{}
+				}
+				packed[key][m[2]] = t
+				if p := packed[key]; len(p) == 3 {
+					torch.NoGrad(func() {
+						out.Add(key, torch.Cat([]torch.Tensor{p["q"], p["k"], p["v"]}).Keep())
+					})
+					for _, part := range p {
+						part.Close()
+					}
+				}
+			case name == "visual_projection.weight" || name == "text_projection.weight":
+				if t.Dim() != 2 {
+					return fmt.Errorf("%s: expected a matrix, got %d dimensions", name, t.Dim())
+				}
+				out.Add(openAIName(name), t.T().Keep())
+				t.Close()
+			default:
+				out.Add(openAIName(name), t)
+			}
+		}
+		for key, p := range packed {
+			if len(p) != 3 {
+				return fmt.Errorf("%s: one of the query, key and value projections is missing", key)
+			}
+		}
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,129 @@
+package weights
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Scheme is a naming scheme for the tensors of a model.
+type Scheme string
+
+// The known naming schemes.
+const (
+	OpenAICLIP       Scheme = "OpenAI CLIP"
+	TransformersCLIP Scheme = "transformers CLIP"
+	GPT2             Scheme = "transformers GPT-2"
+	ClipCapMapper    Scheme = "ClipCap mapper"
+	ClipCapModel     Scheme = "ClipCap model"
+	Generator        Scheme = "CycleGAN generator"
+	Unknown          Scheme = "unknown"
+)
+
+// Detect identifies the model in a file by the names of its tensors.
+func Detect(f *File) Scheme {
+	has := func(name string) bool { _, ok := f.Get(name); return ok }
+	prefix := func(p string) bool {
+		for _, e := range f.Entries {
+			if strings.HasPrefix(e.Name, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has("visual.conv1.weight"):
+		return OpenAICLIP
+	case has("vision_model.embeddings.patch_embedding.weight"):
+		return TransformersCLIP
+	case prefix("clip_project.") && prefix("gpt."):
+		return ClipCapModel
+	case prefix("clip_project."):
+		return ClipCapMapper
+	case has("wte.weight"), has("transformer.wte.weight"):
+		return GPT2
+	case has("model.6.weight") && has("model.0.weight"), has("6.weight") && has("0.weight"):
+		return Generator
+	}
+	return Unknown
+}
+
+// Describe returns a description of the model in a file, such as "OpenAI CLIP,
+// vision width 768, patches of 32".
+func Describe(f *File) string {
+	s := Detect(f)
+	shape := func(names ...string) []int64 {
+		for _, n := range names {
+			if e, ok := f.Get(n); ok {
+				return e.Shape
+			}
+		}
+		return nil
+	}
+	switch s {
+	case OpenAICLIP, TransformersCLIP:
+		if c := shape("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
+			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+	case GPT2:
+		if w := shape("wte.weight", "transformer.wte.weight"); len(w) == 2 {
+			layers := 0
+			for _, e := range f.Entries {
+				if strings.HasSuffix(e.Name, ".ln_1.weight") {
+					layers++
+				}
+			}
+			return fmt.Sprintf("%s, %d layers, width %d, %d tokens", s, layers, w[1], w[0])
+		}
+	case ClipCapMapper, ClipCapModel:
+		if c := shape("clip_project.prefix_const"); len(c) == 2 {
+			return fmt.Sprintf("%s, transformer, prefix of %d, width %d", s, c[0], c[1])
+		}
+		return string(s) + ", MLP"
+	case Generator:
+		if c := shape("model.0.weight", "0.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, width %d", s, c[0])
+		}
+	}
+	return string(s)
+}
+
+// wants returns an error unless the file contains one of the schemes.
+func wants(f *File, what string, schemes ...Scheme) error {
+	got := Detect(f)
+	if slices.Contains(schemes, got) {
+		return f.checkShared()
+	}
+	if got == Unknown {
+		names := []string{}
+		for _, e := range f.Entries[:min(3, len(f.Entries))] {
+			names = append(names, e.Name)
+		}
+		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains other tensors (%s, …); run `cyclecap inspect` to list them", what, strings.Join(names, ", "))}
+	}
+	return &Error{f.Path, fmt.Errorf("expected %s, but the file contains: %s", what, Describe(f))}
+}
+
+// checkShared returns an error if tensors of a model, which a net computes with in
+// full, share memory to such an extent that they are far larger than the file.
+func (f *File) checkShared() error {
+	type part struct{ from, to int64 }
+	parts := map[string]part{}
+	var total, memory float64
+	for _, e := range f.Entries {
+		size := e.DType.Size()
+		total += float64(e.Numel()) * float64(size)
+		p, ok := parts[e.Storage]
+		if !ok {
+			p.from = e.Offset
+		}
+		parts[e.Storage] = part{min(p.from, e.Offset), max(p.to, e.Offset+e.span()*size)}
+	}
+	for _, p := range parts {
+		memory += float64(p.to - p.from)
+	}
+	if total > maxCopies*memory+alwaysWrite {
+		return &Error{f.Path, fmt.Errorf("its tensors have %.0f bytes, but share %.0f bytes of memory: not the weights of a trained model", total, memory)}
+	}
+	return nil
+}
