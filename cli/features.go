@@ -164,7 +164,7 @@ func features(c *cli.Context) error {
 	}
 	defer m.Close()
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
-		"model": "CLIP " + m.Model.Config.String(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
+		"model": m.Model.Name(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
 	failed, err := compute(c, m, in, f)
 	if err != nil {
 		return err

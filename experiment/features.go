@@ -274,7 +274,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	if err := e.load(); err != nil {
 		return err
 	}
-	w, err := features.Create(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", e.clip.Model.Config.ImageSize),
+	w, err := features.Create(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", e.clip.Model.ImageSize()),
 		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(photos)})
 	if err != nil {
 		return err
@@ -335,7 +335,7 @@ func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs 
 	if err := e.load(); err != nil {
 		return err
 	}
-	w, err := features.Create(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", e.clip.Model.Config.Context),
+	w, err := features.Create(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", e.clip.Model.ContextLength()),
 		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(texts)})
 	if err != nil {
 		return err

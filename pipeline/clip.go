@@ -16,7 +16,7 @@ import (
 // CLIP is a CLIP model, or one of its encoders, that is ready to compute.
 type CLIP struct {
 	Path       string
-	Model      *clip.Model
+	Model      Encoder
 	Preprocess photo.Preprocess // of photos
 	on         Options
 }
@@ -32,10 +32,11 @@ func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 		return nil, err
 	}
 	c := &CLIP{Path: path, on: o}
-	if c.Model, err = clip.Load(sd, !quick, part); err != nil {
+	m, err := clip.Load(sd, !quick, part)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c.Preprocess = preprocessOf(c.Model.Config)
+	c.Model, c.Preprocess = m, preprocessOf(m.Config)
 	return c, o.prepare(c.Model)
 }
 
@@ -46,7 +47,7 @@ func ready() error {
 }
 
 // Width returns the width of the features.
-func (c *CLIP) Width() int { return int(c.Model.Config.EmbedDim) }
+func (c *CLIP) Width() int { return int(c.Model.FeatureWidth()) }
 
 // Close frees the weights. A second Close does nothing.
 func (c *CLIP) Close() {
@@ -73,7 +74,7 @@ type Features struct {
 // its batch and does not stop the iteration. Low-order bits depend on the batch size.
 func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
-		size := c.Model.Config.ImageSize
+		size := c.Model.ImageSize()
 		for b, err := range photo.Load(ctx, paths, c.Preprocess, photo.Workers(), batch) {
 			if err != nil {
 				yield(Features{}, err)
@@ -99,7 +100,7 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
 // than CLIP's, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
-	if have, want := c.Model.Config.Vocab, int64(tokenizer.CLIP().VocabSize()); have != want {
+	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
 		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
@@ -112,7 +113,7 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	if err := c.CheckTokenizer(); err != nil {
 		return nil, err
 	}
-	length := int(c.Model.Config.Context)
+	length := int(c.Model.ContextLength())
 	flat := make([]int64, 0, len(texts)*length)
 	for i, s := range texts {
 		ids, err := tokenizer.CLIP().Context(s, length, truncate)
@@ -143,7 +144,7 @@ func (e *LongTextError) Error() string {
 // before it computes anything.
 func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bool) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
-		length := int(c.Model.Config.Context)
+		length := int(c.Model.ContextLength())
 		var all []int64
 		if !truncate {
 			var err error

@@ -68,10 +68,11 @@ func TestOneEncoder(t *testing.T) {
 	for _, name := range []string{whole, small + "clip.pt", small + "clip-archive.pt", small + "clip-transformers"} {
 		both := loadCLIP(t, name, clip.Both)
 		image, text := loadCLIP(t, name, clip.Image), loadCLIP(t, name, clip.Text)
-		if diff := cmp.Diff(both.Model.Config, image.Model.Config); diff != "" {
+		imageModel, textModel := image.Model.(*clip.Model), text.Model.(*clip.Model)
+		if diff := cmp.Diff(both.Model.(*clip.Model).Config, imageModel.Config); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
-		if image.Model.TokenEmbedding != nil || image.Model.TextProjection.Defined() || text.Model.Visual != nil {
+		if imageModel.TokenEmbedding != nil || imageModel.TextProjection.Defined() || textModel.Visual != nil {
 			t.Errorf("%s: the other encoder is there", name)
 		}
 		sd := nn.StateDictOf(image.Model)

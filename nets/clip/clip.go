@@ -290,6 +290,21 @@ func Normalize(x torch.Tensor) torch.Tensor {
 	return x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
 }
 
+// FeatureWidth returns the width of the features.
+func (m *Model) FeatureWidth() int64 { return m.Config.EmbedDim }
+
+// ImageSize returns the side of an image in pixels.
+func (m *Model) ImageSize() int64 { return m.Config.ImageSize }
+
+// ContextLength returns the number of tokens per text, including start and end.
+func (m *Model) ContextLength() int64 { return m.Config.Context }
+
+// VocabSize returns the number of different tokens.
+func (m *Model) VocabSize() int64 { return m.Config.Vocab }
+
+// Name returns the kind and size of the model, such as "CLIP ViT-B/32".
+func (m *Model) Name() string { return "CLIP " + m.Config.String() }
+
 // EncodeImage returns the features [n, embed] of photos [n, 3, size, size] that
 // were normalised for CLIP (package photo). The features are not L2-normalised.
 func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
