@@ -10,6 +10,7 @@ import (
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
+	store "cyclecap/data/features"
 	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
@@ -251,6 +252,12 @@ func clipcapFeatures(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		for k := range len(b.Values) / f.width {
+			if err := store.Check(b.Values[k*f.width:(k+1)*f.width], f.normalized); err != nil {
+				caption := pkl.Captions[b.First+k]
+				return fmt.Errorf("%s: row %d, the feature of image id %d: %w", in, caption.Row, caption.ImageID, err)
+			}
+		}
 		f.rows = append(f.rows, b.Values...)
 	}
 	return f.save(c, out)
@@ -275,6 +282,9 @@ func (f *featureFile) save(c *cli.Context, path string) error {
 	}
 	if f.normalized {
 		if err := pipeline.Normalize(f.rows, f.width); err != nil {
+			if row := (*pipeline.RowError)(nil); errors.As(err, &row) {
+				return fmt.Errorf("the feature of %s cannot be scaled to length 1: %w", f.names[row.Row], row.Err)
+			}
 			return err
 		}
 	}

@@ -272,3 +272,14 @@ func TestFeaturesOfClipCap(t *testing.T) {
 		}
 	}
 }
+
+// A row that is no feature is refused where it is read, with its place.
+func TestFeaturesNotFinite(t *testing.T) {
+	const file = "../data/clipcap/testdata/clipcap-broken.pkl"
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	run("", "features", "--clipcap", file, "-o", out).fails(t, 1, file, "row 0, the feature of image id 318556: value 5 of 6 is NaN")
+	run("", "features", "--clipcap", "../data/clipcap/testdata/clipcap-broken.pkl", "--normalize", "-o", out).fails(t, 1, "image id 318556")
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a file was written")
+	}
+}
