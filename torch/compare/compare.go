@@ -52,7 +52,7 @@ type Difference struct {
 	Decades map[int]int64
 
 	what     string  // dtype and shape, or what else was compared
-	relative float64 // of several tensors, the largest of theirs
+	relative float64 // the largest Relative of what was added
 }
 
 // Equal reports whether all bits are equal.
@@ -60,7 +60,12 @@ func (d Difference) Equal() bool { return d.Mismatch == "" && d.Differing == 0 }
 
 // Relative returns Max divided by Largest; of several tensors, the largest of these
 // quotients.
-func (d Difference) Relative() float64 { return d.relative }
+func (d Difference) Relative() float64 {
+	if d.Max == 0 {
+		return 0
+	}
+	return max(d.relative, d.Max/d.Largest)
+}
 
 // Numbers compares numbers, such as losses.
 func Numbers(got, want []float64) Difference {
@@ -119,7 +124,7 @@ func Lists[T comparable](got, want [][]T) Difference {
 				e.Got, e.got = element(got[i], j)
 				e.Want, e.want = element(want[i], j)
 				d.First, d.Worst = e, e
-				d.Max, d.Mean, d.Largest, d.relative = math.Inf(1), math.Inf(1), 1, math.Inf(1)
+				d.Max, d.Mean, d.Largest = math.Inf(1), math.Inf(1), 1
 			}
 			d.Differing++
 		}
@@ -153,7 +158,7 @@ func (d *Difference) Add(name string, part Difference) {
 	d.Shape, d.what = nil, "several tensors"
 	d.Elements += part.Elements
 	d.Differing += part.Differing
-	d.Max, d.Largest, d.relative = max(d.Max, part.Max), max(d.Largest, part.Largest), max(d.relative, part.relative)
+	d.Max, d.Largest, d.relative = max(d.Max, part.Max), max(d.Largest, part.Largest), max(d.relative, part.Relative())
 	decades := map[int]int64{} // not d's own, which another Difference may share
 	for _, m := range []map[int]int64{d.Decades, part.Decades} {
 		for k, n := range m {
@@ -169,7 +174,7 @@ func (d *Difference) Add(name string, part Difference) {
 func (d Difference) mismatch(format string, args ...any) Difference {
 	d.Mismatch = fmt.Sprintf(format, args...)
 	d.Differing = max(1, d.Elements)
-	d.Max, d.Mean, d.relative = math.Inf(1), math.Inf(1), math.Inf(1)
+	d.Max, d.Mean = math.Inf(1), math.Inf(1)
 	return d
 }
 

@@ -190,6 +190,42 @@ max |difference| 0.5, mean 0.2, relative to the largest wanted value 0.125
 	}
 }
 
+func TestTolerance(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	relative := compare.Tolerance{Why: "rounding", Relative: 1e-3}
+	absolute := compare.Tolerance{Why: "Adam", Max: 0.5, Mean: 0.1}
+	for _, c := range []struct {
+		name       string
+		got, want  []float64
+		tolerance  compare.Tolerance
+		ok, others bool // on the reference's kind of processor, on others
+	}{
+		{"equal", []float64{1, 2}, []float64{1, 2}, compare.Bits, true, true},
+		{"an ulp", []float64{1, 2}, []float64{1, math.Nextafter(2, 3)}, compare.Bits, false, true},
+		{"the sign of zero", []float64{0, 1}, []float64{math.Copysign(0, -1), 1}, compare.Bits, false, true},
+		{"NaN here", []float64{nan, 1}, []float64{1, 1}, relative, false, false},
+		{"NaN there", []float64{1, 1}, []float64{1, nan}, relative, false, false},
+		{"NaN there, absolute", []float64{1, 1}, []float64{1, nan}, absolute, false, false},
+		{"infinity makes nothing small", []float64{inf, 2}, []float64{inf, 1}, relative, false, false},
+		{"something for nothing", []float64{1e-9}, []float64{0}, relative, false, false},
+		{"within the relative bound", []float64{1, 10.009}, []float64{1, 10}, relative, true, true},
+		{"beyond it", []float64{1.02, 10}, []float64{1, 10}, relative, false, false},
+		{"within both absolute bounds", []float64{1.3, 1, 1, 1}, []float64{1, 1, 1, 1}, absolute, true, true},
+		{"the mean too large", []float64{1.2, 1.2}, []float64{1, 1}, absolute, false, false},
+		{"one too large", []float64{1.6, 1, 1, 1, 1, 1, 1, 1}, []float64{1, 1, 1, 1, 1, 1, 1, 1}, absolute, false, false},
+	} {
+		d := compare.Numbers(c.got, c.want)
+		if ok, others := c.tolerance.Within(d), c.tolerance.OtherProcessor().Within(d); ok != c.ok || others != c.others {
+			t.Errorf("%s: within %v and %v, want %v and %v: %v", c.name, ok, others, c.ok, c.others, d)
+		}
+	}
+	for want, tolerance := range map[string]compare.Tolerance{"0": compare.Bits, "0.001 of the largest": relative, "0.5 (mean 0.1)": absolute, "0.5": {Max: 0.5}} {
+		if tolerance.String() != want {
+			t.Errorf("%q, want %q", tolerance, want)
+		}
+	}
+}
+
 // TestAgainstDefinition compares random numbers, and the numbers as tensors, with what
 // the definitions give.
 func TestAgainstDefinition(t *testing.T) {

@@ -75,9 +75,6 @@ func (c *counter) finish(d Difference, element func(i int64) *Element) Differenc
 	}
 	d.First, d.Worst = element(c.first), element(c.worst)
 	d.Mean = c.sum / float64(d.Elements)
-	if c.max > 0 {
-		d.relative = c.max / c.largest
-	}
 	for k, n := range c.decades {
 		if n > 0 {
 			if d.Decades == nil {
