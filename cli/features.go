@@ -28,6 +28,7 @@ func featuresCommand() *cli.Command {
 		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
 			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
@@ -159,11 +160,12 @@ func features(c *cli.Context) error {
 	if in.kind == "image" {
 		part = clip.Image
 	}
-	m, err := pipeline.LoadCLIP(c.Path("clip"), part, on)
+	m, err := pipeline.LoadCLIP(c.Path("clip"), c.Path("clip-config"), part, on)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	notes(c, m.Notes)
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
 		"model": m.Model.Name(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
 	failed, err := compute(c, m, in, f)
@@ -220,7 +222,7 @@ func clipcapFeatures(c *cli.Context) error {
 	if err := need(c, "output"); err != nil {
 		return err
 	}
-	for _, name := range []string{"clip", "images", "text", "captions"} {
+	for _, name := range []string{"clip", "clip-config", "images", "text", "captions"} {
 		if c.IsSet(name) {
 			return usagef("--%s cannot be used with --clipcap, which reads features instead of computing them", name)
 		}

@@ -70,11 +70,15 @@ func readFeatures(t *testing.T, path string) featureFile {
 func withCLIP(t *testing.T, path string, f func(*clip.Model)) {
 	t.Helper()
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(path, nil)
+		sd, _, err := weights.LoadCLIP(path, nil)
 		if err != nil {
 			return err
 		}
-		m, err := clip.Load(sd, !quick, clip.Both)
+		sizes, err := clip.ConfigOf(sd, clip.Both)
+		if err != nil {
+			return err
+		}
+		m, err := clip.Load(sd, sizes, clip.Both)
 		if err != nil {
 			return err
 		}

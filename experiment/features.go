@@ -283,9 +283,14 @@ type encoder struct {
 
 func (e *encoder) load() (err error) {
 	if e.clip == nil {
-		e.clip, err = pipeline.LoadCLIP(e.model.path, clip.Both, pipeline.Options{Device: e.x.device})
+		if e.clip, err = pipeline.LoadCLIP(e.model.path, e.model.config, clip.Both, pipeline.Options{Device: e.x.device}); err != nil {
+			return err
+		}
+		for _, n := range e.clip.Notes {
+			e.x.UI.Say("%s", n)
+		}
 	}
-	return err
+	return nil
 }
 
 func (e *encoder) close() {

@@ -19,26 +19,42 @@ type CLIP struct {
 	Path       string
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
-	on         Options
+	Notes      []string         // what was assumed or changed in loading
+	// other says which tokenizer the text encoder needs, if it is not CLIP's.
+	other string
+	on    Options
 }
 
-// LoadCLIP loads a CLIP from an OpenAI archive, or from the file or folder of a
-// transformers model. part selects an encoder; nothing is read of the other one.
-func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
+// LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
+// making. part selects an encoder; nothing is read of the other one, which may be
+// missing. config is the file of its configuration or the name of its architecture
+// (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
+// or the configuration beside it, and Notes lists what it had to assume.
+func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, quick, err := weights.LoadCLIP(path, part.Has)
+	sd, f, err := weights.LoadCLIP(path, part.Has)
 	if err != nil {
 		return nil, err
 	}
 	c := &CLIP{Path: path, on: o}
-	m, err := clip.Load(sd, !quick, part)
+	of, notes, err := clipConfig(f, sd, config, part)
+	c.Notes = append(c.Notes, notes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := clip.Load(sd, of, part)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c.Model, c.Preprocess = m, preprocessOf(m.Config)
-	return c, o.prepare(c.Model)
+	if part != clip.Image {
+		if c.other, err = otherTokenizer(f, of); err != nil {
+			return nil, err
+		}
+	}
+	c.Model, c.Preprocess = m, preprocessOf(of)
+	return c, o.prepare(m)
 }
 
 // ready returns an error if libtorch can't be used, before anything else fails.
@@ -124,6 +140,9 @@ func (c *CLIP) check(f *Features, paths []string) {
 func (c *CLIP) CheckTokenizer() error {
 	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
 		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
+	}
+	if c.other != "" {
+		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func photos(t *testing.T, n int) []string {
 
 func loadCLIP(t *testing.T, path string, part clip.Part) *pipeline.CLIP {
 	t.Helper()
-	m, err := pipeline.LoadCLIP(path, part, pipeline.Options{})
+	m, err := pipeline.LoadCLIP(path, "", part, pipeline.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestOptions(t *testing.T) {
 		o     pipeline.Options
 		bound float64 // of the largest value
 	}{{pipeline.Options{Pack: true}, 1e-5}, {pipeline.Options{BF16: true}, 0.1}} {
-		m, err := pipeline.LoadCLIP(files.CLIP, clip.Image, test.o)
+		m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Image, test.o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
@@ -145,15 +146,11 @@ func (c *checker) pixels() torch.Tensor {
 }
 
 func (c *checker) loadCLIP(name string) *clip.Model {
-	sd, quick, err := weights.LoadCLIP(c.path(name), nil)
+	m, err := pipeline.LoadCLIP(c.path(name), "", clip.Both, pipeline.Options{})
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
-	m, err := clip.Load(sd, !quick, clip.Both)
-	if err != nil {
-		torch.Throw("parity", "%v", err)
-	}
-	return m
+	return m.Model.(*clip.Model)
 }
 
 func (c *checker) clip() error {
