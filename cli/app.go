@@ -326,6 +326,13 @@ func note(c *cli.Context, format string, args ...any) {
 	fmt.Fprintf(c.App.ErrWriter, "cyclecap: note: "+format+"\n", args...)
 }
 
+// notes prints what was assumed or changed in loading models.
+func notes(c *cli.Context, list []string) {
+	for _, n := range list {
+		note(c, "%s", oneLine(n))
+	}
+}
+
 // oneLine makes text from a file or a network safe for a terminal and for programs
 // that read line by line: it replaces control characters with spaces.
 func oneLine(s string) string {

@@ -125,6 +125,7 @@ func evaluate(c *cli.Context) error {
 			return err
 		}
 		defer model.Close()
+		notes(c, model.Notes)
 	}
 	if len(metrics) == 0 && model == nil {
 		return errReported // the reasons were printed above

@@ -26,7 +26,7 @@ func featuresCommand() *cli.Command {
 		Usage:     "compute the CLIP features of photos, texts or captions",
 		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
@@ -162,6 +162,7 @@ func features(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	notes(c, m.Notes)
 	defer m.Close()
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
 		"model": m.Model.Name(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}

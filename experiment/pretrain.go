@@ -47,7 +47,7 @@ func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
 func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
-		return given(p)
+		return x.given(p)
 	}
 	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.CLIP, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
@@ -153,7 +153,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return given(p)
+		return x.given(p)
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {

@@ -18,6 +18,7 @@ type CLIP struct {
 	Path       string
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
+	Notes      []string         // what was assumed or changed in loading
 	on         Options
 }
 
@@ -31,7 +32,7 @@ func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CLIP{Path: path, on: o}
+	c := &CLIP{Path: path, Notes: fileNotes(path), on: o}
 	m, err := clip.Load(sd, !quick, part)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
