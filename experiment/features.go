@@ -439,8 +439,10 @@ func hashOf(path string) (string, error) {
 			return "", err
 		}
 		for _, e := range list {
-			if e.Type().IsRegular() {
-				files = append(files, filepath.Join(path, e.Name()))
+			// In the Hugging Face cache the files of a folder are links.
+			file := filepath.Join(path, e.Name())
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+				files = append(files, file)
 			}
 		}
 	}

@@ -48,12 +48,12 @@ func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
 func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
-		m, err := given(p)
+		m, err := x.given(p)
 		if err != nil {
 			return nil, err
 		}
 		m.config = x.Config.CLIP.Config
-		described, err := describedBy(p, m.config)
+		described, err := describedBy(m.path, m.config)
 		m.id += described
 		return m, err
 	}
@@ -187,7 +187,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return given(p)
+		return x.given(p)
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {

@@ -38,7 +38,7 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CLIP{Path: path, on: o}
+	c := &CLIP{Path: path, Notes: f.Notes, on: o}
 	of, notes, err := clipConfig(f, sd, config, part)
 	c.Notes = append(c.Notes, notes...)
 	if err != nil {
