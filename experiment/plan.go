@@ -256,7 +256,7 @@ func (x *Experiment) planDecoder(ctx context.Context, width, captions, tokens, t
 		if gpt.path == "" {
 			gpt = nil
 		}
-		m, err := x.newDecoder(gpt, width)
+		m, _, err := x.newDecoder(gpt, width)
 		if err != nil {
 			return err
 		}
