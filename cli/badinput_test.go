@@ -158,7 +158,7 @@ func TestBadWeights(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	system := func(code string) []byte { return ptFile(t, []byte("\x80\x02"+code+"."), stored) }
 	clipPT := must[[]byte](t)(os.ReadFile(clipF))
-	gptST := must[[]byte](t)(os.ReadFile(gptF + "/model.safetensors"))
+	gptST := must[[]byte](t)(os.ReadFile(gptBare + "/model.safetensors"))
 	const f32 = `{"a":{"dtype":"F32","shape":%s,"data_offsets":[%d,%d]}%s}`
 	header := func(shape string, from, to int, more string) string { return fmt.Sprintf(f32, shape, from, to, more) }
 
@@ -292,7 +292,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		})
 	}
 	sideless := with(clipF, "visual.conv1.weight", []int64{64, 3, 8, 0})
-	expanded := with(gptF, "wte.weight", []int64{1 << 22, 1 << 14})
+	expanded := with(gptBare, "wte.weight", []int64{1 << 22, 1 << 14})
 
 	other := filepath.Join(dir, "other")
 	if err := os.CopyFS(other, os.DirFS(gptBare)); err != nil {
