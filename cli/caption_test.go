@@ -42,7 +42,7 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 		if err != nil {
 			return err
 		}
-		if sd, err = weights.LoadGPT2(gptF); err != nil {
+		if sd, _, err = weights.LoadGPT2(gptF); err != nil {
 			return err
 		}
 		g, err := gpt2.Load(sd)

@@ -77,11 +77,8 @@ func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned
 
 func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed int, f *featureSets, gpt *model, d learned, gan *learned, path string) error {
 	return scope(seed, func() error {
-		gptFile := gpt.path
-		if !x.Config.Train.Decoder.FreezeGPT2 {
-			gptFile = "" // the decoder file contains GPT-2
-		}
-		m, err := pipeline.LoadDecoder(d.path, gptFile, pipeline.Options{Device: x.device})
+		// If the decoder's file contains a GPT-2, gpt.path is only where its tokenizer is.
+		m, err := pipeline.LoadDecoder(d.path, gpt.path, pipeline.Options{Device: x.device})
 		if err != nil {
 			return err
 		}
@@ -98,7 +95,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			return err
 		}
 		c := x.Config.Caption
-		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: clipcap.Stop}
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: m.GPT2.Stop}
 		n := f.valImages.Len()
 		bar := x.UI.Bar(b.Name+" captions", 0, n)
 		defer bar.Finish()

@@ -219,13 +219,6 @@ func (x *Experiment) given(name string) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range f.Notes {
-		x.UI.Say("note: %s", n)
-	}
 	id, err := hashOf(path)
 	return &model{path: path, id: id}, err
 }

@@ -423,7 +423,8 @@ func (x *Experiment) planned(width int) (*clipcap.Model, error) {
 	if gpt.path == "" {
 		gpt = nil
 	}
-	return x.newDecoder(gpt, width)
+	m, _, err := x.newDecoder(gpt, width)
+	return m, err
 }
 
 func (x *Experiment) planDecoder(ctx context.Context, n sizes, times int) (p planned, err error) {

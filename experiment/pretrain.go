@@ -13,6 +13,7 @@ import (
 	"cyclecap/experiment/config"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -218,7 +219,9 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
-	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), nil)
+	// The file is read without a folder around it: its metadata are its config.json.
+	meta := (&pipeline.GPT2{Model: m, Tokenizer: tok}).Meta()
+	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), meta)
 }
 
 // runningText joins captions into one text. The captions of a photo follow each other, so
