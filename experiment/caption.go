@@ -118,7 +118,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 						return
 					}
 					for i, beams := range captions {
-						results = append(results, coco.Result{ImageID: f.valImageIDs[at+i], Caption: beams[0].Text})
+						results = append(results, coco.Result{ImageID: x.data.val.id(f.valImageIDs[at+i]), Caption: beams[0].Text})
 					}
 				})
 				return err

@@ -76,7 +76,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		case stored:
 			inputs, err = hashOf(s.part.stored.Path)
 		case photos:
-			inputs, err = identity(s.part.photos)
+			inputs, err = s.part.identity()
 		default:
 			inputs = features.Hash(s.part.texts...)
 		}
