@@ -263,7 +263,7 @@ func clipcapFeatures(c *cli.Context) error {
 		for k := range len(b.Values) / f.width {
 			if err := store.Check(b.Values[k*f.width:(k+1)*f.width], f.normalized); err != nil {
 				caption := pkl.Captions[b.First+k]
-				return fmt.Errorf("%s: row %d, the feature of image id %d: %w", in, caption.Row, caption.ImageID, err)
+				return fmt.Errorf("%s: row %d, the feature of image id %s: %w", in, caption.Row, caption.ImageID, err)
 			}
 		}
 		f.rows = append(f.rows, b.Values...)

@@ -246,7 +246,7 @@ func TestData(t *testing.T) {
 	}
 	for i, id := range stored.IDs() {
 		have, want := make([]float32, stored.Width()), make([]float32, read.Width)
-		if err := errors.Join(stored.Read([]int32{int32(i)}, have), read.Read(unique[id], want)); err != nil {
+		if err := errors.Join(stored.Read([]int32{int32(i)}, have), read.Read(unique[coco.Int(id)], want)); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(have, want) {

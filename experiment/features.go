@@ -261,7 +261,7 @@ func copyStored(ctx context.Context, dir string, p part, model, inputs string, m
 			// parse_conceptual.py leaves rows of zeros for photos that it could not read.
 			if err := features.Check(row, true); err != nil {
 				name := fmt.Sprintf("row %d of %s", p.rows[at], f.Path)
-				skips = append(skips, features.Skip{ID: id, Name: name, Error: fmt.Sprintf("%s, the feature of image id %d: %v", name, id, err)})
+				skips = append(skips, features.Skip{ID: id, Name: name, Error: fmt.Sprintf("%s, the feature of image id %s: %v", name, p.id(id), err)})
 				continue
 			}
 			ids, rows = append(ids, id), append(rows, row...)
