@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -85,8 +86,7 @@ func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[
 		sd, err = f.Load()
 		return sd, ofDecoder(f.Meta), err
 	case "openai":
-		sd, _, err = weights.LoadCLIP(path, nil)
-		return sd, nil, err
+		return pipeline.ReadCLIP(path)
 	case "transformers":
 		sd, err = weights.LoadGPT2(path)
 		return sd, nil, err
