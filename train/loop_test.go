@@ -130,14 +130,8 @@ func TestResumeIsBitEqual(t *testing.T) {
 					t.Fatalf("interrupted at %d: %v", at, err)
 				}
 			}
-			a, b := load(t, whole), load(t, cut)
-			if len(a) != len(b) {
-				t.Fatalf("%d and %d tensors", len(a), len(b))
-			}
-			for n, x := range a {
-				if !bytes.Equal(x, b[n]) {
-					t.Errorf("%s differs", n)
-				}
+			if diff := torchtest.Diff(load(t, cut), load(t, whole), compare.Bits); diff != "" {
+				t.Error(diff)
 			}
 			if x, y := losses(t, whole), losses(t, cut); x != y {
 				t.Errorf("the logs differ:\n%s\n%s", x, y)
@@ -146,7 +140,7 @@ func TestResumeIsBitEqual(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, dir string) map[string][]byte {
+func load(t *testing.T, dir string) map[string]torch.Tensor {
 	t.Helper()
 	f, err := weights.Open(filepath.Join(dir, LastCheckpoint))
 	if err != nil {
@@ -156,17 +150,10 @@ func load(t *testing.T, dir string) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sd.Close()
-	out := map[string][]byte{}
-	err = torch.Scope(func() error {
-		for _, n := range sd.Names() {
-			x, _ := sd.Get(n)
-			out[n] = torch.ToSlice[uint8](x.Contiguous().Reshape([]int64{-1}).ViewDType(torch.Uint8))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(sd.Close)
+	out := map[string]torch.Tensor{}
+	for _, n := range sd.Names() {
+		out[n], _ = sd.Get(n)
 	}
 	return out
 }
@@ -328,11 +315,8 @@ func TestLateLosses(t *testing.T) {
 	if x, y := losses(t, now), losses(t, then); x != y {
 		t.Errorf("the logs differ:\n%s\n%s", x, y)
 	}
-	a, b := load(t, now), load(t, then)
-	for n, x := range a {
-		if !bytes.Equal(x, b[n]) {
-			t.Errorf("%s differs", n)
-		}
+	if diff := torchtest.Diff(load(t, then), load(t, now), compare.Bits); diff != "" {
+		t.Error(diff)
 	}
 }
 
