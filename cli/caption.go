@@ -20,9 +20,10 @@ func captionCommand() *cli.Command {
 		Usage:     "write a caption for each photo",
 		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
-			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`; needed when the decoder file contains only the mapper"},
+			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix); decoder files written by cyclecap say so themselves", DisableDefaultText: true},
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
@@ -80,9 +81,10 @@ func caption(c *cli.Context) error {
 		}
 		o.MaxTokens = room
 	}
-	if vocab := p.Decoder.Model.GPT2.Config.VocabSize; o.Method == clipcap.Beam && int64(o.Beam) > vocab {
-		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, vocab)
+	if most := p.Decoder.Model.MaxBeams(); o.Method == clipcap.Beam && o.Beam > most {
+		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, most)
 	}
+	o.Stop = p.Decoder.GPT2.Stop
 	return printCaptions(c, p, paths, o)
 }
 
@@ -91,7 +93,7 @@ const maxBeams = 1000
 
 func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	o := clipcap.Options{
-		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: clipcap.Stop,
+		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"),
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
 	switch o.Method {
@@ -122,15 +124,19 @@ func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 
 func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, error) {
 	decoder := c.Path("decoder")
-	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
+	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
 	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
 		return nil, usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", decoder)
 	} else if err != nil {
 		return nil, err
 	}
 	p.Once = true
+	notes(c, p.Notes())
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
-		note(c, "--gpt2 is not used: %s contains the GPT-2 that its mapper was trained with", decoder)
+		note(c, "the weights of --gpt2 are not used: %s contains the GPT-2 that its mapper was trained with", decoder)
+	}
+	for _, n := range p.Decoder.Notes {
+		note(c, "%s", n)
 	}
 	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
 	return p, nil

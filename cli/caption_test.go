@@ -30,15 +30,19 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 	t.Helper()
 	var lines []captionLine
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(clipF, nil)
+		sd, _, err := weights.LoadCLIP(clipF, nil)
 		if err != nil {
 			return err
 		}
-		c, err := clip.Load(sd, !quick, clip.Both)
+		sizes, err := clip.ConfigOf(sd, clip.Both)
 		if err != nil {
 			return err
 		}
-		if sd, err = weights.LoadGPT2(gptF); err != nil {
+		c, err := clip.Load(sd, sizes, clip.Both)
+		if err != nil {
+			return err
+		}
+		if sd, _, err = weights.LoadGPT2(gptF); err != nil {
 			return err
 		}
 		g, err := gpt2.Load(sd)

@@ -13,6 +13,7 @@ import (
 
 	"cyclecap/cli"
 	"cyclecap/nets/clip"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -26,7 +27,7 @@ const (
 	small   = "../internal/parity/testdata/small/"
 	clipF   = small + "clip.pt" // photos of 32 pixels, features of width 64, 256 tokens
 	mapperF = small + "decoder.pt"
-	gptF    = small + "gpt2"
+	gptBare = small + "gpt2" // with a config.json, but without a tokenizer
 	genF    = small + "generator.pt"
 )
 
@@ -35,12 +36,25 @@ var photos = []string{
 	"../testdata/photos/000000129648.jpg", "../testdata/photos/000000159269.jpg",
 }
 
-// scratch is the folder of this run for files that several tests share.
-var scratch string
+var (
+	// scratch is the folder of this run for files that several tests share.
+	scratch string
+	// gptF is gptBare with metadata that say what its tokenizer is.
+	gptF string
+)
 
 func TestMain(m *testing.M) {
 	var err error
 	if scratch, err = os.MkdirTemp("", "cyclecap-cli-*"); err != nil {
+		panic(err)
+	}
+	gptF = filepath.Join(scratch, "gpt2.safetensors")
+	g, err := pipeline.LoadGPT2(gptBare)
+	if err == nil {
+		err = weights.Save(context.Background(), gptF, nn.StateDictOf(g.Model), g.Meta())
+		nn.Close(g.Model)
+	}
+	if err != nil {
 		panic(err)
 	}
 	code := m.Run()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
@@ -42,7 +43,11 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		if err := weights.Save(t.Context(), f.CLIP, nn.StateDictOf(c), nil); err != nil {
 			return err
 		}
-		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, language, true); err != nil {
+		tok, err := tokenizer.GPT2First(2048)
+		if err != nil {
+			return err
+		}
+		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, &pipeline.GPT2{Model: language, Tokenizer: tok}, true); err != nil {
 			return err
 		}
 		return weights.Save(t.Context(), f.Generator, nn.StateDictOf(g), nil)
@@ -82,7 +87,7 @@ func TestPipeline(t *testing.T) {
 			}
 			on := func(d torch.Device) pipeline.Options { return pipeline.Options{Device: d, BF16: c.bf16} }
 			features := func(d torch.Device) (images, texts []float32) {
-				m, err := pipeline.LoadCLIP(files.CLIP, clip.Both, on(d))
+				m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Both, on(d))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -189,7 +189,7 @@ const (
 
 func (e *env) clipAgrees() error {
 	for _, dtype := range []string{"f32", "bf16"} {
-		m, err := pipeline.LoadCLIP(e.path("clip.pt"), clip.Both, pipeline.Options{Device: e.on, BF16: dtype == "bf16"})
+		m, err := pipeline.LoadCLIP(e.path("clip.pt"), "", clip.Both, pipeline.Options{Device: e.on, BF16: dtype == "bf16"})
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
@@ -145,15 +146,11 @@ func (c *checker) pixels() torch.Tensor {
 }
 
 func (c *checker) loadCLIP(name string) *clip.Model {
-	sd, quick, err := weights.LoadCLIP(c.path(name), nil)
+	m, err := pipeline.LoadCLIP(c.path(name), "", clip.Both, pipeline.Options{})
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
-	m, err := clip.Load(sd, !quick, clip.Both)
-	if err != nil {
-		torch.Throw("parity", "%v", err)
-	}
-	return m
+	return m.Model.(*clip.Model)
 }
 
 func (c *checker) clip() error {
@@ -206,7 +203,7 @@ func (c *checker) transformersCLIP() error {
 }
 
 func (c *checker) loadGPT2(name string) *gpt2.Model {
-	sd, err := weights.LoadGPT2(c.path(name))
+	sd, _, err := weights.LoadGPT2(c.path(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
