@@ -368,7 +368,7 @@ func TestBadCaptionFiles(t *testing.T) {
 		{"missing.json", "", "no such file"},
 		{"text.json", "no JSON", ":1:"},
 		{"cut.json", `{"images":[{"id":1}],"annotations":[{"id":1,`, "end of JSON"},
-		{"list.json", `[{"image_id":1,"caption":"a"}]`, "array"},
+		{"list.json", `[{"image_id":1,"kaption":"a"}]`, "entry 0"},
 		{"images.json", `{"images":[{"id":1,"file_name":"a"}],"annotations":[]}`, "no captions"},
 		{"instances.json", `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":2,"caption":"a"}]}`, "image 2"},
 		{"number.json", `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":7}]}`, "caption"},

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"cyclecap/data/coco"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 
@@ -34,7 +35,7 @@ func captionCommand() *cli.Command {
 			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
 			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "with --decode sample: random `SEED`"},
 			&cli.IntFlag{Name: "batch", Value: 16, Usage: "process `N` photos at a time; low-order bits depend on it"},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
 caption ends at its first full stop, as in ClipCap. A photo that cannot be read
@@ -143,7 +144,9 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 }
 
 type captionLine struct {
-	File     string  `json:"file"`
+	File string `json:"file"`
+	// ImageID is the id in a file name of COCO, as for eval.
+	ImageID  coco.ID `json:"image_id,omitzero"`
 	Pipeline string  `json:"pipeline"`
 	Caption  string  `json:"caption"`
 	Tokens   []int64 `json:"tokens"`
@@ -171,7 +174,9 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 					continue
 				}
 				best := way.list[0]
-				line := captionLine{paths[b.Index[k]], way.name, best.Text, best.Tokens, best.LogProb}
+				file := paths[b.Index[k]]
+				id, _ := coco.FileID(file)
+				line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
 				if err := line.print(c); err != nil {
 					return err
 				}

@@ -114,12 +114,12 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 					var captions [][]pipeline.Caption
 					if captions, err = m.Generate(ctx, transform(features), o); err != nil {
 						if bad := (*pipeline.NotFiniteError)(nil); errors.As(err, &bad) {
-							err = fmt.Errorf("captions of bridge %s: image id %d: %w", b.Name, f.valImageIDs[at+bad.Index], err)
+							err = fmt.Errorf("captions of bridge %s: image id %s: %w", b.Name, x.data.val.id(f.valImageIDs[at+bad.Index]), err)
 						}
 						return
 					}
 					for i, beams := range captions {
-						results = append(results, coco.Result{ImageID: f.valImageIDs[at+i], Caption: beams[0].Text})
+						results = append(results, coco.Result{ImageID: x.data.val.id(f.valImageIDs[at+i]), Caption: beams[0].Text})
 					}
 				})
 				return err

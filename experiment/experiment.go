@@ -137,12 +137,23 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 		return err
 	}
 	until := func(stage string) bool { return last == stage }
+	x.data = nil
 	world := x.world()
 	if world == nil && until("world") {
 		return errors.New("world: the configuration has no [world]; it names existing data")
 	}
+	if x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
+			return err
+		}
+	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
+			return err
+		}
+	}
+	if !x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
 			return err
 		}
 	}

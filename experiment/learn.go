@@ -31,9 +31,6 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 		if _, done := out[kind]; done {
 			continue
 		}
-		if kind.Images && !x.data.paired() {
-			return nil, fmt.Errorf("bridges.use: %s needs paired photos and captions, but those of the training set are not paired", b.Name)
-		}
 		s := x.decoderStage(seed, kind, f, gpt)
 		if err := x.run(ctx, s); err != nil {
 			return nil, err
@@ -104,8 +101,8 @@ func (x *Experiment) newDecoder(gpt *model, width int) (_ *clipcap.Model, langua
 	g := language.Model
 	c := x.Config.Train.Decoder
 	d := g.Config.NEmbd
-	if int64(c.PrefixLength)+2 > g.Config.NPositions {
-		return nil, nil, fmt.Errorf("train.decoder.prefix_length: a prefix of length %d leaves no room for captions in GPT-2's %d positions", c.PrefixLength, g.Config.NPositions)
+	if err := x.checkPrefix(g.Config.NPositions); err != nil {
+		return nil, nil, err
 	}
 	nn.To(g, torch.WithDevice(x.device), torch.WithDType(torch.Float32))
 	m := &clipcap.Model{GPT2: g}

@@ -149,7 +149,7 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
 	of := photo.CLIP(size)
 	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
-	row := map[int64]int{}
+	row := map[coco.ID]int{}
 	var paths []string
 	for _, m := range d.Images {
 		row[m.ID] = len(paths)

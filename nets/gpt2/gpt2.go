@@ -336,6 +336,7 @@ func (c *Conv1D) Pack() {
 			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias)
 			return torch.Tensor{}
 		})
+		torch.DropPages(c.Weight)
 		c.Weight.Close()
 		c.Weight = torch.Tensor{}
 	}
