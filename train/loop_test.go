@@ -18,6 +18,8 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
+	"cyclecap/torch/torchtest"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -136,14 +138,8 @@ func TestResumeIsBitEqual(t *testing.T) {
 					t.Fatalf("interrupted at %d: %v", at, err)
 				}
 			}
-			a, b := load(t, whole), load(t, cut)
-			if len(a) != len(b) {
-				t.Fatalf("%d and %d tensors", len(a), len(b))
-			}
-			for n, x := range a {
-				if !bytes.Equal(x, b[n]) {
-					t.Errorf("%s differs", n)
-				}
+			if diff := torchtest.Diff(load(t, cut), load(t, whole), compare.Bits); diff != "" {
+				t.Error(diff)
 			}
 			if x, y := losses(t, whole), losses(t, cut); x != y {
 				t.Errorf("the logs differ:\n%s\n%s", x, y)
@@ -152,7 +148,7 @@ func TestResumeIsBitEqual(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, dir string) map[string][]byte {
+func load(t *testing.T, dir string) map[string]torch.Tensor {
 	t.Helper()
 	f, err := weights.Open(filepath.Join(dir, LastCheckpoint))
 	if err != nil {
@@ -162,17 +158,10 @@ func load(t *testing.T, dir string) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sd.Close()
-	out := map[string][]byte{}
-	err = torch.Scope(func() error {
-		for _, n := range sd.Names() {
-			x, _ := sd.Get(n)
-			out[n] = torch.ToSlice[uint8](x.Contiguous().Reshape([]int64{-1}).ViewDType(torch.Uint8))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(sd.Close)
+	out := map[string]torch.Tensor{}
+	for _, n := range sd.Names() {
+		out[n], _ = sd.Get(n)
 	}
 	return out
 }
@@ -337,11 +326,8 @@ func TestLateLosses(t *testing.T) {
 	if x, y := losses(t, now), losses(t, then); x != y {
 		t.Errorf("the logs differ:\n%s\n%s", x, y)
 	}
-	a, b := load(t, now), load(t, then)
-	for n, x := range a {
-		if !bytes.Equal(x, b[n]) {
-			t.Errorf("%s differs", n)
-		}
+	if diff := torchtest.Diff(load(t, then), load(t, now), compare.Bits); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -481,9 +467,7 @@ func TestFoldedGenerator(t *testing.T) {
 			z = torch.Linear(z, get("model."+n+".weight"), torch.WithBias(get("model."+n+".bias"))).Tanh()
 		}
 		z = torch.Linear(z, get("model.6.weight"), torch.WithBias(get("model.6.bias")))
-		if d := y.Sub(z).Abs().Max().Item(); d > 1e-5 {
-			t.Errorf("differs by %g", d)
-		}
+		torchtest.Close(t, y, z, compare.Tolerance{Max: 1e-5})
 		return nil
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,24 +74,6 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 	return f, photos
 }
 
-func nearRows(t *testing.T, what string, rel float64, got, want []float32) {
-	t.Helper()
-	if len(got) != len(want) || len(want) == 0 {
-		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
-	}
-	var most, largest float64
-	for i, w := range want {
-		largest = max(largest, math.Abs(float64(w)))
-		most = max(most, math.Abs(float64(got[i])-float64(w)))
-	}
-	if exact() {
-		rel = 0
-	}
-	if !(most <= rel*largest) {
-		t.Errorf("%s differ from the CPU's by %.3g, where the largest value is %.3g", what, most, largest)
-	}
-}
-
 // TestPipeline compares features and captions of photos and texts, from files.
 func TestPipeline(t *testing.T) {
 	files, photos := writeFiles(t)
@@ -125,8 +108,14 @@ func TestPipeline(t *testing.T) {
 			}
 			images, texts := features(torch.CPU)
 			gotImages, gotTexts := features(device)
-			nearRows(t, "image features", c.rel, gotImages, images)
-			nearRows(t, "text features", c.rel, gotTexts, texts)
+			if len(images) == 0 || len(texts) == 0 {
+				t.Fatalf("%d and %d values", len(images), len(texts))
+			}
+			scope(t, func() error {
+				differ(t, c.rel, result{"image features", torch.FromSlice(images)}, result{"image features", torch.FromSlice(gotImages)})
+				differ(t, c.rel, result{"text features", torch.FromSlice(texts)}, result{"text features", torch.FromSlice(gotTexts)})
+				return nil
+			})
 		})
 	}
 	for name, o := range map[string]clipcap.Options{
@@ -176,9 +165,7 @@ func TestMovesBack(t *testing.T) {
 		}
 		defer nn.Close(g)
 		for i, p := range nn.NamedParameters(g) {
-			if string(bits(*p.Tensor)) != string(bits(*nn.NamedParameters(m)[i].Tensor)) {
-				t.Errorf("%s differs", p.Name)
-			}
+			torchtest.Bits(t, *p.Tensor, *nn.NamedParameters(m)[i].Tensor, p.Name)
 		}
 		return nil
 	})
