@@ -139,7 +139,7 @@ func (x *Experiment) check(n sizes, last string) error {
 func (x *Experiment) checkModels() error {
 	c := x.Config
 	if c.CLIP.Weights != "" {
-		m, err := pipeline.LoadCLIP(c.CLIP.Weights, "", clip.Both, pipeline.Options{})
+		m, err := pipeline.LoadCLIP(c.CLIP.Weights, c.CLIP.Config, clip.Both, pipeline.Options{})
 		if err != nil {
 			return fmt.Errorf("clip.weights: %w", err)
 		}
