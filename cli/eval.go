@@ -139,9 +139,6 @@ func evaluate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := result.Corpus["CIDEr"]; ok && len(result.Images) == 1 {
-		note(c, "CIDEr of a single image is always 0: it weighs words by how few of the images have them")
-	}
 	var differences []eval.Difference
 	if other := c.Path("compare"); other != "" {
 		against, err := evaluateFile(c, set, other, metrics, model)
@@ -156,6 +153,9 @@ func evaluate(c *cli.Context) error {
 		if err := write(func() error { return result.WriteImages(path) }); err != nil {
 			return err
 		}
+	}
+	if _, ok := result.Corpus["CIDEr"]; ok && len(result.Images) == 1 {
+		note(c, "CIDEr of a single image is always 0: it weighs words by how few of the images have them")
 	}
 	if c.Bool("json") {
 		return evalJSON(c, result, missing, differences)
