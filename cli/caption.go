@@ -27,6 +27,7 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix); decoder files written by cyclecap say so themselves", DisableDefaultText: true},
+			recursiveFlag(),
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
 			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam: use `N` beams"},
 			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "generate at most `N` tokens per caption"},
@@ -67,7 +68,7 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	paths, err := photosIn(c.Args().Slice())
+	paths, err := photosIn(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,9 @@ func caption(c *cli.Context) error {
 		return err
 	}
 	defer p.Close()
-	if room := p.Decoder.Model.Room(); o.MaxTokens > room {
+	if room := p.Decoder.Model.Room(); room < 1 {
+		return fmt.Errorf("%s: its prefix of length %d leaves no room for captions in GPT-2's %d positions", c.Path("decoder"), p.Decoder.Model.Mapper.PrefixLength(), p.Decoder.Model.GPT2.Config.NPositions)
+	} else if o.MaxTokens > room {
 		if c.IsSet("max-tokens") {
 			return usagef("--max-tokens %d: this GPT-2 has room for %d tokens after the prefix", o.MaxTokens, room)
 		}

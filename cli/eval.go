@@ -154,6 +154,9 @@ func evaluate(c *cli.Context) error {
 			return err
 		}
 	}
+	if _, ok := result.Corpus["CIDEr"]; ok && len(result.Images) == 1 {
+		note(c, "CIDEr of a single image is always 0: it weighs words by how few of the images have them")
+	}
 	if c.Bool("json") {
 		return evalJSON(c, result, missing, differences)
 	}

@@ -30,6 +30,7 @@ func featuresCommand() *cli.Command {
 			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
 			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
+			recursiveFlag(),
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
 			&cli.PathFlag{Name: "clipcap", Usage: "instead of computing features, read them from `FILE.pkl`, written by ClipCap's parse_coco.py; no code in it is run"},
@@ -81,7 +82,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	switch {
 	case len(images) > 0:
 		in.kind = "image"
-		if in.paths, err = photosIn(append(images, rest...)); err != nil {
+		if in.paths, err = photosIn(c, append(images, rest...)); err != nil {
 			return in, err
 		}
 		for i := range in.paths {
@@ -117,8 +118,14 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	return in, nil
 }
 
-// photosIn replaces each folder with the photos in it, sorted by name.
-func photosIn(paths []string) ([]string, error) {
+// recursiveFlag makes photosIn read subfolders.
+func recursiveFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "recursive", Usage: "also read the photos in subfolders of folders", DisableDefaultText: true}
+}
+
+// photosIn replaces each folder with the photos in it, sorted by name, and says what it
+// passes over.
+func photosIn(c *cli.Context, paths []string) ([]string, error) {
 	var out []string
 	for _, p := range paths {
 		info, err := os.Stat(p)
@@ -126,9 +133,16 @@ func photosIn(paths []string) ([]string, error) {
 			out = append(out, p) // a missing file is reported later, as a photo that can't be read
 			continue
 		}
-		photos, err := sets.Folder(p)
-		if err != nil {
+		photos, passed, err := sets.Folder(p, c.Bool("recursive"))
+		if err != nil && passed.Folders > 0 {
+			return nil, fmt.Errorf("%w; use --recursive to read subfolders", err)
+		} else if err != nil {
 			return nil, err
+		}
+		if s := passed.String(); s != "" && passed.Folders > 0 {
+			note(c, "%s: passed over %s; use --recursive to read subfolders", p, s)
+		} else if s != "" {
+			note(c, "%s: passed over %s", p, s)
 		}
 		for _, m := range photos {
 			out = append(out, m.Path)

@@ -190,9 +190,12 @@ func (d *data) readKarpathy(c config.Data) error {
 // readPlain reads a folder of photos and a text file with one caption per line, which are
 // unrelated.
 func (d *data) readPlain(photos, captions string, maxBad float64) error {
-	list, err := sets.Folder(photos)
+	list, passed, err := sets.Folder(photos, false)
 	if err != nil {
 		return err
+	}
+	if s := passed.String(); s != "" {
+		d.notes = append(d.notes, fmt.Sprintf("skipped in %s: %s", photos, s))
 	}
 	set, err := sets.Lines(captions, maxBad)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"cyclecap/data/coco"
 	"cyclecap/eval/geometry"
 	"cyclecap/experiment/report"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -30,7 +31,7 @@ func readJSON(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, jsonerror.Words(err))
 	}
 	return nil
 }
@@ -162,7 +163,7 @@ func losses(path string, names map[string]string) ([]report.Series, error) {
 	for in.Scan() {
 		var line map[string]*float64
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, jsonerror.Words(err))
 		}
 		for key := range names {
 			if v := line[key]; v != nil && line["step"] != nil {

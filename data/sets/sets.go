@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -217,34 +216,6 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 		}
 	}
 	return splits, nil
-}
-
-// IsPhoto reports whether a file name has the extension of a photo.
-func IsPhoto(name string) bool {
-	switch strings.ToLower(filepath.Ext(name)) {
-	case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
-		return true
-	}
-	return false
-}
-
-// Folder lists the photos in a folder, sorted by name. Ids are positions in that
-// order, from 0.
-func Folder(path string) ([]Photo, error) {
-	list, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var photos []Photo
-	for _, e := range list {
-		if IsPhoto(e.Name()) && !e.IsDir() {
-			photos = append(photos, Photo{coco.Int(int64(len(photos))), filepath.Join(path, e.Name())})
-		}
-	}
-	if len(photos) == 0 {
-		return nil, fmt.Errorf("%s: no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", path)
-	}
-	return photos, nil
 }
 
 // maxLine is the largest length of a caption in a text file, in bytes.

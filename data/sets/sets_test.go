@@ -135,28 +135,6 @@ func TestKarpathy(t *testing.T) {
 	}
 }
 
-func TestFolder(t *testing.T) {
-	dir := t.TempDir()
-	_, err := Folder(dir)
-	checkError(t, err, []string{dir, "no photos"})
-	for _, name := range []string{"b.JPG", "a.png", "c.txt", "d.webp"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "e.jpg"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	got, err := Folder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Photo{{coco.Int(0), filepath.Join(dir, "a.png")}, {coco.Int(1), filepath.Join(dir, "b.JPG")}, {coco.Int(2), filepath.Join(dir, "d.webp")}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestLines(t *testing.T) {
 	path := write(t, "\uFEFFA dog.\r\n\n  a cat \nno\xffpe\nlast")
 	got, err := Lines(path, 0.4)
