@@ -54,7 +54,7 @@ var loads = map[string]func(path string) (func(), error){
 }
 
 func loadsCLIP(path string, o pipeline.Options) (func(), error) {
-	c, err := pipeline.LoadCLIP(path, clip.Both, o)
+	c, err := pipeline.LoadCLIP(path, "", clip.Both, o)
 	if err != nil {
 		return nil, err
 	}
