@@ -378,7 +378,7 @@ func TestWrongRole(t *testing.T) {
 	if _, _, err := weights.LoadCLIP(dir+"decoder.pt", nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
 		t.Errorf("a decoder as CLIP: %v", err)
 	}
-	if _, err := weights.LoadGPT2("testdata/zip.pt"); err == nil || !strings.Contains(err.Error(), "float32") {
+	if _, _, err := weights.LoadGPT2("testdata/zip.pt"); err == nil || !strings.Contains(err.Error(), "float32") {
 		t.Errorf("something as GPT-2: %v", err)
 	}
 	if _, err := weights.LoadGenerator(dir + "gpt2"); err == nil || !strings.Contains(err.Error(), "GPT-2") {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
@@ -41,7 +42,11 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		if err := weights.Save(t.Context(), f.CLIP, nn.StateDictOf(c), nil); err != nil {
 			return err
 		}
-		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, language, true); err != nil {
+		tok, err := tokenizer.GPT2First(2048)
+		if err != nil {
+			return err
+		}
+		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, &pipeline.GPT2{Model: language, Tokenizer: tok}, true); err != nil {
 			return err
 		}
 		return weights.Save(t.Context(), f.Generator, nn.StateDictOf(g), nil)
