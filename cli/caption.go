@@ -139,9 +139,6 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
 		note(c, "the weights of --gpt2 are not used: %s contains the GPT-2 that its mapper was trained with", decoder)
 	}
-	for _, n := range p.Decoder.Notes {
-		note(c, "%s", n)
-	}
 	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
 	return p, nil
 }

@@ -95,11 +95,11 @@ func wants(f *File, what string, schemes ...Scheme) error {
 		return f.checkShared()
 	}
 	if got == Unknown {
-		names := []string{}
-		for _, e := range f.Entries[:min(3, len(f.Entries))] {
-			names = append(names, e.Name)
+		var supported []string
+		for _, k := range schemes {
+			supported = append(supported, string(k))
 		}
-		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains other tensors (%s, …); run `cyclecap inspect` to list them", what, strings.Join(names, ", "))}
+		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains %s; supported here: %s; `cyclecap inspect` lists the tensors", what, unknown(f), strings.Join(supported, ", "))}
 	}
 	return &Error{f.Path, fmt.Errorf("expected %s, but the file contains: %s", what, Describe(f))}
 }
