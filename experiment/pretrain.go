@@ -2,7 +2,10 @@ package experiment
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 
 	"cyclecap/data/coco"
@@ -154,7 +157,22 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return given(p)
+		m, err := given(p)
+		if err != nil {
+			return nil, err
+		}
+		// The hash of a folder covers all its files; that of a file, only itself.
+		if info, err := os.Stat(p); err == nil && !info.IsDir() {
+			for _, name := range pipeline.GPT2Files {
+				beside, err := hashOf(filepath.Join(filepath.Dir(p), name))
+				if err == nil {
+					m.id += " " + beside
+				} else if !errors.Is(err, fs.ErrNotExist) {
+					return nil, err
+				}
+			}
+		}
+		return m, nil
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {

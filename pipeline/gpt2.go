@@ -31,6 +31,10 @@ type GPT2 struct {
 	Notes []string
 }
 
+// GPT2Files are the names of the files beside the weights of a GPT-2 that say how to
+// compute with them.
+var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+
 // LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU. Its settings and its
 // tokenizer are those of the files beside the weights: config.json, and tokenizer.json
 // or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
