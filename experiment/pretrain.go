@@ -3,6 +3,7 @@ package experiment
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -157,6 +158,10 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
+		// Training with it comes hours later.
+		if err := pipeline.CheckGPT2(p); err != nil {
+			return nil, fmt.Errorf("gpt2.weights: %w", err)
+		}
 		m, err := given(p)
 		if err != nil {
 			return nil, err
