@@ -11,6 +11,8 @@ import (
 
 	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
+	"cyclecap/nets/clipcap"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -24,30 +26,66 @@ import (
 type planned struct {
 	name            string
 	trained, frozen int64 // numbers of parameters
-	steps           int
-	times           int // number of trainings
-	seconds         float64
-	memory          uint64 // resident memory after the measurement
+	amount          int   // number of units of work, each time
+	unit            string
+	times           int     // how often: seeds, decoders, bridges
+	seconds         float64 // for each unit
+	disk            int64   // bytes, of all times
+	memory          uint64  // resident memory after the measurement
 }
 
-// Plan prints the trainings of a run: sizes, steps, and estimates of time and memory from
-// running a few steps on random data of the same shape. It writes no files.
+func (p planned) total() time.Duration {
+	return time.Duration(p.seconds * float64(p.amount*p.times) * float64(time.Second))
+}
+
+// sizes are the numbers on which the plan of a run depends.
+type sizes struct {
+	photos, captions       int // of the training set; both sets for features
+	valPhotos, valCaptions int
+	tokens                 int // of a caption, approximately
+	width                  int // of a feature
+	used, usedCaptions     int // photos and captions that bridges and text decoders train on
+	files                  []photoFile
+	sample                 []string
+}
+
+// Plan prints the stages of a run: sizes, steps, and estimates of time, disk and memory
+// from running a few steps of each on this machine. It writes no files.
 func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
-	if err := x.prepare(); err != nil {
-		return err
-	}
-	captions, photos, tokens, err := x.counts()
+	n, lines, err := x.plan(ctx)
 	if err != nil {
 		return err
 	}
-	width := x.Config.Train.CLIP.EmbedDim
-	if p := x.Config.CLIP.Weights; p != "" {
-		e := &encoder{x: x, model: &model{path: p}}
-		if err := e.load(); err != nil {
-			return err
+	t := table.NewWriter()
+	t.Style().Format = table.FormatOptions{} // do not change units to upper case
+	t.AppendHeader(table.Row{"stage", "trainable", "frozen", "amount", "time each", "total time", "disk", "memory"})
+	var total time.Duration
+	var disk int64
+	var memory uint64
+	for _, p := range lines {
+		total, disk, memory = total+p.total(), disk+p.disk, max(memory, p.memory)
+		amount := fmt.Sprintf("%d %s", p.amount, p.unit)
+		if p.times > 1 {
+			amount = fmt.Sprintf("%d x %s", p.times, amount)
 		}
-		width = e.clip.Width()
-		e.close()
+		each := time.Duration(p.seconds * float64(time.Second))
+		t.AppendRow(table.Row{p.name, count(p.trained), count(p.frozen), amount, rounded(each), rounded(p.total()), bytes(p.disk), gib(p.memory)})
+	}
+	t.AppendFooter(table.Row{"total", "", "", "", "", rounded(total), bytes(disk), gib(memory)})
+	fmt.Fprintf(out, "%s: %d training photos, %d training captions, %d validation photos, bridges %s, seeds %d to %d, output %s\n%s\n",
+		x.Config.Name, n.used, n.usedCaptions, n.valPhotos, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, x.Dir, t.Render())
+	fmt.Fprintln(out, "Times are estimated from a few steps on this machine. They do not include the rendering of a world, the scores and the report.")
+	fmt.Fprintln(out, "Disk is the room in the output folder, with a checkpoint of each training; memory is that of the process (the total: the largest).")
+	return nil
+}
+
+// plan measures the stages in order.
+func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err error) {
+	if err := x.prepare(); err != nil {
+		return n, nil, err
+	}
+	if n, err = x.sizes(); err != nil {
+		return n, nil, err
 	}
 	kinds := map[bridge.Decoder]bool{}
 	gan := false
@@ -55,49 +93,49 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		kinds[b.Decoder] = true
 		gan = gan || b.CycleGAN
 	}
-	var lines []planned
-	add := func(p planned, err error) error {
-		lines = append(lines, p)
-		return err
-	}
-	if x.Config.CLIP.Weights == "" {
-		if err := add(x.planCLIP(ctx)); err != nil {
-			return err
+	for _, stage := range []struct {
+		wanted bool
+		plan   func() ([]planned, error)
+	}{
+		{x.Config.CLIP.Weights == "", func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
+		{x.Config.GPT2.Weights == "", func() ([]planned, error) { return one(x.planGPT2(ctx, n.tokens)) }},
+		{true, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
+		{true, func() ([]planned, error) { return one(x.planDecoder(ctx, n, len(kinds)*x.Seeds)) }},
+		{gan, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
+		{true, func() ([]planned, error) { return one(x.planCaptions(ctx, n, len(x.bridges)*x.Seeds)) }},
+	} {
+		if !stage.wanted {
+			continue
 		}
-	}
-	if x.Config.GPT2.Weights == "" {
-		if err := add(x.planGPT2(ctx, tokens)); err != nil {
-			return err
+		p, err := stage.plan()
+		if err != nil {
+			return n, nil, err
 		}
+		lines = append(lines, p...)
 	}
-	if err := add(x.planDecoder(ctx, width, captions, tokens, len(kinds)*x.Seeds)); err != nil {
-		return err
+	return n, lines, nil
+}
+
+func one(p planned, err error) ([]planned, error) { return []planned{p}, err }
+
+// rounded rounds short times to tenths of a millisecond and long ones to seconds.
+func rounded(d time.Duration) time.Duration {
+	switch {
+	case d < 100*time.Millisecond:
+		return d.Round(100 * time.Microsecond)
+	case d < 10*time.Second:
+		return d.Round(10 * time.Millisecond)
 	}
-	if gan {
-		if err := add(x.planCycleGAN(ctx, width, max(photos, captions))); err != nil {
-			return err
-		}
+	return d.Round(time.Second)
+}
+
+func gib(n uint64) string { return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30)) }
+
+func bytes(n int64) string {
+	if n >= 1e9 {
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
 	}
-	t := table.NewWriter()
-	t.Style().Format = table.FormatOptions{} // do not change units to upper case
-	t.AppendHeader(table.Row{"training", "trainable", "frozen", "steps", "time per step", "total time", "memory"})
-	var total time.Duration
-	for _, p := range lines {
-		one := time.Duration(p.seconds * float64(time.Second))
-		all := time.Duration(p.seconds * float64(p.steps*p.times) * float64(time.Second))
-		total += all
-		steps := fmt.Sprint(p.steps)
-		if p.times > 1 {
-			steps = fmt.Sprintf("%d x %d", p.times, p.steps)
-		}
-		t.AppendRow(table.Row{p.name, count(p.trained), count(p.frozen), steps, one.Round(time.Millisecond), all.Round(time.Second),
-			fmt.Sprintf("%.2f GiB", float64(p.memory)/(1<<30))})
-	}
-	t.AppendFooter(table.Row{"total", "", "", "", "", total.Round(time.Second), ""})
-	fmt.Fprintf(out, "%s: %d training photos, %d training captions, bridges %s, seeds %d to %d, output %s\n%s\n",
-		x.Config.Name, photos, captions, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, x.Dir, t.Render())
-	fmt.Fprintln(out, "Times are estimated from a few steps on this machine; they do not include features, captions and scores.")
-	return nil
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }
 
 func count(n int64) string {
@@ -113,26 +151,32 @@ func count(n int64) string {
 // worldTokens is the approximate number of tokens in a caption of a world.
 const worldTokens = 18
 
-// counts returns the numbers of training captions and photos, and the approximate number
-// of tokens per caption.
-func (x *Experiment) counts() (captions, photos, tokens int, err error) {
+// sizes returns the sizes of the data, and of the CLIP's features.
+func (x *Experiment) sizes() (n sizes, err error) {
+	n.width = x.Config.Train.CLIP.EmbedDim
 	if w := x.Config.World; w != nil && x.Config.Data.Photos == "" {
-		return w.Train * world.CaptionsEach, w.Train, worldTokens, nil
+		n.photos, n.captions, n.tokens = w.Train, w.Train*world.CaptionsEach, worldTokens
+		n.valPhotos, n.valCaptions = w.Val, w.Val*world.CaptionsEach
+	} else {
+		d, err := x.loadData()
+		if err != nil {
+			return n, err
+		}
+		n.photos, n.captions = len(d.train.photos), len(d.train.texts)
+		n.valPhotos, n.valCaptions = len(d.val.photos), len(d.val.texts)
+		n.files = d.train.photos[:min(len(d.train.photos), 2*planBatch)]
+		sample := min(1000, n.captions)
+		for i := range sample {
+			n.tokens += len(tokenizer.GPT2().Encode(d.train.texts[i*n.captions/sample]))
+		}
+		n.tokens /= sample
+		n.sample = d.train.texts[:min(n.captions, 2*planBatch)]
 	}
-	d, err := x.loadData()
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	n := 0
-	sample := min(1000, len(d.train.texts))
-	for i := range sample {
-		n += len(tokenizer.GPT2().Encode(d.train.texts[i*len(d.train.texts)/sample]))
-	}
-	captions, photos = len(d.train.texts), len(d.train.photos)
+	n.used, n.usedCaptions = n.photos, n.captions
 	if x.Config.Data.Pairing == "disjoint" {
-		captions, photos = captions/2, photos/2
+		n.used, n.usedCaptions = n.used/2, n.usedCaptions/2
 	}
-	return captions, photos, n / sample, nil
+	return n, nil
 }
 
 // measure times some steps of a task, after some steps to warm up.
@@ -164,6 +208,11 @@ func (x *Experiment) measure(ctx context.Context, p *planned, t train.Task) erro
 		return err
 	}
 	p.seconds = time.Since(begin).Seconds() / float64(steps)
+	return p.remember()
+}
+
+// remember notes the resident memory of this process.
+func (p *planned) remember() error {
 	self, err := process.NewProcess(int32(os.Getpid()))
 	if err != nil {
 		return err
@@ -209,11 +258,12 @@ func texts(n, tokens, vocab int) *train.Texts {
 
 func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	c, w := x.Config.Train.CLIP, x.Config.World
-	p = planned{name: "clip", steps: c.Epochs * (w.Pretrain / c.Batch), times: 1}
+	p = planned{name: "clip", amount: c.Epochs * (w.Pretrain / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {
 		m := x.newCLIP()
 		defer closing(m)
 		p.trained = parameters(m)
+		p.disk = p.trained * 4 * (1 + checkpointed)
 		data := train.CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
@@ -232,11 +282,12 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 	c, w := x.Config.Train.GPT2, x.Config.World
 	all := w.Pretrain * world.CaptionsEach * (tokens + 1)
 	window := c.Positions - 1
-	p = planned{name: "gpt2", steps: c.Epochs * ((all/window - 1) / c.Batch), times: 1}
+	p = planned{name: "gpt2", amount: c.Epochs * ((all/window - 1) / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {
 		m := x.newGPT2()
 		defer closing(m)
 		p.trained = parameters(m)
+		p.disk = p.trained * 4 * (1 + checkpointed)
 		text := make([]int32, (c.Batch+2)*window)
 		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, text)
 		if err != nil {
@@ -248,15 +299,139 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 	return p, err
 }
 
-func (x *Experiment) planDecoder(ctx context.Context, width, captions, tokens, times int) (p planned, err error) {
-	c := x.Config.Train.Decoder
-	p = planned{name: "decoder", steps: c.Epochs * (captions / c.Batch), times: times}
-	err = scope(0, func() error {
-		gpt := &model{path: x.Config.GPT2.Weights}
-		if gpt.path == "" {
-			gpt = nil
+// checkpointed is how many times as large as the weights the latest checkpoint is: weights
+// and two moments of Adam.
+const checkpointed = 3
+
+// logged is the number of bytes that a step adds to metrics.jsonl and to TensorBoard's file.
+const logged = 830
+
+// planBatch is the number of photos or texts of which the plan measures the features.
+const planBatch = 8
+
+// planFeatures measures CLIP's encoders, on the first photos and captions of the data if
+// there are any, and sets the width of the features.
+func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, error) {
+	images := planned{name: "features", amount: n.photos + n.valPhotos, unit: "photos", times: 1}
+	texts := planned{name: "features", amount: n.captions + n.valCaptions, unit: "captions", times: 1}
+	if x.Config.Data.ClipCap != "" {
+		images.amount = n.valPhotos // the others are read from the file
+	}
+	err := scope(0, func() error {
+		e := &encoder{x: x, model: &model{path: x.Config.CLIP.Weights, config: x.Config.CLIP.Config}}
+		var m pipeline.Encoder
+		if e.model.path != "" {
+			if err := e.load(); err != nil {
+				return err
+			}
+			defer e.close()
+			m = e.clip.Model
+			n.width = e.clip.Width()
+		} else {
+			c := x.newCLIP()
+			defer closing(c)
+			m = c
 		}
-		m, _, err := x.newDecoder(gpt, width)
+		images.frozen = parameters(m)
+		two := func(p *planned, f func(from int) error) error {
+			if err := f(0); err != nil {
+				return err
+			}
+			begin := time.Now()
+			if err := f(planBatch); err != nil {
+				return err
+			}
+			p.seconds = time.Since(begin).Seconds() / planBatch
+			return p.remember()
+		}
+		encode := func(f func() torch.Tensor) error {
+			return torch.Scope(func() error {
+				torch.InferenceMode(func() { torch.ToSlice[float32](f()) })
+				return nil
+			})
+		}
+		if e.clip != nil && len(n.files) == 2*planBatch {
+			err := two(&images, func(from int) error {
+				var paths []string
+				for _, f := range n.files[from : from+planBatch] {
+					paths = append(paths, f.path)
+				}
+				for _, err := range e.clip.Photos(ctx, paths, planBatch) {
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		} else {
+			pixels := torch.Zeros([]int64{planBatch, 3, m.ImageSize(), m.ImageSize()}, torch.WithDevice(x.device))
+			if err := two(&images, func(int) error { return encode(func() torch.Tensor { return m.EncodeImage(pixels) }) }); err != nil {
+				return err
+			}
+		}
+		if e.clip != nil && len(n.sample) == 2*planBatch {
+			return two(&texts, func(from int) error {
+				for _, err := range e.clip.Texts(ctx, n.sample[from:from+planBatch], planBatch, true) {
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		ids := torch.Ones([]int64{planBatch, m.ContextLength()}, torch.WithDType(torch.Int64), torch.WithDevice(x.device))
+		return two(&texts, func(int) error { return encode(func() torch.Tensor { return m.EncodeText(ids) }) })
+	})
+	images.disk = int64(n.photos+n.valPhotos) * int64(n.width) * 4
+	texts.disk = int64(texts.amount) * int64(n.width) * 4
+	return []planned{images, texts}, err
+}
+
+// planCaptions measures the decoding of a batch by a decoder with an untrained mapper.
+func (x *Experiment) planCaptions(ctx context.Context, n sizes, times int) (p planned, err error) {
+	c := x.Config.Caption
+	p = planned{name: "caption", amount: n.valPhotos, unit: "captions", times: times, disk: int64(n.valPhotos*times) * 100}
+	err = scope(0, func() error {
+		m, err := x.planned(n.width)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		defer closing(m.Mapper, m.GPT2)
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(n.tokens, m.Room()), Stop: -1}
+		size := min(c.Batch, n.valPhotos)
+		features := torch.FromSlice(noise(size, n.width).Data, int64(size), int64(n.width)).To(torch.WithDevice(x.device))
+		for range 2 { // the first is not counted
+			begin := time.Now()
+			torch.InferenceMode(func() { _, err = m.Generate(ctx, features, o) })
+			if err != nil {
+				return err
+			}
+			p.seconds = time.Since(begin).Seconds() / float64(size)
+		}
+		return p.remember()
+	})
+	return p, err
+}
+
+// planned returns a decoder with an untrained mapper.
+func (x *Experiment) planned(width int) (*clipcap.Model, error) {
+	gpt := &model{path: x.Config.GPT2.Weights}
+	if gpt.path == "" {
+		gpt = nil
+	}
+	m, _, err := x.newDecoder(gpt, width)
+	return m, err
+}
+
+func (x *Experiment) planDecoder(ctx context.Context, n sizes, times int) (p planned, err error) {
+	c := x.Config.Train.Decoder
+	p = planned{name: "decoder", amount: c.Epochs * (n.usedCaptions / c.Batch), unit: "steps", times: times}
+	err = scope(0, func() error {
+		m, err := x.planned(n.width)
 		if err != nil {
 			return err
 		}
@@ -265,8 +440,10 @@ func (x *Experiment) planDecoder(ctx context.Context, width, captions, tokens, t
 		if !c.FreezeGPT2 {
 			p.trained, p.frozen = p.trained+p.frozen, 0
 		}
+		// The decoder, and the latest and the best checkpoint.
+		p.disk = int64(times) * (p.trained*4*(1+2*checkpointed) + int64(p.amount)*logged)
 		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Device: x.device},
-			m, train.DecoderData{Captions: texts(c.Batch, tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, width)}, train.DecoderData{Captions: &train.Texts{}})
+			m, train.DecoderData{Captions: texts(c.Batch, n.tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
 		if err != nil {
 			return err
 		}
@@ -276,16 +453,17 @@ func (x *Experiment) planDecoder(ctx context.Context, width, captions, tokens, t
 	return p, err
 }
 
-func (x *Experiment) planCycleGAN(ctx context.Context, width, larger int) (p planned, err error) {
+func (x *Experiment) planCycleGAN(ctx context.Context, n sizes) (p planned, err error) {
 	c := x.Config.Train.CycleGAN
-	p = planned{name: "cyclegan", steps: c.Epochs * (larger / c.Batch), times: x.Seeds}
+	p = planned{name: "cyclegan", amount: c.Epochs * (max(n.used, n.usedCaptions) / c.Batch), unit: "steps", times: x.Seeds}
 	err = scope(0, func() error {
-		t, err := train.NewCycleGANTask(x.cycleGANConfig(width), noise(c.Batch, width), noise(c.Batch, width))
+		t, err := train.NewCycleGANTask(x.cycleGANConfig(n.width), noise(c.Batch, n.width), noise(c.Batch, n.width))
 		if err != nil {
 			return err
 		}
 		defer t.Close()
 		p.trained = parameters(t.ToText, t.ToImage, t.TextDisc, t.ImageDisc)
+		p.disk = int64(p.times) * (p.trained*4*checkpointed + parameters(t.ToText, t.ToImage)*4 + int64(p.amount)*logged)
 		return x.measure(ctx, &p, t)
 	})
 	return p, err

@@ -82,6 +82,7 @@ examples = 2
 func TestSmall(t *testing.T) {
 	dir := t.TempDir()
 	x, _ := smallRun(t, dir)
+	checkPlan(t, x)
 	var table map[string]map[string]struct {
 		Value *float64
 		Low   *float64
@@ -133,6 +134,48 @@ func TestSmall(t *testing.T) {
 		"evaluate": true, "report": true} {
 		if skipped := strings.Contains(said, stage+": unchanged, skipped"); skipped == done {
 			t.Errorf("%s: repeated: %v", stage, !skipped)
+		}
+	}
+}
+
+// checkPlan compares the plan of a finished run with what the run left on the disk.
+func checkPlan(t *testing.T, x *Experiment) {
+	t.Helper()
+	n, lines, err := x.plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.photos != 24 || n.valPhotos != 6 || n.captions != 5*24 || n.width != 32 {
+		t.Errorf("sizes %+v", n)
+	}
+	disk := map[string]int64{}
+	var names []string
+	for _, p := range lines {
+		disk[p.name] += p.disk
+		names = append(names, p.name)
+		if p.amount < 1 || p.seconds <= 0 || p.memory == 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	if diff := cmp.Diff([]string{"clip", "gpt2", "features", "features", "decoder", "cyclegan", "caption"}, names); diff != "" {
+		t.Error(diff)
+	}
+	for name, pattern := range map[string]string{"clip": "clip/*", "gpt2": "gpt2/*", "features": "features/*/*", "decoder": "seed-0/decoder-*/*", "cyclegan": "seed-0/cyclegan/*"} {
+		files, err := filepath.Glob(filepath.Join(x.Dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want int64
+		for _, f := range files {
+			info, err := os.Stat(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want += info.Size()
+		}
+		// Names and shapes in the files, which are as long as those of large models.
+		if got := disk[name]; got > want*105/100 || got < want*3/4-50_000 {
+			t.Errorf("%s: the plan says %d bytes, the files have %d", name, got, want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o}
+	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: fileNotes(path), on: o}
 	if text := meta[weights.NormalizePrefix]; text != "" {
 		if d.Normalize, err = strconv.ParseBool(text); err != nil {
 			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
@@ -174,6 +174,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 type Generator struct {
 	Path  string
 	Model *cyclegan.Generator
+	Notes []string // what was assumed or changed in loading
 }
 
 // LoadGenerator loads a generator that translates image features into text features.
@@ -185,7 +186,7 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{Path: path}
+	g := &Generator{Path: path, Notes: fileNotes(path)}
 	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

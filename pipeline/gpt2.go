@@ -47,8 +47,10 @@ func LoadGPT2(path string) (*GPT2, error) {
 	g, err := gpt2Of(sd, folderOf(f))
 	if err != nil {
 		sd.Close()
+		return nil, err
 	}
-	return g, err
+	g.Notes = append(slices.Clone(f.Notes), g.Notes...)
+	return g, nil
 }
 
 // CheckGPT2 returns an error if the files beside the weights of a GPT-2 are those of a

@@ -55,6 +55,27 @@ func (t *CLIPTokenizer) EncodeSpecial(text string) []int { return t.encode(text,
 // <|endoftext|> as ordinary text.
 func (t *CLIPTokenizer) EncodePlain(text string) []int { return t.encode(text, false) }
 
+// Same reports whether a vocabulary, as in the vocab.json of Hugging Face's
+// tokenizers, is the one of this tokenizer.
+func (t *CLIPTokenizer) Same(vocab map[string]int) bool {
+	if len(vocab) != t.VocabSize() {
+		return false
+	}
+	for id := range t.VocabSize() {
+		name := t.bpe.token(id)
+		if id < t.bpe.special {
+			name = spelled(name)
+		}
+		if t.bpe.endsWord(id) {
+			name += wordEnd
+		}
+		if got, ok := vocab[name]; !ok || got != id {
+			return false
+		}
+	}
+	return true
+}
+
 // Context returns the input of CLIP's text encoder like OpenAI's clip.tokenize:
 // length ids (77 for every published model: [ContextLength]), which are the
 // start token, the ids that Encode returns for text, the end token, and zeros.

@@ -429,23 +429,41 @@ func (v *vocabulary) with(added map[string]addedToken) (*GPT2Tokenizer, error) {
 	return t, t.more.add(added)
 }
 
-// byteOf is the byte that a character of a token stands for.
-var byteOf = func() map[rune]byte {
-	m := map[rune]byte{}
+// letterOf is the character with which the files spell a byte in a token: the visible
+// characters of Latin-1 for themselves, and those from U+0100 for the other bytes, in
+// order.
+var letterOf = func() (letters [256]rune) {
 	extra := rune(0x100)
 	for i, b := range byteOrder {
-		if i < visibleBytes {
-			m[rune(b)] = b
-			continue
+		letters[b] = rune(b)
+		if i >= visible {
+			letters[b] = extra
+			extra++
 		}
-		m[extra] = b
-		extra++
+	}
+	return letters
+}()
+
+// visible is the number of bytes that are written as themselves.
+const visible = 188
+
+// byteOf is the inverse of letterOf.
+var byteOf = func() map[rune]byte {
+	m := map[rune]byte{}
+	for b, r := range letterOf {
+		m[r] = byte(b)
 	}
 	return m
 }()
 
-// visibleBytes is the number of bytes that are written as themselves.
-const visibleBytes = 188
+// spelled returns the bytes of a token as the files spell them.
+func spelled(token string) string {
+	var b strings.Builder
+	for i := range len(token) {
+		b.WriteRune(letterOf[token[i]])
+	}
+	return b.String()
+}
 
 // tokenBytes returns the bytes of a token in a file. A token with a character that
 // stands for no byte, such as an added one, is its own text; ok is then false.
@@ -482,10 +500,7 @@ func (v *vocabulary) build(t *GPT2Tokenizer) error {
 	inner := make(map[string]uint16, 256+len(v.merges)) // bytes of a token -> its number here
 	ids := make([]int32, 256, 256+len(v.merges))        // number here -> id
 	for i, c := range byteOrder {
-		name := string(rune(c))
-		if i >= visibleBytes {
-			name = string(rune(0x100 + i - visibleBytes))
-		}
+		name := string(letterOf[c])
 		id, ok := v.ids[name]
 		if !ok {
 			return fmt.Errorf("the vocabulary has no token for byte 0x%02X (%q), so it cannot encode every text, which is not supported", c, name)
