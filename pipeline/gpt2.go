@@ -276,14 +276,14 @@ func (g *GPT2) tokens(fingerprint string, f *gpt2Files) (err error) {
 // vouches for the tokenizer.
 func (g *GPT2) assumed(saved bool, f *gpt2Files) {
 	tokenizer := f.tokensPath == "" && !saved
-	settings := fmt.Sprintf("%d heads of width 64 and GPT-2's activation", g.Model.Config.NHead)
+	settings := fmt.Sprintf("%d attention heads of width 64 and gelu_new", g.Model.Config.NHead)
 	switch {
 	case f.config == nil && tokenizer:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json and no tokenizer beside %s: %s and GPT-2's tokenizer are assumed", g.Path, settings))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json and no tokenizer beside %s: %s, and GPT-2's tokenizer, are assumed; for a GPT-2 with others, put its files there", g.Path, settings))
 	case f.config == nil:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json beside %s: %s are assumed", g.Path, settings))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json beside %s: %s are assumed; for a GPT-2 with others, put its config.json there", g.Path, settings))
 	case tokenizer:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no tokenizer beside %s: GPT-2's is assumed", g.Path))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no tokenizer beside %s: GPT-2's is assumed; for a GPT-2 with another, put its tokenizer.json, or vocab.json and merges.txt, there", g.Path))
 	}
 	if n := len(g.Unnamed); n > 0 {
 		g.Notes = append(g.Notes, fmt.Sprintf("%d of the %d tokens of %s, from id %d on, are not in its tokenizer and are never chosen",
