@@ -40,7 +40,8 @@ const (
 	Beam Method = "beam"
 )
 
-// Stop is GPT-2's token ".", with which ClipCap ends a caption.
+// Stop is GPT-2's token ".", with which ClipCap ends a caption. In another vocabulary,
+// "." has another id (pipeline.GPT2.Stop).
 const Stop = 13
 
 // Options configures the decoding.
