@@ -22,7 +22,7 @@ import (
 
 // caption puts the small networks before args.
 func caption(args ...string) []string {
-	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6"}, args...)
+	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6", "--normalize", "no"}, args...)
 }
 
 // library captions photos with the packages, in one batch, without the command.
@@ -122,9 +122,11 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 		o    clipcap.Options
 	}{
 		{nil, clipcap.Options{Method: clipcap.Greedy}},
-		{[]string{"--normalize"}, clipcap.Options{Method: clipcap.Greedy}},
+		{[]string{"--normalize", "yes"}, clipcap.Options{Method: clipcap.Greedy}},
 		{[]string{"--decode", "top-p"}, clipcap.Options{Method: clipcap.TopP}},
 		{[]string{"--decode", "beam", "--beam", "3"}, clipcap.Options{Method: clipcap.Beam, Beam: 3}},
+		{[]string{"--decode", "beam-transformers", "--beam", "3", "--length-penalty", "0.5", "--early-stopping", "never"},
+			clipcap.Options{Method: clipcap.BeamTransformers, Beam: 3, LengthPenalty: 0.5, EarlyStopping: clipcap.EarlyStoppingNever}},
 		{[]string{"--decode", "sample", "--seed", "7", "--top-k", "20", "--top-p", "0.9", "--temperature", "1.5"},
 			clipcap.Options{Method: clipcap.Sample, Seed: 7, TopK: 20, TopP: 0.9, Temperature: 1.5}},
 	} {
@@ -132,15 +134,15 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 			c.o.MaxTokens, c.o.Stop = 6, 13
 			args := append(caption("--generator", genF, "--json"), c.args...)
 			got := captionLines(t, ok(t, append(args, photos[:3]...)...))
-			if diff := cmp.Diff(library(t, photos[:3], c.o, slices.Contains(c.args, "--normalize")), got); diff != "" {
+			if diff := cmp.Diff(library(t, photos[:3], c.o, slices.Contains(c.args, "yes")), got); diff != "" {
 				t.Errorf("caption differs from the packages (-packages +command):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A decoder file that says its features have length 1 needs no --normalize, and
-// still says so after convert.
+// A decoder file that says whether its features have length 1 needs no --normalize, and
+// still says so after convert. For another file, a note says what is assumed.
 func TestDecoderFileSaysNormalize(t *testing.T) {
 	saying := filepath.Join(t.TempDir(), "saying.pt")
 	err := torch.Scope(func() error {
@@ -159,9 +161,13 @@ func TestDecoderFileSaysNormalize(t *testing.T) {
 	}
 	converted := filepath.Join(t.TempDir(), "converted.safetensors")
 	ok(t, "convert", "--names", "clipcap", saying, converted)
-	want := ok(t, append(caption("--normalize", "--json"), photos[:2]...)...)
+	want := ok(t, append(caption("--normalize", "yes", "--json"), photos[:2]...)...)
 	if plain := ok(t, append(caption("--json"), photos[:2]...)...); plain == want {
 		t.Fatal("--normalize changes nothing here")
+	}
+	auto := run("", append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6", "--json"}, photos[:2]...)...)
+	if auto.out != want || !strings.Contains(auto.err, mapperF+" does not say") || !strings.Contains(auto.err, "--normalize no if") {
+		t.Errorf("a transformer mapper without metadata: %s\n%s", cmp.Diff(want, auto.out), auto.err)
 	}
 	for _, file := range []string{saying, converted} {
 		if got := ok(t, append([]string{"caption", "--clip", clipF, "--decoder", file, "--gpt2", gptF, "--max-tokens", "6", "--json"}, photos[:2]...)...); got != want {

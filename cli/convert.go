@@ -90,8 +90,15 @@ func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, er
 		sd, err = weights.LoadGPT2(path)
 		return sd, nil, err
 	case "clipcap":
-		sd, _, meta, err = weights.LoadDecoder(path)
-		return sd, ofDecoder(meta), err
+		sd, _, f, err := weights.LoadDecoder(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if weights.Detect(f) == weights.DeCapModel {
+			sd.Close()
+			return nil, nil, fmt.Errorf("%s: a DeCap model, whose mapper works only with the GPT-2 in the same file; without --names, convert keeps both", path)
+		}
+		return sd, ofDecoder(f.Meta), nil
 	}
 	panic("unchecked scheme: " + names)
 }

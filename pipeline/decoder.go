@@ -22,14 +22,27 @@ type Decoder struct {
 	Path  string
 	Model *clipcap.Model
 	// Normalize reports whether the decoder expects features of length 1, as with
-	// ClipCap's normalize_prefix. Files written by SaveDecoder record it; for
-	// other files it is false.
-	Normalize bool
+	// ClipCap's normalize_prefix. Files written by SaveDecoder record it, and DeCap's
+	// decoders always do. Others follow ClipCap's published weights: those with a
+	// transformer mapper expect length 1, and those with an MLP do not. The latter is
+	// an assumption, which NormalizeNote then states.
+	Normalize     bool
+	NormalizeNote string
+	// Stop is the token that ends a caption: GPT-2's "." or, for DeCap's decoders,
+	// CLIP's <|endoftext|>. MaxTokens is the limit of the decoder's own code.
+	Stop      int64
+	MaxTokens int
+	// Notes say what else was assumed because no file says it.
+	Notes []string
 	// OwnGPT2 reports whether the decoder file contained the GPT-2 that the mapper
 	// was trained with.
 	OwnGPT2 bool
+	text    func(ids []int) (string, error)
 	on      Options
 }
+
+// clipCapTokens is the maximum number of tokens in ClipCap's decoding.
+const clipCapTokens = 67
 
 // MissingGPT2Error reports a decoder file that contains only a mapper, when no GPT-2
 // file was given.
@@ -39,25 +52,20 @@ func (e *MissingGPT2Error) Error() string {
 	return fmt.Sprintf("%s contains only a mapper; a GPT-2 file is needed too", e.Path)
 }
 
-// LoadDecoder loads a ClipCap decoder: a mapper, with or without its GPT-2. If the
-// file contains only a mapper, gpt2Path is the GPT-2 to load, and must not be empty.
-// If the file contains a GPT-2, LoadDecoder checks that it can open gpt2Path, if that
-// is not empty, but does not use it.
+// LoadDecoder loads a decoder of ClipCap or CapDec, a mapper with or without its GPT-2,
+// or one of DeCap. If the file contains only a mapper, gpt2Path is the GPT-2 to load,
+// and must not be empty. If the file contains a GPT-2, LoadDecoder checks that it can
+// open gpt2Path, if that is not empty, but does not use it.
 func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	mapper, gpt, meta, err := weights.LoadDecoder(path)
+	mapper, gpt, f, err := weights.LoadDecoder(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o}
-	if text := meta[weights.NormalizePrefix]; text != "" {
-		if d.Normalize, err = strconv.ParseBool(text); err != nil {
-			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
-		}
-	}
-	d.Model = &clipcap.Model{}
+	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o, Model: &clipcap.Model{},
+		Stop: clipcap.Stop, MaxTokens: clipCapTokens, text: tokenizer.GPT2().Decode}
 	if gpt != nil && gpt2Path != "" {
 		if _, err := weights.Open(gpt2Path); err != nil {
 			return nil, err
@@ -65,6 +73,10 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	}
 	gptFile := path
 	switch {
+	case weights.Detect(f) == weights.DeCapModel:
+		if err = d.decap(f, gpt); err != nil {
+			return nil, err
+		}
 	case gpt != nil:
 		if d.Model.GPT2, err = gpt2.Load(gpt); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -86,7 +98,32 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := d.scaling(f); err != nil {
+		return nil, err
+	}
 	return d, o.prepare(d.Model.GPT2, d.Model.Mapper)
+}
+
+// scaling decides whether the decoder expects features of length 1.
+func (d *Decoder) scaling(f *weights.File) (err error) {
+	if text := f.Meta[weights.NormalizePrefix]; text != "" {
+		if d.Normalize, err = strconv.ParseBool(text); err != nil {
+			return fmt.Errorf("%s: metadata %s must be true or false, got %q", d.Path, weights.NormalizePrefix, text)
+		}
+		return nil
+	}
+	if weights.Detect(f) == weights.DeCapModel {
+		d.Normalize = true
+		return nil
+	}
+	const unknown = "%s does not say whether it was trained on features of length 1: "
+	if _, ok := d.Model.Mapper.(*clipcap.TransformerMapper); ok {
+		d.Normalize = true
+		d.NormalizeNote = fmt.Sprintf(unknown+"they are normalised, as for ClipCap's transformer mappers", d.Path)
+	} else {
+		d.NormalizeNote = fmt.Sprintf(unknown+"they are not normalised, as for ClipCap's MLP mappers; CapDec's need it", d.Path)
+	}
+	return nil
 }
 
 // SaveDecoder writes a decoder in ClipCap's format, and records normalize in its
@@ -152,7 +189,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 			for k, id := range c.Tokens {
 				ids[k] = int(id)
 			}
-			text, err := tokenizer.GPT2().Decode(ids)
+			text, err := d.text(ids)
 			if err != nil {
 				return nil, err
 			}
