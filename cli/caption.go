@@ -38,9 +38,9 @@ func captionCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
-caption ends at its first full stop, as in ClipCap, or where DeCap's decoder ends
-it. A photo that cannot be read is reported and skipped, and the exit code is
-then 1.
+caption ends at its first full stop, as in ClipCap. DeCap's decoders end captions
+with a token of their own. A photo that cannot be read is reported and skipped,
+and the exit code is then 1.
 
 The two beam searches differ in when they stop: a caption that has ended keeps
 its beam in ClipCap's, and makes room for another one in transformers'.

@@ -206,7 +206,7 @@ func blanks(s string) string {
 
 // A decoder file may contain its GPT-2.
 func TestCaptionWholeDecoder(t *testing.T) {
-	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--max-tokens", "6", "--json", photos[0]}
+	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--normalize", "no", "--max-tokens", "6", "--json", photos[0]}
 	whole := ok(t, args...)
 	if n := len(captionLines(t, whole)); n != 1 {
 		t.Fatalf("%d captions", n)
@@ -219,6 +219,32 @@ func TestCaptionWholeDecoder(t *testing.T) {
 	if out := ok(t, "caption", "--clip", clipF, "--decoder", small+"decoder-mlp.pt", "--gpt2", gptF, "--max-tokens", "6", "--json", photos[0]); len(captionLines(t, out)) != 1 {
 		t.Errorf("the MLP mapper gave %q", out)
 	}
+}
+
+// DeCap's decoder has CLIP's tokenizer, a limit of 30 tokens and features of length 1.
+func TestCaptionDeCap(t *testing.T) {
+	const decap = "../pipeline/testdata/decoders/decap.pt"
+	args := []string{"caption", "--clip", clipF, "--decoder", decap, "--json", photos[0]}
+	r := run("", args...)
+	if r.code != 0 || !strings.Contains(r.err, "DeCap projects image features") || strings.Contains(r.err, "does not say") {
+		t.Fatalf("exit code %d: %s", r.code, r.err)
+	}
+	l := captionLines(t, r.out)[0]
+	var ids []int
+	for _, id := range l.Tokens {
+		ids = append(ids, int(id))
+	}
+	text, err := tokenizer.CLIP().Decode(ids)
+	if err != nil || l.Caption != strings.TrimSpace(text) || len(ids) != 30 {
+		t.Errorf("%d tokens, caption %q, want 30 and %q", len(ids), l.Caption, text)
+	}
+	if same := ok(t, append(args, "--normalize", "yes")...); same != r.out {
+		t.Error("--normalize yes changes the captions of a DeCap decoder")
+	}
+	if other := ok(t, append(args, "--normalize", "no")...); other == r.out {
+		t.Error("--normalize no does not change the captions of a DeCap decoder")
+	}
+	run("", "convert", "--names", "clipcap", decap, filepath.Join(t.TempDir(), "x.pt")).fails(t, 1, "DeCap", "convert keeps both")
 }
 
 // The sampled tokens depend on the seed, and not on what else is in the batch.
@@ -275,6 +301,7 @@ func TestCaptionRoom(t *testing.T) {
 	if n := len(captionLines(t, ok(t, base...))[0].Tokens); n < 1 || n > 61 {
 		t.Errorf("%d tokens", n)
 	}
+	base = append(base, "--normalize", "no")
 	run("", append(base, "--max-tokens", "62")...).fails(t, 2, "--max-tokens 62", "61")
 	ok(t, append(base, "--max-tokens", "61")...)
 }

@@ -33,8 +33,8 @@ import models
 from make import cpu
 
 SIZES = {
-    "small": dict(width=64, heads=1, layers=1, vocab=60, positions=32, features=16, wide=20, prefix=3, length=2, mapper_layers=1, photos=5, tokens=12),
-    "real": dict(width=768, heads=12, layers=12, vocab=50257, positions=1024, features=512, wide=640, prefix=10, length=40, mapper_layers=8, photos=3, tokens=30),
+    "small": dict(width=64, heads=1, layers=1, vocab=60, positions=32, features=64, wide=80, prefix=3, length=2, mapper_layers=1, photos=5, tokens=12),
+    "real": dict(width=768, heads=12, layers=12, vocab=50257, positions=1024, features=512, wide=640, prefix=10, length=40, mapper_layers=8, photos=2, tokens=20),
 }  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def unit(x):
     return x / x.norm(2, -1, keepdim=True)
 
 
-def beams(gpt, prefix, tokens):
-    """All beams of generate for many settings."""
+def beams(gpt, prefix, tokens, few):
+    """All beams of generate for many settings, or for few."""
     out = []
     mask = torch.ones(prefix.shape[:2], dtype=torch.int64)
 
@@ -85,10 +85,10 @@ def beams(gpt, prefix, tokens):
 
     free = torch.tensor(generate(5, max_new_tokens=tokens, eos_token_id=None)[0])
     ranked = free.flatten().bincount().argsort(descending=True).tolist()
-    for stop in (None, *ranked[:3], ranked[6]):
+    for stop in (None, ranked[6]) if few else (None, *ranked[:3], ranked[6]):
         for early in (False, True, "never"):
-            for penalty in (1.0, 0.0, 0.7, 2.0, -1.0):
-                for k, most in ((5, tokens), (2, tokens), (3, 2)):
+            for penalty in (1.0, 2.0) if few else (1.0, 0.0, 0.7, 2.0, -1.0):
+                for k, most in ((5, tokens),) if few else ((5, tokens), (2, tokens), (3, 2)):
                     if most == 2 and penalty != 1.0 or stop is None and (early or penalty != 1.0):
                         continue
                     ids, scores = generate(k, max_new_tokens=most, eos_token_id=stop, early_stopping=early, length_penalty=penalty)
@@ -119,7 +119,7 @@ def main():
     unsure = language_model(s, s["layers"], s["heads"], 3)
     save_file({k: v for k, v in unsure.state_dict().items() if k != "lm_head.weight"}, args.out / "beams.safetensors")
     tensors["prefix"] = torch.randn(s["photos"], s["prefix"], s["width"])
-    searches = beams(unsure, tensors["prefix"], s["tokens"])
+    searches = beams(unsure, tensors["prefix"], s["tokens"], args.size == "real")
 
     def add(file, mapper, features, normalize, gpt2, captions):
         features = torch.randn(s["photos"], features) * 3
