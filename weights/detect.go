@@ -16,6 +16,7 @@ const (
 	GPT2             Scheme = "transformers GPT-2"
 	ClipCapMapper    Scheme = "ClipCap mapper"
 	ClipCapModel     Scheme = "ClipCap model"
+	DeCapModel       Scheme = "DeCap model"
 	Generator        Scheme = "CycleGAN generator"
 	Unknown          Scheme = "unknown"
 )
@@ -38,6 +39,8 @@ func Detect(f *File) Scheme {
 		return TransformersCLIP
 	case prefix("clip_project.") && prefix("gpt."):
 		return ClipCapModel
+	case prefix("clip_project.") && prefix("decoder."):
+		return DeCapModel
 	case prefix("clip_project."):
 		return ClipCapMapper
 	case has("wte.weight"), has("transformer.wte.weight"), has("h.0.attn.c_attn.weight"), has("transformer.h.0.attn.c_attn.weight"):
@@ -80,6 +83,10 @@ func Describe(f *File) string {
 			return fmt.Sprintf("%s, transformer, prefix of %d, width %d", s, c[0], c[1])
 		}
 		return string(s) + ", MLP"
+	case DeCapModel:
+		if w := shape("decoder.transformer.wte.weight"); len(w) == 2 {
+			return fmt.Sprintf("%s, width %d, %d tokens", s, w[1], w[0])
+		}
 	case Generator:
 		if c := shape("model.0.weight", "0.weight"); len(c) == 2 {
 			return fmt.Sprintf("%s, width %d", s, c[0])

@@ -51,12 +51,14 @@ var methods = map[string]clipcap.Options{
 	"sample, warped":   {Method: clipcap.Sample, Seed: 3, Temperature: 0.7, TopK: 9, TopP: 0.9},
 	"beam":             {Method: clipcap.Beam, Beam: 3},
 	"beam to a stop":   {Method: clipcap.Beam, Beam: 5, Stop: 7},
+	"transformers":     {Method: clipcap.BeamTransformers, Beam: 3, LengthPenalty: 1, Stop: 7},
+	"until 5 ended":    {Method: clipcap.BeamTransformers, Beam: 5, EarlyStopping: clipcap.EarlyStoppingTrue, Stop: 7},
 }
 
 // decoded is the tolerance for log-probabilities of tokens. Off the CPU, decoding keeps
 // its state on the device, in a cache of another shape, for which libtorch takes another
 // attention kernel: the tokens are the CPU's, and the log-probabilities have its bits
-// only for sampling. A test of nets/clipcap demands equal bits of the same path.
+// only for sampling and transformers' beam search. A test of nets/clipcap demands equal bits of the same path.
 func decoded() float64 {
 	if exact() {
 		return 2e-5
@@ -103,7 +105,7 @@ func testDecoding(t *testing.T, decoder func(torch.Device) *clipcap.Model) {
 							continue
 						}
 						near := func(what string, g, w float64) {
-							same := exact() && (o.Method == clipcap.Sample || device == torch.CPU)
+							same := exact() && (o.Method == clipcap.Sample || o.Method == clipcap.BeamTransformers || device == torch.CPU)
 							if g != w && (same || !(math.Abs(g-w) <= decoded()*max(1, math.Abs(w)))) {
 								t.Errorf("caption %d, beam %d: %s is %v, want %v", i, k, what, g, w)
 							}
