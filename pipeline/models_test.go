@@ -141,7 +141,7 @@ func TestModels(t *testing.T) {
 				return
 			}
 			for _, part := range []clip.Part{clip.Both, clip.Image + clip.Text - c.part} {
-				if _, err := pipeline.LoadCLIP(clips+c.file, "", part, pipeline.Options{}); err == nil || !strings.Contains(err.Error(), "encoder of CLIP") && !strings.Contains(err.Error(), "clip_") {
+				if _, err := pipeline.LoadCLIP(clips+c.file, "", part, pipeline.Options{}); err == nil || !strings.Contains(err.Error(), "encoder of a CLIP") && !strings.Contains(err.Error(), "clip_") {
 					t.Errorf("part %d, of which nothing is there: %v", part, err)
 				}
 			}
@@ -192,7 +192,7 @@ func TestClipConfig(t *testing.T) {
 	})
 	t.Run("neither a file nor a name", func(t *testing.T) {
 		_, err := pipeline.LoadCLIP(alone, "ViT-B-33", clip.Both, pipeline.Options{})
-		if err == nil || !strings.Contains(err.Error(), "ViT-B-33") || !strings.Contains(err.Error(), "ViT-B-32-quickgelu") {
+		if err == nil || !strings.Contains(err.Error(), "ViT-B-33") || !strings.Contains(err.Error(), "did you mean ViT-B-32?") {
 			t.Error(err)
 		}
 	})
@@ -249,6 +249,30 @@ func TestClipConfig(t *testing.T) {
 			m.Close()
 		}
 	})
+}
+
+// CLIPVisionModel and CLIPTextModel have no projection, and their features are not
+// CLIP's.
+func TestNoProjection(t *testing.T) {
+	for of, c := range map[string]struct {
+		part    clip.Part
+		without string
+	}{"transformers-vision": {clip.Image, "visual_projection.weight"}, "transformers-text": {clip.Text, "text_projection.weight"}} {
+		path := filepath.Join(t.TempDir(), "model.safetensors")
+		in, out := load(t, clips+of+"/model.safetensors"), nn.NewStateDict()
+		for _, name := range in.Names() {
+			if x, _ := in.Get(name); name != c.without {
+				out.Add(name, x)
+			}
+		}
+		if err := weights.Save(t.Context(), path, out, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := pipeline.LoadCLIP(path, "", c.part, pipeline.Options{})
+		if err == nil || !strings.Contains(err.Error(), "no "+c.without) {
+			t.Errorf("%s: %v", of, err)
+		}
+	}
 }
 
 // logit_scale is not needed for features: it may have another shape or be missing.
