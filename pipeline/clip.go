@@ -138,11 +138,11 @@ func (c *CLIP) check(f *Features, paths []string) {
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
 // than CLIP's, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
-	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
-		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
-	}
 	if c.other != "" {
 		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
+	}
+	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
+		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func readsTexts(t *testing.T) string {
 		m := clip.New(clip.Config{EmbedDim: 16, ImageSize: 32, PatchSize: 16, VisionWidth: 64, VisionDepth: 1,
 			Context: 77, Vocab: 49408, TextWidth: 64, TextHeads: 1, TextDepth: 1})
 		defer nn.Close(m)
-		return weights.Save(t.Context(), path, nn.StateDictOf(m), nil)
+		return weights.Save(t.Context(), path, nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
 	})
 	if err != nil {
 		t.Fatal(err)

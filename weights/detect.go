@@ -65,8 +65,14 @@ func Describe(f *File) string {
 	}
 	switch s {
 	case OpenAICLIP, TransformersCLIP:
+		if r := shape("visual.layer1.0.conv1.weight"); len(r) == 4 {
+			return fmt.Sprintf("%s, ResNet of width %d", s, r[0])
+		}
 		if c := shape("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+		if c := shape("token_embedding.weight", "text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
 		}
 	case GPT2:
 		if w := shape("wte.weight", "transformer.wte.weight", "lm_head.weight"); len(w) == 2 {

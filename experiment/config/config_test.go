@@ -152,6 +152,8 @@ weights = "g"
 			`x.toml:3: caption.max_tokens: train.decoder.prefix_length = 40 and caption.max_tokens = 90 need 129 positions, but train.gpt2.positions = 128`},
 		{"decay", world + "[train.cyclegan]\ndecay_from = 21\n", nil,
 			`x.toml:3: train.cyclegan.decay_from: train.cyclegan.decay_from = 21 is greater than train.cyclegan.epochs = 20`},
+		{"a configuration of no weights", world + "[clip]\nconfig = \"ViT-H-14\"\n", nil,
+			`x.toml:3: clip.config: clip.config describes clip.weights, which is missing`},
 		{"batch of CLIP", "[world]\npretrain = 100\n", nil,
 			`x.toml:2: world.pretrain: train.clip.batch = 128 is greater than world.pretrain = 100`},
 		{"examples", coco + "[eval]\nexamples = 20\n[data.x]\n", []string{"data.val_limit=10"}, strings.Join([]string{"2 problems:",
