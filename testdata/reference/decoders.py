@@ -33,7 +33,7 @@ import models
 from make import cpu
 
 SIZES = {
-    "small": dict(width=64, heads=1, layers=1, vocab=60, positions=32, features=64, wide=80, prefix=3, length=2, mapper_layers=1, photos=5, tokens=12),
+    "small": dict(width=64, heads=1, layers=1, vocab=260, positions=32, features=64, wide=80, prefix=3, length=2, mapper_layers=1, photos=5, tokens=12),
     "real": dict(width=768, heads=12, layers=12, vocab=50257, positions=1024, features=512, wide=640, prefix=10, length=40, mapper_layers=8, photos=2, tokens=20),
 }  # fmt: skip
 
