@@ -18,6 +18,7 @@ type CLIP struct {
 	Path       string
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
+	Notes      []string         // what was assumed, a sentence each
 	on         Options
 }
 
@@ -36,7 +37,15 @@ func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c.Model, c.Preprocess = m, preprocessOf(m.Config)
+	c.Model = m
+	f, err := weights.Open(path)
+	if err == nil {
+		c.Preprocess, c.Notes, err = preprocessOf(f, m.ImageSize(), photo.CLIP(0), "CLIPImageProcessor")
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, o.prepare(c.Model)
 }
 
