@@ -13,6 +13,8 @@ type Scheme string
 const (
 	OpenAICLIP       Scheme = "OpenAI CLIP"
 	TransformersCLIP Scheme = "transformers CLIP"
+	SigLIP           Scheme = "transformers SigLIP"
+	OpenCLIPSigLIP   Scheme = "open_clip SigLIP, which is supported with transformers' names only"
 	GPT2             Scheme = "transformers GPT-2"
 	ClipCapMapper    Scheme = "ClipCap mapper"
 	ClipCapModel     Scheme = "ClipCap model"
@@ -32,6 +34,10 @@ func Detect(f *File) Scheme {
 		return false
 	}
 	switch {
+	case isSigLIP(f):
+		return SigLIP
+	case isOpenCLIPSigLIP(f):
+		return OpenCLIPSigLIP
 	case has("visual.conv1.weight"):
 		return OpenAICLIP
 	case has("vision_model.embeddings.patch_embedding.weight"):
@@ -63,6 +69,10 @@ func Describe(f *File) string {
 	switch s {
 	case OpenAICLIP, TransformersCLIP:
 		if c := shape("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
+			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+	case SigLIP:
+		if c := shape("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"); len(c) == 4 {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
 		}
 	case GPT2:
