@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -84,8 +85,7 @@ func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, er
 		sd, err = f.Load()
 		return sd, ofDecoder(f.Meta), err
 	case "openai":
-		sd, _, err = weights.LoadCLIP(path, nil)
-		return sd, nil, err
+		return pipeline.ReadCLIP(path)
 	case "transformers":
 		sd, err = weights.LoadGPT2(path)
 		return sd, nil, err

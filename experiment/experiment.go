@@ -196,7 +196,9 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 type model struct {
 	stage *stage // nil for existing weights
 	path  string // path of the weights
-	id    string // identifies the weights
+	id    string // identifies the weights and their configuration
+	// config is clip.config.
+	config string
 }
 
 func (x *Experiment) runModel(ctx context.Context, m *model) error {

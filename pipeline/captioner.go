@@ -13,9 +13,10 @@ import (
 
 // Files lists the weights files of a Captioner.
 type Files struct {
-	CLIP    string
-	Decoder string
-	GPT2    string // needed when the decoder file contains only the mapper
+	CLIP       string
+	CLIPConfig string // a file or a name, or empty; see LoadCLIP
+	Decoder    string
+	GPT2       string // needed when the decoder file contains only the mapper
 	// Generator translates image features into text features. If it is empty,
 	// there are only direct captions.
 	Generator string
@@ -39,7 +40,7 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 			c.Close()
 		}
 	}()
-	if c.CLIP, err = LoadCLIP(f.CLIP, clip.Image, o); err != nil {
+	if c.CLIP, err = LoadCLIP(f.CLIP, f.CLIPConfig, clip.Image, o); err != nil {
 		return nil, err
 	}
 	if c.Decoder, err = LoadDecoder(f.Decoder, f.GPT2, o); err != nil {

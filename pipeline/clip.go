@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"cyclecap/data/features"
 	"cyclecap/data/photo"
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
@@ -18,35 +19,58 @@ type CLIP struct {
 	Path       string
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
-	Notes      []string         // what was assumed, a sentence each
-	on         Options
+	Notes      []string         // what was assumed or changed in loading
+	texts      textTokenizer    // of Model
+	// other says which tokenizer the text encoder needs, if it is not texts.
+	other string
+	on    Options
 }
 
-// LoadCLIP loads a CLIP from an OpenAI archive, or from the file or folder of a
-// transformers model. part selects an encoder; nothing is read of the other one.
-func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
+// LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
+// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the other one, which may be
+// missing. config is the file of its configuration or the name of its architecture
+// (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
+// or the configuration beside it, and Notes lists what it had to assume.
+func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, quick, err := weights.LoadCLIP(path, part.Has)
+	f, err := weights.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	c := &CLIP{Path: path, on: o}
-	m, err := clip.Load(sd, !quick, part)
+	if weights.Detect(f) == weights.SigLIP {
+		return c, c.loadSigLIP(f, config, part)
+	}
+	sd, f, err := weights.LoadCLIP(path, part.Has)
+	if err != nil {
+		return nil, err
+	}
+	of, notes, err := clipConfig(f, sd, config, part)
+	c.Notes = append(c.Notes, notes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := clip.Load(sd, of, part)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c.Model = m
-	f, err := weights.Open(path)
+	if part != clip.Image {
+		if c.other, err = otherTokenizer(f, of); err != nil {
+			return nil, err
+		}
+	}
+	c.Model, c.texts = m, tokenizer.CLIP()
+	err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")
 	if err == nil {
-		c.Preprocess, c.Notes, err = preprocessOf(f, m.ImageSize(), photo.CLIP(0), "CLIPImageProcessor")
+		err = o.prepare(m)
 	}
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	return c, o.prepare(c.Model)
+	return c, nil
 }
 
 // ready returns an error if libtorch can't be used, before anything else fails.
@@ -74,7 +98,8 @@ type Features struct {
 	Rows []float32
 	// Index is the position in the input of each row, ascending.
 	Index []int
-	// Failed lists the photos of the batch that could not be read.
+	// Failed lists the photos of the batch that could not be read, and those whose
+	// features are not finite.
 	Failed []photo.Failure
 }
 
@@ -99,6 +124,7 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 				yield(Features{}, err)
 				return
 			}
+			c.check(&f, paths)
 			if !yield(f, nil) {
 				return
 			}
@@ -106,17 +132,50 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 	}
 }
 
+// check moves the photos whose features are not finite from f's rows to those that
+// failed.
+func (c *CLIP) check(f *Features, paths []string) {
+	w := c.Width()
+	kept := 0
+	for k, i := range f.Index {
+		row := f.Rows[k*w : (k+1)*w]
+		if err := features.Check(row, false); err != nil {
+			f.Failed = append(f.Failed, photo.Failure{Index: i, Path: paths[i],
+				Err: fmt.Errorf("%s: its feature is not finite (%w): the weights in %s may be damaged", paths[i], err, c.Path)})
+			continue
+		}
+		copy(f.Rows[kept*w:], row)
+		f.Index[kept] = i
+		kept++
+	}
+	f.Rows, f.Index = f.Rows[:kept*w], f.Index[:kept]
+}
+
+// textTokenizer turns texts into the input of a text encoder.
+type textTokenizer interface {
+	// Encode returns the ids of a text alone.
+	Encode(text string) []int
+	// Context returns length ids. If the text is too long, Context cuts it if truncate is
+	// set, and otherwise returns an error.
+	Context(text string, length int, truncate bool) ([]int, error)
+	// Room returns how many of length ids the text can have.
+	Room(length int) int
+	VocabSize() int
+}
+
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
-// than CLIP's, since it can't encode texts then.
+// than those that are supported, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
-	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
-		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
+	if c.other != "" {
+		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
+	}
+	if have, want := c.Model.VocabSize(), int64(c.texts.VocabSize()); have != want {
+		return fmt.Errorf("%s has a vocabulary of %d tokens, but its tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
 }
 
-// tokens returns the token ids of texts, [len(texts), context]: start token, text,
-// end token, zeros. If a text is too long, tokens cuts it if truncate is set, and
+// tokens returns the token ids of texts, [len(texts), context]. If a text is too long, tokens cuts it if truncate is set, and
 // otherwise returns an error.
 func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	if err := c.CheckTokenizer(); err != nil {
@@ -125,9 +184,9 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	length := int(c.Model.ContextLength())
 	flat := make([]int64, 0, len(texts)*length)
 	for i, s := range texts {
-		ids, err := tokenizer.CLIP().Context(s, length, truncate)
+		ids, err := c.texts.Context(s, length, truncate)
 		if err != nil {
-			return nil, &LongTextError{Index: i, Text: s, Tokens: len(tokenizer.CLIP().Encode(s)), Room: length - 2}
+			return nil, &LongTextError{Index: i, Text: s, Tokens: len(c.texts.Encode(s)), Room: c.texts.Room(length)}
 		}
 		for _, id := range ids {
 			flat = append(flat, int64(id))
@@ -183,7 +242,12 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 				yield(Features{}, err)
 				return
 			}
+			w := c.Width()
 			for i := range part {
+				if err := features.Check(f.Rows[i*w:(i+1)*w], false); err != nil {
+					yield(Features{}, fmt.Errorf("the feature of text %d is not finite (%w): the weights in %s may be damaged: %.60q", at+i, err, c.Path, part[i]))
+					return
+				}
 				f.Index = append(f.Index, at+i)
 			}
 			if !yield(f, nil) {
@@ -202,11 +266,29 @@ func (c *CLIP) encode(f func() torch.Tensor) (rows []float32, err error) {
 	return rows, err
 }
 
+// RowError reports a row that cannot be a feature, and why.
+type RowError struct {
+	Row int
+	Err error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("feature %d cannot be scaled to length 1: %v", e.Row, e.Err)
+}
+
+func (e *RowError) Unwrap() error { return e.Err }
+
 // Normalize scales each of rows [n, width] to length 1, in place, as decoders that
-// were trained with normalize_prefix expect.
+// were trained with normalize_prefix expect. A row that is not finite, or whose values
+// are all 0, is a *RowError; the rows are unchanged then.
 func Normalize(rows []float32, width int) error {
 	if len(rows) == 0 {
 		return nil
+	}
+	for at := 0; at < len(rows); at += width {
+		if err := features.Check(rows[at:at+width], true); err != nil {
+			return &RowError{at / width, err}
+		}
 	}
 	return infer(func() error {
 		x := torch.FromSlice(rows, int64(len(rows)/width), int64(width))

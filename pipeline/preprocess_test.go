@@ -33,12 +33,14 @@ func TestPreprocessBesideTheWeights(t *testing.T) {
 	ofTransformers.Factor, ofTransformers.Transformers, ofTransformers.Filter = 1./255, true, photo.Bilinear
 	squash := photo.CLIP(32)
 	squash.Resize = photo.Squash
+	// The configuration of clip.pt, as open_clip writes it.
+	const openCLIP = `{"model_cfg": {"embed_dim": 64, "quick_gelu": true, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 64}, "text_cfg": {"context_length": 16, "vocab_size": 256, "width": 64, "heads": 1, "layers": 2}}, "preprocess_cfg": {"resize_mode": "squash"}}`
 	for _, test := range []struct {
 		name, weights, file, text string
 		want                      photo.Preprocess
 		note, err                 string
 	}{
-		{name: "no file, OpenAI's names", weights: "clip.pt", want: photo.CLIP(32)},
+		{name: "no file, OpenAI's names", weights: "clip.pt", want: photo.CLIP(32), note: "quick_gelu"},
 		{name: "no file, transformers", weights: "clip-transformers", want: photo.CLIP(32), note: "CLIPImageProcessor is assumed"},
 		{name: "transformers", weights: "clip-transformers", file: "preprocessor_config.json",
 			text: `{"resample": 2, "size": 32, "crop_size": 32}`, want: ofTransformers},
@@ -49,7 +51,7 @@ func TestPreprocessBesideTheWeights(t *testing.T) {
 		{name: "another class", weights: "clip-transformers", file: "preprocessor_config.json",
 			text: `{"image_processor_type": "BitImageProcessor"}`, err: `preprocessor_config.json: image_processor_type is "BitImageProcessor"`},
 		{name: "open_clip", weights: "clip.pt", file: "open_clip_config.json",
-			text: `{"preprocess_cfg": {"resize_mode": "squash"}}`, want: squash},
+			text: openCLIP, want: squash},
 		{name: "OpenAI's archive", weights: "clip-archive.pt", file: "open_clip_config.json",
 			text: `{"preprocess_cfg": {"resize_mode": "squash"}}`, want: photo.CLIP(32)},
 	} {
@@ -70,7 +72,7 @@ func TestPreprocessBesideTheWeights(t *testing.T) {
 			if dir := strings.TrimSuffix(path, test.weights); test.file != "" {
 				write(dir, test.file, test.text)
 			}
-			m, err := pipeline.LoadCLIP(path, clip.Image, pipeline.Options{})
+			m, err := pipeline.LoadCLIP(path, "", clip.Image, pipeline.Options{})
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("error %v, want one with %q", err, test.err)

@@ -7,7 +7,6 @@ SiglipTextModel (text) with the same weights, and expected.safetensors: pixels, 
 features. With --base the sizes are those of google/siglip-base-patch16-224.
 """
 
-import platform
 import shutil
 import sys
 from pathlib import Path
@@ -47,7 +46,12 @@ with torch.no_grad():
     texts = model.get_text_features(ids).pooler_output
     one = model.get_image_features(pixels[:1]).pooler_output
     one_text = model.get_text_features(ids[:1]).pooler_output
-cpu = next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
+values = {}
+for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+    key, _, value = line.partition(":")
+    values[key.strip()] = value.strip()
+# As make.py and package torch/compare describe a processor.
+cpu = "/".join([torch.backends.cpu.get_cpu_capability(), *(values.get(k, "") for k in ("vendor_id", "cpu family", "model", "stepping"))])
 save_file(
     {"pixels": pixels, "ids": ids, "image": image, "text": texts, "image1": one, "text1": one_text},
     out / "expected.safetensors",
