@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -296,7 +295,7 @@ func (t *SigLIP2Tokenizer) normalize(text string) string {
 		case 'İ': // the only character that becomes two
 			b.WriteString("i\u0307")
 		default:
-			b.WriteRune(unicode.ToLower(r))
+			b.WriteRune(newLower.ToLower(r))
 		}
 	}
 	return b.String()
