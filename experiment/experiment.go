@@ -20,6 +20,7 @@ import (
 	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/train/bridge"
+	"cyclecap/weights"
 )
 
 // Experiment is a configuration, with the options to run it.
@@ -113,7 +114,11 @@ func (x *Experiment) prepare() (err error) {
 		if p.path == "" {
 			continue
 		}
-		if _, err := os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
+		path, err := weights.Find(p.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.key, err)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s: no such file or folder: %s", p.key, p.path)
 		} else if err != nil {
 			return fmt.Errorf("%s: %w", p.key, err)
@@ -132,12 +137,23 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 		return err
 	}
 	until := func(stage string) bool { return last == stage }
+	x.data = nil
 	world := x.world()
 	if world == nil && until("world") {
 		return errors.New("world: the configuration has no [world]; it names existing data")
 	}
+	if x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
+			return err
+		}
+	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
+			return err
+		}
+	}
+	if !x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
 			return err
 		}
 	}
@@ -208,8 +224,12 @@ func (x *Experiment) runModel(ctx context.Context, m *model) error {
 	return x.run(ctx, m.stage)
 }
 
-// given returns a model with existing weights.
-func given(path string) (*model, error) {
+// given returns a model with existing weights, named as in the configuration.
+func (x *Experiment) given(name string) (*model, error) {
+	path, err := weights.Find(name)
+	if err != nil {
+		return nil, err
+	}
 	id, err := hashOf(path)
 	return &model{path: path, id: id}, err
 }

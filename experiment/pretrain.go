@@ -13,6 +13,7 @@ import (
 	"cyclecap/experiment/config"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -48,12 +49,12 @@ func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
 func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
-		m, err := given(p)
+		m, err := x.given(p)
 		if err != nil {
 			return nil, err
 		}
 		m.config = x.Config.CLIP.Config
-		described, err := describedBy(p, m.config)
+		described, err := describedBy(m.path, m.config)
 		m.id += described
 		return m, err
 	}
@@ -148,7 +149,7 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
 	of := photo.CLIP(size)
 	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
-	row := map[int64]int{}
+	row := map[coco.ID]int{}
 	var paths []string
 	for _, m := range d.Images {
 		row[m.ID] = len(paths)
@@ -187,7 +188,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return given(p)
+		return x.given(p)
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
@@ -218,7 +219,9 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
-	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), nil)
+	// The file is read without a folder around it: its metadata are its config.json.
+	meta := (&pipeline.GPT2{Model: m, Tokenizer: tok}).Meta()
+	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), meta)
 }
 
 // runningText joins captions into one text. The captions of a photo follow each other, so

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"cyclecap/data/photo"
 	"cyclecap/nets/clip"
@@ -63,6 +64,15 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 
 func misfit(path string, want int, clipPath string, got int) error {
 	return fmt.Errorf("%s expects features of width %d, but %s has features of width %d: the files do not belong together", path, want, clipPath, got)
+}
+
+// Notes returns the notes of all models: what was assumed or changed in loading.
+func (c *Captioner) Notes() []string {
+	list := slices.Concat(c.CLIP.Notes, c.Decoder.Notes)
+	if c.Generator != nil {
+		list = append(list, c.Generator.Notes...)
+	}
+	return list
 }
 
 // Close frees all weights.

@@ -39,9 +39,12 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CLIP{Path: path, on: o}
+	c := &CLIP{Path: path, Notes: f.Notes, on: o}
 	if weights.Detect(f) == weights.SigLIP {
-		return c, c.loadSigLIP(f, config, part)
+		if err := c.loadSigLIP(f, config, part); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	sd, f, err := weights.LoadCLIP(path, part.Has)
 	if err != nil {

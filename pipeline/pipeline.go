@@ -15,6 +15,7 @@ import (
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/weights"
 )
 
 // Options configures where and how models compute. The zero value means f32 on the
@@ -53,14 +54,24 @@ func (o Options) to() []torch.Option {
 	return []torch.Option{torch.WithDevice(o.Device), torch.WithDType(o.DType())}
 }
 
+// fileNotes returns the notes of a weights file that has been loaded.
+func fileNotes(path string) []string {
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil
+	}
+	return f.Notes
+}
+
 // prepare moves modules to the device and dtype of o, and packs them if o asks for
 // it. Half-precision weights are converted too: the CPU computes in f32 or bf16.
 func (o Options) prepare(modules ...any) error {
 	return torch.Scope(func() error {
 		for _, m := range modules {
-			nn.To(m, o.to()...)
 			if o.Packed() {
-				nn.Pack(m)
+				nn.Pack(m, o.to()...)
+			} else {
+				nn.To(m, o.to()...)
 			}
 		}
 		return nil

@@ -18,7 +18,7 @@ var _ Encoder = (*siglip.Model)(nil)
 // loadSigLIP loads the model in f, a SigLIP of transformers. config is the file of its
 // configuration; if it is empty, that is the config.json beside the weights.
 func (c *CLIP) loadSigLIP(f *weights.File, config string, part clip.Part) (err error) {
-	sd, err := weights.LoadSigLIP(c.Path, func(name string) bool {
+	sd, err := weights.LoadSigLIP(f, func(name string) bool {
 		text, image := strings.HasPrefix(name, "text_model."), strings.HasPrefix(name, "vision_model.")
 		return part == clip.Both || part == clip.Text && text || part == clip.Image && image
 	})
@@ -34,7 +34,7 @@ func (c *CLIP) loadSigLIP(f *weights.File, config string, part clip.Part) (err e
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Path, err)
 	}
-	c.Model, c.Notes = m, notes
+	c.Model, c.Notes = m, append(c.Notes, notes...)
 	defer func() {
 		if err != nil {
 			c.Close()

@@ -6,14 +6,10 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// LoadSigLIP reads a SigLIP with transformers' tensor names: a SiglipModel, or one of its
+// LoadSigLIP reads a SigLIP from f, with transformers' tensor names: a SiglipModel, or one of its
 // encoders alone. keep selects tensors by name; the others are on the meta device, as with
 // LoadOnly. A nil keep selects all.
-func LoadSigLIP(path string, keep func(name string) bool) (*nn.StateDict, error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, err
-	}
+func LoadSigLIP(f *File, keep func(name string) bool) (*nn.StateDict, error) {
 	if err := wants(f, "a SigLIP of transformers", SigLIP); err != nil {
 		return nil, err
 	}
