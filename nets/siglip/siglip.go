@@ -299,7 +299,7 @@ func (a *PoolingAttention) Forward(query, x torch.Tensor) torch.Tensor {
 	weight := a.InProjWeight.SplitWithSizes([]int64{width, 2 * width})
 	bias := a.InProjBias.SplitWithSizes([]int64{width, 2 * width})
 	q := torch.Linear(query, weight[0], torch.WithBias(bias[0]))
-	both := torch.Linear(x, weight[1], torch.WithBias(bias[1])).
+	both := unfrozenLinear(x, weight[1], bias[1]).
 		Unflatten(-1, []int64{2, width}).Unsqueeze(0).Transpose(0, -2).SqueezeDim(-2).Contiguous() // [2, t, n, width]
 	split := func(x torch.Tensor) torch.Tensor { // [n heads, ?, head]
 		return x.View([]int64{x.Size(0), n * a.heads, head}).Transpose(0, 1)
@@ -308,4 +308,15 @@ func (a *PoolingAttention) Forward(query, x torch.Tensor) torch.Tensor {
 	weights := q.MulScalar(math.Sqrt(1 / float64(head))).BMM(k.Transpose(-2, -1)).Softmax(-1)
 	y := weights.BMM(v).Transpose(0, 1).Contiguous().View([]int64{n, width})
 	return a.OutProj.Forward(y).View([]int64{1, n, width}).Transpose(1, 0)
+}
+
+// unfrozenLinear is torch.Linear with a weight that requires gradients, as those of a model in
+// Python do unless it has been frozen: for an input [t, n, width] that is not contiguous, it is
+// one matrix product, and for a frozen weight t of them, with other low-order bits.
+func unfrozenLinear(x, weight, bias torch.Tensor) torch.Tensor {
+	t, n, width := x.Size(0), x.Size(1), x.Size(2)
+	if t == 1 || n == 1 {
+		return torch.Linear(x, weight, torch.WithBias(bias)) // x is contiguous
+	}
+	return x.Reshape([]int64{t * n, width}).MM(weight.Transpose(0, 1)).View([]int64{t, n, -1}).Add(bias)
 }
