@@ -13,6 +13,8 @@ type Scheme string
 const (
 	OpenAICLIP       Scheme = "OpenAI CLIP"
 	TransformersCLIP Scheme = "transformers CLIP"
+	SigLIP           Scheme = "transformers SigLIP"
+	OpenCLIPSigLIP   Scheme = "open_clip SigLIP, which is supported with transformers' names only"
 	GPT2             Scheme = "transformers GPT-2"
 	ClipCapMapper    Scheme = "ClipCap mapper"
 	ClipCapModel     Scheme = "ClipCap model"
@@ -33,6 +35,10 @@ func Detect(f *File) Scheme {
 		return false
 	}
 	switch {
+	case isSigLIP(f):
+		return SigLIP
+	case isOpenCLIPSigLIP(f):
+		return OpenCLIPSigLIP
 	case has("visual.conv1.weight"), has("token_embedding.weight") && has("text_projection"), has("text.token_embedding.weight"):
 		return OpenAICLIP
 	case has("vision_model.embeddings.patch_embedding.weight"), has("text_model.embeddings.token_embedding.weight"):
@@ -73,6 +79,10 @@ func Describe(f *File) string {
 		}
 		if c := shape("token_embedding.weight", "text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"); len(c) == 2 {
 			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
+		}
+	case SigLIP:
+		if c := shape("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"); len(c) == 4 {
+			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
 		}
 	case GPT2:
 		if w := shape("wte.weight", "transformer.wte.weight", "lm_head.weight"); len(w) == 2 {

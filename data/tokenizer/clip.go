@@ -107,6 +107,9 @@ func (t *CLIPTokenizer) Context(text string, length int, truncate bool) ([]int, 
 	return context, nil
 }
 
+// Room returns how many of length ids, as Context returns them, the text can have.
+func (t *CLIPTokenizer) Room(length int) int { return length - 2 }
+
 // Decode returns the text of ids; see [Tokenizer]. A space follows every token
 // that ends a word, so the text differs from the encoded text in its spaces, and
 // in its case and everything else that Clean changed.
