@@ -157,6 +157,7 @@ type Transformer struct{ Resblocks []*Block }
 
 // Block is one pre-norm layer.
 type Block struct {
+	nn.Hook
 	Attn *nn.MultiheadAttentionModule
 	Ln1  *nn.LayerNormModule `name:"ln_1"`
 	Mlp  *MLP
@@ -266,6 +267,25 @@ func Load(sd *nn.StateDict, gelu bool, part Part) (m *Model, err error) {
 	return m, nil
 }
 
+// SetGELU chooses the activation, GELU or QuickGELU, as Config.GELU does.
+func (m *Model) SetGELU(gelu bool) {
+	m.Config.GELU = gelu
+	for _, t := range []*Transformer{m.Transformer, m.visualTransformer()} {
+		if t != nil {
+			for _, b := range t.Resblocks {
+				b.Mlp.gelu = gelu
+			}
+		}
+	}
+}
+
+func (m *Model) visualTransformer() *Transformer {
+	if m.Visual == nil {
+		return nil
+	}
+	return m.Visual.Transformer
+}
+
 // only frees the encoder that is not in part.
 func (m *Model) only(part Part) {
 	switch part {
@@ -351,7 +371,7 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(b.Attn.Forward(b.Ln1.Forward(x), causal))
-			return y.Add(b.Mlp.Forward(b.Ln2.Forward(y)))
+			return b.Output(y.Add(b.Mlp.Forward(b.Ln2.Forward(y))))
 		})
 	}
 	return x
