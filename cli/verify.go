@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"cyclecap/internal/atomicfile"
@@ -13,7 +12,6 @@ import (
 	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
-	"cyclecap/torch/compare"
 	"cyclecap/torch/cuda"
 	"cyclecap/torch/nn"
 
@@ -198,7 +196,7 @@ func verifyTable(c *cli.Context, r *verify.Report) {
 
 func verifyRow(part, what string, row verify.Row) table.Row {
 	d := row.Difference
-	text := row.Skipped + row.Err + d.Mismatch
+	text := row.Message()
 	if text != "" {
 		return table.Row{part, what, "", "", "", "", oneLine(text), row.Verdict()}
 	}
@@ -206,19 +204,5 @@ func verifyRow(part, what string, row verify.Row) table.Row {
 	if d.First != nil {
 		first = oneLine(d.First.String())
 	}
-	return table.Row{part, what, strings.ReplaceAll(fmt.Sprint(d.Shape), " ", ", "), number(d.Max), number(d.Relative()), equalBits(d), first, row.Verdict()}
-}
-
-func number(x float64) string {
-	if math.IsInf(x, 0) {
-		return ""
-	}
-	return fmt.Sprintf("%.2g", x)
-}
-
-func equalBits(d compare.Difference) string {
-	if d.Differing == 0 {
-		return "all"
-	}
-	return fmt.Sprintf("%.1f %%", math.Floor(1000*float64(d.Elements-d.Differing)/float64(d.Elements))/10)
+	return table.Row{part, what, strings.ReplaceAll(fmt.Sprint(d.Shape), " ", ", "), verify.Number(d.Max), verify.Number(d.Relative()), verify.EqualBits(d), first, row.Verdict()}
 }

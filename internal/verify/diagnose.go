@@ -10,18 +10,14 @@ import (
 func (v *Verifier) diagnose() (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	failed := map[string][]Row{}
-	var first *Row
 	bits, compared, bad := 0, 0, 0
-	for i, r := range v.Rows {
+	for _, r := range v.Rows {
 		switch r.Verdict() {
 		case Differs, Failed:
 			bad++
 			failed[r.Part] = append(failed[r.Part], r)
-			if first == nil {
-				first = &v.Rows[i]
-			}
 			compared++
-		case Within:
+		case Within, Tied:
 			bits++
 			compared++
 		case Equal:
@@ -54,16 +50,18 @@ func (v *Verifier) diagnose() (out []string) {
 			say("a fault in %s: with the same weights and inputs, %q differs (%s)", part, rows[0].What, size(rows[0].Difference))
 		}
 	}
+	ties := slices.DeleteFunc(slices.Clone(v.Rows), func(r Row) bool { return r.Verdict() != Tied })
+	if len(ties) > 0 {
+		say("in %d rows, tokens part where rounding decides between two; in %q %s", len(ties), ties[0].What, ties[0].Tie)
+	}
 	if v.Bisect {
 		for _, net := range v.Nets() {
 			out = append(out, v.bisected(net))
 		}
 	}
-	for _, rows := range failed {
-		for _, r := range rows {
-			if r.Verdict() == Failed && r.Err != v.photosDiff {
-				say("%s: %s: %s", r.Part, r.What, r.Err)
-			}
+	for _, r := range v.Rows {
+		if r.Verdict() == Failed && r.Err != v.photosDiff {
+			say("%s: %s: %s", r.Part, r.What, r.Err)
 		}
 	}
 	switch others := v.others(); {

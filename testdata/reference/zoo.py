@@ -72,7 +72,7 @@ def decoder_file(out, mapper):
 
 @entry
 def openai_vit_b_32(out, s):
-    """OpenAI's TorchScript archive in f16, and ClipCap's transformer mapper."""
+    """OpenAI's TorchScript archive in f16, and ClipCap's MLP mapper."""
     import clip.model as openai
 
     model = openai_state(s)
@@ -82,17 +82,17 @@ def openai_vit_b_32(out, s):
             delattr(half, key)
         half.register_buffer(key, torch.tensor(value))
     torch.jit.save(make.script_archive(half), str(out / "clip.pt"))
-    mapper = models.TransformerMapper(s["embed"], s["gpt"], s["clip_length"], s["prefix"], s["mapper_layers"])
+    mapper = models.MLPMapper(s["embed"], s["gpt"], min(s["prefix"], 10))
     return {"clip-package": "openai", "clip": "clip.pt", "decoder": decoder_file(out, mapper), "gpt2": gpt2_folder(out, s)}
 
 
 @entry
 def transformers_vit_b_32(out, s):
-    """transformers' CLIP, ClipCap's MLP mapper and a generator."""
+    """transformers' CLIP, ClipCap's transformer mapper and a generator."""
     from transformers import CLIPModel
 
     shake(CLIPModel(models.transformers_clip(s))).save_pretrained(out / "clip")
-    mapper = models.MLPMapper(s["embed"], s["gpt"], min(s["prefix"], 10))
+    mapper = models.TransformerMapper(s["embed"], s["gpt"], s["clip_length"], s["prefix"], s["mapper_layers"])
     torch.save(models.generator(s["embed"]).state_dict(), out / "generator.pt")
     return {
         "clip-package": "transformers", "clip": "clip", "decoder": decoder_file(out, mapper),
