@@ -432,9 +432,16 @@ class OpenAI:
         self.clip = clip
         if dtype == torch.bfloat16:
             sys.exit("--dtype bf16: OpenAI's clip computes in f32 or f16")
-        self.model, self.preprocess = clip.load(args.clip, device=args.device, jit=False)
+        state = None if not os.path.isfile(args.clip) or is_script(args.clip) else load_state(args.clip)
+        if state is None:
+            self.model, self.preprocess = clip.load(args.clip, device=args.device, jit=False)
+        else:
+            self.model = clip.model.build_model(dict(state)).to(args.device)
+            self.preprocess = clip.clip._transform(self.model.visual.input_resolution)
         if dtype == torch.float32:
             self.model.float()
+            if state is not None:  # build_model has rounded the weights to f16
+                self.model.load_state_dict(state, strict=False)
         else:
             clip.model.convert_weights(self.model)
         self.model.eval()
@@ -562,6 +569,15 @@ def load_state(path):
         if isinstance(state.get(key), dict):
             state = state[key]
     return state
+
+
+def is_script(path):
+    """Whether a file is a TorchScript archive, as OpenAI publishes its weights."""
+    try:
+        torch.jit.load(path, map_location="cpu")
+    except RuntimeError:
+        return False
+    return True
 
 
 def sizes_of(state, width):
