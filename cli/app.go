@@ -326,6 +326,18 @@ func note(c *cli.Context, format string, args ...any) {
 	fmt.Fprintf(c.App.ErrWriter, "cyclecap: note: "+format+"\n", args...)
 }
 
+// notes prints what was assumed or changed in loading models.
+func notes(c *cli.Context, list []string) {
+	for _, n := range list {
+		note(c, "%s", oneLine(n))
+	}
+}
+
+// clipConfigFlag is an option of every command with --clip.
+func clipConfigFlag() cli.Flag {
+	return &cli.PathFlag{Name: "clip-config", Usage: "with --clip: take its configuration from `FILE`, a config.json of transformers or an open_clip_config.json, or by a name such as ViT-H-14", DefaultText: "the file beside the weights"}
+}
+
 // oneLine makes text from a file or a network safe for a terminal and for programs
 // that read line by line: it replaces control characters with spaces.
 func oneLine(s string) string {

@@ -20,7 +20,8 @@ func captionCommand() *cli.Command {
 		Usage:     "write a caption for each photo",
 		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
@@ -122,13 +123,14 @@ func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 
 func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, error) {
 	decoder := c.Path("decoder")
-	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
+	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
 	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
 		return nil, usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", decoder)
 	} else if err != nil {
 		return nil, err
 	}
 	p.Once = true
+	notes(c, p.Notes())
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
 		note(c, "--gpt2 is not used: %s contains the GPT-2 that its mapper was trained with", decoder)
 	}

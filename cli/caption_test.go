@@ -30,11 +30,15 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 	t.Helper()
 	var lines []captionLine
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(clipF, nil)
+		sd, _, err := weights.LoadCLIP(clipF, nil)
 		if err != nil {
 			return err
 		}
-		c, err := clip.Load(sd, !quick, clip.Both)
+		sizes, err := clip.ConfigOf(sd, clip.Both)
+		if err != nil {
+			return err
+		}
+		c, err := clip.Load(sd, sizes, clip.Both)
 		if err != nil {
 			return err
 		}

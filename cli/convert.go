@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -53,11 +54,16 @@ EXAMPLES:
 			if err := write(func() error { return weights.CheckSave(out) }); err != nil {
 				return err
 			}
-			sd, meta, err := loadNamed(in, names)
+			f, err := weights.Open(in)
+			if err != nil {
+				return err
+			}
+			sd, meta, err := loadNamed(f, in, names)
 			if err != nil {
 				return err
 			}
 			defer sd.Close()
+			notes(c, f.Notes)
 			if c.String("dtype") != "" {
 				if err := weights.Cast(c.Context, sd, dtype); err != nil {
 					return err
@@ -74,18 +80,13 @@ EXAMPLES:
 
 // loadNamed loads a file with its tensors named by a scheme, and the metadata that
 // the converted file must keep.
-func loadNamed(path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
+func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
 	switch names {
 	case "":
-		f, err := weights.Open(path)
-		if err != nil {
-			return nil, nil, err
-		}
 		sd, err = f.Load()
 		return sd, ofDecoder(f.Meta), err
 	case "openai":
-		sd, _, err = weights.LoadCLIP(path, nil)
-		return sd, nil, err
+		return pipeline.ReadCLIP(path)
 	case "transformers":
 		sd, err = weights.LoadGPT2(path)
 		return sd, nil, err

@@ -35,6 +35,7 @@ func evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "compute the metrics in `NAMES`, separated by commas"},
 			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "read METEOR's data from `DIR`; run `make meteor-data` to get it"},
 			&cli.PathFlag{Name: "clip", Usage: "also compute CLIPScore and RefCLIPScore, with the CLIP in `FILE`; needs --images"},
+			clipConfigFlag(),
 			&cli.PathFlag{Name: "images", Usage: "with --clip: read the photos from `DIR`, by the file names in the annotations"},
 			&cli.PathFlag{Name: "compare", Usage: "compare with the results in `OTHER.json`, by a paired bootstrap over the images"},
 			&cli.BoolFlag{Name: "partial", Usage: "score only the images that have a result; without this flag, a missing result is an error", DisableDefaultText: true},
@@ -121,10 +122,11 @@ func evaluate(c *cli.Context) error {
 	}
 	var model *pipeline.CLIP
 	if path := c.Path("clip"); path != "" {
-		if model, err = pipeline.LoadCLIP(path, clip.Both, pipeline.Options{}); err != nil {
+		if model, err = pipeline.LoadCLIP(path, c.Path("clip-config"), clip.Both, pipeline.Options{}); err != nil {
 			return err
 		}
 		defer model.Close()
+		notes(c, model.Notes)
 	}
 	if len(metrics) == 0 && model == nil {
 		return errReported // the reasons were printed above

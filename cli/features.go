@@ -10,6 +10,7 @@ import (
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
+	store "cyclecap/data/features"
 	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
@@ -26,7 +27,8 @@ func featuresCommand() *cli.Command {
 		Usage:     "compute the CLIP features of photos, texts or captions",
 		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
@@ -158,11 +160,12 @@ func features(c *cli.Context) error {
 	if in.kind == "image" {
 		part = clip.Image
 	}
-	m, err := pipeline.LoadCLIP(c.Path("clip"), part, on)
+	m, err := pipeline.LoadCLIP(c.Path("clip"), c.Path("clip-config"), part, on)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	notes(c, m.Notes)
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
 		"model": m.Model.Name(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
 	failed, err := compute(c, m, in, f)
@@ -219,7 +222,7 @@ func clipcapFeatures(c *cli.Context) error {
 	if err := need(c, "output"); err != nil {
 		return err
 	}
-	for _, name := range []string{"clip", "images", "text", "captions"} {
+	for _, name := range []string{"clip", "clip-config", "images", "text", "captions"} {
 		if c.IsSet(name) {
 			return usagef("--%s cannot be used with --clipcap, which reads features instead of computing them", name)
 		}
@@ -251,6 +254,12 @@ func clipcapFeatures(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		for k := range len(b.Values) / f.width {
+			if err := store.Check(b.Values[k*f.width:(k+1)*f.width], f.normalized); err != nil {
+				caption := pkl.Captions[b.First+k]
+				return fmt.Errorf("%s: row %d, the feature of image id %d: %w", in, caption.Row, caption.ImageID, err)
+			}
+		}
 		f.rows = append(f.rows, b.Values...)
 	}
 	return f.save(c, out)
@@ -275,6 +284,9 @@ func (f *featureFile) save(c *cli.Context, path string) error {
 	}
 	if f.normalized {
 		if err := pipeline.Normalize(f.rows, f.width); err != nil {
+			if row := (*pipeline.RowError)(nil); errors.As(err, &row) {
+				return fmt.Errorf("the feature of %s cannot be scaled to length 1: %w", f.names[row.Row], row.Err)
+			}
 			return err
 		}
 	}

@@ -70,11 +70,15 @@ func readFeatures(t *testing.T, path string) featureFile {
 func withCLIP(t *testing.T, path string, f func(*clip.Model)) {
 	t.Helper()
 	err := torch.Scope(func() error {
-		sd, quick, err := weights.LoadCLIP(path, nil)
+		sd, _, err := weights.LoadCLIP(path, nil)
 		if err != nil {
 			return err
 		}
-		m, err := clip.Load(sd, !quick, clip.Both)
+		sizes, err := clip.ConfigOf(sd, clip.Both)
+		if err != nil {
+			return err
+		}
+		m, err := clip.Load(sd, sizes, clip.Both)
 		if err != nil {
 			return err
 		}
@@ -270,5 +274,16 @@ func TestFeaturesOfClipCap(t *testing.T) {
 		if !slices.Equal(rows[c.Row], got.values[i]) {
 			t.Errorf("the feature of caption %d differs", i)
 		}
+	}
+}
+
+// A row that is no feature is refused where it is read, with its place.
+func TestFeaturesNotFinite(t *testing.T) {
+	const file = "../data/clipcap/testdata/clipcap-broken.pkl"
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	run("", "features", "--clipcap", file, "-o", out).fails(t, 1, file, "row 0, the feature of image id 318556: value 5 of 6 is NaN")
+	run("", "features", "--clipcap", "../data/clipcap/testdata/clipcap-broken.pkl", "--normalize", "-o", out).fails(t, 1, "image id 318556")
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a file was written")
 	}
 }

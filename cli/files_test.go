@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -232,5 +234,44 @@ func TestInspectLongName(t *testing.T) {
 	}
 	if got := inspect(t, path); got.Tensors[500].Name != long {
 		t.Errorf("--json has a name of %d bytes", len(got.Tensors[500].Name))
+	}
+}
+
+// Weights that a training program saved in a wrapper, as DataParallel and Lightning
+// do, caption as the plain ones; a line for each file says what was removed.
+func TestWrappers(t *testing.T) {
+	dir := t.TempDir()
+	wrap := func(in, prefix string) string {
+		f := must[*weights.File](t)(weights.Open(in))
+		sd := must[*nn.StateDict](t)(f.Load())
+		defer sd.Close()
+		wrapped := nn.NewStateDict()
+		for _, name := range sd.Names() {
+			x, _ := sd.Get(name)
+			wrapped.Add(prefix+name, x)
+		}
+		out := filepath.Join(dir, prefix+"pt")
+		if err := weights.Save(context.Background(), out, wrapped, f.Meta); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	clip, decoder, gpt, gen := wrap(clipF, "model."), wrap(mapperF, "module."), wrap(gptF, "model._orig_mod."), wrap(genF, "net.")
+	want := ok(t, "caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--generator", genF, "--max-tokens", "8", photos[0])
+	r := run("", "caption", "--clip", clip, "--decoder", decoder, "--gpt2", gpt, "--generator", gen, "--max-tokens", "8", photos[0])
+	if r.code != 0 || r.out != want {
+		t.Errorf("exit code %d, captions %q, want %q", r.code, r.out, want)
+	}
+	for path, prefix := range map[string]string{clip: "model.", decoder: "module.", gpt: "model._orig_mod.", gen: "net."} {
+		if line := fmt.Sprintf("cyclecap: note: %s: the prefix %q of all tensor names was removed\n", path, prefix); !strings.Contains(r.err, line) {
+			t.Errorf("standard error lacks %q:\n%s", line, r.err)
+		}
+	}
+	out := filepath.Join(dir, "plain.safetensors")
+	ok2(t, `the prefix "module." of all tensor names was removed`, "convert", decoder, out)
+	a, _ := tensors(t, mapperF)
+	b, _ := tensors(t, out)
+	if diff := cmp.Diff(a, b); diff != "" {
+		t.Errorf("the converted file (-want +got):\n%s", diff)
 	}
 }

@@ -23,7 +23,7 @@ func runFlags() []cli.Flag {
 		&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FOLDER` instead of the configuration's output folder"},
 		&cli.BoolFlag{Name: "resume", Usage: "continue training that was interrupted", DisableDefaultText: true},
 		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "run the trainings with `N` consecutive seeds, starting at the configuration's"},
-		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, memory, and the time estimated from a short measurement", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, and the time, disk and memory of each stage, estimated from a short measurement", DisableDefaultText: true},
 	}
 }
 

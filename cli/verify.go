@@ -25,7 +25,8 @@ func verifyCommand() *cli.Command {
 		Usage:     "compare with what Python computed with your weights, photos and texts",
 		UsageText: "[--clip F] [--decoder F] [--gpt2 F] [--generator F] [options] REFERENCE.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, or a transformers file or folder"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`"},
 			&cli.PathFlag{Name: "generator", Usage: "load a CycleGAN generator from `FILE`"},
@@ -113,9 +114,10 @@ func verifyParts(c *cli.Context, v *verify.Verifier, o pipeline.Options) error {
 		}
 	}
 	if path := c.Path("clip"); path != "" {
-		if m, err := pipeline.LoadCLIP(path, clip.Both, o); err != nil {
+		if m, err := pipeline.LoadCLIP(path, c.Path("clip-config"), clip.Both, o); err != nil {
 			v.Fail(verify.CLIP, err)
 		} else {
+			notes(c, m.Notes)
 			v.CLIP(m)
 			m.Close()
 		}

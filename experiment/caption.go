@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -115,6 +116,9 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 					}
 					var captions [][]pipeline.Caption
 					if captions, err = m.Generate(ctx, transform(features), o); err != nil {
+						if bad := (*pipeline.NotFiniteError)(nil); errors.As(err, &bad) {
+							err = fmt.Errorf("captions of bridge %s: image id %d: %w", b.Name, f.valImageIDs[at+bad.Index], err)
+						}
 						return
 					}
 					for i, beams := range captions {

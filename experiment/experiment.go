@@ -20,6 +20,7 @@ import (
 	"cyclecap/torch/distributed"
 	"cyclecap/torch/nn"
 	"cyclecap/train/bridge"
+	"cyclecap/weights"
 )
 
 // Experiment is a configuration, with the options to run it.
@@ -113,7 +114,11 @@ func (x *Experiment) prepare() (err error) {
 		if p.path == "" {
 			continue
 		}
-		if _, err := os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
+		path, err := weights.Find(p.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.key, err)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s: no such file or folder: %s", p.key, p.path)
 		} else if err != nil {
 			return fmt.Errorf("%s: %w", p.key, err)
@@ -196,7 +201,9 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 type model struct {
 	stage *stage // nil for existing weights
 	path  string // path of the weights
-	id    string // identifies the weights
+	id    string // identifies the weights and their configuration
+	// config is clip.config.
+	config string
 }
 
 func (x *Experiment) runModel(ctx context.Context, m *model) error {
@@ -206,8 +213,19 @@ func (x *Experiment) runModel(ctx context.Context, m *model) error {
 	return x.run(ctx, m.stage)
 }
 
-// given returns a model with existing weights.
-func given(path string) (*model, error) {
+// given returns a model with existing weights, named as in the configuration.
+func (x *Experiment) given(name string) (*model, error) {
+	path, err := weights.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range f.Notes {
+		x.UI.Say("note: %s", n)
+	}
 	id, err := hashOf(path)
 	return &model{path: path, id: id}, err
 }

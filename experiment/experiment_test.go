@@ -236,7 +236,7 @@ func TestData(t *testing.T) {
 	if len(d.train.photos) != len(unique) || len(d.train.texts) != len(read.Captions) || !d.paired() {
 		t.Errorf("%+v", d.train)
 	}
-	if err := copyStored(t.Context(), at("stored"), d.train, "model", "id"); err != nil {
+	if err := copyStored(t.Context(), at("stored"), d.train, "model", "id", 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := features.Open(at("stored"))
@@ -251,6 +251,31 @@ func TestData(t *testing.T) {
 		if !slices.Equal(have, want) {
 			t.Errorf("photo %d: got %v, want %v", id, have, want)
 		}
+	}
+
+	// One of the two photos has a feature that is NaN, the other one zeros.
+	d, err = load(func(c *config.Data) { c.ClipCap = "../data/clipcap/testdata/clipcap-broken.pkl" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = copyStored(t.Context(), at("broken"), d.train, "model", "id", 0.5, t.Logf)
+	for _, want := range []string{"2 of 2 features", "data.max_bad = 0.5", "row 0 of", "image id 318556: value 5 of 6 is NaN", "row 1 of", "image id 116100: all 6 values are 0"} {
+		wants(t, err, want)
+	}
+	var said string
+	err = copyStored(t.Context(), at("broken"), d.train, "model", "id", 1, func(format string, args ...any) { said = fmt.Sprintf(format, args...) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	skipped, err := features.Open(at("broken"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if skipped.Len() != 0 || len(skipped.Skipped) != 2 || !strings.Contains(said, "skipped 2 of 2 features") {
+		t.Errorf("%d rows, %d skipped, said %q", skipped.Len(), len(skipped.Skipped), said)
+	}
+	if err := (normalized{zeros{}}).Read([]int32{4}, make([]float32, 3)); err == nil || !strings.Contains(err.Error(), "row 4 of the features") {
+		t.Errorf("a feature of length 0 is normalized: %v", err)
 	}
 
 	bad := func(name, text string) string { return write(t, at(name), text) }
@@ -272,4 +297,14 @@ func TestData(t *testing.T) {
 		_, err := load(c.change)
 		wants(t, err, c.want)
 	}
+}
+
+// zeros is features of length 0.
+type zeros struct{}
+
+func (zeros) Len() int   { return 5 }
+func (zeros) Width() int { return 3 }
+func (zeros) Read(rows []int32, dst []float32) error {
+	clear(dst[:3*len(rows)])
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -86,7 +87,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		st.do = func(ctx context.Context, dir string) error {
 			switch {
 			case stored:
-				return copyStored(ctx, dir, s.part, clipModel.id, inputs)
+				return copyStored(ctx, dir, s.part, clipModel.id, inputs, x.Config.Data.MaxBad, x.UI.Say)
 			case photos:
 				return enc.images(ctx, dir, s.part.photos, inputs)
 			}
@@ -226,8 +227,8 @@ func (x *Experiment) split(f *featureSets) {
 }
 
 // copyStored writes the features that come with the training set to dir, in the form of
-// computed features.
-func copyStored(ctx context.Context, dir string, p part, model, inputs string) error {
+// computed features. It skips those that are not finite or have length 0.
+func copyStored(ctx context.Context, dir string, p part, model, inputs string, maxBad float64, say func(string, ...any)) error {
 	f := p.stored
 	w, err := features.Create(dir, features.Spec{Kind: "images", Model: model, Process: "ClipCap's features, " + f.DType.String(),
 		Batch: 1, Width: f.Width, Inputs: inputs, Count: len(p.photos)})
@@ -235,19 +236,42 @@ func copyStored(ctx context.Context, dir string, p part, model, inputs string) e
 		return err
 	}
 	defer w.Keep()
+	bad := slices.Clone(w.Skipped())
 	for b, err := range f.Blocks(ctx, p.rows, w.Done()) {
 		if err != nil {
 			return err
 		}
-		ids := make([]int64, len(b.Values)/f.Width)
-		for i := range ids {
-			ids[i] = p.photos[b.First+i].id
+		var ids []int64
+		var skips []features.Skip
+		rows := b.Values[:0]
+		for i := range len(b.Values) / f.Width {
+			at, row := b.First+i, b.Values[i*f.Width:(i+1)*f.Width]
+			id := p.photos[at].id
+			// parse_conceptual.py leaves rows of zeros for photos that it could not read.
+			if err := features.Check(row, true); err != nil {
+				name := fmt.Sprintf("row %d of %s", p.rows[at], f.Path)
+				skips = append(skips, features.Skip{ID: id, Name: name, Error: fmt.Sprintf("%s, the feature of image id %d: %v", name, id, err)})
+				continue
+			}
+			ids, rows = append(ids, id), append(rows, row...)
 		}
-		if err := w.Add(ctx, ids, b.Values, nil); err != nil {
+		bad = append(bad, skips...)
+		if float64(len(bad)) > maxBad*float64(len(p.photos)) {
+			return tooBad("features", bad, len(p.photos), maxBad)
+		}
+		if err := w.Add(ctx, ids, rows, skips); err != nil {
 			return err
 		}
 	}
+	if len(bad) > 0 {
+		say("skipped %d of %d features: %s", len(bad), len(p.photos), examples(bad))
+	}
 	return w.Close(ctx)
+}
+
+// tooBad returns the error for more bad inputs than data.max_bad allows.
+func tooBad(what string, bad []features.Skip, total int, maxBad float64) error {
+	return fmt.Errorf("cannot use %d of %d %s so far, which is more than data.max_bad = %g allows: %s", len(bad), total, what, maxBad, examples(bad))
 }
 
 // encoder is a CLIP that is loaded on first use.
@@ -259,9 +283,14 @@ type encoder struct {
 
 func (e *encoder) load() (err error) {
 	if e.clip == nil {
-		e.clip, err = pipeline.LoadCLIP(e.model.path, clip.Both, pipeline.Options{Device: e.x.device})
+		if e.clip, err = pipeline.LoadCLIP(e.model.path, e.model.config, clip.Both, pipeline.Options{Device: e.x.device}); err != nil {
+			return err
+		}
+		for _, n := range e.clip.Notes {
+			e.x.UI.Say("%s", n)
+		}
 	}
-	return err
+	return nil
 }
 
 func (e *encoder) close() {
@@ -303,8 +332,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 		}
 		bad = append(bad, skips...)
 		if share := e.x.Config.Data.MaxBad; float64(len(bad)) > share*float64(len(photos)) {
-			return fmt.Errorf("cannot read %d of %d photos so far, which is more than data.max_bad = %g allows: %s",
-				len(bad), len(photos), share, examples(bad))
+			return tooBad("photos", bad, len(photos), share)
 		}
 		if err := w.Add(ctx, ids, b.Rows, skips); err != nil {
 			return err
@@ -313,7 +341,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 		bar.Set(done, "")
 	}
 	if len(bad) > 0 {
-		e.x.UI.Say("skipped %d of %d photos that cannot be read: %s", len(bad), len(photos), examples(bad))
+		e.x.UI.Say("skipped %d of %d photos: %s", len(bad), len(photos), examples(bad))
 	}
 	return w.Close(ctx)
 }
@@ -367,7 +395,11 @@ func (n normalized) Read(rows []int32, dst []float32) error {
 	if err := n.Features.Read(rows, dst); err != nil {
 		return err
 	}
-	return pipeline.Normalize(dst[:len(rows)*n.Width()], n.Width())
+	err := pipeline.Normalize(dst[:len(rows)*n.Width()], n.Width())
+	if row := (*pipeline.RowError)(nil); errors.As(err, &row) {
+		return fmt.Errorf("row %d of the features cannot be scaled to length 1 (train.decoder.normalize_prefix): %w", rows[row.Row], row.Err)
+	}
+	return err
 }
 
 // some is a subset of features.
@@ -407,8 +439,10 @@ func hashOf(path string) (string, error) {
 			return "", err
 		}
 		for _, e := range list {
-			if e.Type().IsRegular() {
-				files = append(files, filepath.Join(path, e.Name()))
+			// In the Hugging Face cache the files of a folder are links.
+			file := filepath.Join(path, e.Name())
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+				files = append(files, file)
 			}
 		}
 	}

@@ -318,7 +318,7 @@ func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, err
 		images.amount = n.valPhotos // the others are read from the file
 	}
 	err := scope(0, func() error {
-		e := &encoder{x: x, model: &model{path: x.Config.CLIP.Weights}}
+		e := &encoder{x: x, model: &model{path: x.Config.CLIP.Weights, config: x.Config.CLIP.Config}}
 		var m pipeline.Encoder
 		if e.model.path != "" {
 			if err := e.load(); err != nil {

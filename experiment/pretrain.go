@@ -3,6 +3,7 @@ package experiment
 import (
 	"context"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 
 	"cyclecap/data/coco"
@@ -47,7 +48,14 @@ func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
 func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
-		return given(p)
+		m, err := x.given(p)
+		if err != nil {
+			return nil, err
+		}
+		m.config = x.Config.CLIP.Config
+		described, err := describedBy(m.path, m.config)
+		m.id += described
+		return m, err
 	}
 	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.CLIP, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
@@ -78,7 +86,33 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
-	return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m), nil)
+	return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
+}
+
+// describedBy identifies the configuration of CLIP weights: the given one, or the file
+// beside a weights file. Those inside a folder belong to the folder's own hash.
+func describedBy(path, config string) (id string, err error) {
+	files := []string{config}
+	if config == "" {
+		if info, err := os.Stat(path); err != nil || info.IsDir() {
+			return "", err
+		}
+		files = []string{filepath.Join(filepath.Dir(path), "config.json"), filepath.Join(filepath.Dir(path), "open_clip_config.json")}
+	}
+	for _, name := range files {
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		hash, err := hashOf(name)
+		if err != nil {
+			return "", err
+		}
+		id += " " + hash
+	}
+	if id == "" && config != "" {
+		id = " " + config
+	}
+	return id, nil
 }
 
 // headWidth is the width of an attention head in CLIP and GPT-2.
@@ -153,7 +187,7 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return given(p)
+		return x.given(p)
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {

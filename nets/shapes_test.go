@@ -28,7 +28,7 @@ func TestShapes(t *testing.T) {
 	}{
 		"CLIP": {func() any {
 			return clip.New(clip.Config{EmbedDim: 16, ImageSize: 32, PatchSize: 16, VisionWidth: 64, VisionDepth: 1, Context: 8, Vocab: 100, TextWidth: 64, TextHeads: 1, TextDepth: 1})
-		}, "", func(sd *nn.StateDict) error { return second(clip.Load(sd, false, clip.Both)) }},
+		}, "", loadCLIP},
 		"GPT-2": {func() any {
 			return gpt2.New(gpt2.Config{VocabSize: 100, NPositions: 16, NEmbd: width, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
 		}, "", func(sd *nn.StateDict) error { return second(gpt2.Load(sd)) }},
@@ -85,6 +85,14 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+func loadCLIP(sd *nn.StateDict) error {
+	c, err := clip.ConfigOf(sd, clip.Both)
+	if err != nil {
+		return err
+	}
+	return second(clip.Load(sd, c, clip.Both))
+}
+
 func second(_ any, err error) error { return err }
 
 // TestSizeErrors: the error names the tensor and the sizes that are possible.
@@ -93,7 +101,7 @@ func TestSizeErrors(t *testing.T) {
 		sd := nn.NewStateDict()
 		for name, shape := range map[string][]int64{
 			"visual.conv1.weight": {64, 3, 8, 8}, "visual.positional_embedding": {5, 64},
-			"text_projection": {64, 16}, "positional_embedding": {8, 64}, "token_embedding.weight": {100, 64},
+			"text_projection": {64, 16}, "positional_embedding": {8, 64}, "token_embedding.weight": {100, 64}, "visual.proj": {64, 16},
 		} {
 			sd.Add(name, torch.Empty(shape, torch.WithDevice(torch.Meta)))
 		}
@@ -109,16 +117,16 @@ func TestSizeErrors(t *testing.T) {
 			{"visual.positional_embedding", []int64{2000*2000 + 1, 64}, "images of 16000 pixels"},
 			{"positional_embedding", []int64{2, 64}, "positional_embedding has 2 rows"},
 			{"text_projection", []int64{64, 0}, "text_projection has shape [64 0]"},
-			{"text_projection", []int64{96, 16}, "the width 96 is not a multiple of 64"},
+			{"text_projection", []int64{64, 32}, "its image features have width 16 and its text features 32"},
 		} {
 			before, _ := sd.Get(c.name)
 			sd.Add(c.name, torch.Empty(c.shape, torch.WithDevice(torch.Meta)))
-			if _, err := clip.ConfigOf(sd); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := clip.ConfigOf(sd, clip.Both); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s %v: want %q: %v", c.name, c.shape, c.want, err)
 			}
 			sd.Add(c.name, before)
 		}
-		c, err := clip.ConfigOf(sd)
+		c, err := clip.ConfigOf(sd, clip.Both)
 		if err != nil || fmt.Sprint(c.ImageSize, c.PatchSize, c.EmbedDim) != "16 8 16" {
 			t.Errorf("%+v, %v", c, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"cyclecap/data/photo"
 	"cyclecap/nets/clip"
@@ -13,9 +14,10 @@ import (
 
 // Files lists the weights files of a Captioner.
 type Files struct {
-	CLIP    string
-	Decoder string
-	GPT2    string // needed when the decoder file contains only the mapper
+	CLIP       string
+	CLIPConfig string // a file or a name, or empty; see LoadCLIP
+	Decoder    string
+	GPT2       string // needed when the decoder file contains only the mapper
 	// Generator translates image features into text features. If it is empty,
 	// there are only direct captions.
 	Generator string
@@ -39,7 +41,7 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 			c.Close()
 		}
 	}()
-	if c.CLIP, err = LoadCLIP(f.CLIP, clip.Image, o); err != nil {
+	if c.CLIP, err = LoadCLIP(f.CLIP, f.CLIPConfig, clip.Image, o); err != nil {
 		return nil, err
 	}
 	if c.Decoder, err = LoadDecoder(f.Decoder, f.GPT2, o); err != nil {
@@ -62,6 +64,15 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 
 func misfit(path string, want int, clipPath string, got int) error {
 	return fmt.Errorf("%s expects features of width %d, but %s has features of width %d: the files do not belong together", path, want, clipPath, got)
+}
+
+// Notes returns the notes of all models: what was assumed or changed in loading.
+func (c *Captioner) Notes() []string {
+	list := slices.Concat(c.CLIP.Notes, c.Decoder.Notes)
+	if c.Generator != nil {
+		list = append(list, c.Generator.Notes...)
+	}
+	return list
 }
 
 // Close frees all weights.

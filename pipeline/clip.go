@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"cyclecap/data/features"
 	"cyclecap/data/photo"
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
@@ -18,26 +19,42 @@ type CLIP struct {
 	Path       string
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
-	on         Options
+	Notes      []string         // what was assumed or changed in loading
+	// other says which tokenizer the text encoder needs, if it is not CLIP's.
+	other string
+	on    Options
 }
 
-// LoadCLIP loads a CLIP from an OpenAI archive, or from the file or folder of a
-// transformers model. part selects an encoder; nothing is read of the other one.
-func LoadCLIP(path string, part clip.Part, o Options) (*CLIP, error) {
+// LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
+// making. part selects an encoder; nothing is read of the other one, which may be
+// missing. config is the file of its configuration or the name of its architecture
+// (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
+// or the configuration beside it, and Notes lists what it had to assume.
+func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, quick, err := weights.LoadCLIP(path, part.Has)
+	sd, f, err := weights.LoadCLIP(path, part.Has)
 	if err != nil {
 		return nil, err
 	}
-	c := &CLIP{Path: path, on: o}
-	m, err := clip.Load(sd, !quick, part)
+	c := &CLIP{Path: path, Notes: f.Notes, on: o}
+	of, notes, err := clipConfig(f, sd, config, part)
+	c.Notes = append(c.Notes, notes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := clip.Load(sd, of, part)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	c.Model, c.Preprocess = m, preprocessOf(m.Config)
-	return c, o.prepare(c.Model)
+	if part != clip.Image {
+		if c.other, err = otherTokenizer(f, of); err != nil {
+			return nil, err
+		}
+	}
+	c.Model, c.Preprocess = m, preprocessOf(of)
+	return c, o.prepare(m)
 }
 
 // ready returns an error if libtorch can't be used, before anything else fails.
@@ -65,7 +82,8 @@ type Features struct {
 	Rows []float32
 	// Index is the position in the input of each row, ascending.
 	Index []int
-	// Failed lists the photos of the batch that could not be read.
+	// Failed lists the photos of the batch that could not be read, and those whose
+	// features are not finite.
 	Failed []photo.Failure
 }
 
@@ -90,6 +108,7 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 				yield(Features{}, err)
 				return
 			}
+			c.check(&f, paths)
 			if !yield(f, nil) {
 				return
 			}
@@ -97,11 +116,33 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 	}
 }
 
+// check moves the photos whose features are not finite from f's rows to those that
+// failed.
+func (c *CLIP) check(f *Features, paths []string) {
+	w := c.Width()
+	kept := 0
+	for k, i := range f.Index {
+		row := f.Rows[k*w : (k+1)*w]
+		if err := features.Check(row, false); err != nil {
+			f.Failed = append(f.Failed, photo.Failure{Index: i, Path: paths[i],
+				Err: fmt.Errorf("%s: its feature is not finite (%w): the weights in %s may be damaged", paths[i], err, c.Path)})
+			continue
+		}
+		copy(f.Rows[kept*w:], row)
+		f.Index[kept] = i
+		kept++
+	}
+	f.Rows, f.Index = f.Rows[:kept*w], f.Index[:kept]
+}
+
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
 // than CLIP's, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
 	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
 		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
+	}
+	if c.other != "" {
+		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
 	}
 	return nil
 }
@@ -181,7 +222,12 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 				yield(Features{}, err)
 				return
 			}
+			w := c.Width()
 			for i := range part {
+				if err := features.Check(f.Rows[i*w:(i+1)*w], false); err != nil {
+					yield(Features{}, fmt.Errorf("the feature of text %d is not finite (%w): the weights in %s may be damaged: %.60q", at+i, err, c.Path, part[i]))
+					return
+				}
 				f.Index = append(f.Index, at+i)
 			}
 			if !yield(f, nil) {
@@ -200,11 +246,29 @@ func (c *CLIP) encode(f func() torch.Tensor) (rows []float32, err error) {
 	return rows, err
 }
 
+// RowError reports a row that cannot be a feature, and why.
+type RowError struct {
+	Row int
+	Err error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("feature %d cannot be scaled to length 1: %v", e.Row, e.Err)
+}
+
+func (e *RowError) Unwrap() error { return e.Err }
+
 // Normalize scales each of rows [n, width] to length 1, in place, as decoders that
-// were trained with normalize_prefix expect.
+// were trained with normalize_prefix expect. A row that is not finite, or whose values
+// are all 0, is a *RowError; the rows are unchanged then.
 func Normalize(rows []float32, width int) error {
 	if len(rows) == 0 {
 		return nil
+	}
+	for at := 0; at < len(rows); at += width {
+		if err := features.Check(rows[at:at+width], true); err != nil {
+			return &RowError{at / width, err}
+		}
 	}
 	return infer(func() error {
 		x := torch.FromSlice(rows, int64(len(rows)/width), int64(width))

@@ -28,6 +28,7 @@ type Decoder struct {
 	// OwnGPT2 reports whether the decoder file contained the GPT-2 that the mapper
 	// was trained with.
 	OwnGPT2 bool
+	Notes   []string // what was assumed or changed in loading
 	on      Options
 }
 
@@ -51,7 +52,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Decoder{Path: path, OwnGPT2: gpt != nil, on: o}
+	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: fileNotes(path), on: o}
 	if text := meta[weights.NormalizePrefix]; text != "" {
 		if d.Normalize, err = strconv.ParseBool(text); err != nil {
 			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
@@ -76,6 +77,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 		if d.Model.GPT2, err = LoadGPT2(gpt2Path); err != nil {
 			return nil, err
 		}
+		d.Notes = append(d.Notes, fileNotes(gpt2Path)...)
 	}
 	if have, most := d.Model.GPT2.Config.VocabSize, int64(tokenizer.GPT2().VocabSize()); have > most {
 		return nil, fmt.Errorf("%s has a vocabulary of %d tokens, but GPT-2's tokenizer has only %d: it was trained with another tokenizer", gptFile, have, most)
@@ -169,6 +171,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 type Generator struct {
 	Path  string
 	Model *cyclegan.Generator
+	Notes []string // what was assumed or changed in loading
 }
 
 // LoadGenerator loads a generator that translates image features into text features.
@@ -180,7 +183,7 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{Path: path}
+	g := &Generator{Path: path, Notes: fileNotes(path)}
 	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -36,7 +36,7 @@ func photos(t *testing.T, n int) []string {
 
 func loadCLIP(t *testing.T, path string, part clip.Part) *pipeline.CLIP {
 	t.Helper()
-	m, err := pipeline.LoadCLIP(path, part, pipeline.Options{})
+	m, err := pipeline.LoadCLIP(path, "", part, pipeline.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +315,41 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
+// Features that are not finite do not leave the encoders.
+func TestNotFinite(t *testing.T) {
+	m := loadCLIP(t, readsTexts(t), clip.Both)
+	paths := photos(t, 2)
+	err := torch.Scope(func() error {
+		torch.NoGrad(func() {
+			model := m.Model.(*clip.Model)
+			model.TextProjection.Fill_(math.Inf(1))
+			model.Visual.Proj.Fill_(math.NaN())
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, err := range m.Photos(t.Context(), paths, 2) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Index) != 0 || len(f.Rows) != 0 || len(f.Failed) != 2 || !strings.Contains(f.Failed[1].Error(), paths[1]+": its feature is not finite (value 1 of 16 is NaN)") {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, err := range m.Texts(t.Context(), []string{"a cat", "a dog"}, 2, false) {
+		if err == nil || !strings.Contains(err.Error(), "the feature of text 0 is not finite") {
+			t.Errorf("%v", err)
+		}
+	}
+	rows := []float32{3, 4, 0, 0}
+	var bad *pipeline.RowError
+	if err := pipeline.Normalize(rows, 2); !errors.As(err, &bad) || bad.Row != 1 || rows[0] != 3 {
+		t.Errorf("%v, rows %v", err, rows)
+	}
+}
+
 // Features computed with bf16 or packed weights are about the same.
 func TestOptions(t *testing.T) {
 	exact := loadCLIP(t, files.CLIP, clip.Image)
@@ -329,7 +364,7 @@ func TestOptions(t *testing.T) {
 		o     pipeline.Options
 		bound float64 // of the largest value
 	}{{pipeline.Options{Pack: true}, 1e-5}, {pipeline.Options{BF16: true}, 0.1}} {
-		m, err := pipeline.LoadCLIP(files.CLIP, clip.Image, test.o)
+		m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Image, test.o)
 		if err != nil {
 			t.Fatal(err)
 		}

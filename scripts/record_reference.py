@@ -32,7 +32,7 @@ from torch.nn import functional as F
 VERSION = 1  # of the file's layout
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Of large tensors, such as gradients and outputs of layers, the file has about this many elements.
-SAMPLE = 16384
+SAMPLE = 4096
 TEXTS = [
     "a photo of a cat",
     "A man riding a wave on top of a surfboard.",

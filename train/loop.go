@@ -246,8 +246,12 @@ func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {
 	if saved > 0 {
 		good = fmt.Sprintf("the last good checkpoint is from step %d: %s", saved, last)
 	}
-	return fmt.Errorf("%s: at step %d, the %s loss is %v (batch: %s); %s; try a lower learning rate or dtype f32",
-		l.Kind, at+1, x.Name, x.Value, t.Batch(at), good)
+	name := x.Name
+	if name != "loss" {
+		name += " loss"
+	}
+	return fmt.Errorf("%s: at step %d, the %s is %v (batch: %s); %s; try a lower learning rate or dtype f32",
+		l.Kind, at+1, name, x.Value, t.Batch(at), good)
 }
 
 func validate(v Validator) (loss float64, err error) {

@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -10,72 +9,61 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// LoadCLIP reads a CLIP model with OpenAI's or transformers' tensor names and
-// returns it with OpenAI's. keep selects tensors by their OpenAI names; the
-// others are on the meta device, as with LoadOnly. A nil keep selects all.
-// quickGELU reports whether the activation is QuickGELU. For a transformers
-// model it is read from the config.json in the same folder; without that file
-// it is true, as in OpenAI's models.
-func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, quickGELU bool, err error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, false, err
+// CLIPConfig is a key of File.Meta: the configuration of a CLIP whose file says it
+// (clip.Config.Metadata).
+const CLIPConfig = "clip_config"
+
+// LoadCLIP reads a CLIP, or one encoder of it, with OpenAI's, open_clip's or
+// transformers' tensor names and returns it with OpenAI's, and its file. keep selects
+// tensors by their OpenAI names; the others are on the meta device, as with LoadOnly.
+// A nil keep selects all.
+func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *File, err error) {
+	if f, err = Open(path); err != nil {
+		return nil, nil, err
 	}
 	if err := wants(f, "a CLIP model", OpenAICLIP, TransformersCLIP); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
-	ofTransformers := Detect(f) == TransformersCLIP
+	rename := func(name string) string { return name }
+	if Detect(f) == TransformersCLIP {
+		rename = openAIName
+	} else if _, ok := f.Get(customText + "token_embedding.weight"); ok {
+		rename = func(name string) string { return strings.TrimPrefix(name, customText) }
+	}
 	own := keep
-	if keep != nil && ofTransformers {
-		own = func(name string) bool { return keep(openAIName(name)) }
+	if keep != nil {
+		own = func(name string) bool { return keep(rename(name)) }
 	}
-	sd, err = f.LoadOnly(own)
+	if sd, err = f.LoadOnly(own); err != nil {
+		return nil, nil, err
+	}
+	if Detect(f) == TransformersCLIP {
+		sd, err = openAINames(sd)
+	} else {
+		sd, err = renamed(sd, rename)
+	}
 	if err != nil {
-		return nil, false, err
+		return nil, nil, &Error{path, err}
 	}
-	quickGELU = true
-	if ofTransformers {
-		quickGELU, err = activation(f)
-		if err == nil {
-			sd, err = openAINames(sd)
-		}
-		if err != nil {
-			return nil, false, &Error{path, err}
-		}
-	}
-	return sd, quickGELU, nil
+	return sd, f, nil
 }
 
-// activation reads hidden_act from the config.json of a transformers model.
-func activation(f *File) (quickGELU bool, err error) {
-	text, _, err := f.Beside("config.json")
-	if err != nil || text == nil {
-		return true, err
-	}
-	type part struct {
-		HiddenAct string `json:"hidden_act"`
-	}
-	var c struct {
-		Vision part `json:"vision_config"`
-		Text   part `json:"text_config"`
-	}
-	if err := json.Unmarshal(text, &c); err != nil {
-		return false, fmt.Errorf("config.json in the same folder: %w", err)
-	}
-	acts := map[string]bool{}
-	for _, a := range []string{c.Vision.HiddenAct, c.Text.HiddenAct} {
-		if a == "" {
-			a = "quick_gelu" // transformers' default for CLIP
+// customText begins the names of the text encoder's tensors in open_clip's models with
+// custom_text.
+const customText = "text."
+
+// renamed returns the tensors under other names.
+func renamed(in *nn.StateDict, rename func(string) string) (*nn.StateDict, error) {
+	out := nn.NewStateDict()
+	for _, name := range in.Names() {
+		now := rename(name)
+		if _, twice := out.Get(now); twice {
+			return nil, fmt.Errorf("there are two tensors for %s: one of them is %s", now, name)
 		}
-		acts[a] = true
+		t, _ := in.Get(name)
+		out.Add(now, t)
 	}
-	switch {
-	case len(acts) == 1 && acts["quick_gelu"]:
-		return true, nil
-	case len(acts) == 1 && acts["gelu"]:
-		return false, nil
-	}
-	return false, fmt.Errorf("config.json in the same folder: hidden_act must be quick_gelu or gelu, and the same for both encoders")
+	return out, nil
 }
 
 // The parts of transformers' names for CLIP and of OpenAI's.

@@ -32,9 +32,9 @@ func Detect(f *File) Scheme {
 		return false
 	}
 	switch {
-	case has("visual.conv1.weight"):
+	case has("visual.conv1.weight"), has("token_embedding.weight") && has("text_projection"), has("text.token_embedding.weight"):
 		return OpenAICLIP
-	case has("vision_model.embeddings.patch_embedding.weight"):
+	case has("vision_model.embeddings.patch_embedding.weight"), has("text_model.embeddings.token_embedding.weight"):
 		return TransformersCLIP
 	case prefix("clip_project.") && prefix("gpt."):
 		return ClipCapModel

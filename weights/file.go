@@ -13,9 +13,14 @@
 // to its size. Do not truncate a file while its tensors are in use, because
 // their memory is the file itself.
 //
-// If a checkpoint nests its state dict (under "state_dict" or "model"), Open
-// finds it there. The other contents are not silently dropped: [File.Ignored]
-// and [File.Meta] list them.
+// Open also finds models by the name that they have on the Hugging Face Hub, in
+// its cache on this machine; see [Find].
+//
+// If a checkpoint nests its state dict (under "state_dict", "model", "module" or
+// "net"), Open finds it there. The other contents are not silently dropped:
+// [File.Ignored] and [File.Meta] list them. If the names of all tensors begin
+// with the prefix of a wrapper, such as "module.", it is removed; [File.Prefix]
+// and [File.Notes] say so.
 //
 // # Names
 //
@@ -36,7 +41,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -120,6 +124,12 @@ type File struct {
 	// as "state_dict". Ignored lists the names of tensors outside it.
 	Root    string
 	Ignored []string
+	// Prefix is what was removed from the beginning of all tensor names, such as
+	// "module.", because the rest are the names of a known model.
+	Prefix string
+	// Notes lists, in a sentence each, what was assumed or changed in reading the
+	// file, for the user to know.
+	Notes []string
 	// Meta contains values that are not tensors, such as safetensors metadata
 	// or a checkpoint's epoch.
 	Meta map[string]string
@@ -146,16 +156,22 @@ const maxError = 2000
 func (e *Error) Unwrap() error { return e.Err }
 
 // Open reads the list of tensors in a weights file, in the shards of an index
-// (*.index.json), or in a folder written by transformers' save_pretrained.
+// (*.index.json), or in a folder written by transformers' save_pretrained or
+// open_clip. path may also be the name of a model; see [Find].
 func Open(path string) (*File, error) {
-	f, err := open(path)
+	found, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := open(found)
 	if err != nil {
 		var e *Error
 		if errors.As(err, &e) {
-			return nil, err
+			return nil, e
 		}
 		return nil, &Error{path, atomicfile.Plain(err)}
 	}
+	f.unwrap()
 	return f, nil
 }
 
@@ -165,13 +181,15 @@ func open(path string) (*File, error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		for _, name := range []string{"model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"} {
-			file := filepath.Join(path, name)
-			if info, err := os.Stat(file); err == nil && !info.IsDir() {
-				return Open(file)
-			}
+		file, err := inFolder(path)
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("the folder contains neither model.safetensors nor pytorch_model.bin, nor an index of either")
+		f, err := open(file)
+		if err != nil {
+			return nil, &Error{file, atomicfile.Plain(err)}
+		}
+		return f, nil
 	}
 	if strings.HasSuffix(path, ".index.json") {
 		return openIndex(path)

@@ -607,6 +607,10 @@ func (t *tensor) entry(path, name string) Entry {
 	}
 }
 
+// stateDictKeys are the keys under which training programs store a state dict:
+// open_clip and Lightning, PyTorch's tutorials, many scripts, DeepSpeed.
+var stateDictKeys = []string{"state_dict", "model_state_dict", "model", "module", "net"}
+
 // flatten lists the tensors of a pickled value. It looks for the state dict of a
 // checkpoint under the usual keys, and lists everything outside it separately.
 func flatten(f *File, path string, value any, budget *pickle.Budget) error {
@@ -618,7 +622,7 @@ func flatten(f *File, path string, value any, budget *pickle.Budget) error {
 		return fmt.Errorf("expected a state dict, but the file contains a %s", typeName(value))
 	}
 	f.Meta = map[string]string{}
-	for _, key := range []string{"state_dict", "model_state_dict", "model"} {
+	for _, key := range stateDictKeys {
 		if d, ok := root.Get(key); ok {
 			if d, ok := d.(*pickle.Dict); ok && holdsTensors(d) {
 				rest := &walker{f: &File{}, meta: f.Meta, path: path, budget: budget}

@@ -182,9 +182,10 @@ func openIndex(path string) (*File, error) {
 		if shard != filepath.Base(shard) || strings.HasSuffix(shard, ".index.json") {
 			return nil, fmt.Errorf("shard %q: must be the name of a file in the same folder", shard)
 		}
-		s, err := Open(filepath.Join(filepath.Dir(path), shard))
+		file := filepath.Join(filepath.Dir(path), shard)
+		s, err := openFile(file)
 		if err != nil {
-			return nil, err
+			return nil, &Error{file, atomicfile.Plain(err)}
 		}
 		f.Format = s.Format
 		for _, e := range s.Entries {

@@ -449,7 +449,7 @@ func (s *Set) Width() int { return s.Spec.Width }
 // IDs returns the ids of the rows. The caller must not modify the slice.
 func (s *Set) IDs() []int64 { return s.ids }
 
-// Read copies rows into dst, [len(rows), Width].
+// Read copies rows into dst, [len(rows), Width]. A row that is not finite is an error.
 func (s *Set) Read(rows []int32, dst []float32) error {
 	w := s.Spec.Width
 	if len(dst) < len(rows)*w {
@@ -466,6 +466,9 @@ func (s *Set) Read(rows []int32, dst []float32) error {
 		p := s.parts[k]
 		if err := readAt(p.file, dst[i*w:(i+1)*w], p.at+int64(int(r)-p.first)*int64(w)*4); err != nil {
 			return err
+		}
+		if err := Check(dst[i*w:(i+1)*w], false); err != nil {
+			return fmt.Errorf("%s: row %d, the feature of id %d: %w; remove its folder to recompute the features", p.file.Name(), int(r)-p.first, s.ids[r], err)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -392,5 +393,51 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, test := range []struct {
+		row    []float32
+		scaled bool
+		want   string
+	}{
+		{[]float32{1, -2, 1e38}, true, ""},
+		{[]float32{0, 0}, false, ""},
+		{[]float32{0, 1e-45}, true, ""},
+		{[]float32{0, 0}, true, "all 2 values are 0"},
+		{[]float32{1, nan}, false, "value 2 of 2 is NaN"},
+		{[]float32{inf, 1}, false, "value 1 of 2 is infinite"},
+		{[]float32{1, 2, -inf}, true, "value 3 of 3 is minus infinite"},
+	} {
+		switch err := Check(test.row, test.scaled); {
+		case test.want == "" && err != nil, test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%v: %v, want %q", test.row, err, test.want)
+		}
+	}
+	// Features that an earlier version wrote.
+	dir := t.TempDir()
+	w, err := Create(dir, spec(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Add(t.Context(), []int64{7, 8}, []float32{1, 2, 3, 4, nan, 6}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	dst := make([]float32, 6)
+	if err := s.Read([]int32{0}, dst); err != nil {
+		t.Error(err)
+	}
+	if err := s.Read([]int32{0, 1}, dst); err == nil || !strings.Contains(err.Error(), "the feature of id 8: value 2 of 3 is NaN") {
+		t.Errorf("NaN is read: %v", err)
 	}
 }

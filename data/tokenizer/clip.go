@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -54,6 +55,45 @@ func (t *CLIPTokenizer) EncodeSpecial(text string) []int { return t.encode(text,
 // EncodePlain is like EncodeSpecial but treats <|startoftext|> and
 // <|endoftext|> as ordinary text.
 func (t *CLIPTokenizer) EncodePlain(text string) []int { return t.encode(text, false) }
+
+// Same reports whether a vocabulary, as in the vocab.json of Hugging Face's
+// tokenizers, is the one of this tokenizer.
+func (t *CLIPTokenizer) Same(vocab map[string]int) bool {
+	if len(vocab) != t.VocabSize() {
+		return false
+	}
+	for id := range t.VocabSize() {
+		name := t.bpe.token(id)
+		if id < t.bpe.special {
+			name = visibleBytes(name)
+		}
+		if t.bpe.endsWord(id) {
+			name += wordEnd
+		}
+		if got, ok := vocab[name]; !ok || got != id {
+			return false
+		}
+	}
+	return true
+}
+
+// visibleBytes spells bytes as the characters that the published vocabularies use for
+// them: the visible ones of Latin-1 for themselves, and those from U+0100 for the
+// others, in order.
+func visibleBytes(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		r := rune(s[i])
+		if at := slices.Index(byteOrder[invisible:], s[i]); at >= 0 {
+			r = 0x100 + rune(at)
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// invisible is the position in byteOrder of the first byte that is not visible.
+var invisible = slices.Index(byteOrder[:], 0)
 
 // Context returns the input of CLIP's text encoder like OpenAI's clip.tokenize:
 // length ids (77 for every published model: [ContextLength]), which are the

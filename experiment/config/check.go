@@ -98,6 +98,7 @@ func (l *loader) check() {
 		rule(plain && b.Decoder.Images, on("bridges.use", "data.photos", "data.captions"),
 			"%s needs paired photos and captions, but those of data.photos and data.captions are not paired", b.Name)
 	}
+	rule(c.CLIP.Config != "" && c.CLIP.Weights == "", on("clip.config"), "clip.config describes clip.weights, which is missing")
 	rule(c.World == nil && c.CLIP.Weights == "", on("clip.weights"),
 		"missing: set it to a CLIP weights file or folder, or add [world] to train a small CLIP")
 	rule(c.World == nil && c.GPT2.Weights == "", on("gpt2.weights"),

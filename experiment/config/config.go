@@ -114,6 +114,10 @@ type CLIP struct {
 	// Weights is the CLIP weights file or folder. If it is empty, a small CLIP is
 	// trained as configured in [train.clip], which requires [world].
 	Weights string `toml:"weights" source:"Table 1: ViT-B/32"`
+	// Config is the configuration of clip.weights: a config.json of transformers, an
+	// open_clip_config.json, or the name of an architecture, such as ViT-H-14 or
+	// ViT-B/32 (docs/models.md). If it is empty, the file beside the weights is used.
+	Config string `toml:"config"`
 }
 
 // GPT2 is the language model of the decoder.

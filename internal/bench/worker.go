@@ -107,7 +107,7 @@ func (w *side) load(name string) (err error) {
 	switch what {
 	case "image", "text":
 		if w.clips[k.packed] == nil {
-			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), clip.Both, pipeline.Options{Pack: k.packed})
+			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, pipeline.Options{Pack: k.packed})
 			if err != nil {
 				return err
 			}

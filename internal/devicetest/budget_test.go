@@ -190,7 +190,7 @@ func TestDecodingBudget(t *testing.T) {
 func TestPipelineBudget(t *testing.T) {
 	onlyPretend(t)
 	files, photos := writeFiles(t)
-	m, err := pipeline.LoadCLIP(files.CLIP, clip.Both, pipeline.Options{Device: device})
+	m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Both, pipeline.Options{Device: device})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,12 @@ import (
 )
 
 func newCLIP(gelu bool) *clip.Model {
+	act := clip.QuickGELU
+	if gelu {
+		act = clip.GELU
+	}
 	return clip.New(clip.Config{EmbedDim: 16, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 2,
-		Context: 12, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 2, GELU: gelu})
+		Context: 12, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 2, VisionActivation: act, TextActivation: act})
 }
 
 func newGPT2() *gpt2.Model {

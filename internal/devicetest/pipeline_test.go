@@ -99,7 +99,7 @@ func TestPipeline(t *testing.T) {
 			}
 			on := func(d torch.Device) pipeline.Options { return pipeline.Options{Device: d, BF16: c.bf16} }
 			features := func(d torch.Device) (images, texts []float32) {
-				m, err := pipeline.LoadCLIP(files.CLIP, clip.Both, on(d))
+				m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Both, on(d))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -14,6 +14,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/cuda"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
@@ -28,25 +29,27 @@ const (
 	beams        = 5
 )
 
-// comparison adds a row of numbers. Rows without a tolerance must be bit-equal.
-func (e *env) comparison(r parity.Row, dtype string) {
-	equal := r.Equal()
-	out := row{Name: r.What, Peer: r.Reference, DType: dtype, Elements: r.Elements, Differing: r.Differing, Bound: r.Tolerance.String(), BitEqual: &equal}
-	difference := r.MaxDiff
-	if r.Tolerance.Relative > 0 {
-		difference = r.Relative
+// comparison adds a row.
+func (e *env) comparison(what, peer, dtype string, d compare.Difference, tolerance compare.Tolerance) {
+	equal := d.Equal()
+	out := row{Name: what, Peer: peer, DType: dtype, Elements: d.Elements, Differing: d.Differing, Bound: tolerance.String(), BitEqual: &equal}
+	difference := d.Max
+	if tolerance.Relative > 0 {
+		difference = d.Relative()
 	}
 	out.Difference = finite(difference)
 	switch {
 	case equal:
 		out.Verdict = bitEqual
-	case r.OK(true):
-		out.Verdict, out.Note = within, r.Tolerance.Why
+	case tolerance.Within(d):
+		out.Verdict, out.Note = within, tolerance.Why
+	case d.Mismatch != "":
+		out.Verdict, out.Note = outside, d.Mismatch
 	default:
 		out.Verdict = outside
-		out.Note = fmt.Sprintf("%d of %d elements differ, by %.1e of the largest", r.Differing, r.Elements, r.Relative)
-		if r.Tolerance.Why != "" {
-			out.Note += "; expected: " + r.Tolerance.Why
+		out.Note = fmt.Sprintf("%d of %d elements differ, by %.1e of the largest; first at %v", d.Differing, d.Elements, d.Relative(), d.First)
+		if tolerance.Why != "" {
+			out.Note += "; expected: " + tolerance.Why
 		}
 	}
 	e.add(out)
@@ -115,12 +118,9 @@ func (e *env) photosAgree() error {
 			return err
 		}
 	}
-	got := make([]float64, len(pixels))
-	for i, v := range pixels {
-		got[i] = float64(v)
-	}
 	w, _ := want.Get("pixels")
-	e.comparison(parity.Numbers(fmt.Sprintf("%d photos, decoded and preprocessed", len(paths)), "Pillow, torchvision", got, torch.ToSlice[float64](w), parity.Tolerance{}), "f32")
+	got := torch.FromSlice(pixels, int64(len(paths)), 3, 224, 224)
+	e.comparison(fmt.Sprintf("%d photos, decoded and preprocessed", len(paths)), "Pillow, torchvision", "f32", compare.Tensors(got, w), compare.Bits)
 	return nil
 }
 
@@ -164,24 +164,20 @@ func dtypeOf(name string) torch.DType {
 // near compares a result in bf16: with the peer's, and by its distance from the peer's in
 // f32, which is the error that bf16 makes.
 func (e *env) near(what, peer string, got, theirs, exact torch.Tensor) {
-	distance := func(t torch.Tensor) (mean float64) {
-		a, b := torch.ToSlice[float64](t), torch.ToSlice[float64](exact)
-		for i := range a {
-			mean += math.Abs(a[i]-b[i]) / float64(len(a))
-		}
-		return mean
-	}
-	r := parity.Numbers(what, peer, torch.ToSlice[float64](got), torch.ToSlice[float64](theirs), parity.Tolerance{})
+	f32 := torch.WithDType(torch.Float32) // which holds all of bf16
+	got, theirs, exact = got.To(f32), theirs.To(f32), exact.To(f32)
+	distance := func(t torch.Tensor) (mean float64) { return compare.Tensors(t, exact).Mean }
+	d := compare.Tensors(got, theirs)
 	ours, bound := distance(got), 1.25*distance(theirs)
-	equal := r.Equal()
-	out := row{Name: what, Peer: peer, DType: "bf16", Elements: r.Elements, Differing: r.Differing, BitEqual: &equal,
+	equal := d.Equal()
+	out := row{Name: what, Peer: peer, DType: "bf16", Elements: d.Elements, Differing: d.Differing, BitEqual: &equal,
 		Difference: finite(ours), Bound: fmt.Sprintf("%.2g", bound), Verdict: outside}
 	switch {
 	case equal:
 		out.Verdict, out.Difference = bitEqual, finite(0)
 	case ours <= bound:
 		out.Verdict = within
-		out.Note = fmt.Sprintf("mean distance from f32; the peer's is %.2g, and the two differ by %.1e of the largest", bound/1.25, r.Relative)
+		out.Note = fmt.Sprintf("mean distance from f32; the peer's is %.2g, and the two differ by %.1e of the largest", bound/1.25, d.Relative())
 	}
 	e.add(out)
 }
@@ -193,7 +189,7 @@ const (
 
 func (e *env) clipAgrees() error {
 	for _, dtype := range []string{"f32", "bf16"} {
-		m, err := pipeline.LoadCLIP(e.path("clip.pt"), clip.Both, pipeline.Options{Device: e.on, BF16: dtype == "bf16"})
+		m, err := pipeline.LoadCLIP(e.path("clip.pt"), "", clip.Both, pipeline.Options{Device: e.on, BF16: dtype == "bf16"})
 		if err != nil {
 			return err
 		}
@@ -215,11 +211,11 @@ func (e *env) clipAgrees() error {
 					})
 					name := fmt.Sprintf("CLIP %s features, batch %d", what, batch)
 					for _, peer := range []string{"openai", "transformers"} {
-						label, tolerance := openAI, parity.Tolerance{}
+						label, tolerance := openAI, compare.Bits
 						if peer == "transformers" {
-							label, tolerance = transformers, parity.Tolerance{Why: separate, Relative: 1e-5}
+							label, tolerance = transformers, compare.Tolerance{Why: separate, Relative: 1e-5}
 						} else if what == "text" {
-							tolerance = parity.Tolerance{Why: causal, Relative: 1e-5}
+							tolerance = compare.Tolerance{Why: causal, Relative: 1e-5}
 						}
 						request := args{"what": what, "peer": peer, "dtype": dtype, "batch": batch}
 						want, err := e.tensor("clip_features", "features", request)
@@ -227,7 +223,7 @@ func (e *env) clipAgrees() error {
 							return err
 						}
 						if dtype == "f32" {
-							e.comparison(parity.Numbers(name, label, torch.ToSlice[float64](got), torch.ToSlice[float64](want), tolerance), dtype)
+							e.comparison(name, label, dtype, compare.Tensors(got, want), tolerance)
 							continue
 						}
 						if peer == "transformers" || batch == 1 {
@@ -289,7 +285,7 @@ func (e *env) decoderAgrees() error {
 			}
 			name := fmt.Sprintf("transformer mapper, batch %d", batch)
 			if dtype == "f32" {
-				e.comparison(parity.Numbers(name, clipCap, torch.ToSlice[float64](got), torch.ToSlice[float64](want), parity.Tolerance{}), dtype)
+				e.comparison(name, clipCap, dtype, compare.Tensors(got, want), compare.Bits)
 			} else if batch > 1 {
 				exact, err := e.tensor("mapper", "prefix", args{"dtype": "f32", "batch": batch})
 				if err != nil {
@@ -337,7 +333,7 @@ func (e *env) decoderAgrees() error {
 			name := map[string]string{"embeds": "GPT-2 logits of embeddings", "ids": "GPT-2 logits of ids", "cache": "GPT-2 logits with a cache"}[what]
 			w, _ := want.Get(what)
 			if dtype == "f32" {
-				e.comparison(parity.Numbers(name, transformers, torch.ToSlice[float64](got[what]), torch.ToSlice[float64](w), parity.Tolerance{}), dtype)
+				e.comparison(name, transformers, dtype, compare.Tensors(got[what], w), compare.Bits)
 			} else {
 				x, _ := exact.Get(what)
 				e.near(name, transformers, got[what], w, x)
@@ -389,7 +385,7 @@ func (e *env) captionsAgree() error {
 			got := tokens(captions)
 			name := fmt.Sprintf("%s tokens of %d captions", method, n)
 			if dtype == "f32" {
-				e.comparison(parity.Lists(name, "transformers' generate", got, want.Tokens), dtype)
+				e.comparison(name, "transformers' generate", dtype, compare.Lists(got, want.Tokens), compare.Bits)
 				continue
 			}
 			same := 0
@@ -426,7 +422,7 @@ func (e *env) clipCapAgrees(d *pipeline.Decoder) error {
 	if err != nil {
 		return err
 	}
-	e.comparison(parity.Lists(fmt.Sprintf("top-p tokens of %d captions", n), clipCap+", no cache", tokens(greedy), want.Greedy), "f32")
+	e.comparison(fmt.Sprintf("top-p tokens of %d captions", n), clipCap+", no cache", "f32", compare.Lists(tokens(greedy), want.Greedy), compare.Bits)
 	all, err := e.generate(d, n, clipcap.Options{Method: clipcap.Beam, Stop: e.sizes.Stop})
 	if err != nil {
 		return err
@@ -439,9 +435,9 @@ func (e *env) clipCapAgrees(d *pipeline.Decoder) error {
 			scores, wanted = append(scores, c.Score), append(wanted, want.Scores[i][j])
 		}
 	}
-	e.comparison(parity.Lists(fmt.Sprintf("tokens of all %d beams of %d captions", beams, n), clipCap+", no cache", got, ids), "f32")
-	e.comparison(parity.Numbers(fmt.Sprintf("scores of all %d beams of %d captions", beams, n), clipCap+", no cache", scores, wanted,
-		parity.Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5}), "f32")
+	e.comparison(fmt.Sprintf("tokens of all %d beams of %d captions", beams, n), clipCap+", no cache", "f32", compare.Lists(got, ids), compare.Bits)
+	e.comparison(fmt.Sprintf("scores of all %d beams of %d captions", beams, n), clipCap+", no cache", "f32", compare.Numbers(scores, wanted),
+		compare.Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5})
 	return nil
 }
 
@@ -473,17 +469,17 @@ func (e *env) mapperTrainingAgrees() error {
 	}
 	l, _ := want.Get("losses")
 	theirs := torch.ToSlice[float64](l)
-	e.comparison(parity.Numbers("losses of 20 mapper steps, ClipCap's way", clipCap, losses, theirs, parity.Tolerance{}), "f32")
-	e.comparison(parity.Numbers("losses of 20 mapper steps, production's way", clipCap, first, theirs, parity.Tolerance{Why: adam, Relative: 5e-3}), "f32")
-	e.comparison(parity.Tensors("weights after 20 mapper steps, production's way", clipCap, nn.NamedParameters(m.Mapper), under(want, "weight."),
-		parity.Tolerance{Why: adam, Max: 12 * trainLR, Mean: 0.17 * trainLR}), "f32")
+	e.comparison("losses of 20 mapper steps, ClipCap's way", clipCap, "f32", compare.Numbers(losses, theirs), compare.Bits)
+	e.comparison("losses of 20 mapper steps, production's way", clipCap, "f32", compare.Numbers(first, theirs), compare.Tolerance{Why: adam, Relative: 5e-3})
+	e.comparison("weights after 20 mapper steps, production's way", clipCap, "f32", parity.Tensors(nn.NamedParameters(m.Mapper), under(want, "weight.")),
+		compare.Tolerance{Why: adam, Max: 12 * trainLR, Mean: 0.17 * trainLR})
 	second, again, err := e.productionMapper()
 	if err != nil {
 		return err
 	}
 	const itself = "the same training, run again"
-	e.comparison(parity.Numbers("losses of 20 mapper steps", itself, second, first, parity.Tolerance{}), "f32")
-	e.comparison(parity.Tensors("weights after 20 mapper steps", itself, nn.NamedParameters(again.Mapper), nn.StateDictOf(m.Mapper), parity.Tolerance{}), "f32")
+	e.comparison("losses of 20 mapper steps", itself, "f32", compare.Numbers(second, first), compare.Bits)
+	e.comparison("weights after 20 mapper steps", itself, "f32", parity.Tensors(nn.NamedParameters(again.Mapper), nn.StateDictOf(m.Mapper)), compare.Bits)
 	for _, x := range []*clipcap.Model{m, again} {
 		nn.Close(x.Mapper)
 		nn.Close(x.GPT2)
@@ -539,7 +535,7 @@ func (e *env) exactMapper(want *nn.StateDict) (losses []float64, err error) {
 					grad := p.Tensor.Grad()
 					got = append(got, nn.Named{Name: p.Name, Tensor: &grad})
 				}
-				e.comparison(parity.Tensors("gradients of the first mapper step, ClipCap's way", clipCap, got, under(want, "gradient."), parity.Tolerance{}), "f32")
+				e.comparison("gradients of the first mapper step, ClipCap's way", clipCap, "f32", parity.Tensors(got, under(want, "gradient.")), compare.Bits)
 			}
 			opt.Step()
 			return nil
@@ -548,7 +544,7 @@ func (e *env) exactMapper(want *nn.StateDict) (losses []float64, err error) {
 			return nil, err
 		}
 	}
-	e.comparison(parity.Tensors("weights after 20 mapper steps, ClipCap's way", clipCap, nn.NamedParameters(m.Mapper), under(want, "weight."), parity.Tolerance{}), "f32")
+	e.comparison("weights after 20 mapper steps, ClipCap's way", clipCap, "f32", parity.Tensors(nn.NamedParameters(m.Mapper), under(want, "weight.")), compare.Bits)
 	return losses, nil
 }
 
@@ -646,10 +642,10 @@ func (e *env) cycleGANTrainingAgrees() error {
 	}
 	defer task.Close()
 	l, _ := want.Get("losses")
-	e.comparison(parity.Numbers("losses of 20 CycleGAN steps", cycleGAN, losses, torch.ToSlice[float64](l), parity.Tolerance{}), "f32")
+	e.comparison("losses of 20 CycleGAN steps", cycleGAN, "f32", compare.Numbers(losses, torch.ToSlice[float64](l)), compare.Bits)
 	nets := gan(task)
 	for _, name := range []string{"to_text", "to_image", "text_disc", "image_disc"} {
-		e.comparison(parity.Tensors("weights after 20 CycleGAN steps, "+name, cycleGAN, nn.NamedParameters(nets[name]), under(want, name+"."), parity.Tolerance{}), "f32")
+		e.comparison("weights after 20 CycleGAN steps, "+name, cycleGAN, "f32", parity.Tensors(nn.NamedParameters(nets[name]), under(want, name+".")), compare.Bits)
 	}
 	again, other, err := run()
 	if err != nil {
@@ -657,8 +653,8 @@ func (e *env) cycleGANTrainingAgrees() error {
 	}
 	defer other.Close()
 	const itself = "the same training, run again"
-	e.comparison(parity.Numbers("losses of 20 CycleGAN steps", itself, again, losses, parity.Tolerance{}), "f32")
-	e.comparison(parity.Tensors("weights after 20 CycleGAN steps, to_text", itself, nn.NamedParameters(other.ToText), nn.StateDictOf(task.ToText), parity.Tolerance{}), "f32")
+	e.comparison("losses of 20 CycleGAN steps", itself, "f32", compare.Numbers(again, losses), compare.Bits)
+	e.comparison("weights after 20 CycleGAN steps, to_text", itself, "f32", parity.Tensors(nn.NamedParameters(other.ToText), nn.StateDictOf(task.ToText)), compare.Bits)
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"cyclecap/internal/parity"
+	"cyclecap/torch/compare"
 )
 
 func TestFigure(t *testing.T) {
@@ -60,7 +60,7 @@ func TestSupervise(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# On a card", "1 bit-equal, 1 OUT OF BOUND", "did not finish: exit status 3: it crashed", `a \| b`} {
+	for _, want := range []string{"# On a card", "1 bit-equal, 1 OUT OF BOUND", "first at [1]: got 3, want 2", "did not finish: exit status 3: it crashed", `a \| b`} {
 		if !strings.Contains(string(md), want) {
 			t.Errorf("report.md has no %q:\n%s", want, md)
 		}
@@ -75,8 +75,8 @@ func TestMain(m *testing.M) {
 	e := &env{out: json.NewEncoder(os.Stdout)}
 	switch os.Args[2] {
 	case "parity":
-		e.comparison(parity.Numbers("a | b", "Python", []float64{1, 2}, []float64{1, 2}, parity.Tolerance{}), "f32")
-		e.comparison(parity.Numbers("others", "Python", []float64{1, 3}, []float64{1, 2}, parity.Tolerance{}), "f32")
+		e.comparison("a | b", "Python", "f32", compare.Numbers([]float64{1, 2}, []float64{1, 2}), compare.Bits)
+		e.comparison("others", "Python", "f32", compare.Numbers([]float64{1, 3}, []float64{1, 2}), compare.Bits)
 	case "tests":
 		e.add(row{Name: "a test", Verdict: passed})
 		os.Stderr.WriteString("first\nit crashed\n")

@@ -361,7 +361,7 @@ func (m *models) prepare(w workload) (func() error, error) {
 	case "image", "text":
 		if m.clip == nil {
 			var err error
-			if m.clip, err = pipeline.LoadCLIP(e.path("clip.pt"), clip.Both, o); err != nil {
+			if m.clip, err = pipeline.LoadCLIP(e.path("clip.pt"), "", clip.Both, o); err != nil {
 				return nil, err
 			}
 		}

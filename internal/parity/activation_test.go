@@ -22,14 +22,21 @@ func TestActivation(t *testing.T) {
 	}
 	defer want.Close()
 	for _, gelu := range []bool{false, true} {
-		sd, quick, err := weights.LoadCLIP("testdata/small/clip.pt", nil)
+		sd, _, err := weights.LoadCLIP("testdata/small/clip.pt", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !quick {
+		config, err := clip.ConfigOf(sd, clip.Both)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.VisionActivation != clip.QuickGELU {
 			t.Error("OpenAI's weights are taken for a CLIP with GELU")
 		}
-		m, err := clip.Load(sd, gelu, clip.Both)
+		if gelu {
+			config.VisionActivation = clip.GELU
+		}
+		m, err := clip.Load(sd, config, clip.Both)
 		if err != nil {
 			t.Fatal(err)
 		}

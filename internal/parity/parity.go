@@ -17,7 +17,9 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
 	"cyclecap/train"
@@ -105,19 +107,14 @@ func (c *checker) tensor(name string) torch.Tensor {
 	return t.Clone()
 }
 
+// add adds a row.
+func (c *checker) add(what, reference string, d compare.Difference, tolerance compare.Tolerance) {
+	c.rows = append(c.rows, Row{what, reference, d, tolerance})
+}
+
 // compare adds a row of tensors that must be bit-equal.
 func (c *checker) compare(what, reference string, got, want torch.Tensor) {
-	c.numbers(what, reference, torch.ToSlice[float64](got), torch.ToSlice[float64](want), bitEqual)
-}
-
-// numbers adds a row.
-func (c *checker) numbers(what, reference string, got, want []float64, tolerance Tolerance) {
-	c.rows = append(c.rows, Numbers(what, reference, got, want, tolerance))
-}
-
-// lists adds a row.
-func lists[T comparable](c *checker, what, reference string, got, want [][]T) {
-	c.rows = append(c.rows, Lists(what, reference, got, want))
+	c.add(what, reference, compare.Tensors(got, want), compare.Bits)
 }
 
 func (c *checker) path(name string) string { return filepath.Join(c.dir, name) }
@@ -149,15 +146,11 @@ func (c *checker) pixels() torch.Tensor {
 }
 
 func (c *checker) loadCLIP(name string) *clip.Model {
-	sd, quick, err := weights.LoadCLIP(c.path(name), nil)
+	m, err := pipeline.LoadCLIP(c.path(name), "", clip.Both, pipeline.Options{})
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
-	m, err := clip.Load(sd, !quick, clip.Both)
-	if err != nil {
-		torch.Throw("parity", "%v", err)
-	}
-	return m
+	return m.Model.(*clip.Model)
 }
 
 func (c *checker) clip() error {
@@ -192,7 +185,7 @@ func (c *checker) archive() error {
 		names = append(names, e.Name)
 	}
 	slices.Sort(names)
-	lists(c, "names of the TorchScript archive's tensors", "torch.jit.load", [][]string{names}, [][]string{c.facts.ArchiveNames})
+	c.add("names of the TorchScript archive's tensors", "torch.jit.load", compare.Lists([][]string{names}, [][]string{c.facts.ArchiveNames}), compare.Bits)
 	return nil
 }
 
@@ -289,9 +282,12 @@ func (c *checker) decode() error {
 			}
 			return ids
 		}
+		lists := func(what, reference string, got, want [][]int64) {
+			c.add(what, reference, compare.Lists(got, want), compare.Bits)
+		}
 		batch := fmt.Sprintf(", batch %d with cache", n)
-		lists(c, "greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
-		lists(c, "beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
+		lists("greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
+		lists("beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
 		for _, stop := range c.facts.Stops {
 			var greedy [][]int64
 			var beams [][][]int64
@@ -302,7 +298,7 @@ func (c *checker) decode() error {
 					return
 				}
 			}
-			lists(c, fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
+			lists(fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
 				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedy)
 			var got, want [][]int64
 			var gotScores, wantScores []float64
@@ -312,9 +308,9 @@ func (c *checker) decode() error {
 					gotScores, wantScores = append(gotScores, caption.Score), append(wantScores, scores[i][j])
 				}
 			}
-			lists(c, fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", got, want)
-			c.numbers(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", gotScores, wantScores,
-				Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5})
+			lists(fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", got, want)
+			c.add(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", compare.Numbers(gotScores, wantScores),
+				compare.Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5})
 		}
 	})
 	return err
@@ -343,13 +339,7 @@ func (c *checker) initial() error {
 // module adds a row of all parameters of a module, which must be bit-equal to
 // those of a state dict.
 func (c *checker) module(what, reference string, m any, want *nn.StateDict) {
-	c.tensors(what, reference, nn.NamedParameters(m), want, bitEqual)
-}
-
-// tensors adds a row of several tensors and those of the same names in a state
-// dict.
-func (c *checker) tensors(what, reference string, got []nn.Named, want *nn.StateDict, tolerance Tolerance) {
-	c.rows = append(c.rows, Tensors(what, reference, got, want, tolerance))
+	c.add(what, reference, Tensors(nn.NamedParameters(m), want), compare.Bits)
 }
 
 // part gives the tensors under a prefix.
@@ -412,7 +402,7 @@ func (c *checker) cyclegan() error {
 	if err != nil {
 		return err
 	}
-	c.numbers(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", losses, torch.ToSlice[float64](c.tensor("gan_losses")), bitEqual)
+	c.add(fmt.Sprintf("losses of %d CycleGAN steps", steps), "PyTorch (CycleGAN's rules)", compare.Numbers(losses, torch.ToSlice[float64](c.tensor("gan_losses"))), compare.Bits)
 	for _, n := range nets {
 		c.module(fmt.Sprintf("weights after %d CycleGAN steps, %s", steps, n.name), "PyTorch (CycleGAN's rules)", n.net, part(trained, n.name+".", "model."))
 	}
@@ -420,7 +410,7 @@ func (c *checker) cyclegan() error {
 }
 
 // lossTolerance has the tolerances of decoderTraining's rows.
-type lossTolerance struct{ same, gradients, losses, weights Tolerance }
+type lossTolerance struct{ same, gradients, losses, weights compare.Tolerance }
 
 // decoderTraining trains a mapper on ClipCap's loss, once in ClipCap's way and
 // once in that of production.
@@ -471,7 +461,7 @@ func (c *checker) decoderTraining() error {
 						grad := p.Tensor.Grad()
 						got = append(got, nn.Named{Name: p.Name, Tensor: &grad})
 					}
-					c.tensors("gradients of the first mapper step"+way, reference, got, gradients, may.gradients)
+					c.add("gradients of the first mapper step"+way, reference, Tensors(got, gradients), may.gradients)
 				}
 				opt.Step()
 				return nil
@@ -480,10 +470,10 @@ func (c *checker) decoderTraining() error {
 				return err
 			}
 		}
-		c.numbers(fmt.Sprintf("losses of %d mapper steps%s", steps, way), reference, losses, want, may.losses)
-		c.tensors(fmt.Sprintf("weights after %d mapper steps%s", steps, way), reference, nn.NamedParameters(m.Mapper), trained, may.weights)
+		c.add(fmt.Sprintf("losses of %d mapper steps%s", steps, way), reference, compare.Numbers(losses, want), may.losses)
+		c.add(fmt.Sprintf("weights after %d mapper steps%s", steps, way), reference, Tensors(nn.NamedParameters(m.Mapper), trained), may.weights)
 		if exact {
-			c.numbers(fmt.Sprintf("losses of %d mapper steps, production's way at ClipCap's weights", steps), reference, same, want, c.production().same)
+			c.add(fmt.Sprintf("losses of %d mapper steps, production's way at ClipCap's weights", steps), reference, compare.Numbers(same, want), c.production().same)
 		}
 		opt.Close()
 		nn.Close(m.Mapper)
@@ -516,16 +506,16 @@ func (c *checker) production() lossTolerance {
 	lr := c.facts.TrainLR
 	if c.facts.Size == "small" {
 		return lossTolerance{
-			same:      Tolerance{Why: head, Relative: 2.5e-7},
-			gradients: Tolerance{Why: head, Relative: 4e-6},
-			losses:    Tolerance{Why: adam, Max: 3e-6, Mean: 5e-7},
-			weights:   Tolerance{Why: adam, Max: 4e-3 * lr, Mean: 6e-6 * lr},
+			same:      compare.Tolerance{Why: head, Relative: 2.5e-7},
+			gradients: compare.Tolerance{Why: head, Relative: 4e-6},
+			losses:    compare.Tolerance{Why: adam, Max: 3e-6, Mean: 5e-7},
+			weights:   compare.Tolerance{Why: adam, Max: 4e-3 * lr, Mean: 6e-6 * lr},
 		}
 	}
 	return lossTolerance{
-		same:      Tolerance{Why: head, Relative: 5e-7},
-		gradients: Tolerance{Why: head, Relative: 1.5e-5},
-		losses:    Tolerance{Why: adam, Max: 0.05, Mean: 0.01},
-		weights:   Tolerance{Why: adam, Max: 12 * lr, Mean: 0.17 * lr},
+		same:      compare.Tolerance{Why: head, Relative: 5e-7},
+		gradients: compare.Tolerance{Why: head, Relative: 1.5e-5},
+		losses:    compare.Tolerance{Why: adam, Max: 0.05, Mean: 0.01},
+		weights:   compare.Tolerance{Why: adam, Max: 12 * lr, Mean: 0.17 * lr},
 	}
 }

@@ -1,61 +1,71 @@
 package parity
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+
+	"cyclecap/torch/compare"
+	"cyclecap/torch/nn"
+)
 
 // Row is one comparison with another implementation.
 type Row struct {
 	What      string
 	Reference string // the other implementation
-	Elements  int64
-	Differing int64   // elements that are not the same bits
-	MaxDiff   float64 // largest |ours - theirs|
-	MeanDiff  float64 // mean |ours - theirs|
-	Relative  float64 // MaxDiff over the largest |theirs|; of several tensors the largest of theirs
-	Tolerance Tolerance
+	compare.Difference
+	Tolerance compare.Tolerance
 }
 
-// Tolerance says why a row may differ in bits, and by how much: either by
-// Relative, or by Max and Mean. A row with no tolerance must be bit-equal.
-type Tolerance struct {
-	Why       string
-	Relative  float64 // bounds Row.Relative
-	Max, Mean float64 // bound Row.MaxDiff and Row.MeanDiff together
+// Tensors compares several tensors with those of the same names in a state dict.
+func Tensors(got []nn.Named, want *nn.StateDict) (d compare.Difference) {
+	for _, g := range got {
+		part := compare.Difference{Mismatch: "the reference has no such tensor"}
+		if w, ok := want.Get(g.Name); ok {
+			part = compare.Tensors(*g.Tensor, w)
+		}
+		d.Add(g.Name, part)
+	}
+	return d
 }
 
-// bitEqual is the tolerance of what must not differ.
-var bitEqual Tolerance
-
-// Equal reports whether all bits are equal.
-func (r Row) Equal() bool { return r.Differing == 0 }
-
-// OK reports whether the row is within its tolerance. Where the fixtures were
-// made on another kind of processor, whose kernels differ, every row may
-// differ by 1e-5.
+// OK reports whether the row is within its tolerance, which is larger where the fixtures
+// were made on another kind of processor.
 func (r Row) OK(sameCPU bool) bool {
 	t := r.Tolerance
 	if !sameCPU {
-		t.Relative = max(t.Relative, 1e-5)
+		t = t.OtherProcessor()
 	}
-	return r.Equal() ||
-		t.Relative > 0 && r.Relative <= t.Relative ||
-		t.Max > 0 && r.MaxDiff <= t.Max && r.MeanDiff <= t.Mean
+	return t.Within(r.Difference)
 }
 
-// Difference gives the difference as the table prints it.
-func (r Row) Difference() string {
+// MaxText gives the largest difference as the table prints it.
+func (r Row) MaxText() string {
 	if r.Tolerance.Max > 0 && !r.Equal() {
-		return fmt.Sprintf("%.2g (mean %.2g)", r.MaxDiff, r.MeanDiff)
+		return fmt.Sprintf("%.2g (mean %.2g)", r.Max, r.Mean)
 	}
-	return fmt.Sprintf("%.2g", r.MaxDiff)
+	return fmt.Sprintf("%.2g", r.Max)
 }
 
-// String gives the bound as the table prints it.
-func (t Tolerance) String() string {
+// Note says why a row's bits may differ, or how it is out of bounds: with the first
+// element that differs.
+func (r Row) Note() string {
 	switch {
-	case t.Max > 0:
-		return fmt.Sprintf("%.2g (mean %.2g)", t.Max, t.Mean)
-	case t.Relative > 0:
-		return fmt.Sprintf("%.2g of the largest", t.Relative)
+	case r.Equal():
+		return ""
+	case r.OK(true):
+		return r.Tolerance.Why
+	case r.Mismatch != "":
+		return "OUT OF BOUNDS: " + r.Mismatch
 	}
-	return "0"
+	note := "OUT OF BOUNDS"
+	if relative := r.Relative(); !math.IsInf(relative, 1) {
+		note += fmt.Sprintf(": %.2g of the largest", relative)
+	}
+	if r.First != nil {
+		note += fmt.Sprintf("; first at %v", r.First)
+	}
+	if r.Tolerance.Why != "" {
+		note += "; expected: " + r.Tolerance.Why
+	}
+	return note
 }

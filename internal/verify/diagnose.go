@@ -38,8 +38,8 @@ func (v *Verifier) diagnose() (out []string) {
 	if v.photosDiff != "" {
 		say("other preprocessing: %s; the rest was computed from the recorded pixels", v.photosDiff)
 	}
-	if v.otherGELU != "" {
-		say("other activation: %s", v.otherGELU)
+	if v.activation != "" {
+		say("other activation: %s", v.activation)
 		explained[CLIP] = true
 	}
 	for _, part := range []string{CLIP, Generator, GPT2, Decoder} {

@@ -5,9 +5,6 @@ package verify
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"runtime"
-	"strings"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -135,29 +132,4 @@ func (r *Reference) sample(name string, t torch.Tensor) torch.Tensor {
 		return t.Reshape([]int64{-1}).Slice(torch.WithStep(s.Step))
 	}
 	return t
-}
-
-// Processor describes this processor as record_reference.py does: the low-order bits of
-// matrix products depend on it.
-func Processor() string {
-	b, err := torch.BuildInfo()
-	if err != nil {
-		return runtime.GOARCH
-	}
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return b.Capability + "/" + runtime.GOARCH
-	}
-	parts := []string{b.Capability}
-	first, _, _ := strings.Cut(string(text), "\n\n")
-	for _, key := range []string{"vendor_id", "cpu family", "model", "stepping"} {
-		value := ""
-		for line := range strings.Lines(first) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {
-				value = strings.TrimSpace(v)
-			}
-		}
-		parts = append(parts, value)
-	}
-	return strings.Join(parts, "/")
 }

@@ -12,7 +12,8 @@ import (
 
 // here describes this side.
 func here(o pipeline.Options) Environment {
-	e := Environment{Versions: map[string]string{}, Threads: torch.NumThreads(), CPU: Processor(), Device: "CPU", DeviceType: "cpu", DType: "f32", Packed: o.Packed()}
+	e := Environment{Versions: map[string]string{}, Threads: torch.NumThreads(), Device: "CPU", DeviceType: "cpu", DType: "f32", Packed: o.Packed()}
+	e.CPU, _ = compare.Processor()
 	if b, err := torch.BuildInfo(); err == nil {
 		e.Versions["torch"] = b.Version
 	}

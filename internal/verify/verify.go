@@ -23,6 +23,7 @@ import (
 	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
+	"cyclecap/weights"
 )
 
 // The parts of a reference.
@@ -106,7 +107,7 @@ type Verifier struct {
 	tolerances tolerances
 	given      map[string]bool
 	otherFiles map[string]bool // parts whose weights come from other files
-	otherGELU  string          // what was found with CLIP's other activation
+	activation string          // what was found with another activation of CLIP
 	photosDiff string          // how the photos differ, if they do
 	features   torch.Tensor    // of the photos, as we compute them
 }
@@ -193,6 +194,14 @@ func differing(got, want map[string]string) (out []string) {
 // or those of the wanted files in the folder at path.
 func hashes(path string, want map[string]string) (map[string]string, error) {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) { // the name of a downloaded model
+		f, openErr := weights.Open(path)
+		if openErr != nil {
+			return nil, openErr
+		}
+		path = filepath.Dir(f.Path)
+		info, err = os.Stat(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -357,22 +366,27 @@ func (v *Verifier) CLIP(c *pipeline.CLIP) {
 	v.layers("clip.text", c.Model, func() { c.Model.EncodeText(v.input("clip.ids", o).Narrow(0, 0, 1)) })
 }
 
-// otherActivation tries GELU instead of QuickGELU, or the other way round.
+// otherActivation tries the activations that were not taken.
 func (v *Verifier) otherActivation(m *clip.Model, image func() torch.Tensor) {
-	name := map[bool]string{true: "GELU", false: "QuickGELU"}
-	own := m.Config.GELU
-	m.SetGELU(!own)
-	defer m.SetGELU(own)
-	err := torch.Scope(func() error {
-		torch.InferenceMode(func() {
-			if r := v.row(CLIP, "", "clip.image", v.tolerances.outputs, image()); r.OK() {
-				v.otherGELU = fmt.Sprintf("the model's activation is %s, and cyclecap took %s: with %s the image features agree (%s)", name[!own], name[own], name[!own], size(r.Difference))
+	own := m.Config
+	defer func() {
+		m.SetActivation(own.VisionActivation)
+		m.Config = own
+	}()
+	if own.VisionActivation != own.TextActivation {
+		return
+	}
+	for _, a := range []clip.Activation{clip.QuickGELU, clip.GELU, clip.GELUTanh} {
+		if a == own.VisionActivation {
+			continue
+		}
+		m.SetActivation(a)
+		v.run(CLIP, "image features with another activation", func() error {
+			if r := v.row(CLIP, "", "clip.image", v.tolerances.outputs, image()); r.OK() && v.activation == "" {
+				v.activation = fmt.Sprintf("with %v instead of %v, the image features agree (%s): see --clip-config", a, own.VisionActivation, size(r.Difference))
 			}
+			return nil
 		})
-		return nil
-	})
-	if err != nil {
-		v.otherGELU = ""
 	}
 }
 
@@ -626,8 +640,7 @@ func (v *Verifier) training(m *clipcap.Model, o pipeline.Options) {
 		all := Row{Part: Decoder, What: "gradients of the mapper", Tolerance: v.tolerances.gradients}
 		for _, p := range nn.NamedParameters(m.Mapper) {
 			grad := p.Tensor.Grad()
-			d := v.difference("train.gradients."+p.Name, grad)
-			merge(&all.Difference, d)
+			all.Difference.Add(p.Name, v.difference("train.gradients."+p.Name, grad))
 			grad.Close()
 		}
 		v.Rows = append(v.Rows, all)
@@ -635,27 +648,5 @@ func (v *Verifier) training(m *clipcap.Model, o pipeline.Options) {
 	})
 	if err != nil {
 		v.Rows = append(v.Rows, Row{Part: Decoder, What: "loss and gradients", Err: err.Error()})
-	}
-}
-
-// merge adds the difference of another tensor: Max and Largest are those of the tensor
-// whose relative difference is largest.
-func merge(all *compare.Difference, d compare.Difference) {
-	if d.Mismatch != "" && all.Mismatch == "" {
-		all.Mismatch = d.Mismatch
-	}
-	n := float64(all.Elements + d.Elements)
-	if n > 0 {
-		all.Mean = (all.Mean*float64(all.Elements) + d.Mean*float64(d.Elements)) / n
-	}
-	all.Elements += d.Elements
-	all.Shape = []int64{all.Elements}
-	all.DType = d.DType
-	all.Differing += d.Differing
-	if all.First == nil {
-		all.First = d.First
-	}
-	if all.Largest == 0 || d.Relative() > all.Relative() {
-		all.Max, all.Largest, all.Worst = d.Max, d.Largest, d.Worst
 	}
 }

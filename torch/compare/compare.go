@@ -1,5 +1,13 @@
 // Package compare says how two tensors differ: how many elements, by how much, and
 // where.
+//
+//	d := compare.Tensors(got, want)
+//	if t := (compare.Tolerance{Why: "another order of sums", Relative: 1e-5}); !t.Within(d) {
+//		fmt.Println(d)
+//	}
+//
+// [Numbers] compares lists of numbers, such as losses, and [Lists] lists of token ids or
+// names. Package torchtest has functions for tests.
 package compare
 
 import (
@@ -14,17 +22,21 @@ import (
 
 // An Element is one element of two tensors, lists or slices.
 type Element struct {
+	Name      string  // of the tensor, if several were compared
 	Index     []int64 // one number for each dimension; empty for a scalar
-	Got, Want float64
+	Got, Want float64 // NaN for what is no number
+
+	got, want string // as String prints them
 }
 
 // A Difference says how numbers differ from those that are wanted. The zero value is
 // that of equal ones.
 type Difference struct {
 	// Mismatch says why nothing could be compared, for example because the shapes
-	// differ. It is empty if the elements were compared.
+	// differ. It is empty if the elements were compared. Otherwise all elements count
+	// as differing, and Max and Mean are infinite.
 	Mismatch  string
-	Shape     []int64
+	Shape     []int64 // nil if several tensors were compared
 	DType     torch.DType
 	Elements  int64
 	Differing int64 // number of elements whose bits differ
@@ -39,158 +51,38 @@ type Difference struct {
 	// bits) and infinite ones are not in it.
 	Decades map[int]int64
 
-	sum float64
+	what     string  // dtype and shape, or what else was compared
+	relative float64 // the largest Relative of what was added
 }
 
 // Equal reports whether all bits are equal.
 func (d Difference) Equal() bool { return d.Mismatch == "" && d.Differing == 0 }
 
-// Relative returns Max divided by Largest.
+// Relative returns Max divided by Largest; of several tensors, the largest of these
+// quotients.
 func (d Difference) Relative() float64 {
 	if d.Max == 0 {
 		return 0
 	}
-	return d.Max / d.Largest
-}
-
-// add counts element i, whose bits differ.
-func (d *Difference) add(i int64, got, want float64) {
-	off := math.Abs(got - want)
-	switch {
-	case got == want, math.IsNaN(got) && math.IsNaN(want):
-		off = 0
-	case math.IsNaN(off):
-		off = math.Inf(1)
-	}
-	d.Differing++
-	if d.First == nil {
-		d.First = &Element{index(i, d.Shape), got, want}
-	}
-	if d.Worst == nil || off > d.Max {
-		d.Worst = &Element{index(i, d.Shape), got, want}
-		d.Max = off
-	}
-	d.sum += off
-	if off > 0 && !math.IsInf(off, 0) {
-		if d.Decades == nil {
-			d.Decades = map[int]int64{}
-		}
-		d.Decades[decade(off)]++
-	}
-}
-
-func (d *Difference) finish() Difference {
-	if d.Elements > 0 {
-		d.Mean = d.sum / float64(d.Elements)
-	}
-	return *d
-}
-
-// decade returns the largest k with 10^k <= x.
-func decade(x float64) int {
-	k := int(math.Floor(float64(math.Ilogb(x)) * math.Log10(2)))
-	if x >= math.Pow10(k+1) {
-		k++
-	}
-	return k
-}
-
-// index returns the index in each dimension of element i in row-major order.
-func index(i int64, shape []int64) []int64 {
-	at := make([]int64, len(shape))
-	for d := len(shape) - 1; d >= 0; d-- {
-		at[d] = i % shape[d]
-		i /= shape[d]
-	}
-	return at
-}
-
-// block is the number of elements that are compared at a time, so that large tensors
-// are not copied as a whole.
-const block = 1 << 20
-
-// bits is the integer dtype with which the bits of a dtype are compared.
-var bits = map[int64]torch.DType{1: torch.Uint8, 2: torch.Int16, 4: torch.Int32, 8: torch.Int64}
-
-// parts is the dtype of the real and imaginary parts of complex numbers.
-var parts = map[torch.DType]torch.DType{torch.Complex64: torch.Float32, torch.Complex128: torch.Float64}
-
-// Tensors compares got with want, which may be on different devices. The shapes and
-// dtypes must be equal. Complex numbers are compared as pairs of numbers, in a last
-// dimension of 2.
-func Tensors(got, want torch.Tensor) (d Difference) {
-	d.Shape, d.DType = want.Shape(), want.DType()
-	if g, w := got.Shape(), want.Shape(); !slices.Equal(g, w) {
-		d.Mismatch = fmt.Sprintf("the shape is %s, want %s", tuple(g), tuple(w))
-		return d
-	}
-	if g, w := got.DType(), want.DType(); g != w {
-		d.Mismatch = fmt.Sprintf("the dtype is %v, want %v", g, w)
-		return d
-	}
-	d.Elements = want.Numel()
-	torch.NoGrad(func() {
-		torch.Tidy(func() torch.Tensor {
-			a, b := got.Detach().Reshape([]int64{-1}), want.Detach().Reshape([]int64{-1})
-			if part, ok := parts[d.DType]; ok {
-				a, b = a.ViewDType(part), b.ViewDType(part)
-				d.Shape = append(d.Shape, 2)
-				d.Elements *= 2
-			}
-			for at := int64(0); at < d.Elements; at += block {
-				torch.Tidy(func() torch.Tensor {
-					n := min(block, d.Elements-at)
-					d.block(at, a.Narrow(0, at, n).To(torch.WithDevice(torch.CPU)), b.Narrow(0, at, n).To(torch.WithDevice(torch.CPU)))
-					return torch.Tensor{}
-				})
-			}
-			return torch.Tensor{}
-		})
-	})
-	return d.finish()
-}
-
-// block compares a part of the elements, which begins at element at.
-func (d *Difference) block(at int64, got, want torch.Tensor) {
-	if want.DType() == torch.Bool {
-		got, want = got.To(torch.WithDType(torch.Uint8)), want.To(torch.WithDType(torch.Uint8))
-	}
-	values := torch.ToSlice[float64](want)
-	for _, v := range values {
-		if v = math.Abs(v); v > d.Largest && !math.IsInf(v, 0) {
-			d.Largest = v
-		}
-	}
-	as := bits[want.DType().Size()]
-	gotBits, wantBits := got.ViewDType(as), want.ViewDType(as)
-	if gotBits.Equal(wantBits) {
-		return
-	}
-	other := torch.ToSlice[float64](got)
-	g, w := torch.ToSlice[int64](gotBits), torch.ToSlice[int64](wantBits)
-	for i := range g {
-		if g[i] != w[i] {
-			d.add(at+int64(i), other[i], values[i])
-		}
-	}
+	return max(d.relative, d.Max/d.Largest)
 }
 
 // Numbers compares numbers, such as losses.
 func Numbers(got, want []float64) Difference {
 	d := Difference{Shape: []int64{int64(len(want))}, DType: torch.Float64, Elements: int64(len(want))}
 	if len(got) != len(want) {
-		d.Mismatch = fmt.Sprintf("there are %d numbers, want %d", len(got), len(want))
-		return d
+		return d.mismatch("%s, want %d", count(int64(len(got)), "number"), len(want))
 	}
+	var c counter
 	for i, w := range want {
-		if v := math.Abs(w); v > d.Largest && !math.IsInf(v, 0) {
-			d.Largest = v
-		}
+		c.see(w)
 		if math.Float64bits(got[i]) != math.Float64bits(w) {
-			d.add(int64(i), got[i], w)
+			c.add(int64(i), distance(got[i], w))
 		}
 	}
-	return d.finish()
+	return c.finish(d, func(i int64) *Element {
+		return &Element{Index: []int64{i}, Got: got[i], Want: want[i], got: number(got[i], 64), want: number(want[i], 64)}
+	})
 }
 
 // Lists compares lists of elements that are equal or not, such as token ids: every
@@ -198,23 +90,28 @@ func Numbers(got, want []float64) Difference {
 // places where one of the two has no element. The index of an element is the list and
 // the place in it; Got and Want are NaN unless the elements are integers.
 func Lists[T comparable](got, want [][]T) Difference {
-	d := Difference{DType: torch.Int64}
+	d := Difference{DType: torch.Int64, Shape: []int64{int64(len(want))}, what: count(int64(len(want)), "list")}
+	for _, l := range want {
+		d.Elements += int64(len(l))
+	}
 	if len(got) != len(want) {
-		d.Mismatch = fmt.Sprintf("there are %d lists, want %d", len(got), len(want))
-		return d
+		return d.mismatch("%s, want %d", count(int64(len(got)), "list"), len(want))
 	}
-	d.Shape = []int64{int64(len(want))}
-	number := func(list []T, j int) float64 {
-		if j < len(list) {
-			switch v := any(list[j]).(type) {
-			case int64:
-				return float64(v)
-			case int:
-				return float64(v)
-			}
+	element := func(l []T, j int) (float64, string) {
+		if j >= len(l) {
+			return math.NaN(), "nothing"
 		}
-		return math.NaN()
+		switch v := any(l[j]).(type) {
+		case int64:
+			return float64(v), fmt.Sprint(v)
+		case int:
+			return float64(v), fmt.Sprint(v)
+		case string:
+			return math.NaN(), strconv.Quote(v)
+		}
+		return math.NaN(), fmt.Sprint(l[j])
 	}
+	d.Elements = 0
 	for i := range want {
 		n := max(len(got[i]), len(want[i]))
 		d.Elements += int64(n)
@@ -222,29 +119,86 @@ func Lists[T comparable](got, want [][]T) Difference {
 			if j < len(got[i]) && j < len(want[i]) && got[i][j] == want[i][j] {
 				continue
 			}
-			e := &Element{[]int64{int64(i), int64(j)}, number(got[i], j), number(want[i], j)}
 			if d.First == nil {
+				e := &Element{Index: []int64{int64(i), int64(j)}}
+				e.Got, e.got = element(got[i], j)
+				e.Want, e.want = element(want[i], j)
 				d.First, d.Worst = e, e
+				d.Max, d.Mean, d.Largest = math.Inf(1), math.Inf(1), 1
 			}
 			d.Differing++
-			d.Max, d.Mean, d.Largest = math.Inf(1), math.Inf(1), 1
 		}
 	}
 	return d
 }
 
+// Add adds the difference of one of several tensors, which has a name: a zero Difference
+// to which those of all are added is the difference of all.
+func (d *Difference) Add(name string, part Difference) {
+	if part.Mismatch != "" && d.Mismatch == "" {
+		d.Mismatch = name + ": " + part.Mismatch
+	}
+	named := func(e *Element) *Element {
+		n := *e
+		n.Name = strings.TrimSuffix(name+"."+e.Name, ".")
+		return &n
+	}
+	if d.First == nil && part.First != nil {
+		d.First = named(part.First)
+	}
+	if part.Worst != nil && (d.Worst == nil || part.Max > d.Max) {
+		d.Worst = named(part.Worst)
+	}
+	if n := d.Elements + part.Elements; n > 0 {
+		d.Mean = d.Mean*(float64(d.Elements)/float64(n)) + part.Mean*(float64(part.Elements)/float64(n))
+	}
+	if d.Elements == 0 {
+		d.DType = part.DType
+	}
+	d.Shape, d.what = nil, "several tensors"
+	d.Elements += part.Elements
+	d.Differing += part.Differing
+	d.Max, d.Largest, d.relative = max(d.Max, part.Max), max(d.Largest, part.Largest), max(d.relative, part.Relative())
+	decades := map[int]int64{} // not d's own, which another Difference may share
+	for _, m := range []map[int]int64{d.Decades, part.Decades} {
+		for k, n := range m {
+			decades[k] += n
+		}
+	}
+	if len(decades) > 0 {
+		d.Decades = decades
+	}
+}
+
+// mismatch is the difference of what cannot be compared.
+func (d Difference) mismatch(format string, args ...any) Difference {
+	d.Mismatch = fmt.Sprintf(format, args...)
+	d.Differing = max(1, d.Elements)
+	d.Max, d.Mean = math.Inf(1), math.Inf(1)
+	return d
+}
+
 // String describes the difference in one or more lines without an end of line.
 func (d Difference) String() string {
+	what := d.what
+	if what == "" {
+		what = d.DType.String() + tuple(d.Shape)
+	}
 	switch {
 	case d.Mismatch != "":
 		return d.Mismatch
+	case d.Differing == 0 && d.Elements == 1:
+		return fmt.Sprintf("the only element of %s has the same bits", what)
 	case d.Differing == 0:
-		return fmt.Sprintf("all %s have the same bits", count(d.Elements, "element"))
+		return fmt.Sprintf("all %d elements of %s have the same bits", d.Elements, what)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %s of %v%s differ in their bits\n", d.Differing, count(d.Elements, "element"), d.DType, tuple(d.Shape))
-	fmt.Fprintf(&b, "first:   %s\n", d.First)
-	fmt.Fprintf(&b, "largest: %s\n", d.Worst)
+	fmt.Fprintf(&b, "%d of %d elements of %s differ in their bits\n", d.Differing, d.Elements, what)
+	fmt.Fprintf(&b, "first:   %s", d.First)
+	if d.Worst == d.First { // of lists, whose elements are equal or not
+		return b.String()
+	}
+	fmt.Fprintf(&b, "\nlargest: %s\n", d.Worst)
 	fmt.Fprintf(&b, "max |difference| %.3g, mean %.3g, relative to the largest wanted value %.3g", d.Max, d.Mean, d.Relative())
 	keys := make([]int, 0, len(d.Decades))
 	var most int64
@@ -261,10 +215,20 @@ func (d Difference) String() string {
 
 // String returns the place and both values, such as "[0, 3]: got 1.5, want 2".
 func (e *Element) String() string {
-	return fmt.Sprintf("%s: got %s, want %s", tuple(e.Index), value(e.Got), value(e.Want))
+	name := ""
+	if e.Name != "" {
+		name = e.Name + " "
+	}
+	got, want := e.got, e.want
+	if got == "" && want == "" {
+		got, want = number(e.Got, 64), number(e.Want, 64)
+	}
+	return fmt.Sprintf("%s%s: got %s, want %s", name, tuple(e.Index), got, want)
 }
 
-func value(v float64) string { return strconv.FormatFloat(v, 'g', 9, 64) }
+// number formats a number with the digits that tell it from its neighbours of as many
+// bits.
+func number(v float64, bits int) string { return strconv.FormatFloat(v, 'g', -1, bits) }
 
 func tuple(n []int64) string { return strings.ReplaceAll(fmt.Sprint(n), " ", ", ") }
 

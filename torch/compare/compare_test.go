@@ -1,14 +1,19 @@
 package compare_test
 
 import (
+	"maps"
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"cyclecap/torch"
 	"cyclecap/torch/compare"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 func scope(t *testing.T, f func()) {
@@ -42,6 +47,8 @@ func TestTensors(t *testing.T) {
 		}{
 			{compare.Bits, false},
 			{compare.Tolerance{Relative: 0.0625}, true}, {compare.Tolerance{Relative: 0.06}, false},
+			{compare.Tolerance{Max: 0.25}, true}, {compare.Tolerance{Max: 0.2}, false},
+			{compare.Tolerance{}.OtherProcessor(), false}, {compare.Tolerance{Relative: 0.0625}.OtherProcessor(), true},
 			{compare.Tolerance{Max: 0.25, Mean: 0.05}, true}, {compare.Tolerance{Max: 0.25, Mean: 0.04}, false}, {compare.Tolerance{Max: 0.2, Mean: 1}, false},
 		} {
 			if got := test.t.Within(d); got != test.want {
@@ -66,13 +73,15 @@ func TestTensors(t *testing.T) {
 func TestDTypes(t *testing.T) {
 	scope(t, func() {
 		for _, dtype := range []torch.DType{torch.Uint8, torch.Int8, torch.Int16, torch.Int32, torch.Int64, torch.Float16, torch.BFloat16,
-			torch.Float32, torch.Float64, torch.Bool, torch.Complex64, torch.Complex128} {
-			want := torch.Zeros([]int64{3, 700_000}, torch.WithDType(dtype))
+			torch.Float32, torch.Float64, torch.Bool, torch.Uint16, torch.Uint32, torch.Uint64, torch.Complex32, torch.Complex64, torch.Complex128,
+			torch.Float8E5M2, torch.Float8E4M3FN, torch.Float8E5M2FNUZ, torch.Float8E4M3FNUZ} {
+			want := torch.Zeros([]int64{3, 700_000})
 			got := want.Clone()
 			got.Select(0, 2).Select(0, 699_998).Fill_(1)
+			got, want = got.To(torch.WithDType(dtype)), want.To(torch.WithDType(dtype))
 			d := compare.Tensors(got, want)
 			at := []int64{2, 699_998}
-			if dtype == torch.Complex64 || dtype == torch.Complex128 {
+			if dtype == torch.Complex32 || dtype == torch.Complex64 || dtype == torch.Complex128 {
 				at = append(at, 0)
 			}
 			if d.Differing != 1 || d.Max != 1 || !slices.Equal(d.First.Index, at) {
@@ -82,9 +91,14 @@ func TestDTypes(t *testing.T) {
 				t.Errorf("%v: %v", dtype, d)
 			}
 		}
-		// Where float64 is too narrow, the bits still tell the difference.
-		a, b := torch.FromSlice([]int64{1<<60 + 1}), torch.FromSlice([]int64{1 << 60})
-		if d := compare.Tensors(a, b); d.Differing != 1 {
+		// Integers that a float64 does not hold.
+		a, b := torch.FromSlice([]int64{1<<60 + 1, math.MinInt64}), torch.FromSlice([]int64{1 << 60, math.MaxInt64})
+		if d := compare.Tensors(a, b); d.Differing != 2 || d.Max != math.MaxUint64 || d.Decades[0] != 1 || d.First.String() != "[0]: got 1152921504606846977, want 1152921504606846976" {
+			t.Errorf("%+v", d)
+		}
+		// A conjugation that is only a flag.
+		z := torch.FromSlice([]complex128{1 + 2i})
+		if d := compare.Tensors(z.Conj(), z); d.Differing != 1 || d.First.String() != "[0, 1]: got -2, want 2" {
 			t.Errorf("%+v", d)
 		}
 		// A view is compared in its own order.
@@ -98,13 +112,24 @@ func TestDTypes(t *testing.T) {
 func TestMismatch(t *testing.T) {
 	scope(t, func() {
 		a := torch.Zeros([]int64{2, 3})
+		freed := torch.Zeros([]int64{2, 3}).Keep()
+		freed.Close()
+		if d := compare.Tensors(freed, a); d.Equal() || !strings.Contains(d.Mismatch, "freed") {
+			t.Error(d)
+		}
+		if d := compare.Tensors(torch.Tensor{}, torch.Tensor{}); !d.Equal() {
+			t.Error(d)
+		}
 		for want, d := range map[string]compare.Difference{
-			"the shape is [2, 3], want [3, 2]":    compare.Tensors(a, torch.Zeros([]int64{3, 2})),
-			"the dtype is float32, want bfloat16": compare.Tensors(a, torch.Zeros([]int64{2, 3}, torch.WithDType(torch.BFloat16))),
-			"there are 1 numbers, want 2":         compare.Numbers([]float64{1}, []float64{1, 2}),
-			"there are 1 lists, want 0":           compare.Lists([][]int64{{1}}, nil),
+			"the shape is [2, 3], want [3, 2]":                       compare.Tensors(a, torch.Zeros([]int64{3, 2})),
+			"the dtype is float32, want bfloat16":                    compare.Tensors(a, torch.Zeros([]int64{2, 3}, torch.WithDType(torch.BFloat16))),
+			"there is no tensor, want float32[2, 3]":                 compare.Tensors(torch.Tensor{}, a),
+			"the tensor is float32[2, 3], want none":                 compare.Tensors(a, torch.Tensor{}),
+			"a tensor on the meta device has no elements to compare": compare.Tensors(a.To(torch.WithDevice(torch.Meta)), a),
+			"1 number, want 2":                                       compare.Numbers([]float64{1}, []float64{1, 2}),
+			"1 list, want 0":                                         compare.Lists([][]int64{{1}}, nil),
 		} {
-			if d.Equal() || d.String() != want || (compare.Tolerance{Relative: 1e9}).Within(d) {
+			if d.Equal() || d.Differing == 0 || d.String() != want || (compare.Tolerance{Relative: 1e9}).Within(d) {
 				t.Errorf("got %q, want %q", d, want)
 			}
 		}
@@ -120,7 +145,7 @@ func TestLists(t *testing.T) {
 	if d.Differing != 2 || d.Elements != 5 || !slices.Equal(d.First.Index, []int64{1, 1}) || d.First.Got != 7 || (compare.Tolerance{Relative: 1e9}).Within(d) {
 		t.Errorf("%+v", d)
 	}
-	if d := compare.Lists([][]string{{"a"}}, [][]string{{"b"}}); d.Equal() {
+	if d := compare.Lists([][]string{{"a"}}, [][]string{{"b", "c"}}); d.Differing != 2 || d.String() != "2 of 2 elements of 1 list differ in their bits\nfirst:   [0, 0]: got \"a\", want \"b\"" {
 		t.Errorf("%+v", d)
 	}
 }
@@ -136,9 +161,135 @@ max |difference| 0.5, mean 0.125, relative to the largest wanted value 0.125
 	if got := d.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := compare.Numbers([]float64{1}, []float64{1}).String(); !strings.Contains(got, "1 element ") {
+	if got := compare.Numbers([]float64{1}, []float64{1}).String(); got != "the only element of float64[1] has the same bits" {
 		t.Error(got)
 	}
+}
+
+// TestAdd compares several tensors.
+func TestAdd(t *testing.T) {
+	var d compare.Difference
+	d.Add("equal", compare.Numbers([]float64{100}, []float64{100}))
+	d.Add("first", compare.Numbers([]float64{1, 2.25}, []float64{1, 2}))
+	before := d
+	d.Add("worst", compare.Numbers([]float64{1.5, 10.25}, []float64{1, 10}))
+	want := `3 of 5 elements of several tensors differ in their bits
+first:   first [1]: got 2.25, want 2
+largest: worst [0]: got 1.5, want 1
+max |difference| 0.5, mean 0.2, relative to the largest wanted value 0.125
+   1e-01 ######################################## 3`
+	if diff := cmp.Diff(want, d.String()); diff != "" || d.Largest != 100 {
+		t.Error(diff)
+	}
+	if before.Decades[-1] != 1 {
+		t.Error("Add has changed another difference")
+	}
+	d.Add("absent", compare.Numbers(nil, []float64{1}))
+	if d.String() != "absent: 0 numbers, want 1" || d.Equal() || d.Elements != 6 || !math.IsInf(d.Max, 1) {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestTolerance(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	relative := compare.Tolerance{Why: "rounding", Relative: 1e-3}
+	absolute := compare.Tolerance{Why: "Adam", Max: 0.5, Mean: 0.1}
+	for _, c := range []struct {
+		name       string
+		got, want  []float64
+		tolerance  compare.Tolerance
+		ok, others bool // on the reference's kind of processor, on others
+	}{
+		{"equal", []float64{1, 2}, []float64{1, 2}, compare.Bits, true, true},
+		{"an ulp", []float64{1, 2}, []float64{1, math.Nextafter(2, 3)}, compare.Bits, false, true},
+		{"the sign of zero", []float64{0, 1}, []float64{math.Copysign(0, -1), 1}, compare.Bits, false, true},
+		{"NaN here", []float64{nan, 1}, []float64{1, 1}, relative, false, false},
+		{"NaN there", []float64{1, 1}, []float64{1, nan}, relative, false, false},
+		{"NaN there, absolute", []float64{1, 1}, []float64{1, nan}, absolute, false, false},
+		{"infinity makes nothing small", []float64{inf, 2}, []float64{inf, 1}, relative, false, false},
+		{"something for nothing", []float64{1e-9}, []float64{0}, relative, false, false},
+		{"within the relative bound", []float64{1, 10.009}, []float64{1, 10}, relative, true, true},
+		{"beyond it", []float64{1.02, 10}, []float64{1, 10}, relative, false, false},
+		{"within both absolute bounds", []float64{1.3, 1, 1, 1}, []float64{1, 1, 1, 1}, absolute, true, true},
+		{"the mean too large", []float64{1.2, 1.2}, []float64{1, 1}, absolute, false, false},
+		{"one too large", []float64{1.6, 1, 1, 1, 1, 1, 1, 1}, []float64{1, 1, 1, 1, 1, 1, 1, 1}, absolute, false, false},
+	} {
+		d := compare.Numbers(c.got, c.want)
+		if ok, others := c.tolerance.Within(d), c.tolerance.OtherProcessor().Within(d); ok != c.ok || others != c.others {
+			t.Errorf("%s: within %v and %v, want %v and %v: %v", c.name, ok, others, c.ok, c.others, d)
+		}
+	}
+	for want, tolerance := range map[string]compare.Tolerance{"0": compare.Bits, "0.001 of the largest": relative, "0.5 (mean 0.1)": absolute, "0.5": {Max: 0.5}} {
+		if tolerance.String() != want {
+			t.Errorf("%q, want %q", tolerance, want)
+		}
+	}
+}
+
+// TestAgainstDefinition compares random numbers, and the numbers as tensors, with what
+// the definitions give.
+func TestAgainstDefinition(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	rapid.Check(t, func(t *rapid.T) {
+		value := rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{0, math.Copysign(0, -1), 1, inf, -inf, nan, -nan, 1e-322, 1e-300, 0.1, 10, 1e45, 1e308}))
+		want := rapid.SliceOfN(value, 1, 8).Draw(t, "want")
+		got := slices.Clone(want)
+		for i := range got {
+			if rapid.Bool().Draw(t, "change") {
+				got[i] = value.Draw(t, "value")
+			}
+		}
+		d := compare.Numbers(got, want)
+		var differing int64
+		var most, largest, sum float64
+		first, worst := -1, -1
+		decades := map[int]int64{}
+		for i, w := range want {
+			if finite(w) {
+				largest = max(largest, math.Abs(w))
+			}
+			if math.Float64bits(got[i]) == math.Float64bits(w) {
+				continue
+			}
+			off := math.Abs(got[i] - w)
+			switch {
+			case math.IsNaN(got[i]) && math.IsNaN(w):
+				off = 0
+			case math.IsNaN(off):
+				off = inf
+			}
+			if differing++; first < 0 {
+				first, worst = i, i
+			}
+			if off > most {
+				most, worst = off, i
+			}
+			sum += off
+			if off > 0 && finite(off) {
+				text := strconv.FormatFloat(off, 'e', -1, 64)
+				k, err := strconv.Atoi(text[strings.Index(text, "e")+1:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				decades[max(k, -323)]++
+			}
+		}
+		if d.Differing != differing || d.Max != most || d.Largest != largest || d.Mean != sum/float64(len(want)) || !maps.Equal(d.Decades, decades) {
+			t.Fatalf("%+v, want %d, max %v, largest %v, mean %v, decades %v", d, differing, most, largest, sum/float64(len(want)), decades)
+		}
+		if first >= 0 && (d.First.Index[0] != int64(first) || d.Worst.Index[0] != int64(worst)) {
+			t.Fatalf("first %v, worst %v; want %d and %d", d.First, d.Worst, first, worst)
+		}
+		if err := torch.Scope(func() error {
+			if of := compare.Tensors(torch.FromSlice(got), torch.FromSlice(want)); of.String() != d.String() {
+				t.Fatalf("tensors: %v\nnumbers: %v", of, d)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestMain(m *testing.M) {

@@ -42,6 +42,13 @@ write(
 )
 (here / "clipcap.json").write_text(json.dumps(expected, indent=1) + "\n")
 
+# A number that overflowed in half precision, and the zeros that parse_conceptual.py
+# leaves for a photo that it cannot read.
+broken = [torch.randn(1, 6).half() for _ in captions]
+broken[0][0, 4] = float("nan")
+broken[1].zero_()
+(here / "clipcap-broken.pkl").write_bytes(pickle.dumps({"clip_embedding": torch.cat(broken), "captions": captions}))
+
 
 class System:
     def __reduce__(self):

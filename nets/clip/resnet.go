@@ -1,0 +1,199 @@
+package clip
+
+import (
+	"fmt"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// ResNet is OpenAI's ModifiedResNet as image encoder, in evaluation mode: three
+// convolutions at the start instead of one, average pooling in place of strided
+// convolutions, and attention in place of the last pooling.
+type ResNet struct {
+	Conv1    *nn.Conv2dModule `name:"conv1"`
+	BN1      *BatchNorm       `name:"bn1"`
+	Conv2    *nn.Conv2dModule `name:"conv2"`
+	BN2      *BatchNorm       `name:"bn2"`
+	Conv3    *nn.Conv2dModule `name:"conv3"`
+	BN3      *BatchNorm       `name:"bn3"`
+	Layer1   []*Bottleneck    `name:"layer1"`
+	Layer2   []*Bottleneck    `name:"layer2"`
+	Layer3   []*Bottleneck    `name:"layer3"`
+	Layer4   []*Bottleneck    `name:"layer4"`
+	AttnPool *AttentionPool   `name:"attnpool"`
+}
+
+// Bottleneck is a residual block. The one that begins a stage halves the image, except
+// in the first stage.
+type Bottleneck struct {
+	nn.Hook
+	Conv1      *nn.Conv2dModule `name:"conv1"`
+	BN1        *BatchNorm       `name:"bn1"`
+	Conv2      *nn.Conv2dModule `name:"conv2"`
+	BN2        *BatchNorm       `name:"bn2"`
+	Conv3      *nn.Conv2dModule `name:"conv3"`
+	BN3        *BatchNorm       `name:"bn3"`
+	Downsample *Downsample      // nil where the input has the shape of the output
+	stride     int64
+}
+
+// Downsample brings the input of a Bottleneck to the shape of its output.
+type Downsample struct {
+	Conv *nn.Conv2dModule `name:"0"`
+	BN   *BatchNorm       `name:"1"`
+}
+
+// BatchNorm is torch.nn.BatchNorm2d in evaluation mode, which normalizes with the
+// statistics of training. Files also count the batches of training in
+// num_batches_tracked, which is not needed here.
+type BatchNorm struct {
+	nn.Hook
+	Weight, Bias torch.Tensor
+	RunningMean  torch.Tensor `buffer:"true"`
+	RunningVar   torch.Tensor `buffer:"true"`
+}
+
+// AttentionPool returns the attention of the mean of all positions to them.
+type AttentionPool struct {
+	PositionalEmbedding torch.Tensor
+	KProj               *nn.LinearModule
+	QProj               *nn.LinearModule
+	VProj               *nn.LinearModule
+	CProj               *nn.LinearModule
+	heads               int64
+}
+
+// newResNet returns a ResNet of the right shapes, without meaningful weights.
+func newResNet(c Config) *ResNet {
+	w := c.VisionWidth
+	r := &ResNet{
+		Conv1: nn.Conv2d(3, w/2, 3, 2, 1, false), BN1: newBatchNorm(w / 2),
+		Conv2: nn.Conv2d(w/2, w/2, 3, 1, 1, false), BN2: newBatchNorm(w / 2),
+		Conv3: nn.Conv2d(w/2, w, 3, 1, 1, false), BN3: newBatchNorm(w),
+	}
+	in := w
+	stage := func(planes, blocks, stride int64) (list []*Bottleneck) {
+		for range blocks {
+			list = append(list, newBottleneck(in, planes, stride))
+			in, stride = 4*planes, 1
+		}
+		return list
+	}
+	r.Layer1 = stage(w, c.ResNet[0], 1)
+	r.Layer2 = stage(2*w, c.ResNet[1], 2)
+	r.Layer3 = stage(4*w, c.ResNet[2], 2)
+	r.Layer4 = stage(8*w, c.ResNet[3], 2)
+	d, grid := c.attended(), c.ImageSize/reduction
+	r.AttnPool = &AttentionPool{
+		PositionalEmbedding: param(grid*grid+1, d),
+		KProj:               nn.Linear(d, d, true), QProj: nn.Linear(d, d, true), VProj: nn.Linear(d, d, true),
+		CProj: nn.Linear(d, c.EmbedDim, true),
+		heads: c.visionHeads(),
+	}
+	return r
+}
+
+// reduction is the number of pixels of an image to a position of its last stage, along
+// each side.
+const reduction = 32
+
+func newBottleneck(in, planes, stride int64) *Bottleneck {
+	b := &Bottleneck{
+		Conv1: nn.Conv2d(in, planes, 1, 1, 0, false), BN1: newBatchNorm(planes),
+		Conv2: nn.Conv2d(planes, planes, 3, 1, 1, false), BN2: newBatchNorm(planes),
+		Conv3: nn.Conv2d(planes, 4*planes, 1, 1, 0, false), BN3: newBatchNorm(4 * planes),
+		stride: stride,
+	}
+	if stride > 1 || in != 4*planes {
+		b.Downsample = &Downsample{Conv: nn.Conv2d(in, 4*planes, 1, 1, 0, false), BN: newBatchNorm(4 * planes)}
+	}
+	return b
+}
+
+func newBatchNorm(n int64) *BatchNorm {
+	return &BatchNorm{Weight: param(n), Bias: param(n), RunningMean: torch.Empty([]int64{n}).Keep(), RunningVar: torch.Empty([]int64{n}).Keep()}
+}
+
+// resNetSizes infers the fields of a ResNet.
+func (c *Config) resNetSizes(n *needed) error {
+	conv, pos := n.sizes("visual.layer1.0.conv1.weight", 4), n.sizes("visual.attnpool.positional_embedding", 2)
+	proj := n.sizes("visual.attnpool.c_proj.weight", 2)
+	if n.err != nil {
+		return n.err
+	}
+	c.VisionWidth, c.EmbedDim = conv[0], proj[0]
+	if c.VisionWidth%2 != 0 {
+		return fmt.Errorf("visual.layer1.0.conv1.weight has shape %v: its first size must be even", conv)
+	}
+	grid, err := square(pos[0], "visual.attnpool.positional_embedding")
+	if err != nil {
+		return err
+	}
+	c.ImageSize = grid * reduction
+	if c.ImageSize > maxImageSize {
+		return fmt.Errorf("images of %d pixels; at most %d pixels are supported", c.ImageSize, maxImageSize)
+	}
+	for i := range c.ResNet {
+		c.ResNet[i] = count(n.sd, fmt.Sprintf("visual.layer%d.", i+1), ".conv1.weight")
+	}
+	c.VisionHeads = c.attended() / headDim
+	return nil
+}
+
+// Forward maps photos [n, 3, size, size] to features [n, embed].
+func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
+	x = torch.Tidy(func() torch.Tensor {
+		y := r.BN1.Forward(r.Conv1.Forward(x)).Relu_()
+		y = r.BN2.Forward(r.Conv2.Forward(y)).Relu_()
+		y = r.BN3.Forward(r.Conv3.Forward(y)).Relu_()
+		return pool(y, 2)
+	})
+	for _, stage := range [][]*Bottleneck{r.Layer1, r.Layer2, r.Layer3, r.Layer4} {
+		for _, b := range stage {
+			x = torch.Tidy(func() torch.Tensor { return b.Forward(x) })
+		}
+	}
+	return r.AttnPool.Forward(x)
+}
+
+// Forward maps [n, in, h, w] to [n, 4 planes, h/stride, w/stride].
+func (b *Bottleneck) Forward(x torch.Tensor) torch.Tensor {
+	y := b.BN1.Forward(b.Conv1.Forward(x)).Relu_()
+	y = b.BN2.Forward(b.Conv2.Forward(y)).Relu_()
+	y = b.BN3.Forward(b.Conv3.Forward(pool(y, b.stride)))
+	if d := b.Downsample; d != nil {
+		x = d.BN.Forward(d.Conv.Forward(pool(x, b.stride)))
+	}
+	return b.Output(y.Add_(x).Relu_())
+}
+
+// pool averages squares of n pixels.
+func pool(x torch.Tensor, n int64) torch.Tensor {
+	if n == 1 {
+		return x
+	}
+	return x.AvgPool2d([]int64{n, n}, torch.WithStride([]int64{n, n}))
+}
+
+// Forward normalizes each channel of x [n, channels, h, w].
+func (b *BatchNorm) Forward(x torch.Tensor) torch.Tensor {
+	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, false, 0.1, 1e-5, true))
+}
+
+// Forward maps [n, width, h, w] to [n, embed]. The order of the dimensions is that of
+// F.multi_head_attention_forward, on which low-order bits depend; like OpenAI's code,
+// it attends from every position and keeps the first.
+func (p *AttentionPool) Forward(x torch.Tensor) torch.Tensor {
+	n, width := x.Size(0), x.Size(1)
+	x = x.Reshape([]int64{n, width, -1}).Permute([]int64{2, 0, 1}) // [positions, n, width]
+	x = torch.Cat([]torch.Tensor{x.MeanDim([]int64{0}, torch.WithKeepdim(true)), x})
+	x = x.Add(p.PositionalEmbedding.Unsqueeze(1))
+	t := x.Size(0)
+	heads := func(l *nn.LinearModule) torch.Tensor {
+		return l.Forward(x).View([]int64{t, n * p.heads, width / p.heads}).Transpose(0, 1).View([]int64{n, p.heads, t, width / p.heads})
+	}
+	y := torch.ScaledDotProductAttention(heads(p.QProj), heads(p.KProj), heads(p.VProj))
+	y = y.Permute([]int64{2, 0, 1, 3}).Contiguous().View([]int64{n * t, width})
+	return p.CProj.Forward(y).View([]int64{t, n, -1}).Select(0, 0)
+}
