@@ -8,12 +8,9 @@ import (
 
 	"cyclecap/internal/atomicfile"
 	"cyclecap/internal/verify"
-	"cyclecap/nets/clip"
-	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/cuda"
-	"cyclecap/torch/nn"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
@@ -78,7 +75,11 @@ func verifyReference(c *cli.Context) error {
 	v := verify.New(ref, o)
 	defer v.Close()
 	v.PhotoDir, v.Bisect = c.Path("photos"), c.Bool("bisect")
-	if err := verifyParts(c, v, o); err != nil {
+	said, err := v.Files(verify.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: c.Path("decoder"), GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, o)
+	notes(c, said)
+	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
+		return usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", missing.Path)
+	} else if err != nil {
 		return err
 	}
 	report := v.Finish()
@@ -104,69 +105,6 @@ func verifyReference(c *cli.Context) error {
 		return errReported
 	}
 	return nil
-}
-
-// verifyParts loads the given parts one after the other, and compares them.
-func verifyParts(c *cli.Context, v *verify.Verifier, o pipeline.Options) error {
-	for _, part := range []string{verify.CLIP, verify.Generator, verify.GPT2, verify.Decoder} {
-		if path := c.Path(part); path != "" {
-			v.Weights(part, path)
-		}
-	}
-	if path := c.Path("clip"); path != "" {
-		if m, err := pipeline.LoadCLIP(path, c.Path("clip-config"), clip.Both, o); err != nil {
-			v.Fail(verify.CLIP, err)
-		} else {
-			notes(c, m.Notes)
-			v.CLIP(m)
-			m.Close()
-		}
-	}
-	if path := c.Path("generator"); path != "" {
-		if g, err := pipeline.LoadGenerator(path, o); err != nil {
-			v.Fail(verify.Generator, err)
-		} else {
-			v.Generator(g, o)
-			g.Close()
-		}
-	}
-	switch decoder, gpt := c.Path("decoder"), c.Path("gpt2"); {
-	case decoder != "":
-		d, err := pipeline.LoadDecoder(decoder, gpt, o)
-		if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
-			return usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", decoder)
-		} else if err != nil {
-			v.Fail(verify.Decoder, err)
-			return nil
-		}
-		v.GPT2(d.Model.GPT2, o)
-		v.Decoder(d)
-		d.Close()
-	case gpt != "":
-		m, err := loadGPT2(gpt, o)
-		if err != nil {
-			v.Fail(verify.GPT2, err)
-			return nil
-		}
-		v.GPT2(m, o)
-		nn.Close(m)
-	}
-	return nil
-}
-
-// loadGPT2 loads a GPT-2 without a decoder.
-func loadGPT2(path string, o pipeline.Options) (*gpt2.Model, error) {
-	m, err := pipeline.LoadGPT2(path)
-	if err != nil {
-		return nil, err
-	}
-	return m, torch.Scope(func() error {
-		nn.To(m, torch.WithDevice(o.Device), torch.WithDType(o.DType()))
-		if o.Packed() {
-			nn.Pack(m)
-		}
-		return nil
-	})
 }
 
 func verifyTable(c *cli.Context, r *verify.Report) {
