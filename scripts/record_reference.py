@@ -509,7 +509,9 @@ class Transformers:
         self.processor = self.tokenizer = None
         folder = pathlib.Path(args.clip)
         if not folder.is_dir() or (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists():
-            self.processor = AutoImageProcessor.from_pretrained(args.clip)
+            # From version 5 on, transformers calls its processors for Pillow a backend.
+            pil = {"backend": "pil"} if importlib.metadata.version("transformers").split(".")[0] >= "5" else {"use_fast": False}
+            self.processor = AutoImageProcessor.from_pretrained(args.clip, **(pil if args.pil else {}))
         if not folder.is_dir() or any((folder / n).exists() for n in ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")):
             self.tokenizer = AutoTokenizer.from_pretrained(args.clip)
 
@@ -669,6 +671,8 @@ class Recorder:
             from PIL import Image
 
             pixels = torch.stack([net.pixels(Image.open(p)) for p in photos])
+            processor = getattr(net, "processor", None)
+            self.facts["preprocessing"] = type(processor).__name__ if processor is not None else "torchvision's transforms of Pillow images"
             for i, p in enumerate(photos):
                 self.facts["photos"].append({"name": p.name, "sha256": sha256(p), "stored": self.args.store_photos})
                 if self.args.store_photos:
@@ -864,6 +868,7 @@ def main():
     parser.add_argument("--clipcap-code", metavar="FOLDER", help="a clone of ClipCap's repository, whose code then takes the place of this script's")
     parser.add_argument("--normalize", choices=("auto", "yes", "no"), default="auto", help="scale features to length 1 for the decoder; auto does so for a transformer mapper (default: auto)")
     parser.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="photos, or folders of photos")
+    parser.add_argument("--pil", action="store_true", help="preprocess photos by transformers' processors for Pillow images, not those for tensors, whose pixels differ")
     parser.add_argument("--store-photos", action="store_true", help="store the photos' files in OUT, so that verify needs no --photos")
     parser.add_argument("--texts", metavar="FILE", help="texts, one a line (default: four captions)")
     parser.add_argument("--tokens", type=int, default=67, help="generate at most this many tokens (default: 67)")

@@ -24,20 +24,22 @@ type Reference struct {
 // Facts is what the file says besides its tensors.
 type Facts struct {
 	Environment
-	Parts     map[string]string            // part -> what computed it
-	Weights   map[string]map[string]string // part -> file -> sha256
-	Photos    []Photo
-	Texts     []string // of CLIP; empty where ids are random
-	GPT2Texts []string `json:"gpt2_texts"`
-	Normalize bool     // whether the features of the decoder have length 1
-	Stop      int64
-	Tokens    int // at most, of a caption
-	Beams     int
-	Decoded   Decoded
-	Sampled   map[string]Sample   // tensors of which the file has a part
-	Layers    map[string][]string // net -> its modules, in the order of the computation
-	Notes     []string
-	Mapper    map[string]any
+	Parts   map[string]string            // part -> what computed it
+	Weights map[string]map[string]string // part -> file -> sha256
+	Photos  []Photo
+	// Preprocessing names what preprocessed the photos in Python.
+	Preprocessing string
+	Texts         []string // of CLIP; empty where ids are random
+	GPT2Texts     []string `json:"gpt2_texts"`
+	Normalize     bool     // whether the features of the decoder have length 1
+	Stop          int64
+	Tokens        int // at most, of a caption
+	Beams         int
+	Decoded       Decoded
+	Sampled       map[string]Sample   // tensors of which the file has a part
+	Layers        map[string][]string // net -> its modules, in the order of the computation
+	Notes         []string
+	Mapper        map[string]any
 }
 
 // Environment is what low-order bits depend on.

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -428,7 +429,7 @@ func (v *Verifier) pixels(c *pipeline.CLIP) {
 		row := Row{Part: CLIP, What: fmt.Sprintf("%d %s", len(got), what), Difference: d, Tolerance: v.tolerances.pixels}
 		v.Rows = append(v.Rows, row)
 		if !row.OK() {
-			v.photosDiff = fmt.Sprintf("pixels differ by up to %.2g; the first of %s", d.Max, photos[at[d.First.Index[0]]].Name)
+			v.photosDiff = fmt.Sprintf("pixels of Python's (by %s) differ by up to %.2g; the first photo is %s", cmp.Or(v.ref.Facts.Preprocessing, "an unknown processor"), d.Max, photos[at[d.First.Index[0]]].Name)
 		}
 		return nil
 	})

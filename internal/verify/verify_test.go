@@ -194,7 +194,7 @@ func TestOtherPreprocessing(t *testing.T) {
 	if find(t, r, "preprocessed").Verdict() != verify.Differs || !find(t, r, "image features, all").OK() {
 		t.Errorf("%+v", r.Rows)
 	}
-	diagnosis(t, r, "other preprocessing: pixels differ by up to")
+	diagnosis(t, r, "differ by up to")
 }
 
 func TestPhotos(t *testing.T) {
