@@ -158,7 +158,7 @@ func TestBadWeights(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	system := func(code string) []byte { return ptFile(t, []byte("\x80\x02"+code+"."), stored) }
 	clipPT := must[[]byte](t)(os.ReadFile(clipF))
-	gptST := must[[]byte](t)(os.ReadFile(gptF + "/model.safetensors"))
+	gptST := must[[]byte](t)(os.ReadFile(gptBare + "/model.safetensors"))
 	const f32 = `{"a":{"dtype":"F32","shape":%s,"data_offsets":[%d,%d]}%s}`
 	header := func(shape string, from, to int, more string) string { return fmt.Sprintf(f32, shape, from, to, more) }
 
@@ -263,9 +263,6 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 			Context: 16, Vocab: 256, TextWidth: 64, TextHeads: 1, TextDepth: 1})
 	})
 	gen := random(t, filepath.Join(dir, "gen32.pt"), func() any { return cyclegan.NewGenerator(32) })
-	words := random(t, filepath.Join(dir, "words.pt"), func() any {
-		return gpt2.New(gpt2.Config{VocabSize: 50300, NPositions: 64, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
-	})
 	plain := put(t, filepath.Join(dir, "plain.safetensors"), safetensors(`{"a.b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}`, 16, 0))
 	lacking := changed(t, clipF, filepath.Join(dir, "lacking.pt"), func(sd *nn.StateDict) *nn.StateDict {
 		out := nn.NewStateDict()
@@ -295,7 +292,13 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		})
 	}
 	sideless := with(clipF, "visual.conv1.weight", []int64{64, 3, 8, 0})
-	expanded := with(gptF, "wte.weight", []int64{1 << 22, 1 << 14})
+	expanded := with(gptBare, "wte.weight", []int64{1 << 22, 1 << 14})
+
+	other := filepath.Join(dir, "other")
+	if err := os.CopyFS(other, os.DirFS(gptBare)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(other, "vocab.txt"), []byte("[PAD]\n"))
 
 	type parts struct{ clip, decoder, gpt2, generator string }
 	for _, c := range []struct {
@@ -313,7 +316,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"widths of MLP and GPT-2", parts{decoder: small + "decoder-mlp.pt", gpt2: odd}, 1, []string{small + "decoder-mlp.pt", "256", odd, "192"}},
 		{"widths of CLIP and mapper", parts{clip: narrow}, 1, []string{mapperF, "64", narrow, "32"}},
 		{"widths of CLIP and generator", parts{generator: gen}, 1, []string{gen, "32", clipF, "64"}},
-		{"another vocabulary", parts{gpt2: words}, 1, []string{words, "50300", "50257"}},
+		{"another tokenizer", parts{gpt2: other}, 1, []string{other, "vocab.txt", "WordPiece"}},
 		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
 		{"patches of side 0", parts{clip: sideless}, 1, []string{sideless, "visual.conv1.weight has shape [64 3 8 0]"}},
 		{"2^36 elements that are one", parts{gpt2: expanded}, 1, []string{expanded, "274878400512 bytes", "share 493572"}},
@@ -365,7 +368,7 @@ func TestBadCaptionFiles(t *testing.T) {
 		{"missing.json", "", "no such file"},
 		{"text.json", "no JSON", ":1:"},
 		{"cut.json", `{"images":[{"id":1}],"annotations":[{"id":1,`, "end of JSON"},
-		{"list.json", `[{"image_id":1,"caption":"a"}]`, "array"},
+		{"list.json", `[{"image_id":1,"kaption":"a"}]`, "entry 0"},
 		{"images.json", `{"images":[{"id":1,"file_name":"a"}],"annotations":[]}`, "no captions"},
 		{"instances.json", `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":2,"caption":"a"}]}`, "image 2"},
 		{"number.json", `{"images":[{"id":1}],"annotations":[{"id":1,"image_id":1,"caption":7}]}`, "caption"},

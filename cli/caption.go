@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"cyclecap/data/coco"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 
@@ -23,9 +24,10 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
 			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
-			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`; needed when the decoder file contains only the mapper"},
+			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix); decoder files written by cyclecap say so themselves", DisableDefaultText: true},
+			recursiveFlag(),
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
 			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam: use `N` beams"},
 			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "generate at most `N` tokens per caption"},
@@ -34,7 +36,7 @@ func captionCommand() *cli.Command {
 			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
 			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "with --decode sample: random `SEED`"},
 			&cli.IntFlag{Name: "batch", Value: 16, Usage: "process `N` photos at a time; low-order bits depend on it"},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
 caption ends at its first full stop, as in ClipCap. A photo that cannot be read
@@ -66,7 +68,7 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	paths, err := photosIn(c.Args().Slice())
+	paths, err := photosIn(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -75,15 +77,18 @@ func caption(c *cli.Context) error {
 		return err
 	}
 	defer p.Close()
-	if room := p.Decoder.Model.Room(); o.MaxTokens > room {
+	if room := p.Decoder.Model.Room(); room < 1 {
+		return fmt.Errorf("%s: its prefix of length %d leaves no room for captions in GPT-2's %d positions", c.Path("decoder"), p.Decoder.Model.Mapper.PrefixLength(), p.Decoder.Model.GPT2.Config.NPositions)
+	} else if o.MaxTokens > room {
 		if c.IsSet("max-tokens") {
 			return usagef("--max-tokens %d: this GPT-2 has room for %d tokens after the prefix", o.MaxTokens, room)
 		}
 		o.MaxTokens = room
 	}
-	if vocab := p.Decoder.Model.GPT2.Config.VocabSize; o.Method == clipcap.Beam && int64(o.Beam) > vocab {
-		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, vocab)
+	if most := p.Decoder.Model.MaxBeams(); o.Method == clipcap.Beam && o.Beam > most {
+		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, most)
 	}
+	o.Stop = p.Decoder.GPT2.Stop
 	return printCaptions(c, p, paths, o)
 }
 
@@ -92,7 +97,7 @@ const maxBeams = 1000
 
 func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	o := clipcap.Options{
-		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"), Stop: clipcap.Stop,
+		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"),
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
 	switch o.Method {
@@ -132,14 +137,19 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 	p.Once = true
 	notes(c, p.Notes())
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
-		note(c, "--gpt2 is not used: %s contains the GPT-2 that its mapper was trained with", decoder)
+		note(c, "the weights of --gpt2 are not used: %s contains the GPT-2 that its mapper was trained with", decoder)
+	}
+	for _, n := range p.Decoder.Notes {
+		note(c, "%s", n)
 	}
 	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
 	return p, nil
 }
 
 type captionLine struct {
-	File     string  `json:"file"`
+	File string `json:"file"`
+	// ImageID is the id in a file name of COCO, as for eval.
+	ImageID  coco.ID `json:"image_id,omitzero"`
 	Pipeline string  `json:"pipeline"`
 	Caption  string  `json:"caption"`
 	Tokens   []int64 `json:"tokens"`
@@ -167,7 +177,9 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 					continue
 				}
 				best := way.list[0]
-				line := captionLine{paths[b.Index[k]], way.name, best.Text, best.Tokens, best.LogProb}
+				file := paths[b.Index[k]]
+				id, _ := coco.FileID(file)
+				line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
 				if err := line.print(c); err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -83,25 +84,47 @@ EXAMPLES:
 func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
 	switch names {
 	case "":
+		meta, err := kept(f)
+		if err != nil {
+			return nil, nil, err
+		}
 		sd, err = f.Load()
-		return sd, ofDecoder(f.Meta), err
+		return sd, meta, err
 	case "openai":
 		return pipeline.ReadCLIP(path)
 	case "transformers":
-		sd, err = weights.LoadGPT2(path)
-		return sd, nil, err
+		g, err := pipeline.LoadGPT2(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nn.StateDictOf(g.Model), g.Meta(), nil
 	case "clipcap":
 		sd, _, meta, err = weights.LoadDecoder(path)
-		return sd, ofDecoder(meta), err
+		if v, ok := meta[weights.NormalizePrefix]; ok {
+			return sd, map[string]string{weights.NormalizePrefix: v}, err
+		}
+		return sd, nil, err
 	}
 	panic("unchecked scheme: " + names)
 }
 
-// ofDecoder returns the part of a decoder file's metadata that says how to scale
-// features.
-func ofDecoder(meta map[string]string) map[string]string {
-	if v, ok := meta[weights.NormalizePrefix]; ok {
-		return map[string]string{weights.NormalizePrefix: v}
+// kept returns the part of a file's metadata that says how to compute with its weights.
+// For a GPT-2, that is the config.json beside it.
+func kept(f *weights.File) (map[string]string, error) {
+	meta := map[string]string{}
+	for _, key := range []string{weights.NormalizePrefix, weights.GPT2Config, weights.GPT2Tokenizer} {
+		if v, ok := f.Meta[key]; ok {
+			meta[key] = v
+		}
 	}
-	return nil
+	if weights.Detect(f) == weights.GPT2 && meta[weights.GPT2Config] == "" {
+		data, _, err := f.Beside("config.json")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := gpt2.ParseConfig(data); data != nil && err == nil {
+			meta[weights.GPT2Config] = string(data)
+		}
+	}
+	return meta, nil
 }

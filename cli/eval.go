@@ -154,6 +154,9 @@ func evaluate(c *cli.Context) error {
 			return err
 		}
 	}
+	if _, ok := result.Corpus["CIDEr"]; ok && len(result.Images) == 1 {
+		note(c, "CIDEr of a single image is always 0: it weighs words by how few of the images have them")
+	}
 	if c.Bool("json") {
 		return evalJSON(c, result, missing, differences)
 	}
@@ -172,19 +175,14 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if c.Path("compare") != "" {
-		slices.SortFunc(items, func(a, b eval.Item) int {
-			if a.ImageID < b.ImageID {
-				return -1
-			}
-			return 1 // ids are unique
-		})
+		slices.SortFunc(items, func(a, b eval.Item) int { return a.ImageID.Compare(b.ImageID) })
 	}
 	if model != nil {
-		files := map[int64]string{}
+		files := map[coco.ID]string{}
 		for _, m := range set.Images {
 			files[m.ID] = filepath.Join(c.Path("images"), filepath.FromSlash(m.FileName))
 		}
-		inputs := map[int64]clipscore.Input{}
+		inputs := map[coco.ID]clipscore.Input{}
 		for _, i := range items {
 			inputs[i.ImageID] = clipscore.Input{Photo: files[i.ImageID], Candidate: i.Candidate, References: i.References}
 		}

@@ -114,10 +114,10 @@ func TestEvalBadInput(t *testing.T) {
 		"empty":            {`[]`, nil, []string{"no results"}},
 		"not JSON":         {"[\n {\"image_id\":1,\n \"caption\":}]", nil, []string{":3:12", "broken JSON"}},
 		"NaN":              {`[{"image_id":NaN,"caption":"a"}]`, nil, []string{":1:14", "broken JSON"}},
-		"wrong type":       {`[{"image_id":"1","caption":"a"}]`, nil, []string{"string", "image_id"}},
+		"wrong type":       {`[{"image_id":1,"caption":5}]`, nil, []string{"caption: got a number, want a string"}},
 		"not UTF-8":        {"[{\"image_id\":1,\n\"caption\":\"a \xff\"}]", nil, []string{":2:14", "invalid UTF-8", "0xff"}},
 		"control":          {"[{\"image_id\":1,\"caption\":\"a \x01\"}]", nil, []string{":1:29", "broken JSON"}},
-		"an object":        {`{"image_id":1,"caption":"a"}`, nil, []string{"object"}},
+		"an object":        {`{"images":[]}`, nil, []string{`want a list of {"image_id"`, "object"}},
 		"unwritable":       {`[{"image_id":1,"caption":"a"}]`, []string{"--partial", "--per-image", filepath.Join(dir, "no", "out.json")}, []string{"out.json"}},
 		"other images":     {`[{"image_id":1,"caption":"a"}]`, []string{"--partial", "--compare", good}, []string{"cannot compare"}},
 	} {

@@ -30,6 +30,7 @@ func featuresCommand() *cli.Command {
 			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
 			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
+			recursiveFlag(),
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
 			&cli.PathFlag{Name: "clipcap", Usage: "instead of computing features, read them from `FILE.pkl`, written by ClipCap's parse_coco.py; no code in it is run"},
@@ -41,9 +42,11 @@ func featuresCommand() *cli.Command {
 		Description: `OUT contains "features", f32 [n, width], in the order of the input, and "ids",
 int64 [n]: annotation ids with --captions and --clipcap, otherwise positions in
 the input, counted from 0. With --captions and --clipcap, "image_ids" contains
-the image id of each feature. The metadata contains the inputs themselves, as a
-JSON array, the model and the options used. A photo that cannot be read is
-skipped, and the exit code is then 1.
+the image id of each feature. If some of the ids are not integers, the metadata
+"ids" or "image_ids" is a JSON array of all different ones, and the tensor of the
+same name contains positions in it, counted from 0. The metadata also contains
+the inputs themselves, as a JSON array, the model and the options used. A photo
+that cannot be read is skipped, and the exit code is then 1.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
@@ -59,9 +62,9 @@ type inputs struct {
 	kind  string
 	paths []string
 	texts []string
-	ids   []int64
+	ids   []coco.ID
 	// imageIDs are the images that the texts of --captions describe.
-	imageIDs []int64
+	imageIDs []coco.ID
 }
 
 func inputsOf(c *cli.Context) (in inputs, err error) {
@@ -79,16 +82,16 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	switch {
 	case len(images) > 0:
 		in.kind = "image"
-		if in.paths, err = photosIn(append(images, rest...)); err != nil {
+		if in.paths, err = photosIn(c, append(images, rest...)); err != nil {
 			return in, err
 		}
 		for i := range in.paths {
-			in.ids = append(in.ids, int64(i))
+			in.ids = append(in.ids, coco.Int(int64(i)))
 		}
 	case len(text) > 0:
 		in.kind, in.texts = "text", append(text, rest...)
 		for i := range in.texts {
-			in.ids = append(in.ids, int64(i))
+			in.ids = append(in.ids, coco.Int(int64(i)))
 		}
 	default:
 		if len(rest) > 0 {
@@ -99,9 +102,13 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 			return in, errors.New(strings.TrimPrefix(err.Error(), "coco: "))
 		}
 		in.kind = "text"
-		for _, a := range data.Annotations {
+		for i, a := range data.Annotations {
+			id := a.ID
+			if id == (coco.ID{}) {
+				id = coco.Int(int64(i))
+			}
 			in.texts = append(in.texts, a.Caption)
-			in.ids = append(in.ids, a.ID)
+			in.ids = append(in.ids, id)
 			in.imageIDs = append(in.imageIDs, a.ImageID)
 		}
 		if len(in.texts) == 0 {
@@ -111,8 +118,14 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	return in, nil
 }
 
-// photosIn replaces each folder with the photos in it, sorted by name.
-func photosIn(paths []string) ([]string, error) {
+// recursiveFlag makes photosIn read subfolders.
+func recursiveFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "recursive", Usage: "also read the photos in subfolders of folders", DisableDefaultText: true}
+}
+
+// photosIn replaces each folder with the photos in it, sorted by name, and says what it
+// passes over.
+func photosIn(c *cli.Context, paths []string) ([]string, error) {
 	var out []string
 	for _, p := range paths {
 		info, err := os.Stat(p)
@@ -120,9 +133,16 @@ func photosIn(paths []string) ([]string, error) {
 			out = append(out, p) // a missing file is reported later, as a photo that can't be read
 			continue
 		}
-		photos, err := sets.Folder(p)
-		if err != nil {
+		photos, passed, err := sets.Folder(p, c.Bool("recursive"))
+		if err != nil && passed.Folders > 0 {
+			return nil, fmt.Errorf("%w; use --recursive to read subfolders", err)
+		} else if err != nil {
 			return nil, err
+		}
+		if s := passed.String(); s != "" && passed.Folders > 0 {
+			note(c, "%s: passed over %s; use --recursive to read subfolders", p, s)
+		} else if s != "" {
+			note(c, "%s: passed over %s", p, s)
 		}
 		for _, m := range photos {
 			out = append(out, m.Path)
@@ -257,7 +277,7 @@ func clipcapFeatures(c *cli.Context) error {
 		for k := range len(b.Values) / f.width {
 			if err := store.Check(b.Values[k*f.width:(k+1)*f.width], f.normalized); err != nil {
 				caption := pkl.Captions[b.First+k]
-				return fmt.Errorf("%s: row %d, the feature of image id %d: %w", in, caption.Row, caption.ImageID, err)
+				return fmt.Errorf("%s: row %d, the feature of image id %s: %w", in, caption.Row, caption.ImageID, err)
 			}
 		}
 		f.rows = append(f.rows, b.Values...)
@@ -270,8 +290,8 @@ type featureFile struct {
 	kind       string // "image" or "text"
 	width      int
 	rows       []float32 // [len(ids), width]
-	ids        []int64
-	imageIDs   []int64 // for captions, otherwise nil
+	ids        []coco.ID
+	imageIDs   []coco.ID // for captions, otherwise nil
 	names      []string
 	normalized bool
 	meta       map[string]string
@@ -290,15 +310,54 @@ func (f *featureFile) save(c *cli.Context, path string) error {
 			return err
 		}
 	}
+	ids, err := f.numbers("ids", f.ids)
+	if err != nil {
+		return err
+	}
+	imageIDs, err := f.numbers("image_ids", f.imageIDs)
+	if err != nil {
+		return err
+	}
 	f.meta["kind"], f.meta["inputs"] = f.kind, string(names)
 	f.meta["normalized"], f.meta["cyclecap"] = fmt.Sprint(f.normalized), version()
 	return torch.Scope(func() error {
 		sd := nn.NewStateDict()
 		sd.Add("features", torch.FromSlice(f.rows, int64(len(f.ids)), int64(f.width)))
-		sd.Add("ids", torch.FromSlice(f.ids))
-		if f.imageIDs != nil {
-			sd.Add("image_ids", torch.FromSlice(f.imageIDs))
+		sd.Add("ids", torch.FromSlice(ids))
+		if imageIDs != nil {
+			sd.Add("image_ids", torch.FromSlice(imageIDs))
 		}
 		return write(func() error { return weights.SaveSafetensors(c.Context, path, sd, f.meta) })
 	})
+}
+
+// numbers returns ids as integers. If one of them is not an integer, it returns positions
+// in the list of different ids, which it writes to the metadata under the key.
+func (f *featureFile) numbers(key string, ids []coco.ID) ([]int64, error) {
+	if ids == nil {
+		return nil, nil
+	}
+	out := make([]int64, len(ids))
+	whole := true
+	for i, id := range ids {
+		n, ok := id.Int64()
+		out[i], whole = n, whole && ok
+	}
+	if whole {
+		return out, nil
+	}
+	at := map[coco.ID]int64{}
+	var list []coco.ID
+	for i, id := range ids {
+		n, ok := at[id]
+		if !ok {
+			n = int64(len(list))
+			at[id] = n
+			list = append(list, id)
+		}
+		out[i] = n
+	}
+	text, err := json.Marshal(list)
+	f.meta[key] = string(text)
+	return out, err
 }

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 
 	"cyclecap/data/tokenizer"
+	"cyclecap/pipeline"
 
 	"github.com/urfave/cli/v2"
 )
@@ -18,13 +20,13 @@ func tokenizeCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "tokenize",
 		Usage:     "convert texts to token ids: JSON strings in, JSON arrays out, one per line",
-		UsageText: "--tokenizer clip|gpt2 < texts.jsonl > ids.jsonl",
+		UsageText: "--tokenizer clip|gpt2|FOLDER < texts.jsonl > ids.jsonl",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "tokenizer", Usage: "use tokenizer `NAME`: clip (lower-cased BPE, as in OpenAI's CLIP) or gpt2"},
+			&cli.StringFlag{Name: "tokenizer", Usage: "use tokenizer `NAME`: clip (lower-cased BPE, as in OpenAI's CLIP), gpt2, or that of a GPT-2 in a folder with tokenizer.json or vocab.json"},
 		},
-		Description: `No start and end tokens are added. If a text spells out a special token, clip
-reads it as that token and gpt2 as plain text, as in OpenAI's own code. The
-command stops at the first line that is not a JSON string.
+		Description: `No start and end tokens are added. A special token that a text spells out, such
+as <|endoftext|>, is read as that token, as in OpenAI's CLIP and transformers'
+GPT-2. The command stops at the first line that is not a JSON string.
 
 EXAMPLES:
    echo '"A man riding a wave."' | cyclecap tokenize --tokenizer gpt2
@@ -43,7 +45,13 @@ EXAMPLES:
 			case "gpt2":
 				t = tokenizer.GPT2()
 			default:
-				return usagef("--tokenizer %s: must be clip or gpt2", name)
+				if info, err := os.Stat(name); err != nil || !info.IsDir() {
+					return usagef("--tokenizer %s: must be clip or gpt2, or the folder of a GPT-2", name)
+				}
+				var err error
+				if t, err = pipeline.LoadTokenizer(name); err != nil {
+					return err
+				}
 			}
 			return tokenize(c, t)
 		},

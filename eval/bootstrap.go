@@ -91,7 +91,7 @@ func alike(a, b *Result) error {
 	}
 	for i := range a.Images {
 		if a.Images[i].ImageID != b.Images[i].ImageID {
-			return fmt.Errorf("eval: cannot compare: images[%d] is image %d in one result and image %d in the other", i, a.Images[i].ImageID, b.Images[i].ImageID)
+			return fmt.Errorf("eval: cannot compare: images[%d] is image %s in one result and image %s in the other", i, a.Images[i].ImageID, b.Images[i].ImageID)
 		}
 	}
 	if !slices.Equal(a.Names, b.Names) {

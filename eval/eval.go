@@ -18,13 +18,14 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
+	"cyclecap/data/coco"
 	"cyclecap/eval/ptb"
 )
 
 // An Item is an image with the caption to score and the reference captions to
 // score it against, as people wrote them.
 type Item struct {
-	ImageID    int64
+	ImageID    coco.ID
 	Candidate  string
 	References []string
 }
@@ -32,7 +33,7 @@ type Item struct {
 // A Tokenized is an Item after ptb.Tokenize: tokens separated by single spaces. A
 // caption without tokens is "".
 type Tokenized struct {
-	ImageID    int64
+	ImageID    coco.ID
 	Candidate  string
 	References []string
 }
@@ -150,21 +151,21 @@ func check(items []Item) error {
 	if len(items) == 0 {
 		return errors.New("eval: nothing to score: no images")
 	}
-	first := make(map[int64]bool, len(items))
+	first := make(map[coco.ID]bool, len(items))
 	for _, item := range items {
 		if first[item.ImageID] {
-			return fmt.Errorf("eval: image %d occurs twice", item.ImageID)
+			return fmt.Errorf("eval: image %s occurs twice", item.ImageID)
 		}
 		first[item.ImageID] = true
 		if len(item.References) == 0 {
-			return fmt.Errorf("eval: image %d has no reference captions", item.ImageID)
+			return fmt.Errorf("eval: image %s has no reference captions", item.ImageID)
 		}
 		if !utf8.ValidString(item.Candidate) {
-			return fmt.Errorf("eval: image %d: the caption %.60q is not valid UTF-8", item.ImageID, item.Candidate)
+			return fmt.Errorf("eval: image %s: the caption %.60q is not valid UTF-8", item.ImageID, item.Candidate)
 		}
 		for j, ref := range item.References {
 			if !utf8.ValidString(ref) {
-				return fmt.Errorf("eval: image %d: reference %d, %.60q, is not valid UTF-8", item.ImageID, j, ref)
+				return fmt.Errorf("eval: image %s: reference %d, %.60q, is not valid UTF-8", item.ImageID, j, ref)
 			}
 		}
 	}

@@ -50,7 +50,7 @@ func TestROUGEAgainstTable(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := text(t, "candidate"), text(t, "reference")
-		set := eval.NewSet([]eval.Tokenized{{ImageID: 1, Candidate: strings.Join(a, " "), References: []string{strings.Join(b, " ")}}})
+		set := eval.NewSet([]eval.Tokenized{{ImageID: coco.Int(1), Candidate: strings.Join(a, " "), References: []string{strings.Join(b, " ")}}})
 		got, err := (eval.ROUGE{}).Score(context.Background(), set)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func TestAnyCaptions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var items []eval.Item
 		for i := range rapid.IntRange(1, 6).Draw(t, "images") {
-			items = append(items, eval.Item{ImageID: int64(i), Candidate: caption.Draw(t, "candidate"),
+			items = append(items, eval.Item{ImageID: coco.Int(int64(i)), Candidate: caption.Draw(t, "candidate"),
 				References: rapid.SliceOfN(caption, 1, 4).Draw(t, "references")})
 		}
 		r, err := eval.Evaluate(context.Background(), items, eval.Options{})
@@ -90,16 +90,16 @@ func TestAnyCaptions(t *testing.T) {
 }
 
 func TestEvaluateErrors(t *testing.T) {
-	one := eval.Item{ImageID: 7, Candidate: "a", References: []string{"b"}}
+	one := eval.Item{ImageID: coco.Int(7), Candidate: "a", References: []string{"b"}}
 	for name, c := range map[string]struct {
 		items []eval.Item
 		want  string
 	}{
 		"none":          {nil, "nothing to score"},
 		"twice":         {[]eval.Item{one, one}, "image 7 occurs twice"},
-		"no references": {[]eval.Item{{ImageID: 7, Candidate: "a"}}, "image 7 has no reference"},
-		"candidate":     {[]eval.Item{{ImageID: 7, Candidate: "a\xff", References: []string{"b"}}}, `image 7: the caption "a\xff" is not valid UTF-8`},
-		"reference":     {[]eval.Item{{ImageID: 7, Candidate: "a", References: []string{"b", "\xc0"}}}, "image 7: reference 1"},
+		"no references": {[]eval.Item{{ImageID: coco.Int(7), Candidate: "a"}}, "image 7 has no reference"},
+		"candidate":     {[]eval.Item{{ImageID: coco.Int(7), Candidate: "a\xff", References: []string{"b"}}}, `image 7: the caption "a\xff" is not valid UTF-8`},
+		"reference":     {[]eval.Item{{ImageID: coco.Int(7), Candidate: "a", References: []string{"b", "\xc0"}}}, "image 7: reference 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := eval.Evaluate(context.Background(), c.items, eval.Options{})
@@ -167,20 +167,20 @@ func TestIntervals(t *testing.T) {
 }
 
 func TestPair(t *testing.T) {
-	set := &coco.Dataset{Images: []coco.Image{{ID: 1}, {ID: 2}, {ID: 3}}, Annotations: []coco.Annotation{
-		{ID: 1, ImageID: 2, Caption: "b"}, {ID: 2, ImageID: 1, Caption: "a"}, {ID: 3, ImageID: 2, Caption: "c"}}}
-	got, err := eval.Pair(set, []coco.Result{{ImageID: 2, Caption: "x"}, {ImageID: 1, Caption: "y"}}, false)
+	set := &coco.Dataset{Images: []coco.Image{{ID: coco.Int(1)}, {ID: coco.Int(2)}, {ID: coco.Int(3)}}, Annotations: []coco.Annotation{
+		{ID: coco.Int(1), ImageID: coco.Int(2), Caption: "b"}, {ID: coco.Int(2), ImageID: coco.Int(1), Caption: "a"}, {ID: coco.Int(3), ImageID: coco.Int(2), Caption: "c"}}}
+	got, err := eval.Pair(set, []coco.Result{{ImageID: coco.Int(2), Caption: "x"}, {ImageID: coco.Int(1), Caption: "y"}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []eval.Item{{ImageID: 2, Candidate: "x", References: []string{"b", "c"}}, {ImageID: 1, Candidate: "y", References: []string{"a"}}}
+	want := []eval.Item{{ImageID: coco.Int(2), Candidate: "x", References: []string{"b", "c"}}, {ImageID: coco.Int(1), Candidate: "y", References: []string{"a"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if _, err := eval.Pair(set, []coco.Result{{ImageID: 1, Caption: "y"}}, false); err == nil || !strings.Contains(err.Error(), "the first is image 2") {
+	if _, err := eval.Pair(set, []coco.Result{{ImageID: coco.Int(1), Caption: "y"}}, false); err == nil || !strings.Contains(err.Error(), "the first is image 2") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := eval.Pair(set, []coco.Result{{ImageID: 1, Caption: "y"}}, true); err != nil {
+	if _, err := eval.Pair(set, []coco.Result{{ImageID: coco.Int(1), Caption: "y"}}, true); err != nil {
 		t.Error(err)
 	}
 }
@@ -196,7 +196,7 @@ func TestWriteImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	type line struct {
-		ImageID int64 `json:"image_id"`
+		ImageID coco.ID `json:"image_id"`
 		Scores  map[string]float64
 	}
 	lines := read[[]line](t, path)
@@ -222,7 +222,7 @@ func BenchmarkEvaluate(b *testing.B) {
 			many := make([]eval.Item, n)
 			for i := range many {
 				many[i] = list[i%len(list)]
-				many[i].ImageID = int64(i)
+				many[i].ImageID = coco.Int(int64(i))
 			}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -249,8 +249,8 @@ func TestSummed(t *testing.T) {
 	}, func(total *stats, s stats) { total.have += s.have; total.all += s.all },
 		func(s stats) float64 { return float64(s.have) / float64(max(1, s.all)) })
 	r, err := eval.Evaluate(context.Background(), []eval.Item{
-		{ImageID: 1, Candidate: "A dog!", References: []string{"a dog runs"}},
-		{ImageID: 2, Candidate: "a cat on the mat", References: []string{"the dog"}},
+		{ImageID: coco.Int(1), Candidate: "A dog!", References: []string{"a dog runs"}},
+		{ImageID: coco.Int(2), Candidate: "a cat on the mat", References: []string{"the dog"}},
 	}, eval.Options{Metrics: []eval.Metric{eval.CIDEr{}, m}})
 	if err != nil {
 		t.Fatal(err)

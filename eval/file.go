@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 
+	"cyclecap/data/coco"
 	"cyclecap/internal/atomicfile"
 )
 
 // imageLine is an image in the file that WriteImages writes.
 type imageLine struct {
-	ImageID int64              `json:"image_id"`
+	ImageID coco.ID            `json:"image_id"`
 	Scores  map[string]float64 `json:"scores"`
 	Tokens  struct {
 		Candidate  string   `json:"candidate"`

@@ -15,21 +15,21 @@ func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error
 		return nil, fmt.Errorf("eval: no results")
 	}
 	captions := set.Captions()
-	known := make(map[int64]bool, len(set.Images))
+	known := make(map[coco.ID]bool, len(set.Images))
 	for _, image := range set.Images {
 		known[image.ID] = true
 	}
 	items := make([]Item, 0, len(results))
-	seen := make(map[int64]bool, len(results))
+	seen := make(map[coco.ID]bool, len(results))
 	for _, r := range results {
 		refs := captions[r.ImageID]
 		switch {
 		case !known[r.ImageID]:
-			return nil, fmt.Errorf("eval: the results contain image %d, which is not in the annotations", r.ImageID)
+			return nil, fmt.Errorf("eval: the results contain image %s, which is not in the annotations", r.ImageID)
 		case len(refs) == 0:
-			return nil, fmt.Errorf("eval: image %d has no captions in the annotations to score against", r.ImageID)
+			return nil, fmt.Errorf("eval: image %s has no captions in the annotations to score against", r.ImageID)
 		case seen[r.ImageID]:
-			return nil, fmt.Errorf("eval: the results contain image %d twice", r.ImageID)
+			return nil, fmt.Errorf("eval: the results contain image %s twice", r.ImageID)
 		}
 		seen[r.ImageID] = true
 		items = append(items, Item{ImageID: r.ImageID, Candidate: r.Caption, References: refs})
@@ -37,7 +37,7 @@ func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error
 	if partial {
 		return items, nil
 	}
-	missing, first := 0, int64(0)
+	missing, first := 0, coco.ID{}
 	for _, image := range set.Images {
 		if len(captions[image.ID]) > 0 && !seen[image.ID] {
 			if missing == 0 {
@@ -47,7 +47,7 @@ func Pair(set *coco.Dataset, results []coco.Result, partial bool) ([]Item, error
 		}
 	}
 	if missing > 0 {
-		return nil, fmt.Errorf("eval: %d of the %d images in the annotations have no result (the first is image %d); use --partial to score the others",
+		return nil, fmt.Errorf("eval: %d of the %d images in the annotations have no result (the first is image %s); use --partial to score the others",
 			missing, len(captions), first)
 	}
 	return items, nil

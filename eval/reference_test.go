@@ -18,7 +18,7 @@ import (
 type reference struct {
 	Corpus map[string]float64
 	Images []struct {
-		ImageID int64 `json:"image_id"`
+		ImageID coco.ID `json:"image_id"`
 		Scores  map[string]float64
 		Tokens  struct {
 			Candidate  string
@@ -83,17 +83,17 @@ func TestReference(t *testing.T) {
 			if len(got.Corpus) != 6 || len(got.Images) != len(want.Images) {
 				t.Fatalf("%d scores of %d images, want 6 of %d", len(got.Corpus), len(got.Images), len(want.Images))
 			}
-			byID := map[int64]eval.ImageScores{}
+			byID := map[coco.ID]eval.ImageScores{}
 			for _, image := range got.Images {
 				byID[image.ImageID] = image
 			}
 			for _, w := range want.Images {
 				g := byID[w.ImageID]
 				if diff := cmp.Diff(w.Tokens.Candidate, g.Candidate); diff != "" {
-					t.Errorf("image %d: candidate (-want +got):\n%s", w.ImageID, diff)
+					t.Errorf("image %s: candidate (-want +got):\n%s", w.ImageID, diff)
 				}
 				if diff := cmp.Diff(w.Tokens.References, g.References); diff != "" {
-					t.Errorf("image %d: references (-want +got):\n%s", w.ImageID, diff)
+					t.Errorf("image %s: references (-want +got):\n%s", w.ImageID, diff)
 				}
 				for name, v := range g.Scores {
 					near("image", name, v, w.Scores[name])

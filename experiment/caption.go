@@ -77,11 +77,8 @@ func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned
 
 func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed int, f *featureSets, gpt *model, d learned, gan *learned, path string) error {
 	return scope(seed, func() error {
-		gptFile := gpt.path
-		if !x.Config.Train.Decoder.FreezeGPT2 {
-			gptFile = "" // the decoder file contains GPT-2
-		}
-		m, err := pipeline.LoadDecoder(d.path, gptFile, pipeline.Options{Device: x.device})
+		// If the decoder's file contains a GPT-2, gpt.path is only where its tokenizer is.
+		m, err := pipeline.LoadDecoder(d.path, gpt.path, pipeline.Options{Device: x.device})
 		if err != nil {
 			return err
 		}
@@ -98,7 +95,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			return err
 		}
 		c := x.Config.Caption
-		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: clipcap.Stop}
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: m.GPT2.Stop}
 		n := f.valImages.Len()
 		bar := x.UI.Bar(b.Name+" captions", 0, n)
 		defer bar.Finish()
@@ -117,12 +114,12 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 					var captions [][]pipeline.Caption
 					if captions, err = m.Generate(ctx, transform(features), o); err != nil {
 						if bad := (*pipeline.NotFiniteError)(nil); errors.As(err, &bad) {
-							err = fmt.Errorf("captions of bridge %s: image id %d: %w", b.Name, f.valImageIDs[at+bad.Index], err)
+							err = fmt.Errorf("captions of bridge %s: image id %s: %w", b.Name, x.data.val.id(f.valImageIDs[at+bad.Index]), err)
 						}
 						return
 					}
 					for i, beams := range captions {
-						results = append(results, coco.Result{ImageID: f.valImageIDs[at+i], Caption: beams[0].Text})
+						results = append(results, coco.Result{ImageID: x.data.val.id(f.valImageIDs[at+i]), Caption: beams[0].Text})
 					}
 				})
 				return err

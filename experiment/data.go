@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cyclecap/data/clipcap"
+	"cyclecap/data/coco"
 	"cyclecap/data/features"
 	"cyclecap/data/sets"
 	"cyclecap/experiment/config"
@@ -28,6 +29,10 @@ type part struct {
 	texts  []string
 	// textImage is the photo of each text, or nil if the set is not paired.
 	textImage []int64
+	// keys are the numbers that stand for ids which are not integers, in the order in
+	// which they appear: -1, -2, and so on. They are the ids in the feature store.
+	keys map[coco.ID]int64
+	ids  map[int64]coco.ID // the reverse
 	// stored has the features of the photos, by rows[photo], if they come with the set.
 	// The photos themselves are not available then.
 	stored *clipcap.File
@@ -39,13 +44,38 @@ type photoFile struct {
 	path string
 }
 
+// key returns the number that stands for an id: an integer for itself.
+func (p *part) key(id coco.ID) int64 {
+	if n, ok := id.Int64(); ok && p.ids[n] == (coco.ID{}) {
+		return n
+	}
+	if p.keys == nil {
+		p.keys, p.ids = map[coco.ID]int64{}, map[int64]coco.ID{}
+	}
+	k, ok := p.keys[id]
+	if !ok {
+		k = -1 - int64(len(p.keys))
+		p.keys[id], p.ids[k] = k, id
+	}
+	return k
+}
+
+// id returns the id for which a number stands.
+func (p part) id(key int64) coco.ID {
+	if id, ok := p.ids[key]; ok {
+		return id
+	}
+	return coco.Int(key)
+}
+
 func (d *data) paired() bool { return d.train.textImage != nil }
 
 // references returns the captions of each photo.
-func (p part) references() map[int64][]string {
-	refs := map[int64][]string{}
+func (p part) references() map[coco.ID][]string {
+	refs := map[coco.ID][]string{}
 	for i, t := range p.texts {
-		refs[p.textImage[i]] = append(refs[p.textImage[i]], t)
+		id := p.id(p.textImage[i])
+		refs[id] = append(refs[id], t)
 	}
 	return refs
 }
@@ -92,7 +122,7 @@ func (d *data) limit(n, seed int) {
 	keep := map[int64]bool{}
 	chosen := rng.Perm(len(d.val.photos))[:n]
 	slices.Sort(chosen)
-	var p part
+	p := part{keys: d.val.keys, ids: d.val.ids}
 	for _, i := range chosen {
 		p.photos = append(p.photos, d.val.photos[i])
 		keep[d.val.photos[i].id] = true
@@ -118,7 +148,7 @@ func (d *data) readCOCO(annotations, images string, maxBad float64) (p part, err
 // add appends a set to a part.
 func (d *data) add(p *part, set *sets.Set) {
 	for _, m := range set.Photos {
-		p.photos = append(p.photos, photoFile{m.ID, m.Path})
+		p.photos = append(p.photos, photoFile{p.key(m.ID), m.Path})
 	}
 	if set.Paired && p.textImage == nil {
 		p.textImage = []int64{}
@@ -126,7 +156,7 @@ func (d *data) add(p *part, set *sets.Set) {
 	for _, c := range set.Captions {
 		p.texts = append(p.texts, c.Text)
 		if set.Paired {
-			p.textImage = append(p.textImage, c.Image)
+			p.textImage = append(p.textImage, p.key(c.Image))
 		}
 	}
 	if b := set.Bad; b.Count > 0 {
@@ -160,9 +190,12 @@ func (d *data) readKarpathy(c config.Data) error {
 // readPlain reads a folder of photos and a text file with one caption per line, which are
 // unrelated.
 func (d *data) readPlain(photos, captions string, maxBad float64) error {
-	list, err := sets.Folder(photos)
+	list, passed, err := sets.Folder(photos, false)
 	if err != nil {
 		return err
+	}
+	if s := passed.String(); s != "" {
+		d.notes = append(d.notes, fmt.Sprintf("skipped in %s: %s", photos, s))
 	}
 	set, err := sets.Lines(captions, maxBad)
 	if err != nil {
@@ -188,17 +221,22 @@ func (d *data) readClipCap(path string, maxBad float64) error {
 	return nil
 }
 
-// identity returns a hash of the names, sizes and modification times of photos, to detect
+// identity returns a hash of the ids, names, sizes and modification times of photos, to detect
 // whether they have changed.
-func identity(photos []photoFile) (string, error) {
-	list := make([]string, 0, len(photos))
-	for _, p := range photos {
-		info, err := os.Stat(p.path)
+func (p part) identity() (string, error) {
+	list := make([]string, 0, len(p.photos))
+	for _, f := range p.photos {
+		info, err := os.Stat(f.path)
 		if err != nil {
-			list = append(list, p.path+" missing")
+			list = append(list, f.path+" missing")
 			continue
 		}
-		list = append(list, fmt.Sprint(p.id, p.path, info.Size(), info.ModTime().UnixNano()))
+		// The identity of integers is that of their numbers.
+		var id any = f.id
+		if own, ok := p.ids[f.id]; ok {
+			id = own
+		}
+		list = append(list, fmt.Sprint(id, f.path, info.Size(), info.ModTime().UnixNano()))
 	}
 	return features.Hash(list...), nil
 }

@@ -62,7 +62,7 @@ func TestDemo(t *testing.T) {
 
 	var world struct {
 		Images []struct {
-			ID    int64 `json:"id"`
+			ID    coco.ID `json:"id"`
 			World struct {
 				HeldOut []json.RawMessage `json:"held_out"`
 			} `json:"world"`
@@ -71,7 +71,7 @@ func TestDemo(t *testing.T) {
 	if err := readJSON(c.Data.ValAnnotations, &world); err != nil {
 		t.Fatal(err)
 	}
-	held := map[int64]bool{}
+	held := map[coco.ID]bool{}
 	for _, m := range world.Images {
 		held[m.ID] = len(m.World.HeldOut) > 0
 	}
@@ -129,7 +129,7 @@ func meanOf(p []report.Point) (m float64) {
 
 // heldCIDEr returns the mean CIDEr of the held-out photos, with the document frequencies of
 // the whole set.
-func heldCIDEr(t *testing.T, set *coco.Dataset, results []coco.Result, held map[int64]bool) float64 {
+func heldCIDEr(t *testing.T, set *coco.Dataset, results []coco.Result, held map[coco.ID]bool) float64 {
 	t.Helper()
 	items, err := eval.Pair(set, results, false)
 	if err != nil {

@@ -162,7 +162,7 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 }
 
 // itemsOf pairs captions with their references.
-func itemsOf(results []coco.Result, refs map[int64][]string) ([]eval.Item, error) {
+func itemsOf(results []coco.Result, refs map[coco.ID][]string) ([]eval.Item, error) {
 	var items []eval.Item
 	var without []string
 	for _, r := range results {

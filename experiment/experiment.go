@@ -137,12 +137,23 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 		return err
 	}
 	until := func(stage string) bool { return last == stage }
+	x.data = nil
 	world := x.world()
 	if world == nil && until("world") {
 		return errors.New("world: the configuration has no [world]; it names existing data")
 	}
+	if x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
+			return err
+		}
+	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
+			return err
+		}
+	}
+	if !x.sizesKnown() {
+		if err := x.checkSizes(last); err != nil {
 			return err
 		}
 	}
@@ -218,13 +229,6 @@ func (x *Experiment) given(name string) (*model, error) {
 	path, err := weights.Find(name)
 	if err != nil {
 		return nil, err
-	}
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range f.Notes {
-		x.UI.Say("note: %s", n)
 	}
 	id, err := hashOf(path)
 	return &model{path: path, id: id}, err

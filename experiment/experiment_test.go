@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"cyclecap/data/clipcap"
+	"cyclecap/data/coco"
 	"cyclecap/data/features"
 	"cyclecap/experiment/config"
 )
@@ -195,7 +196,7 @@ func TestData(t *testing.T) {
 	if len(d.train.photos) != 4 || len(d.train.texts) != 10 || !d.paired() || d.train.photos[1].path != "t/2.jpg" || d.train.textImage[5] != 2 {
 		t.Errorf("%+v", d.train)
 	}
-	if refs := d.val.references(); len(refs[1]) != 2 || refs[1][1] != "A caption 6." {
+	if refs := d.val.references(); len(refs[coco.Int(1)]) != 2 || refs[coco.Int(1)][1] != "A caption 6." {
 		t.Errorf("%v", refs)
 	}
 
@@ -229,7 +230,7 @@ func TestData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unique := map[int64]int{}
+	unique := map[coco.ID]int{}
 	for _, c := range slices.Backward(read.Captions) {
 		unique[c.ImageID] = c.Row
 	}
@@ -245,7 +246,7 @@ func TestData(t *testing.T) {
 	}
 	for i, id := range stored.IDs() {
 		have, want := make([]float32, stored.Width()), make([]float32, read.Width)
-		if err := errors.Join(stored.Read([]int32{int32(i)}, have), read.Read(unique[id], want)); err != nil {
+		if err := errors.Join(stored.Read([]int32{int32(i)}, have), read.Read(unique[coco.Int(id)], want)); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(have, want) {

@@ -47,8 +47,10 @@ const batch = 64
 // features computes the features of all photos and captions, or opens existing ones.
 func (x *Experiment) features(ctx context.Context, world *stage, clipModel *model) (*featureSets, error) {
 	var err error
-	if x.data, err = x.loadData(); err != nil {
-		return nil, err
+	if x.data == nil {
+		if x.data, err = x.loadData(); err != nil {
+			return nil, err
+		}
 	}
 	for _, n := range x.data.notes {
 		x.UI.Say("%s", n)
@@ -75,7 +77,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		case stored:
 			inputs, err = hashOf(s.part.stored.Path)
 		case photos:
-			inputs, err = identity(s.part.photos)
+			inputs, err = s.part.identity()
 		default:
 			inputs = features.Hash(s.part.texts...)
 		}
@@ -108,7 +110,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if w := set.Width(); f.width == 0 {
 			f.width = w
 		} else if w != f.width {
-			return nil, fmt.Errorf("%s: its features have width %d, but those of the CLIP in clip.weights have width %d; both must come from the same CLIP", s.part.stored.Path, w, f.width)
+			return nil, x.sameWidth(f.width)
 		}
 		keys = append(keys, st.key())
 		if x.Config.Train.Decoder.NormalizePrefix {
@@ -205,14 +207,9 @@ func rowsByID(ids []int64) map[int64]int {
 // split limits the bridges to the photos of one half of the training set and the captions
 // of the other half if data.pairing is "disjoint".
 func (x *Experiment) split(f *featureSets) {
-	if x.Config.Data.Pairing != "disjoint" || !x.data.paired() {
+	ofImages := x.firstHalf()
+	if ofImages == nil {
 		return
-	}
-	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 2))
-	ofImages := map[int64]bool{}
-	photos := x.data.train.photos
-	for _, i := range rng.Perm(len(photos))[:len(photos)/2] {
-		ofImages[photos[i].id] = true
 	}
 	for i, id := range f.trainImageIDs {
 		if ofImages[id] {
@@ -224,6 +221,20 @@ func (x *Experiment) split(f *featureSets) {
 			f.textRows = append(f.textRows, int32(i))
 		}
 	}
+}
+
+// firstHalf returns the photos for bridges if data.pairing is "disjoint", and otherwise nil.
+func (x *Experiment) firstHalf() map[int64]bool {
+	if x.Config.Data.Pairing != "disjoint" || !x.data.paired() {
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 2))
+	half := map[int64]bool{}
+	photos := x.data.train.photos
+	for _, i := range rng.Perm(len(photos))[:len(photos)/2] {
+		half[photos[i].id] = true
+	}
+	return half
 }
 
 // copyStored writes the features that come with the training set to dir, in the form of
@@ -250,7 +261,7 @@ func copyStored(ctx context.Context, dir string, p part, model, inputs string, m
 			// parse_conceptual.py leaves rows of zeros for photos that it could not read.
 			if err := features.Check(row, true); err != nil {
 				name := fmt.Sprintf("row %d of %s", p.rows[at], f.Path)
-				skips = append(skips, features.Skip{ID: id, Name: name, Error: fmt.Sprintf("%s, the feature of image id %d: %v", name, id, err)})
+				skips = append(skips, features.Skip{ID: id, Name: name, Error: fmt.Sprintf("%s, the feature of image id %s: %v", name, p.id(id), err)})
 				continue
 			}
 			ids, rows = append(ids, id), append(rows, row...)

@@ -8,7 +8,6 @@ import (
 
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -31,9 +30,6 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 		kind := b.Decoder
 		if _, done := out[kind]; done {
 			continue
-		}
-		if kind.Images && !x.data.paired() {
-			return nil, fmt.Errorf("bridges.use: %s needs paired photos and captions, but those of the training set are not paired", b.Name)
 		}
 		s := x.decoderStage(seed, kind, f, gpt)
 		if err := x.run(ctx, s); err != nil {
@@ -64,12 +60,12 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 
 func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int, kind bridge.Decoder, noise float64, f *featureSets, gpt *model) error {
 	c := x.Config.Train.Decoder
-	m, err := x.newDecoder(gpt, f.width)
+	m, language, err := x.newDecoder(gpt, f.width)
 	if err != nil {
 		return err
 	}
 	defer closing(m.Mapper, m.GPT2)
-	data, held, err := x.decoderData(kind, f, m.GPT2)
+	data, held, err := x.decoderData(kind, f, language.Tokenizer)
 	if err != nil {
 		return err
 	}
@@ -84,26 +80,29 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
 		return err
 	}
-	tuned := m.GPT2
 	if c.FreezeGPT2 {
-		tuned = nil
+		language = nil
 	}
-	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, tuned, c.NormalizePrefix)
+	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, language, c.NormalizePrefix)
 }
 
 // newDecoder returns a decoder on the device: a mapper with initial weights, and the GPT-2
-// loaded from gpt. If gpt is nil, it creates a GPT-2 of the configured size, for a plan.
-func (x *Experiment) newDecoder(gpt *model, width int) (_ *clipcap.Model, err error) {
-	var g *gpt2.Model
+// loaded from gpt. If gpt is nil, it creates a GPT-2 of the configured size, for a plan,
+// without a tokenizer.
+func (x *Experiment) newDecoder(gpt *model, width int) (_ *clipcap.Model, language *pipeline.GPT2, err error) {
 	if gpt == nil {
-		g = x.newGPT2()
-	} else if g, err = pipeline.LoadGPT2(gpt.path); err != nil {
-		return nil, err
+		language = &pipeline.GPT2{Model: x.newGPT2()}
+	} else if language, err = pipeline.LoadGPT2(gpt.path); err != nil {
+		return nil, nil, err
 	}
+	for _, n := range language.Notes {
+		x.UI.Say("note: %s", n)
+	}
+	g := language.Model
 	c := x.Config.Train.Decoder
 	d := g.Config.NEmbd
-	if int64(c.PrefixLength)+2 > g.Config.NPositions {
-		return nil, fmt.Errorf("train.decoder.prefix_length: a prefix of length %d leaves no room for captions in GPT-2's %d positions", c.PrefixLength, g.Config.NPositions)
+	if err := x.checkPrefix(g.Config.NPositions); err != nil {
+		return nil, nil, err
 	}
 	nn.To(g, torch.WithDevice(x.device), torch.WithDType(torch.Float32))
 	m := &clipcap.Model{GPT2: g}
@@ -111,22 +110,18 @@ func (x *Experiment) newDecoder(gpt *model, width int) (_ *clipcap.Model, err er
 		mapper := clipcap.NewMLPMapper(int64(width), d, int64(c.PrefixLength))
 		nn.To(mapper, torch.WithDevice(x.device))
 		m.Mapper = mapper
-		return m, nil
+		return m, language, nil
 	}
 	mapper := clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: int64(width), Width: d,
 		ClipLength: int64(c.ClipLength), PrefixLength: int64(c.PrefixLength), Layers: int64(c.Layers), Heads: clipcap.Heads})
 	nn.To(mapper, torch.WithDevice(x.device))
 	m.Mapper = mapper
-	return m, nil
+	return m, language, nil
 }
 
 // decoderData returns the training data of a decoder, and the validation set in the same
 // form.
-func (x *Experiment) decoderData(kind bridge.Decoder, f *featureSets, g *gpt2.Model) (data, held train.DecoderData, err error) {
-	tok, err := tokenizer.GPT2First(int(g.Config.VocabSize))
-	if err != nil {
-		return data, held, fmt.Errorf("GPT-2: %w", err)
-	}
+func (x *Experiment) decoderData(kind bridge.Decoder, f *featureSets, tok *tokenizer.GPT2Tokenizer) (data, held train.DecoderData, err error) {
 	captions := tokenized(tok, x.data.train.texts)
 	data = train.DecoderData{Captions: captions, Features: f.trainTexts}
 	if rows := f.textRows; rows != nil {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -36,17 +35,6 @@ type planned struct {
 
 func (p planned) total() time.Duration {
 	return time.Duration(p.seconds * float64(p.amount*p.times) * float64(time.Second))
-}
-
-// sizes are the numbers on which the plan of a run depends.
-type sizes struct {
-	photos, captions       int // of the training set; both sets for features
-	valPhotos, valCaptions int
-	tokens                 int // of a caption, approximately
-	width                  int // of a feature
-	used, usedCaptions     int // photos and captions that bridges and text decoders train on
-	files                  []photoFile
-	sample                 []string
 }
 
 // Plan prints the stages of a run: sizes, steps, and estimates of time, disk and memory
@@ -84,7 +72,11 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 	if err := x.prepare(); err != nil {
 		return n, nil, err
 	}
+	x.data = nil
 	if n, err = x.sizes(); err != nil {
+		return n, nil, err
+	}
+	if err := x.check(n, ""); err != nil {
 		return n, nil, err
 	}
 	kinds := map[bridge.Decoder]bool{}
@@ -146,37 +138,6 @@ func count(n int64) string {
 		return fmt.Sprintf("%.1f M", float64(n)/1e6)
 	}
 	return fmt.Sprintf("%.1f K", float64(n)/1e3)
-}
-
-// worldTokens is the approximate number of tokens in a caption of a world.
-const worldTokens = 18
-
-// sizes returns the sizes of the data, and of the CLIP's features.
-func (x *Experiment) sizes() (n sizes, err error) {
-	n.width = x.Config.Train.CLIP.EmbedDim
-	if w := x.Config.World; w != nil && x.Config.Data.Photos == "" {
-		n.photos, n.captions, n.tokens = w.Train, w.Train*world.CaptionsEach, worldTokens
-		n.valPhotos, n.valCaptions = w.Val, w.Val*world.CaptionsEach
-	} else {
-		d, err := x.loadData()
-		if err != nil {
-			return n, err
-		}
-		n.photos, n.captions = len(d.train.photos), len(d.train.texts)
-		n.valPhotos, n.valCaptions = len(d.val.photos), len(d.val.texts)
-		n.files = d.train.photos[:min(len(d.train.photos), 2*planBatch)]
-		sample := min(1000, n.captions)
-		for i := range sample {
-			n.tokens += len(tokenizer.GPT2().Encode(d.train.texts[i*n.captions/sample]))
-		}
-		n.tokens /= sample
-		n.sample = d.train.texts[:min(n.captions, 2*planBatch)]
-	}
-	n.used, n.usedCaptions = n.photos, n.captions
-	if x.Config.Data.Pairing == "disjoint" {
-		n.used, n.usedCaptions = n.used/2, n.usedCaptions/2
-	}
-	return n, nil
 }
 
 // measure times some steps of a task, after some steps to warm up.
@@ -423,7 +384,8 @@ func (x *Experiment) planned(width int) (*clipcap.Model, error) {
 	if gpt.path == "" {
 		gpt = nil
 	}
-	return x.newDecoder(gpt, width)
+	m, _, err := x.newDecoder(gpt, width)
+	return m, err
 }
 
 func (x *Experiment) planDecoder(ctx context.Context, n sizes, times int) (p planned, err error) {

@@ -13,6 +13,7 @@ import (
 	"cyclecap/experiment/config"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -148,7 +149,7 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
 	of := photo.CLIP(size)
 	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
-	row := map[int64]int{}
+	row := map[coco.ID]int{}
 	var paths []string
 	for _, m := range d.Images {
 		row[m.ID] = len(paths)
@@ -218,7 +219,9 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
-	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), nil)
+	// The file is read without a folder around it: its metadata are its config.json.
+	meta := (&pipeline.GPT2{Model: m, Tokenizer: tok}).Meta()
+	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), meta)
 }
 
 // runningText joins captions into one text. The captions of a photo follow each other, so

@@ -15,8 +15,10 @@ import (
 	"strconv"
 	"strings"
 
+	"cyclecap/data/coco"
 	"cyclecap/eval/geometry"
 	"cyclecap/experiment/report"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
@@ -29,7 +31,7 @@ func readJSON(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, jsonerror.Words(err))
 	}
 	return nil
 }
@@ -100,14 +102,14 @@ func (x *Experiment) reportNotes() []string {
 func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
 	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 3))
 	refs := x.data.val.references()
-	paths := map[int64]string{}
+	paths := map[coco.ID]string{}
 	for _, p := range x.data.val.photos {
-		paths[p.id] = p.path
+		paths[x.data.val.id(p.id)] = p.path
 	}
 	first := c.results[x.bridges[0].Name]
 	for _, i := range rng.Perm(len(first))[:min(len(first), x.Config.Eval.Examples)] {
 		id := first[i].ImageID
-		e := report.Example{ID: id, Truths: refs[id]}
+		e := report.Example{ID: id.String(), Truths: refs[id]}
 		e.Photo, _ = os.ReadFile(paths[id]) // the page says so if the photo is missing
 		for _, b := range x.bridges {
 			e.Captions = append(e.Captions, report.Caption{Bridge: b.Name, Text: c.results[b.Name][i].Caption})
@@ -161,7 +163,7 @@ func losses(path string, names map[string]string) ([]report.Series, error) {
 	for in.Scan() {
 		var line map[string]*float64
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, jsonerror.Words(err))
 		}
 		for key := range names {
 			if v := line[key]; v != nil && line["step"] != nil {

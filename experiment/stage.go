@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/torch"
 )
 
@@ -59,7 +60,7 @@ func readRecord(dir string) (r stageRecord, err error) {
 		return r, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w; remove the file to repeat the stage", filepath.Join(dir, stageFile), err)
+		return r, fmt.Errorf("%s: %w; remove the file to repeat the stage", filepath.Join(dir, stageFile), jsonerror.Words(err))
 	}
 	return r, nil
 }

@@ -3,15 +3,14 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
 
-	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
-	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -28,7 +27,8 @@ type Decoder struct {
 	// OwnGPT2 reports whether the decoder file contained the GPT-2 that the mapper
 	// was trained with.
 	OwnGPT2 bool
-	Notes   []string // what was assumed or changed in loading
+	GPT2    *GPT2    // whose Model is Model.GPT2, with its tokenizer
+	Notes   []string // what was assumed because no file says it
 	on      Options
 }
 
@@ -42,8 +42,9 @@ func (e *MissingGPT2Error) Error() string {
 
 // LoadDecoder loads a ClipCap decoder: a mapper, with or without its GPT-2. If the
 // file contains only a mapper, gpt2Path is the GPT-2 to load, and must not be empty.
-// If the file contains a GPT-2, LoadDecoder checks that it can open gpt2Path, if that
-// is not empty, but does not use it.
+// If the file contains a GPT-2, LoadDecoder does not use the weights in gpt2Path; but
+// where no config.json or no tokenizer lies beside the decoder, it uses those beside
+// gpt2Path, if that is not empty.
 func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
@@ -58,30 +59,28 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
 		}
 	}
-	d.Model = &clipcap.Model{}
+	var other *weights.File
 	if gpt != nil && gpt2Path != "" {
-		if _, err := weights.Open(gpt2Path); err != nil {
+		if other, err = weights.Open(gpt2Path); err != nil {
 			return nil, err
 		}
 	}
 	gptFile := path
 	switch {
 	case gpt != nil:
-		if d.Model.GPT2, err = gpt2.Load(gpt); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+		if d.GPT2, err = gpt2Inside(gpt, &weights.File{Path: path, Meta: meta}, other); err != nil {
+			return nil, err
 		}
 	case gpt2Path == "":
 		return nil, &MissingGPT2Error{path}
 	default:
 		gptFile = gpt2Path
-		if d.Model.GPT2, err = LoadGPT2(gpt2Path); err != nil {
+		if d.GPT2, err = LoadGPT2(gpt2Path); err != nil {
 			return nil, err
 		}
-		d.Notes = append(d.Notes, fileNotes(gpt2Path)...)
 	}
-	if have, most := d.Model.GPT2.Config.VocabSize, int64(tokenizer.GPT2().VocabSize()); have > most {
-		return nil, fmt.Errorf("%s has a vocabulary of %d tokens, but GPT-2's tokenizer has only %d: it was trained with another tokenizer", gptFile, have, most)
-	}
+	d.Notes = append(d.Notes, d.GPT2.Notes...)
+	d.Model = &clipcap.Model{GPT2: d.GPT2.Model, Never: d.GPT2.Unnamed}
 	d.Model.Mapper, err = clipcap.LoadMapper(mapper, d.Model.GPT2.Config.NEmbd)
 	if err != nil && gptFile != path {
 		return nil, fmt.Errorf("%s with %s: %w", path, gptFile, err)
@@ -92,21 +91,28 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 }
 
 // SaveDecoder writes a decoder in ClipCap's format, and records normalize in its
-// metadata for LoadDecoder. If gpt is nil, it writes the mapper alone.
-func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *gpt2.Model, normalize bool) error {
+// metadata for LoadDecoder, and the settings of its GPT-2. If gpt is nil, it writes the
+// mapper alone.
+func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *GPT2, normalize bool) error {
 	sd := nn.NewStateDict()
+	meta := map[string]string{weights.NormalizePrefix: strconv.FormatBool(normalize)}
 	add := func(prefix string, module any) {
 		own := nn.StateDictOf(module)
 		for _, n := range own.Names() {
 			t, _ := own.Get(n)
-			sd.Add(prefix+n, t)
+			name := prefix + n
+			if n == "lm_head.weight" {
+				name = "gpt." + n // beside the transformer, not in it
+			}
+			sd.Add(name, t)
 		}
 	}
 	add("clip_project.", mapper)
 	if gpt != nil {
-		add("gpt.transformer.", gpt)
+		add("gpt.transformer.", gpt.Model)
+		maps.Copy(meta, gpt.Meta())
 	}
-	return weights.Save(ctx, path, sd, map[string]string{weights.NormalizePrefix: strconv.FormatBool(normalize)})
+	return weights.Save(ctx, path, sd, meta)
 }
 
 // FeatureWidth returns the width of the features that the decoder expects.
@@ -157,7 +163,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 			for k, id := range c.Tokens {
 				ids[k] = int(id)
 			}
-			text, err := tokenizer.GPT2().Decode(ids)
+			text, err := d.GPT2.Tokenizer.Decode(ids)
 			if err != nil {
 				return nil, err
 			}

@@ -68,9 +68,10 @@ func fileNotes(path string) []string {
 func (o Options) prepare(modules ...any) error {
 	return torch.Scope(func() error {
 		for _, m := range modules {
-			nn.To(m, o.to()...)
 			if o.Packed() {
-				nn.Pack(m)
+				nn.Pack(m, o.to()...)
+			} else {
+				nn.To(m, o.to()...)
 			}
 		}
 		return nil

@@ -12,7 +12,6 @@ import (
 
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -228,11 +227,11 @@ func TestNormalizeTravels(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name)
 		for _, whole := range []bool{false, true} {
 			gptFile := files.GPT2
-			gpt := plain.Model.GPT2
+			gpt := plain.GPT2
 			if whole {
 				gptFile = ""
 			} else {
-				gpt = (*gpt2.Model)(nil)
+				gpt = nil
 			}
 			if err := pipeline.SaveDecoder(t.Context(), path, plain.Model.Mapper, gpt, true); err != nil {
 				t.Fatal(err)

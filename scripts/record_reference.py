@@ -63,22 +63,22 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, ratio):
         super().__init__()
-        self.fc1 = nn.Linear(width, 2 * width)
-        self.fc2 = nn.Linear(2 * width, width)
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, x):
         return self.fc2(F.relu(self.fc1(x)))
 
 
 class Layer(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, ratio):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, ratio)
 
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
@@ -86,9 +86,9 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    def __init__(self, width, heads, layers):
+    def __init__(self, width, heads, layers, ratio):
         super().__init__()
-        self.layers = nn.ModuleList([Layer(width, heads) for _ in range(layers)])
+        self.layers = nn.ModuleList([Layer(width, heads, ratio) for _ in range(layers)])
 
     def forward(self, x):
         for layer in self.layers:
@@ -97,10 +97,10 @@ class Layers(nn.Module):
 
 
 class TransformerMapper(nn.Module):
-    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8):
+    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8, ratio=2):
         super().__init__()
         self.clip_length = clip_length
-        self.transformer = Layers(width, heads, layers)
+        self.transformer = Layers(width, heads, layers, ratio)
         self.linear = nn.Linear(feature, clip_length * width)
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
 
@@ -190,7 +190,7 @@ class OwnRules:
     def mapper(self, sizes):
         if sizes["kind"] == "mlp":
             return MLPMapper(sizes["feature"], sizes["width"], sizes["prefix"])
-        return TransformerMapper(sizes["feature"], sizes["width"], sizes["clip"], sizes["prefix"], sizes["layers"])
+        return TransformerMapper(sizes["feature"], sizes["width"], sizes["clip"], sizes["prefix"], sizes["layers"], ratio=sizes["ratio"])
 
     def forward(self, mapper, features, width):
         return mapper(features)
@@ -587,7 +587,7 @@ def sizes_of(state, width):
     if "prefix_const" in state:
         layers = len({k.split(".")[2] for k in state if k.startswith("transformer.layers.")})
         outputs, feature = state["linear.weight"].shape
-        return dict(kind="transformer", feature=feature, width=width, clip=outputs // width, prefix=state["prefix_const"].shape[0], layers=layers)
+        return dict(kind="transformer", feature=feature, width=width, clip=outputs // width, prefix=state["prefix_const"].shape[0], layers=layers, ratio=state["transformer.layers.0.mlp.fc1.weight"].shape[0] // width)
     if "model.2.weight" not in state:
         sys.exit("--decoder: neither ClipCap's transformer mapper nor its MLP")
     return dict(kind="mlp", feature=state["model.0.weight"].shape[1], width=width, prefix=state["model.2.weight"].shape[0] // width)

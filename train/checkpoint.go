@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"cyclecap/internal/jsonerror"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/torch/optim"
@@ -115,7 +116,7 @@ func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error
 		return c, fmt.Errorf("%s: not a training checkpoint: the file contains only weights", path)
 	}
 	if err := json.Unmarshal([]byte(meta), &c); err != nil {
-		return c, fmt.Errorf("%s: cannot read the checkpoint's metadata: %w", path, err)
+		return c, fmt.Errorf("%s: cannot read the checkpoint's metadata: %w", path, jsonerror.Words(err))
 	}
 	if c.Kind != kind {
 		return c, fmt.Errorf("%s: checkpoint of a %s training, want %s", path, c.Kind, kind)

@@ -27,7 +27,9 @@ type CycleGANConfig struct {
 	// FullDisc disables the halving of the discriminators' losses.
 	FullDisc bool
 
-	Epochs    int // passes over the larger of the two sets
+	// Epochs is the number of passes over the larger of the two sets. The smaller one is
+	// begun again as often as needed, even within a batch (see Order).
+	Epochs    int
 	Batch     int
 	DecayFrom int // epoch from which the learning rate falls linearly to 0
 	// Standardize scales the networks' inputs to mean 0 and standard deviation 1 in
@@ -83,9 +85,12 @@ func (s *side) batch(step int, c CycleGANConfig) (torch.Tensor, error) {
 // order image-to-text generator, text-to-image generator, text discriminator, image
 // discriminator, and their optimizers. It must be called in a scope.
 func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, error) {
+	if larger := max(images.Len(), texts.Len()); larger < c.Batch {
+		return nil, fmt.Errorf("cyclegan: got %d image features and %d text features, need at least one batch of %d in the larger set", images.Len(), texts.Len(), c.Batch)
+	}
 	for name, f := range map[string]Features{"image": images, "text": texts} {
-		if f.Len() < c.Batch {
-			return nil, fmt.Errorf("cyclegan: got %d %s features, need at least one batch of %d", f.Len(), name, c.Batch)
+		if f.Len() == 0 {
+			return nil, fmt.Errorf("cyclegan: got no %s features", name)
 		}
 		if int64(f.Width()) != c.Width {
 			return nil, fmt.Errorf("cyclegan: %s features: want width %d, got %d", name, c.Width, f.Width())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
+	"cyclecap/torch/torchtest"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,6 +54,13 @@ var tasks = map[string]func(t *testing.T) Task{
 		c.Width, c.Pool = 16, 6
 		c.Epochs, c.Batch, c.DecayFrom, c.Standardize, c.Seed, c.Group = 4, 4, 2, true, 3, group
 		return must(NewCycleGANTask(c, random(14, 16, 1), random(20, 16, 2)))(t)
+	},
+	// Each batch of texts begins its set again, within the batch and between batches.
+	"cyclegan with few texts": func(t *testing.T) Task {
+		c := DefaultCycleGAN()
+		c.Width, c.Pool = 16, 6
+		c.Epochs, c.Batch, c.DecayFrom, c.Seed, c.Group = 4, 4, 2, 3, group
+		return must(NewCycleGANTask(c, random(14, 16, 1), random(3, 16, 2)))(t)
 	},
 	"decoder": func(t *testing.T) Task {
 		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
@@ -128,14 +138,8 @@ func TestResumeIsBitEqual(t *testing.T) {
 					t.Fatalf("interrupted at %d: %v", at, err)
 				}
 			}
-			a, b := load(t, whole), load(t, cut)
-			if len(a) != len(b) {
-				t.Fatalf("%d and %d tensors", len(a), len(b))
-			}
-			for n, x := range a {
-				if !bytes.Equal(x, b[n]) {
-					t.Errorf("%s differs", n)
-				}
+			if diff := torchtest.Diff(load(t, cut), load(t, whole), compare.Bits); diff != "" {
+				t.Error(diff)
 			}
 			if x, y := losses(t, whole), losses(t, cut); x != y {
 				t.Errorf("the logs differ:\n%s\n%s", x, y)
@@ -144,7 +148,7 @@ func TestResumeIsBitEqual(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, dir string) map[string][]byte {
+func load(t *testing.T, dir string) map[string]torch.Tensor {
 	t.Helper()
 	f, err := weights.Open(filepath.Join(dir, LastCheckpoint))
 	if err != nil {
@@ -154,17 +158,10 @@ func load(t *testing.T, dir string) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sd.Close()
-	out := map[string][]byte{}
-	err = torch.Scope(func() error {
-		for _, n := range sd.Names() {
-			x, _ := sd.Get(n)
-			out[n] = torch.ToSlice[uint8](x.Contiguous().Reshape([]int64{-1}).ViewDType(torch.Uint8))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(sd.Close)
+	out := map[string]torch.Tensor{}
+	for _, n := range sd.Names() {
+		out[n], _ = sd.Get(n)
 	}
 	return out
 }
@@ -196,6 +193,9 @@ func losses(t *testing.T, dir string) string {
 // TestLossesFall checks that each task learns: its loss falls.
 func TestLossesFall(t *testing.T) {
 	for name := range tasks {
+		if name == "cyclegan with few texts" {
+			continue // its discriminator soon knows the three texts by heart
+		}
 		t.Run(name, func(t *testing.T) {
 			var all []float64
 			l := &Loop{Dir: t.TempDir(), Kind: name, Steps: 60, Every: 100, Progress: func(_ int, l Losses) {
@@ -326,11 +326,8 @@ func TestLateLosses(t *testing.T) {
 	if x, y := losses(t, now), losses(t, then); x != y {
 		t.Errorf("the logs differ:\n%s\n%s", x, y)
 	}
-	a, b := load(t, now), load(t, then)
-	for n, x := range a {
-		if !bytes.Equal(x, b[n]) {
-			t.Errorf("%s differs", n)
-		}
+	if diff := torchtest.Diff(load(t, then), load(t, now), compare.Bits); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -412,6 +409,40 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestOrderOfSmallSet checks that a set smaller than a batch is begun again as often as
+// needed: each of its passes has every item once, in an order of its own.
+func TestOrderOfSmallSet(t *testing.T) {
+	const n, batch, steps = 5, 12, 10
+	o := Order{N: n, Batch: batch, Seed: 1}
+	var all []int32
+	for step := range steps {
+		x := o.Indices(step)
+		if len(x) != batch {
+			t.Fatalf("step %d has %d items", step, len(x))
+		}
+		all = append(all, x...)
+	}
+	orders := map[string]bool{}
+	for at := 0; at+n <= len(all); at += n {
+		pass := slices.Clone(all[at : at+n])
+		orders[fmt.Sprint(pass)] = true
+		if slices.Sort(pass); !slices.Equal(pass, []int32{0, 1, 2, 3, 4}) {
+			t.Fatalf("items %d to %d are %v", at, at+n, pass)
+		}
+	}
+	if len(orders) < 10 {
+		t.Errorf("24 passes have only %d different orders", len(orders))
+	}
+	later := Order{N: n, Batch: batch, Seed: 1}
+	if x := later.Indices(7); !slices.Equal(x, all[7*batch:8*batch]) {
+		t.Errorf("step 7 is %v, but %v after the steps before it", x, all[7*batch:8*batch])
+	}
+	one := Order{N: 1, Batch: 3}
+	if x := one.Indices(2); !slices.Equal(x, []int32{0, 0, 0}) {
+		t.Error(x)
+	}
+}
+
 func asBytes(x []int32) (b []byte) {
 	for _, v := range x {
 		b = append(b, byte(v))
@@ -436,9 +467,7 @@ func TestFoldedGenerator(t *testing.T) {
 			z = torch.Linear(z, get("model."+n+".weight"), torch.WithBias(get("model."+n+".bias"))).Tanh()
 		}
 		z = torch.Linear(z, get("model.6.weight"), torch.WithBias(get("model.6.bias")))
-		if d := y.Sub(z).Abs().Max().Item(); d > 1e-5 {
-			t.Errorf("differs by %g", d)
-		}
+		torchtest.Close(t, y, z, compare.Tolerance{Max: 1e-5})
 		return nil
 	})
 	if err != nil {

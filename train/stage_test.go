@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
+	"cyclecap/torch/torchtest"
 )
 
 // tape stands for a CUDA graph on the CPU. Like one, it computes nothing when it is
@@ -106,7 +107,7 @@ func recorded(t *testing.T, task *CycleGANTask) (recordings *int) {
 // a step that is not, and that it resumes with the same bits.
 func TestRecordedStep(t *testing.T) {
 	const steps = 14
-	run := func(dir string, record bool, stop int) map[string][]byte {
+	run := func(dir string, record bool, stop int) map[string]torch.Tensor {
 		task := build(t, "cyclegan").(*CycleGANTask)
 		defer task.Close()
 		recordings := new(int)
@@ -131,11 +132,9 @@ func TestRecordedStep(t *testing.T) {
 	plain, whole, cut := t.TempDir(), t.TempDir(), t.TempDir()
 	want := run(plain, false, 0)
 	run(cut, true, 6) // after three replays
-	for name, have := range map[string]map[string][]byte{"recorded": run(whole, true, 0), "resumed": run(cut, true, 0)} {
-		for n, x := range want {
-			if !bytes.Equal(x, have[n]) {
-				t.Errorf("%s: %s differs", name, n)
-			}
+	for name, have := range map[string]map[string]torch.Tensor{"recorded": run(whole, true, 0), "resumed": run(cut, true, 0)} {
+		if diff := torchtest.Diff(have, want, compare.Bits); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 	for _, dir := range []string{whole, cut} {

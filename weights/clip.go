@@ -108,6 +108,7 @@ func openAIName(name string) string {
 func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 	out := nn.NewStateDict()
 	packed := map[string]map[string]torch.Tensor{}
+	var freed int64
 	err := torch.Scope(func() error {
 		for _, name := range in.Names() {
 			t, _ := in.Get(name)
@@ -124,7 +125,13 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 						out.Add(key, torch.Cat([]torch.Tensor{p["q"], p["k"], p["v"]}).Keep())
 					})
 					for _, part := range p {
+						freed += part.NBytes()
+						torch.DropPages(part)
 						part.Close()
+					}
+					if freed > 64<<20 { // so that the model is not in memory twice
+						torch.ReleaseMemory()
+						freed = 0
 					}
 				}
 			case name == "visual_projection.weight" || name == "text_projection.weight":

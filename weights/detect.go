@@ -40,7 +40,7 @@ func Detect(f *File) Scheme {
 		return ClipCapModel
 	case prefix("clip_project."):
 		return ClipCapMapper
-	case has("wte.weight"), has("transformer.wte.weight"):
+	case has("wte.weight"), has("transformer.wte.weight"), has("h.0.attn.c_attn.weight"), has("transformer.h.0.attn.c_attn.weight"):
 		return GPT2
 	case has("model.6.weight") && has("model.0.weight"), has("6.weight") && has("0.weight"):
 		return Generator
@@ -66,7 +66,7 @@ func Describe(f *File) string {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
 		}
 	case GPT2:
-		if w := shape("wte.weight", "transformer.wte.weight"); len(w) == 2 {
+		if w := shape("wte.weight", "transformer.wte.weight", "lm_head.weight"); len(w) == 2 {
 			layers := 0
 			for _, e := range f.Entries {
 				if strings.HasSuffix(e.Name, ".ln_1.weight") {

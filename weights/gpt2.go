@@ -5,66 +5,56 @@ import (
 	"regexp"
 	"strings"
 
-	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
 
-// Buffers of GPT-2's attention in files of older versions of transformers. They
-// are masks, not weights.
-var gpt2Buffers = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$`)
+// GPT2Config and GPT2Tokenizer are keys of File.Meta, in the file of a decoder that
+// contains its GPT-2: the GPT-2's config.json, and the fingerprint of its tokenizer.
+const (
+	GPT2Config    = "gpt2_config"
+	GPT2Tokenizer = "gpt2_tokenizer"
+)
 
-// LoadGPT2 reads a GPT-2 model with transformers' tensor names and returns it
-// without the leading "transformer." and without the head, which must be tied
-// to wte.weight.
-func LoadGPT2(path string) (*nn.StateDict, error) {
+// What a GPT-2 file may contain besides the language model: the masks of attention, which
+// older versions of transformers stored, and the second head of GPT2DoubleHeadsModel.
+var gpt2Unused = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$|^multiple_choice_head\.`)
+
+// LoadGPT2 reads a GPT-2 model with transformers' tensor names and returns it without
+// the leading "transformer.". The head, lm_head.weight, is among the tensors only if
+// the file contains it.
+func LoadGPT2(path string) (*nn.StateDict, *File, error) {
 	f, err := Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := wants(f, "a GPT-2 model", GPT2); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out, err := gpt2Names(sd)
 	if err != nil {
-		return nil, &Error{path, err}
+		return nil, nil, &Error{f.Path, err}
 	}
-	return out, nil
+	return out, f, nil
 }
 
 func gpt2Names(in *nn.StateDict) (*nn.StateDict, error) {
 	out := nn.NewStateDict()
-	var head torch.Tensor
-	for _, name := range in.Names() {
-		t, _ := in.Get(name)
-		if name == "lm_head.weight" {
-			head = t
-			continue
-		}
-		name = strings.TrimPrefix(name, "transformer.")
-		if gpt2Buffers.MatchString(name) {
+	for _, full := range in.Names() {
+		t, _ := in.Get(full)
+		name := strings.TrimPrefix(full, "transformer.")
+		if gpt2Unused.MatchString(name) {
 			t.Close()
 			continue
 		}
+		if _, twice := out.Get(name); twice {
+			in.Close()
+			return nil, fmt.Errorf("the file contains %s both with and without the prefix \"transformer.\"", name)
+		}
 		out.Add(name, t)
-	}
-	if head.Defined() {
-		defer head.Close()
-		wte, ok := out.Get("wte.weight")
-		var same bool
-		err := torch.Scope(func() error {
-			same = ok && fmt.Sprint(wte.Shape()) == fmt.Sprint(head.Shape()) && (wte.DataPtr() == head.DataPtr() || wte.Equal(head))
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		if !same {
-			return nil, fmt.Errorf("lm_head.weight is not tied to wte.weight; GPT-2 requires tied weights")
-		}
 	}
 	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/pickle"
 	"cyclecap/torch"
 )
@@ -415,7 +416,7 @@ func (a *archive) meta(f *File) error {
 	}
 	var own map[string]string
 	if err := json.Unmarshal(text, &own); err != nil {
-		return fmt.Errorf("entry %s is damaged: %w", metaFile, err)
+		return fmt.Errorf("entry %s is damaged: %w", metaFile, jsonerror.Words(err))
 	}
 	if f.Meta == nil {
 		f.Meta = map[string]string{}

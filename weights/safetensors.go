@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -54,13 +55,13 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 	err := object(header, func(name string, raw json.RawMessage) error {
 		if name == "__metadata__" {
 			if err := json.Unmarshal(raw, &f.Meta); err != nil {
-				return fmt.Errorf("__metadata__: %w", err)
+				return fmt.Errorf("__metadata__: %w", jsonerror.Words(err))
 			}
 			return nil
 		}
 		var i safetensorsInfo
 		if err := json.Unmarshal(raw, &i); err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+			return fmt.Errorf("tensor %q: %w", name, jsonerror.Words(err))
 		}
 		dtype, ok := safetensorsTypes[i.DType]
 		if !ok {
@@ -168,7 +169,7 @@ func openIndex(path string) (*File, error) {
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, fmt.Errorf("not an index of shards: %w", err)
+		return nil, fmt.Errorf("not an index of shards: %w", jsonerror.Words(err))
 	}
 	if len(index.WeightMap) == 0 {
 		return nil, fmt.Errorf("not an index of shards: its weight_map is empty")

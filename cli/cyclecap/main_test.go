@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/nets/gpt2"
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -77,7 +79,11 @@ func withFiles(run func() int) (code int, err error) {
 			for _, p := range nn.NamedParameters(m) {
 				sd.Add(f.prefix+p.Name, *p.Tensor)
 			}
-			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd, nil)
+			var meta map[string]string
+			if g, ok := m.(*gpt2.Model); ok {
+				meta = (&pipeline.GPT2{Model: g, Tokenizer: tokenizer.GPT2()}).Meta()
+			}
+			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd, meta)
 		})
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", f.file, err)

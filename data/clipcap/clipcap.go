@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 
+	"cyclecap/data/coco"
 	"cyclecap/internal/pickle"
 	"cyclecap/torch"
 	"cyclecap/weights"
@@ -35,9 +36,9 @@ type File struct {
 
 // A Caption is a caption and the row that holds the features of its photo.
 type Caption struct {
-	ImageID int64 // the file may store it as a string of digits
+	ImageID coco.ID // a string of digits in the file is an integer
 	// ID is the id of the annotation, or its index in the list if it has none.
-	ID       int64
+	ID       coco.ID
 	Caption  string
 	Row      int
 	FileName string // only from parse_conceptual.py; otherwise empty
@@ -123,7 +124,7 @@ func (f *File) captions(root *pickle.Dict, budget *pickle.Budget) error {
 		if !ok {
 			return fmt.Errorf("captions[%d] is a %s, want a dict", i, pickle.TypeName(item))
 		}
-		c := Caption{ID: int64(i)}
+		c := Caption{ID: coco.Int(int64(i))}
 		var err error
 		if c.Caption, ok = value(d, "caption").(string); !ok {
 			return fmt.Errorf(`captions[%d] has no string "caption"`, i)
@@ -133,11 +134,11 @@ func (f *File) captions(root *pickle.Dict, budget *pickle.Budget) error {
 			return fmt.Errorf(`captions[%d] refers to row %s ("clip_embedding"), but there are %d rows`, i, plain(value(d, "clip_embedding")), f.Rows)
 		}
 		c.Row = int(row)
-		if c.ImageID, err = integer(value(d, "image_id")); err != nil {
+		if c.ImageID, err = id(value(d, "image_id")); err != nil {
 			return fmt.Errorf(`captions[%d]: "image_id" %w`, i, err)
 		}
-		if id := value(d, "id"); id != nil {
-			if c.ID, err = integer(id); err != nil {
+		if own := value(d, "id"); own != nil {
+			if c.ID, err = id(own); err != nil {
 				return fmt.Errorf(`captions[%d]: "id" %w`, i, err)
 			}
 		}
@@ -166,16 +167,22 @@ func plain(v any) string {
 	return pickle.TypeName(v)
 }
 
-func integer(v any) (int64, error) {
+// id returns an id. The ids of COCO are strings of digits in ClipCap's files.
+func id(v any) (id coco.ID, err error) {
 	switch v := v.(type) {
 	case int64:
-		return v, nil
+		return coco.Int(v), nil
 	case string:
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-			return n, nil
+			return coco.Int(n), nil
+		}
+		return coco.Text(v), nil
+	case float64:
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			return id, id.UnmarshalJSON(strconv.AppendFloat(nil, v, 'e', -1, 64))
 		}
 	}
-	return 0, fmt.Errorf("is %.40q, want an integer", plain(v))
+	return id, fmt.Errorf("is %.40q, want a number or a string", plain(v))
 }
 
 // Read reads rows first, first+1, … into dst, [n, Width], as float32.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cyclecap/data/clipcap"
+	"cyclecap/data/coco"
 	"cyclecap/torch"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,15 +54,15 @@ func TestOpen(t *testing.T) {
 			}
 			var captions []clipcap.Caption
 			for i, c := range want.Captions {
-				w := clipcap.Caption{ID: int64(i), Caption: c.Caption, Row: c.Row, FileName: c.FileName}
+				w := clipcap.Caption{ID: coco.Int(int64(i)), Caption: c.Caption, Row: c.Row, FileName: c.FileName}
 				if c.ID != nil {
-					w.ID = *c.ID
+					w.ID = coco.Int(*c.ID)
 				}
 				switch v := c.ImageID.(type) {
 				case string:
-					w.ImageID = ids[v]
+					w.ImageID = coco.Int(ids[v])
 				case float64:
-					w.ImageID = int64(v)
+					w.ImageID = coco.Int(int64(v))
 				}
 				captions = append(captions, w)
 			}
@@ -111,18 +112,17 @@ func TestRefused(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"runs a command":             {file("clipcap-system.pkl"), "posix.system"},
-		"runs one in its storage":    {file("clipcap-nested.pkl"), "posix.system"},
-		"a torch.save file":          {file("../../../weights/testdata/zip.pt"), "zip file"},
-		"a legacy file":              {file("../../../weights/testdata/legacy.pt"), "want a dict of ClipCap features"},
-		"text":                       {[]byte("hello"), "a text file"},
-		"empty":                      {nil, "empty"},
-		"cut":                        {good[:len(good)-20], "unexpected end of data"},
-		"cut in the features":        {good[:300], "unexpected end of data"},
-		"no captions":                {change("captions", "kaptions"), `no list "captions"`},
-		"no features":                {change("clip_embedding", "klip_embedding"), `no "clip_embedding"`},
-		"image id that is no number": {change("318556", "31855x"), `captions[0]: "image_id" is "31855x"`},
-		"row behind the last":        {bytes.Replace(good, []byte("K\x02u"), []byte("K\x03u"), 1), "captions[2] refers to row 3"},
+		"runs a command":          {file("clipcap-system.pkl"), "posix.system"},
+		"runs one in its storage": {file("clipcap-nested.pkl"), "posix.system"},
+		"a torch.save file":       {file("../../../weights/testdata/zip.pt"), "zip file"},
+		"a legacy file":           {file("../../../weights/testdata/legacy.pt"), "want a dict of ClipCap features"},
+		"text":                    {[]byte("hello"), "a text file"},
+		"empty":                   {nil, "empty"},
+		"cut":                     {good[:len(good)-20], "unexpected end of data"},
+		"cut in the features":     {good[:300], "unexpected end of data"},
+		"no captions":             {change("captions", "kaptions"), `no list "captions"`},
+		"no features":             {change("clip_embedding", "klip_embedding"), `no "clip_embedding"`},
+		"row behind the last":     {bytes.Replace(good, []byte("K\x02u"), []byte("K\x03u"), 1), "captions[2] refers to row 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.pkl")

@@ -20,9 +20,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/regular"
 )
 
@@ -35,42 +41,55 @@ type Dataset struct {
 // An Image names a photo. FileName is relative to a folder that the captions
 // file does not name; it may be empty.
 type Image struct {
-	ID       int64  `json:"id"`
+	ID       ID     `json:"id"`
 	FileName string `json:"file_name"`
 }
 
-// An Annotation is a caption of the image with ID ImageID.
+// An Annotation is a caption of the image with ID ImageID. Nothing is looked up by the ID
+// of an annotation, which may be missing.
 type Annotation struct {
-	ID      int64  `json:"id"`
-	ImageID int64  `json:"image_id"`
+	ID      ID     `json:"id,omitzero"`
+	ImageID ID     `json:"image_id"`
 	Caption string `json:"caption"`
 }
 
 // A Result is the caption that a model wrote for an image.
 type Result struct {
-	ImageID int64  `json:"image_id"`
+	ImageID ID     `json:"image_id"`
 	Caption string `json:"caption"`
 }
 
 // Read reads a captions file and validates it: the list of images must not be
-// empty, every entry must have an id that is unique in its list, and every
-// annotation must have a caption and refer to an image in the file. Images
-// without captions are allowed. Errors name the file and the position in it:
-// line and column of broken JSON, otherwise the entry.
+// empty, every image must have an id that is unique, and every annotation must have a
+// caption and refer to an image in the file. Images without captions are allowed. Errors
+// name the file and the position in it: line and column of broken JSON, otherwise the
+// entry. Read also reads LAVIS's lists of images with all their captions:
+//
+//	[{"image": "val2014/COCO_val2014_000000000001.jpg", "caption": ["A dog.", "The dog."]}]
+//
+// There the id of an image is that in COCO's file name, and otherwise the name without
+// folder and extension.
 func Read(path string) (*Dataset, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if begins(data) == '[' {
+		return readLAVIS(path, data)
+	}
 	// Pointers distinguish missing values from zero: 0 is a valid id.
 	var file struct {
 		Images *[]struct {
-			ID       *int64 `json:"id"`
+			ID       *ID    `json:"id"`
 			FileName string `json:"file_name"`
 		} `json:"images"`
 		Annotations *[]struct {
-			ID      *int64  `json:"id"`
-			ImageID *int64  `json:"image_id"`
+			ID      *ID     `json:"id"`
+			ImageID *ID     `json:"image_id"`
 			Caption *string `json:"caption"`
 		} `json:"annotations"`
 	}
-	if err := readJSON(path, &file); err != nil {
+	if err := decode(path, data, &file); err != nil {
 		return nil, err
 	}
 	switch {
@@ -86,74 +105,165 @@ func Read(path string) (*Dataset, error) {
 		Images:      make([]Image, 0, len(*file.Images)),
 		Annotations: make([]Annotation, 0, len(*file.Annotations)),
 	}
-	images := make(map[int64]int, len(*file.Images))
+	images := make(map[ID]int, len(*file.Images))
 	for i, image := range *file.Images {
 		if image.ID == nil {
 			return nil, fmt.Errorf("coco: %s: images[%d] has no \"id\"", path, i)
 		}
+		if err := image.ID.Check(); err != nil {
+			return nil, fmt.Errorf("coco: %s: images[%d]: \"id\" %w", path, i, err)
+		}
 		if first, ok := images[*image.ID]; ok {
-			return nil, fmt.Errorf("coco: %s: images[%d] and images[%d] have the same id %d", path, first, i, *image.ID)
+			return nil, fmt.Errorf("coco: %s: images[%d] and images[%d] have the same id %s", path, first, i, *image.ID)
 		}
 		images[*image.ID] = i
 		d.Images = append(d.Images, Image{*image.ID, image.FileName})
 	}
-	annotations := make(map[int64]int, len(*file.Annotations))
 	for i, a := range *file.Annotations {
-		switch {
-		case a.ID == nil:
-			return nil, fmt.Errorf("coco: %s: annotations[%d] has no \"id\"", path, i)
-		case a.ImageID == nil:
-			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) has no \"image_id\"", path, i, *a.ID)
-		case a.Caption == nil:
-			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) has no \"caption\": is this a captions file?", path, i, *a.ID)
+		own := Annotation{}
+		if a.ID != nil {
+			own.ID = *a.ID
 		}
-		if first, ok := annotations[*a.ID]; ok {
-			return nil, fmt.Errorf("coco: %s: annotations[%d] and annotations[%d] have the same id %d", path, first, i, *a.ID)
+		if err := a.ID.Check(); err != nil {
+			return nil, fmt.Errorf("coco: %s: annotations[%d]: \"id\" %w", path, i, err)
+		}
+		if err := a.ImageID.Check(); err != nil {
+			return nil, fmt.Errorf("coco: %s: %s: \"image_id\" %w", path, own.where(i), err)
+		}
+		switch {
+		case a.ImageID == nil:
+			return nil, fmt.Errorf("coco: %s: %s has no \"image_id\"", path, own.where(i))
+		case a.Caption == nil:
+			return nil, fmt.Errorf("coco: %s: %s has no \"caption\": is this a captions file?", path, own.where(i))
 		}
 		if _, ok := images[*a.ImageID]; !ok {
-			return nil, fmt.Errorf("coco: %s: annotations[%d] (id %d) refers to image %d, which is not in \"images\"", path, i, *a.ID, *a.ImageID)
+			return nil, fmt.Errorf("coco: %s: %s refers to image %s, which is not in \"images\"", path, own.where(i), *a.ImageID)
 		}
-		annotations[*a.ID] = i
-		d.Annotations = append(d.Annotations, Annotation{*a.ID, *a.ImageID, *a.Caption})
+		own.ImageID, own.Caption = *a.ImageID, *a.Caption
+		d.Annotations = append(d.Annotations, own)
 	}
 	return d, nil
 }
 
+// where names the annotation with index i in messages.
+func (a Annotation) where(i int) string {
+	if a.ID == (ID{}) {
+		return fmt.Sprintf("annotations[%d]", i)
+	}
+	return fmt.Sprintf("annotations[%d] (id %s)", i, a.ID)
+}
+
+// readLAVIS reads a list of images with their captions.
+func readLAVIS(path string, data []byte) (*Dataset, error) {
+	var list []struct {
+		Image   string `json:"image"`
+		ImageID *ID    `json:"image_id"`
+		Caption texts  `json:"caption"`
+	}
+	if err := decode(path, data, &list); err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("coco: %s: the list is empty", path)
+	}
+	d := &Dataset{}
+	seen := map[ID]bool{}
+	for i, entry := range list {
+		if err := entry.ImageID.Check(); err != nil {
+			return nil, fmt.Errorf("coco: %s: entry %d: \"image_id\" %w", path, i, err)
+		}
+		var id ID
+		switch base := filepath.Base(filepath.FromSlash(entry.Image)); {
+		case entry.ImageID != nil:
+			id = *entry.ImageID
+		case entry.Image == "":
+			return nil, fmt.Errorf("coco: %s: entry %d has neither \"image\" nor \"image_id\": want a captions file, which is an object with \"images\" and \"annotations\", or a list of images with their captions", path, i)
+		default:
+			var ok bool
+			if id, ok = FileID(entry.Image); !ok {
+				id = Text(strings.TrimSuffix(base, filepath.Ext(base)))
+			}
+		}
+		if len(entry.Caption) == 0 {
+			return nil, fmt.Errorf("coco: %s: entry %d (image %s) has no \"caption\"", path, i, id)
+		}
+		if !seen[id] {
+			seen[id] = true
+			d.Images = append(d.Images, Image{id, entry.Image})
+		}
+		for _, c := range entry.Caption {
+			d.Annotations = append(d.Annotations, Annotation{Int(int64(len(d.Annotations))), id, c})
+		}
+	}
+	return d, nil
+}
+
+// texts is a list of strings, or one string, in JSON.
+type texts []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *texts) UnmarshalJSON(data []byte) error {
+	if data[0] == '"' {
+		*t = texts{""}
+		return json.Unmarshal(data, &(*t)[0])
+	}
+	return json.Unmarshal(data, (*[]string)(t))
+}
+
 // Captions returns the captions of every image that has at least one, keyed by
 // image id, in file order.
-func (d *Dataset) Captions() map[int64][]string {
-	captions := make(map[int64][]string, len(d.Images))
+func (d *Dataset) Captions() map[ID][]string {
+	captions := make(map[ID][]string, len(d.Images))
 	for _, a := range d.Annotations {
 		captions[a.ImageID] = append(captions[a.ImageID], a.Caption)
 	}
 	return captions
 }
 
-// ReadResults reads a results file. The list may be empty. An entry without
-// image_id or caption, or a second entry for the same image, is an error that
-// names the entry.
+// resultsForm describes a results file in messages.
+const resultsForm = `want a list of {"image_id": …, "caption": "…"}, an object with such a list as "annotations", or a line of JSON for each caption`
+
+// ReadResults reads a results file: a list of results, which may be empty, an object with
+// such a list as "annotations", or one object per line. An entry without image_id that has
+// a file name of COCO as its "image" or "file", as in the output of `cyclecap caption
+// --json`, is for the image of that name. An entry without caption, or a second entry for
+// the same image, is an error that names the entry.
 func ReadResults(path string) ([]Result, error) {
-	var file []struct {
-		ImageID *int64  `json:"image_id"`
-		Caption *string `json:"caption"`
-	}
-	if err := readJSON(path, &file); err != nil {
+	data, err := readFile(path)
+	if err != nil {
 		return nil, err
 	}
-	if file == nil {
-		return nil, fmt.Errorf("coco: %s: want a list of results, got null", path)
+	list, err := entries(path, data)
+	if err != nil {
+		return nil, err
 	}
-	results := make([]Result, 0, len(file))
-	first := make(map[int64]int, len(file))
-	for i, r := range file {
-		switch {
-		case r.ImageID == nil:
-			return nil, fmt.Errorf("coco: %s: result %d has no \"image_id\"", path, i)
-		case r.Caption == nil:
-			return nil, fmt.Errorf("coco: %s: result %d (image %d) has no \"caption\"", path, i, *r.ImageID)
+	results := make([]Result, 0, len(list))
+	first := make(map[ID]int, len(list))
+	for i, r := range list {
+		if err := r.ImageID.Check(); err != nil {
+			return nil, fmt.Errorf("coco: %s: result %d: \"image_id\" %w", path, i, err)
+		}
+		if r.ImageID == nil {
+			name := r.File
+			if name == "" {
+				name = r.Image
+			}
+			id, ok := FileID(name)
+			if !ok && name != "" {
+				return nil, fmt.Errorf("coco: %s: result %d has no \"image_id\", and its file %s does not have a name of COCO, such as COCO_val2014_000000391895.jpg", path, i, name)
+			} else if !ok {
+				return nil, fmt.Errorf("coco: %s: result %d has no \"image_id\"; %s", path, i, resultsForm)
+			}
+			r.ImageID = &id
+		}
+		if r.Caption == nil {
+			return nil, fmt.Errorf("coco: %s: result %d (image %s) has no \"caption\"", path, i, *r.ImageID)
 		}
 		if j, ok := first[*r.ImageID]; ok {
-			return nil, fmt.Errorf("coco: %s: results %d and %d are for the same image %d", path, j, i, *r.ImageID)
+			if a, b := list[j].Pipeline, r.Pipeline; a != b {
+				return nil, fmt.Errorf("coco: %s: has captions of two pipelines, %s and %s, for image %s; keep those of one, for example with: jq -c 'select(.pipeline == %q)'", path, a, b, *r.ImageID, b)
+			}
+			return nil, fmt.Errorf("coco: %s: results %d and %d are for the same image %s", path, j, i, *r.ImageID)
 		}
 		first[*r.ImageID] = i
 		results = append(results, Result{*r.ImageID, *r.Caption})
@@ -161,14 +271,93 @@ func ReadResults(path string) ([]Result, error) {
 	return results, nil
 }
 
+// entry is a result in a file.
+type entry struct {
+	ImageID  *ID     `json:"image_id"`
+	Image    string  `json:"image"`
+	File     string  `json:"file"`
+	Pipeline string  `json:"pipeline"`
+	Caption  *string `json:"caption"`
+}
+
+// entries returns the entries of a results file, in any of its forms.
+func entries(path string, data []byte) (list []entry, err error) {
+	if begins(data) == '[' {
+		return list, decode(path, data, &list)
+	}
+	if begins(data) != '{' {
+		var v any
+		if err := decode(path, data, &v); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("coco: %s: %s", path, resultsForm)
+	}
+	// An object, or a line for each caption.
+	in := json.NewDecoder(bytes.NewReader(data))
+	var raw json.RawMessage
+	if in.Decode(&raw) == nil {
+		if rest, _ := in.Token(); rest != nil {
+			return lines(path, data)
+		}
+	}
+	var keys map[string]json.RawMessage
+	if err := decode(path, data, &keys); err != nil {
+		return nil, err
+	}
+	if keys["annotations"] == nil {
+		if keys["caption"] != nil {
+			return lines(path, data)
+		}
+		return nil, fmt.Errorf("coco: %s: %s; this is an object with %s", path, resultsForm, named(keys))
+	}
+	var file struct {
+		Annotations []entry `json:"annotations"`
+	}
+	err = decode(path, data, &file)
+	return file.Annotations, err
+}
+
+// lines reads entries one after the other.
+func lines(path string, data []byte) (list []entry, err error) {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var e entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, fmt.Errorf("coco: %s:%d: %w; %s", path, number, jsonerror.Words(err), resultsForm)
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// named lists the first keys of an object.
+func named(keys map[string]json.RawMessage) string {
+	if len(keys) == 0 {
+		return "no keys"
+	}
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if len(list) == 5 {
+			list = append(list, "…")
+			break
+		}
+		list = append(list, strconv.Quote(k))
+	}
+	return strings.Join(list, ", ")
+}
+
 // WriteResults writes a results file that ReadResults and COCO's evaluation can
 // read. It writes the file atomically: an existing file stays intact until the
 // new one is complete. Two results for the same image are an error.
 func WriteResults(path string, results []Result) (err error) {
-	first := make(map[int64]int, len(results))
+	first := make(map[ID]int, len(results))
 	for i, r := range results {
 		if j, ok := first[r.ImageID]; ok {
-			return fmt.Errorf("coco: cannot write %s: results %d and %d are for the same image %d", path, j, i, r.ImageID)
+			return fmt.Errorf("coco: cannot write %s: results %d and %d are for the same image %s", path, j, i, r.ImageID)
 		}
 		first[r.ImageID] = i
 	}
@@ -192,22 +381,39 @@ func WriteResults(path string, results []Result) (err error) {
 // have 100 MB.
 const maxSize = 1 << 30
 
-// readJSON reads a file that holds exactly one JSON value.
-func readJSON(path string, v any) error {
+// readFile returns the contents of a JSON file, without a byte order mark.
+func readFile(path string) ([]byte, error) {
 	data, err := regular.Read(path, maxSize)
 	if err != nil {
-		return fmt.Errorf("coco: %w", err)
+		return nil, fmt.Errorf("coco: %w", err)
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if len(bytes.TrimSpace(data)) == 0 {
-		return fmt.Errorf("coco: %s is empty", path)
+		return nil, fmt.Errorf("coco: %s is empty", path)
 	}
 	// Unmarshal would silently replace invalid bytes with U+FFFD.
 	if at := invalid(data); at >= 0 {
-		return fmt.Errorf("coco: %s: invalid UTF-8: byte 0x%02x", position(path, data, int64(at)), data[at])
+		return nil, fmt.Errorf("coco: %s: invalid UTF-8: byte 0x%02x", position(path, data, int64(at)), data[at])
 	}
+	return data, nil
+}
+
+// begins returns the first byte of a JSON value.
+func begins(data []byte) byte { return bytes.TrimSpace(data)[0] }
+
+// readJSON reads a file that holds exactly one JSON value.
+func readJSON(path string, v any) error {
+	data, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	return decode(path, data, v)
+}
+
+// decode decodes the contents of a file, which must be exactly one JSON value.
+func decode(path string, data []byte, v any) error {
 	// Unmarshal rejects anything after the value.
-	err = json.Unmarshal(data, v)
+	err := json.Unmarshal(data, v)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
@@ -220,7 +426,7 @@ func readJSON(path string, v any) error {
 		}
 		return fmt.Errorf("coco: %s: broken JSON: %w", position(path, data, at), err)
 	case errors.As(err, &kind):
-		return fmt.Errorf("coco: %s: got %s, want %s (%q)", position(path, data, kind.Offset-1), kind.Value, kind.Type, kind.Field)
+		return fmt.Errorf("coco: %s: %s", position(path, data, kind.Offset-1), jsonerror.Type(kind))
 	case err != nil:
 		return fmt.Errorf("coco: %s: %w", path, err)
 	}

@@ -16,7 +16,7 @@ func ExampleWriteResults() {
 	}
 	defer os.RemoveAll(folder)
 	path := filepath.Join(folder, "results.json")
-	if err := coco.WriteResults(path, []coco.Result{{ImageID: 60623, Caption: "A girl eats a dessert."}}); err != nil {
+	if err := coco.WriteResults(path, []coco.Result{{ImageID: coco.Int(60623), Caption: "A girl eats a dessert."}}); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/regular"
 )
 
@@ -145,7 +146,7 @@ func (s *scanner) list(key string, each func(int, func(any) error) error) error 
 			var kind *json.UnmarshalTypeError
 			switch {
 			case errors.As(err, &kind):
-				return fmt.Errorf("coco: %s: %s[%d]: got %s, want %s (%q)", s.at(before+kind.Offset-1), key, i, kind.Value, kind.Type, kind.Field)
+				return fmt.Errorf("coco: %s: %s[%d]: %s", s.at(before+kind.Offset-1), key, i, jsonerror.Type(kind))
 			case err != nil:
 				return s.broken(err)
 			}

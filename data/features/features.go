@@ -37,6 +37,7 @@ import (
 	"unsafe"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/regular"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -123,7 +124,7 @@ func readManifest(dir string) (m manifest, err error) {
 		return m, err
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("%s: damaged: %w; remove its folder to recompute the features", path, err)
+		return m, fmt.Errorf("%s: damaged: %w; remove its folder to recompute the features", path, jsonerror.Words(err))
 	}
 	if m.Version != version {
 		return m, fmt.Errorf("%s: version %d, but this program reads version %d", path, m.Version, version)

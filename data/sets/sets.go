@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,13 +25,13 @@ import (
 
 // A Photo is the file of a photo.
 type Photo struct {
-	ID   int64
+	ID   coco.ID
 	Path string
 }
 
 // A Caption is a text and, if the set is paired, the photo that it describes.
 type Caption struct {
-	ID, Image int64
+	ID, Image coco.ID
 	Text      string
 }
 
@@ -78,12 +77,12 @@ func plain(err error) error {
 func COCO(path, folder string, maxBad float64) (*Set, error) {
 	s := &Set{Paired: true, Bad: Bad{Of: "captions of " + path, Max: maxBad}}
 	var all []Caption
-	images := map[int64]bool{}
+	images := map[coco.ID]bool{}
 	err := coco.Scan(path, map[string]func(int, func(any) error) error{
 		"images": func(i int, decode func(any) error) error {
 			var m struct {
-				ID       *int64 `json:"id"`
-				FileName string `json:"file_name"`
+				ID       *coco.ID `json:"id"`
+				FileName string   `json:"file_name"`
 			}
 			if err := decode(&m); err != nil {
 				return err
@@ -91,10 +90,12 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 			switch {
 			case m.ID == nil:
 				return fmt.Errorf("%s: images[%d] has no \"id\"", path, i)
+			case m.ID.Check() != nil:
+				return fmt.Errorf("%s: images[%d]: \"id\" %w", path, i, m.ID.Check())
 			case images[*m.ID]:
-				return fmt.Errorf("%s: images[%d] has the id %d, which an earlier image already has", path, i, *m.ID)
+				return fmt.Errorf("%s: images[%d] has the id %s, which an earlier image already has", path, i, *m.ID)
 			case m.FileName == "":
-				return fmt.Errorf("%s: images[%d] (id %d) has no \"file_name\"", path, i, *m.ID)
+				return fmt.Errorf("%s: images[%d] (id %s) has no \"file_name\"", path, i, *m.ID)
 			}
 			images[*m.ID] = true
 			s.Photos = append(s.Photos, Photo{*m.ID, filepath.Join(folder, filepath.FromSlash(m.FileName))})
@@ -102,55 +103,45 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 		},
 		"annotations": func(i int, decode func(any) error) error {
 			var a struct {
-				ID      *int64  `json:"id"`
-				ImageID *int64  `json:"image_id"`
-				Caption *string `json:"caption"`
+				ID      *coco.ID `json:"id"`
+				ImageID *coco.ID `json:"image_id"`
+				Caption *string  `json:"caption"`
 			}
 			if err := decode(&a); err != nil {
 				return err
 			}
-			switch {
-			case a.ID == nil:
-				return fmt.Errorf("%s: annotations[%d] has no \"id\"", path, i)
-			case a.ImageID == nil:
-				return fmt.Errorf("%s: annotations[%d] (id %d) has no \"image_id\"", path, i, *a.ID)
-			case a.Caption == nil:
-				return fmt.Errorf("%s: annotations[%d] (id %d) has no \"caption\": is this a captions file?", path, i, *a.ID)
+			c := Caption{ID: coco.Int(int64(i))} // nothing is looked up by it
+			if a.ID != nil {
+				c.ID = *a.ID
 			}
-			all = append(all, Caption{*a.ID, *a.ImageID, *a.Caption})
+			switch {
+			case a.ID.Check() != nil:
+				return fmt.Errorf("%s: annotations[%d]: \"id\" %w", path, i, a.ID.Check())
+			case a.ImageID == nil:
+				return fmt.Errorf("%s: annotations[%d] (id %s) has no \"image_id\"", path, i, c.ID)
+			case a.ImageID.Check() != nil:
+				return fmt.Errorf("%s: annotations[%d] (id %s): \"image_id\" %w", path, i, c.ID, a.ImageID.Check())
+			case a.Caption == nil:
+				return fmt.Errorf("%s: annotations[%d] (id %s) has no \"caption\": is this a captions file?", path, i, c.ID)
+			}
+			c.Image, c.Text = *a.ImageID, *a.Caption
+			all = append(all, c)
 			return nil
 		},
 	})
 	if err != nil {
 		return nil, plain(err)
 	}
-	if id, twice := repeated(all); twice {
-		return nil, fmt.Errorf("%s: two annotations have the id %d", path, id)
-	}
 	s.Captions = all[:0] // filtered in place
 	for i, c := range all {
-		where := func() string { return fmt.Sprintf("annotations[%d] (id %d)", i, c.ID) }
+		where := func() string { return fmt.Sprintf("annotations[%d] (id %s)", i, c.ID) }
 		if !images[c.Image] {
-			s.Bad.Add(fmt.Sprintf("%s refers to image %d, which is not in the file", where(), c.Image))
+			s.Bad.Add(fmt.Sprintf("%s refers to image %s, which is not in the file", where(), c.Image))
 		} else {
 			s.caption(c, where)
 		}
 	}
 	return checked(s)
-}
-
-func repeated(captions []Caption) (int64, bool) {
-	ids := make([]int64, len(captions))
-	for i, c := range captions {
-		ids[i] = c.ID
-	}
-	slices.Sort(ids)
-	for i := 1; i < len(ids); i++ {
-		if ids[i] == ids[i-1] {
-			return ids[i], true
-		}
-	}
-	return 0, false
 }
 
 // Karpathy reads Karpathy's split of COCO, dataset_coco.json, and returns one set
@@ -160,19 +151,19 @@ func repeated(captions []Caption) (int64, bool) {
 // ("imgid" in his files of Flickr8k and Flickr30k).
 func Karpathy(path string, folder func(filepath string) string, maxBad float64) (map[string]*Set, error) {
 	splits := map[string]*Set{}
-	images := map[int64]bool{}
+	images := map[coco.ID]bool{}
 	sentences := int64(0)
 	err := coco.Scan(path, map[string]func(int, func(any) error) error{
 		"images": func(i int, decode func(any) error) error {
 			var m struct {
-				FilePath  string `json:"filepath"`
-				FileName  string `json:"filename"`
-				Split     string `json:"split"`
-				CocoID    *int64 `json:"cocoid"`
-				ImgID     *int64 `json:"imgid"`
+				FilePath  string   `json:"filepath"`
+				FileName  string   `json:"filename"`
+				Split     string   `json:"split"`
+				CocoID    *coco.ID `json:"cocoid"`
+				ImgID     *coco.ID `json:"imgid"`
 				Sentences []struct {
-					ID  *int64  `json:"sentid"`
-					Raw *string `json:"raw"`
+					ID  *coco.ID `json:"sentid"`
+					Raw *string  `json:"raw"`
 				} `json:"sentences"`
 			}
 			if err := decode(&m); err != nil {
@@ -185,10 +176,12 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			switch {
 			case id == nil:
 				return fmt.Errorf("%s: images[%d] has neither \"cocoid\" nor \"imgid\": is this Karpathy's file?", path, i)
+			case id.Check() != nil:
+				return fmt.Errorf("%s: images[%d]: its id %w", path, i, id.Check())
 			case images[*id]:
-				return fmt.Errorf("%s: images[%d] has the id %d, which an earlier image already has", path, i, *id)
+				return fmt.Errorf("%s: images[%d] has the id %s, which an earlier image already has", path, i, *id)
 			case m.FileName == "" || m.Split == "":
-				return fmt.Errorf("%s: images[%d] (id %d) has no \"filename\" or no \"split\": is this Karpathy's file?", path, i, *id)
+				return fmt.Errorf("%s: images[%d] (id %s) has no \"filename\" or no \"split\": is this Karpathy's file?", path, i, *id)
 			}
 			images[*id] = true
 			s := splits[m.Split]
@@ -199,14 +192,14 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			s.Photos = append(s.Photos, Photo{*id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
 			for k, c := range m.Sentences {
 				if c.Raw == nil {
-					return fmt.Errorf("%s: images[%d] (id %d): sentences[%d] has no \"raw\": is this Karpathy's file?", path, i, *id, k)
+					return fmt.Errorf("%s: images[%d] (id %s): sentences[%d] has no \"raw\": is this Karpathy's file?", path, i, *id, k)
 				}
-				own := sentences
+				own := coco.Int(sentences)
 				if c.ID != nil {
 					own = *c.ID
 				}
 				sentences++
-				s.caption(Caption{own, *id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %d", k, *id) })
+				s.caption(Caption{own, *id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %s", k, *id) })
 			}
 			return nil
 		},
@@ -223,34 +216,6 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 		}
 	}
 	return splits, nil
-}
-
-// IsPhoto reports whether a file name has the extension of a photo.
-func IsPhoto(name string) bool {
-	switch strings.ToLower(filepath.Ext(name)) {
-	case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp":
-		return true
-	}
-	return false
-}
-
-// Folder lists the photos in a folder, sorted by name. Ids are positions in that
-// order, from 0.
-func Folder(path string) ([]Photo, error) {
-	list, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var photos []Photo
-	for _, e := range list {
-		if IsPhoto(e.Name()) && !e.IsDir() {
-			photos = append(photos, Photo{int64(len(photos)), filepath.Join(path, e.Name())})
-		}
-	}
-	if len(photos) == 0 {
-		return nil, fmt.Errorf("%s: no photos in this folder (.jpg, .png, .webp, .gif, .bmp)", path)
-	}
-	return photos, nil
 }
 
 // maxLine is the largest length of a caption in a text file, in bytes.
@@ -283,7 +248,7 @@ func Lines(path string, maxBad float64) (*Set, error) {
 			text = strings.TrimPrefix(text, "\uFEFF")
 		}
 		if text = strings.TrimSpace(text); text != "" {
-			s.caption(Caption{ID: n, Text: text}, func() string { return fmt.Sprintf("line %d", n) })
+			s.caption(Caption{ID: coco.Int(n), Text: text}, func() string { return fmt.Sprintf("line %d", n) })
 		}
 	}
 	if len(s.Captions)+s.Bad.Count == 0 {
@@ -298,12 +263,12 @@ func Lines(path string, maxBad float64) (*Set, error) {
 // each photo.
 func ClipCap(f *clipcap.File, maxBad float64) (s *Set, rows []int, err error) {
 	s = &Set{Paired: true, Bad: Bad{Of: "captions of " + f.Path, Max: maxBad}}
-	row := map[int64]int{} // by photo, for those not seen yet
+	row := map[coco.ID]int{} // by photo, for those not seen yet
 	for _, c := range slices.Backward(f.Captions) {
 		row[c.ImageID] = c.Row
 	}
 	for i, c := range f.Captions {
-		s.caption(Caption{c.ID, c.ImageID, c.Caption}, func() string { return fmt.Sprintf("captions[%d] (id %d)", i, c.ID) })
+		s.caption(Caption{c.ID, c.ImageID, c.Caption}, func() string { return fmt.Sprintf("captions[%d] (id %s)", i, c.ID) })
 	}
 	for _, c := range s.Captions {
 		if r, first := row[c.Image]; first {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cyclecap/data/clipcap"
+	"cyclecap/data/coco"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -37,7 +38,7 @@ func checkError(t *testing.T, err error, what []string) {
 
 func TestCOCO(t *testing.T) {
 	const images = `"images": [{"id": 3, "file_name": "a.jpg", "height": 2}, {"file_name": "b.jpg", "id": 0}]`
-	photos := []Photo{{3, "photos/a.jpg"}, {0, "photos/b.jpg"}}
+	photos := []Photo{{coco.Int(3), "photos/a.jpg"}, {coco.Int(0), "photos/b.jpg"}}
 	tests := []struct {
 		name, text string
 		max        float64
@@ -45,12 +46,12 @@ func TestCOCO(t *testing.T) {
 		err        []string
 	}{
 		{"in order", `{"info": {"a": [1, {"b": 2}]}, ` + images + `, "annotations": [{"id": 8, "image_id": 3, "caption": "é"}, {"id": 9, "image_id": 0, "caption": "y"}]}`, 0,
-			&Set{Photos: photos, Captions: []Caption{{8, 3, "é"}, {9, 0, "y"}}, Paired: true}, nil},
+			&Set{Photos: photos, Captions: []Caption{{coco.Int(8), coco.Int(3), "é"}, {coco.Int(9), coco.Int(0), "y"}}, Paired: true}, nil},
 		{"annotations first", "\uFEFF" + `{"annotations": [{"id": 8, "image_id": 3, "caption": "x"}], ` + images + `}`, 0,
-			&Set{Photos: photos, Captions: []Caption{{8, 3, "x"}}, Paired: true}, nil},
+			&Set{Photos: photos, Captions: []Caption{{coco.Int(8), coco.Int(3), "x"}}, Paired: true}, nil},
 		{"bad ones within the share", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 2, "image_id": 44, "caption": "x"},
 			{"id": 5, "image_id": 0, "caption": " \n"}, {"id": 4, "image_id": 0, "caption": "z"}]}`, 0.5,
-			&Set{Photos: photos, Captions: []Caption{{1, 3, "x"}, {4, 0, "z"}}, Paired: true, Bad: Bad{Count: 2, First: []string{
+			&Set{Photos: photos, Captions: []Caption{{coco.Int(1), coco.Int(3), "x"}, {coco.Int(4), coco.Int(0), "z"}}, Paired: true, Bad: Bad{Count: 2, First: []string{
 				"annotations[1] (id 2) refers to image 44, which is not in the file", "annotations[2] (id 5) is empty"}}}, nil},
 		{"too many", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 2, "image_id": 44, "caption": "x"}]}`, 0.25, nil,
 			[]string{"1 of 2 captions of", "25 %", "annotations[1] (id 2) refers to image 44"}},
@@ -58,7 +59,7 @@ func TestCOCO(t *testing.T) {
 		{"cut between entries", "{" + images + ",\n \"annotations\": [\n{\"id\": 1, \"image_id\": 3, \"caption\": \"x\"},\n", 1, nil, []string{":4:1: broken JSON: unexpected end"}},
 		{"broken", "{" + images + ",\n \"annotations\": [{\"id\": 1},\n {\"id\" 2}]}", 1, nil, []string{"annotations[0] (id 1)"}},
 		{"broken images", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\" 2}]}", 1, nil, []string{":2:8: broken JSON: invalid character '2'"}},
-		{"wrong type", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\": \"2\"}]}", 1, nil, []string{":2:", "images[1]: got string, want int64"}},
+		{"wrong type", "{\"images\": [{\"id\": 1, \"file_name\": \"a\"},\n {\"id\": \"2\", \"file_name\": 7}]}", 1, nil, []string{":2:", "images[1]: file_name: got a number, want a string"}},
 		{"a results file", `[{"image_id": 1}]`, 1, nil, []string{":1:1:", "object"}},
 		{"no list", `{"images": {}}`, 1, nil, []string{`"images" is not a list`}},
 		{"no annotations", `{` + images + `}`, 1, nil, []string{`no "annotations"`}},
@@ -66,7 +67,12 @@ func TestCOCO(t *testing.T) {
 		{"more behind", `{` + images + `, "annotations": []}x`, 1, nil, []string{"broken JSON"}},
 		{"empty file", ` `, 1, nil, []string{"is empty"}},
 		{"same image id", `{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}`, 1, nil, []string{"images[1]", "id 1"}},
-		{"same annotation id", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 1, "image_id": 3, "caption": "x"}]}`, 1, nil, []string{"two annotations have the id 1"}},
+		{"same annotation id", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "caption": "x"}, {"id": 1, "image_id": 3, "caption": "x"}]}`, 1,
+			&Set{Photos: photos, Captions: []Caption{{coco.Int(1), coco.Int(3), "x"}, {coco.Int(1), coco.Int(3), "x"}}, Paired: true}, nil},
+		{"ids that are strings, and none", `{"images": [{"id": "é.jpg", "file_name": "a.jpg"}], "annotations": [{"image_id": "é.jpg", "caption": "x"}, {"id": 1.0, "image_id": "b.jpg", "caption": "y"}]}`, 0.5,
+			&Set{Photos: []Photo{{coco.Text("é.jpg"), "photos/a.jpg"}}, Captions: []Caption{{coco.Int(0), coco.Text("é.jpg"), "x"}}, Paired: true,
+				Bad: Bad{Count: 1, First: []string{`annotations[1] (id 1) refers to image "b.jpg", which is not in the file`}}}, nil},
+		{"an id that is a list", `{"images": [{"id": [], "file_name": "a.jpg"}], "annotations": []}`, 1, nil, []string{`images[0]: "id" is a list, want a number or a string`}},
 		{"instances", `{` + images + `, "annotations": [{"id": 1, "image_id": 3, "bbox": []}]}`, 1, nil, []string{"captions file?"}},
 	}
 	for _, test := range tests {
@@ -107,9 +113,9 @@ func TestKarpathy(t *testing.T) {
 	train := bad("train")
 	train.Add("sentences[1] of image 57 is empty")
 	want := map[string]*Set{
-		"train":   {Photos: []Photo{{57, "root/train2014/a.jpg"}}, Captions: []Caption{{1, 57, "A."}}, Paired: true, Bad: train},
-		"restval": {Photos: []Photo{{58, "root/val2014/b.jpg"}}, Captions: []Caption{{2, 58, "B."}}, Paired: true, Bad: bad("restval")},
-		"test":    {Photos: []Photo{{7, "root/c.jpg"}}, Paired: true, Bad: bad("test")},
+		"train":   {Photos: []Photo{{coco.Int(57), "root/train2014/a.jpg"}}, Captions: []Caption{{coco.Int(1), coco.Int(57), "A."}}, Paired: true, Bad: train},
+		"restval": {Photos: []Photo{{coco.Int(58), "root/val2014/b.jpg"}}, Captions: []Caption{{coco.Int(2), coco.Int(58), "B."}}, Paired: true, Bad: bad("restval")},
+		"test":    {Photos: []Photo{{coco.Int(7), "root/c.jpg"}}, Paired: true, Bad: bad("test")},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -129,35 +135,13 @@ func TestKarpathy(t *testing.T) {
 	}
 }
 
-func TestFolder(t *testing.T) {
-	dir := t.TempDir()
-	_, err := Folder(dir)
-	checkError(t, err, []string{dir, "no photos"})
-	for _, name := range []string{"b.JPG", "a.png", "c.txt", "d.webp"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "e.jpg"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	got, err := Folder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Photo{{0, filepath.Join(dir, "a.png")}, {1, filepath.Join(dir, "b.JPG")}, {2, filepath.Join(dir, "d.webp")}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestLines(t *testing.T) {
 	path := write(t, "\uFEFFA dog.\r\n\n  a cat \nno\xffpe\nlast")
 	got, err := Lines(path, 0.4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Set{Captions: []Caption{{ID: 1, Text: "A dog."}, {ID: 3, Text: "a cat"}, {ID: 5, Text: "last"}},
+	want := &Set{Captions: []Caption{{ID: coco.Int(1), Text: "A dog."}, {ID: coco.Int(3), Text: "a cat"}, {ID: coco.Int(5), Text: "last"}},
 		Bad: Bad{Of: "lines of " + path, Max: 0.4, Count: 1, First: []string{"line 4 is not valid UTF-8"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -186,7 +170,7 @@ func TestClipCap(t *testing.T) {
 	if diff := cmp.Diff([]int{1}, rows); diff != "" {
 		t.Error(diff)
 	}
-	want := &Set{Photos: []Photo{{ID: 7}}, Captions: []Caption{{0, 7, "a cat"}}, Paired: true,
+	want := &Set{Photos: []Photo{{ID: coco.Int(7)}}, Captions: []Caption{{coco.Int(0), coco.Int(7), "a cat"}}, Paired: true,
 		Bad: Bad{Of: "captions of " + f.Path, Max: 0.5, Count: 1, First: []string{"captions[1] (id 1) is empty"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -23,6 +23,7 @@ type bpe struct {
 	start    []uint32          // token id is bytes[start[id]:start[id+1]]
 	ends     []bool            // whether token id ends a word
 	byteRank [256]uint16       // byte -> id of the single-byte token
+	same     []uint16          // id of a merge -> the token that it makes, if another merge makes it too; nil: each its own
 }
 
 // newBPE builds a vocabulary from the merges in the format of vocab/make_vocab.py.
@@ -121,6 +122,14 @@ func (b *bpe) merge(left, right uint16) uint16 {
 	return none
 }
 
+// made returns the token that a merge makes.
+func (b *bpe) made(id uint16) uint16 {
+	if b.same == nil {
+		return id
+	}
+	return b.same[id]
+}
+
 // shortWord is the length in bytes up to which scanning all pairs for the best
 // one is faster than a heap.
 const shortWord = 64
@@ -146,15 +155,16 @@ func (b *bpe) appendShort(dst []int, word string) []int {
 		if best == none {
 			break
 		}
-		ids[at] = best
+		made := b.made(best)
+		ids[at] = made
 		copy(ids[at+1:n-1], ids[at+2:n])
 		copy(next[at:n-2], next[at+1:n-1])
 		n--
 		if at > 0 {
-			next[at-1] = b.merge(ids[at-1], best)
+			next[at-1] = b.merge(ids[at-1], made)
 		}
 		if at < n-1 {
-			next[at] = b.merge(best, ids[at+1])
+			next[at] = b.merge(made, ids[at+1])
 		}
 	}
 	for _, id := range ids[:n] {
@@ -202,7 +212,7 @@ func (b *bpe) appendLong(dst []int, word string) []int {
 			continue
 		}
 		gone := next[i]
-		ids[i], next[i] = id, next[gone]
+		ids[i], next[i] = b.made(id), next[gone]
 		next[gone] = -1
 		if int(next[i]) < n {
 			prev[next[i]] = i

@@ -2,7 +2,6 @@ package tokenizer
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -65,7 +64,7 @@ func (t *CLIPTokenizer) Same(vocab map[string]int) bool {
 	for id := range t.VocabSize() {
 		name := t.bpe.token(id)
 		if id < t.bpe.special {
-			name = visibleBytes(name)
+			name = spelled(name)
 		}
 		if t.bpe.endsWord(id) {
 			name += wordEnd
@@ -76,24 +75,6 @@ func (t *CLIPTokenizer) Same(vocab map[string]int) bool {
 	}
 	return true
 }
-
-// visibleBytes spells bytes as the characters that the published vocabularies use for
-// them: the visible ones of Latin-1 for themselves, and those from U+0100 for the
-// others, in order.
-func visibleBytes(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		r := rune(s[i])
-		if at := slices.Index(byteOrder[invisible:], s[i]); at >= 0 {
-			r = 0x100 + rune(at)
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// invisible is the position in byteOrder of the first byte that is not visible.
-var invisible = slices.Index(byteOrder[:], 0)
 
 // Context returns the input of CLIP's text encoder like OpenAI's clip.tokenize:
 // length ids (77 for every published model: [ContextLength]), which are the

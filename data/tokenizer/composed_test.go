@@ -88,7 +88,7 @@ func TestComposed(t *testing.T) {
 			Cleaned:     CLIP().Clean(c.Text),
 			CLIP:        CLIP().Encode(c.Text),
 			CLIPText:    decode(t, CLIP(), c.CLIP),
-			GPT2:        GPT2().Encode(c.Text),
+			GPT2:        GPT2().EncodePlain(c.Text),
 			GPT2Text:    decode(t, GPT2(), c.GPT2),
 			GPT2Special: GPT2().EncodeSpecial(c.Text),
 		}

@@ -1,6 +1,7 @@
 // Package tokenizer converts text to token ids and back, exactly as for the two
 // models that cyclecap builds on: CLIP's text encoder ([CLIP]) and GPT-2
-// ([GPT2]). It is plain Go and needs no files, no network and no libtorch.
+// ([GPT2]). It is plain Go and needs no files, no network and no libtorch. [Load]
+// reads the files of a GPT-2 with a vocabulary of its own.
 //
 // # Byte-pair encoding
 //
@@ -26,11 +27,10 @@
 // for CLIP also <|startoftext|>. When a text spells out a special token, there is
 // a choice, so there are three methods:
 //
-//   - Encode does what OpenAI's own code for the model does: GPT-2 treats it as
-//     plain text, CLIP as the special token.
-//   - EncodeSpecial treats it as the special token, as Hugging Face does for both
-//     models.
-//   - EncodePlain treats it as plain text. Use it for untrusted text.
+//   - EncodeSpecial treats it as the special token, as OpenAI's CLIP and Hugging Face
+//     do. Encode is the same.
+//   - EncodePlain treats it as plain text. Use it for text from strangers, who could
+//     otherwise end a text early or begin another one.
 //
 // None of them adds a start or end token. [CLIPTokenizer.Context] does: it
 // returns the 77 ids that CLIP's text encoder takes.

@@ -9,10 +9,14 @@ import (
 // gpt2End is GPT-2's only special token, id 50256.
 const gpt2End = "<|endoftext|>"
 
-// A GPT2Tokenizer is GPT-2's tokenizer; see [GPT2]. It follows OpenAI's
-// encoder.py with the published encoder.json and vocab.bpe: 50,257 tokens, of
-// which the last, 50256, is <|endoftext|>.
-type GPT2Tokenizer struct{ bpe *bpe }
+// A GPT2Tokenizer is GPT-2's tokenizer, or another byte-level BPE that splits text
+// as it does; see [GPT2] and [Load]. GPT-2's follows OpenAI's encoder.py with the
+// published encoder.json and vocab.bpe: 50,257 tokens, of which the last, 50256, is
+// <|endoftext|>.
+type GPT2Tokenizer struct {
+	bpe  *bpe
+	more *more // nil for GPT2 and GPT2First
+}
 
 // GPT2First returns a tokenizer with only the first vocab tokens of GPT-2's
 // vocabulary, which must include the 256 single bytes. Ids and merging are the
@@ -29,29 +33,43 @@ func GPT2First(vocab int) (*GPT2Tokenizer, error) {
 		return GPT2(), nil
 	}
 	merges := gpt2Merges[:2*n] + gpt2Merges[2*total:2*(total+n)]
-	return &GPT2Tokenizer{newBPE(merges, 256, nil)}, nil
+	return &GPT2Tokenizer{bpe: newBPE(merges, 256, nil)}, nil
 }
 
-// VocabSize returns the number of tokens: 50257, except for GPT2First.
-func (t *GPT2Tokenizer) VocabSize() int { return t.bpe.size() }
+// VocabSize returns the largest id plus 1: 50257 for GPT-2's own tokenizer.
+func (t *GPT2Tokenizer) VocabSize() int {
+	if t.more != nil {
+		return len(t.more.tokens)
+	}
+	return t.bpe.size()
+}
 
-// EndID returns the id of <|endoftext|>.
-func (t *GPT2Tokenizer) EndID() int { return t.bpe.special }
+// EndID returns the id of <|endoftext|>. It is -1 for a tokenizer from files that has
+// no such token, and not a valid id for GPT2First.
+func (t *GPT2Tokenizer) EndID() int {
+	if t.more != nil {
+		return t.more.end
+	}
+	return t.bpe.special
+}
 
-// Encode returns the ids of text. It treats everything as plain text, as
-// EncodePlain does.
-func (t *GPT2Tokenizer) Encode(text string) []int { return t.EncodePlain(text) }
+// Encode returns the ids of text like transformers: it recognises special and added
+// tokens, as EncodeSpecial does. Use EncodePlain for text from strangers.
+func (t *GPT2Tokenizer) Encode(text string) []int { return t.EncodeSpecial(text) }
 
 // EncodePlain returns the ids of text. It encodes <|endoftext|> as seven
 // ordinary tokens, as OpenAI's encoder does.
 func (t *GPT2Tokenizer) EncodePlain(text string) []int {
 	text = validText(text)
-	return t.appendText(newIDs(text), text)
+	return t.appendPlain(newIDs(text), text)
 }
 
 // EncodeSpecial returns the ids of text. It encodes each <|endoftext|> as token
 // 50256 and the text before and after it separately, as Hugging Face does.
 func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
+	if t.more != nil {
+		return t.encodeSpecial(validText(text))
+	}
 	if t.EndID() == t.VocabSize() {
 		return t.EncodePlain(text) // from GPT2First
 	}
@@ -70,8 +88,18 @@ func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
 
 // Decode returns the text of ids; see [Tokenizer].
 func (t *GPT2Tokenizer) Decode(ids []int) (string, error) {
-	b, err := t.bpe.appendTokens(make([]byte, 0, 6*len(ids)), ids)
-	return decodeUTF8(b), err
+	if t.more == nil {
+		b, err := t.bpe.appendTokens(make([]byte, 0, 6*len(ids)), ids)
+		return decodeUTF8(b), err
+	}
+	var b []byte
+	for i, id := range ids {
+		if !t.Known(id) {
+			return "", fmt.Errorf("tokenizer: cannot decode token %d of %d: id %d is not in the vocabulary", i, len(ids), id)
+		}
+		b = append(b, t.more.tokens[id]...)
+	}
+	return decodeUTF8(b), nil
 }
 
 func (t *GPT2Tokenizer) appendText(ids []int, text string) []int {

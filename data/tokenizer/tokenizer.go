@@ -9,14 +9,15 @@ import (
 // Tokenizer is the interface that both tokenizers implement. Its methods are
 // safe for concurrent use by multiple goroutines.
 type Tokenizer interface {
-	// Encode returns the token ids of text like OpenAI's own code for the
-	// model, without start and end tokens.
+	// Encode returns the token ids of text as the model's usual Python code does
+	// (OpenAI's CLIP, transformers' GPT-2), without start and end tokens. It is
+	// EncodeSpecial.
 	Encode(text string) []int
 	// EncodeSpecial is like Encode but treats a special token spelled out in
 	// the text as that token.
 	EncodeSpecial(text string) []int
 	// EncodePlain is like Encode but treats a special token spelled out in the
-	// text as plain text.
+	// text as plain text. Use it for text from strangers.
 	EncodePlain(text string) []int
 	// Decode returns the text of token ids. Invalid UTF-8, such as half of a
 	// character, becomes U+FFFD as in Python with errors="replace". An id
@@ -52,7 +53,7 @@ var (
 		return &CLIPTokenizer{newBPE(clipMerges, 512, []string{clipStart, clipEnd})}
 	})
 	gpt2Once = sync.OnceValue(func() *GPT2Tokenizer {
-		return &GPT2Tokenizer{newBPE(gpt2Merges, 256, []string{gpt2End})}
+		return &GPT2Tokenizer{bpe: newBPE(gpt2Merges, 256, []string{gpt2End})}
 	})
 )
 

@@ -89,7 +89,7 @@ func TestMoreCases(t *testing.T) {
 			if diff := cmp.Diff(c.Cleaned, CLIP().Clean(c.Text)); diff != "" {
 				t.Errorf("cleaned (-want +got):\n%s", diff)
 			}
-			equalIDs(t, "GPT-2 ids", c.GPT2, GPT2().Encode(c.Text))
+			equalIDs(t, "GPT-2 ids", c.GPT2, GPT2().EncodePlain(c.Text))
 			equalIDs(t, "CLIP ids", c.CLIP, CLIP().Encode(c.Text))
 			checkFits(t, c.Text, c.Fits)
 			context, err := CLIP().Context(c.Text, c.Length, false)
@@ -120,8 +120,8 @@ func TestSpecial(t *testing.T) {
 		text   string
 		want   []int
 	}{
-		{"GPT-2 plain", GPT2().Encode, "a<|endoftext|> b", []int{64, 27, 91, 437, 1659, 5239, 91, 29, 275}},
-		{"GPT-2 special", GPT2().EncodeSpecial, "a<|endoftext|> b", []int{64, 50256, 275}},
+		{"GPT-2 plain", GPT2().EncodePlain, "a<|endoftext|> b", []int{64, 27, 91, 437, 1659, 5239, 91, 29, 275}},
+		{"GPT-2 special", GPT2().Encode, "a<|endoftext|> b", []int{64, 50256, 275}},
 		{"GPT-2 special alone", GPT2().EncodeSpecial, "<|endoftext|><|endoftext|>", []int{50256, 50256}},
 		{"GPT-2 has no start", GPT2().EncodeSpecial, "<|startoftext|>", []int{27, 91, 9688, 1659, 5239, 91, 29}},
 		{"GPT-2 has no capitals", GPT2().EncodeSpecial, "<|ENDOFTEXT|>", GPT2().Encode("<|ENDOFTEXT|>")},
@@ -400,7 +400,7 @@ func FuzzGPT2(f *testing.F) {
 		if utf8.ValidString(s) && want != s {
 			t.Fatalf("validText changes %q to %q", s, want)
 		}
-		for _, ids := range [][]int{GPT2().Encode(s), GPT2().EncodeSpecial(s)} {
+		for _, ids := range [][]int{GPT2().EncodePlain(s), GPT2().EncodeSpecial(s)} {
 			if got := decode(t, GPT2(), ids); got != want {
 				t.Fatalf("%q comes back as %q", want, got)
 			}

@@ -45,6 +45,7 @@ import (
 	"syscall"
 
 	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/jsonerror"
 	"cyclecap/internal/regular"
 )
 
@@ -252,7 +253,7 @@ func matches(path string, c Config) (bool, error) {
 	}
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return false, fmt.Errorf("world: %s is not the manifest of a world (%w): choose another folder", path, err)
+		return false, fmt.Errorf("world: %s is not the manifest of a world (%w): choose another folder", path, jsonerror.Words(err))
 	}
 	switch {
 	case m.Config != c:

@@ -96,7 +96,7 @@ func TestWriteIsReproducible(t *testing.T) {
 func TestFilesAreCOCO(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, small)
-	ids := map[int64]bool{}
+	ids, annotations := map[coco.ID]bool{}, map[coco.ID]bool{}
 	for _, p := range []struct {
 		photos, captions, first string
 		n                       int
@@ -115,11 +115,11 @@ func TestFilesAreCOCO(t *testing.T) {
 		captions := d.Captions()
 		for _, image := range d.Images {
 			if ids[image.ID] {
-				t.Errorf("image %d occurs twice", image.ID)
+				t.Errorf("image %s occurs twice", image.ID)
 			}
 			ids[image.ID] = true
 			if len(captions[image.ID]) != 5 {
-				t.Errorf("image %d has %d captions", image.ID, len(captions[image.ID]))
+				t.Errorf("image %s has %d captions", image.ID, len(captions[image.ID]))
 			}
 			f, err := os.Open(filepath.Join(dir, p.photos, image.FileName))
 			if err != nil {
@@ -132,10 +132,10 @@ func TestFilesAreCOCO(t *testing.T) {
 			}
 		}
 		for _, a := range d.Annotations {
-			if ids[-a.ID] {
-				t.Errorf("annotation %d occurs twice", a.ID)
+			if annotations[a.ID] {
+				t.Errorf("annotation %s occurs twice", a.ID)
 			}
-			ids[-a.ID] = true
+			annotations[a.ID] = true
 		}
 	}
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/coco"
 	"cyclecap/eval"
 	"cyclecap/pipeline"
 )
@@ -36,7 +37,7 @@ type Input struct {
 // Metric returns a metric for eval.Evaluate that computes both scores. inputs is
 // keyed by image id. The metric must be used on the thread that computes with m. It
 // calls progress, if that is not nil, with the number of images done.
-func Metric(m *pipeline.CLIP, inputs map[int64]Input, progress func(done, total int)) eval.Metric {
+func Metric(m *pipeline.CLIP, inputs map[coco.ID]Input, progress func(done, total int)) eval.Metric {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
@@ -45,7 +46,7 @@ func Metric(m *pipeline.CLIP, inputs map[int64]Input, progress func(done, total 
 
 type metric struct {
 	clip     *pipeline.CLIP
-	inputs   map[int64]Input
+	inputs   map[coco.ID]Input
 	progress func(done, total int)
 }
 
@@ -62,7 +63,7 @@ func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) 
 	for i, image := range set.Images {
 		in, ok := m.inputs[image.ImageID]
 		if !ok {
-			return nil, fmt.Errorf("clipscore: image %d has no photo", image.ImageID)
+			return nil, fmt.Errorf("clipscore: image %s has no photo", image.ImageID)
 		}
 		inputs[i], paths[i] = in, in.Photo
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"cyclecap/data/coco"
+	"cyclecap/data/photo"
 	"cyclecap/eval"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
@@ -26,8 +28,8 @@ func TestScoresArePythons(t *testing.T) {
 	var want struct {
 		Seed  uint64
 		Items []struct {
-			ImageID      int64  `json:"image_id"`
-			FileName     string `json:"file_name"`
+			ImageID      coco.ID `json:"image_id"`
+			FileName     string  `json:"file_name"`
 			Candidate    string
 			References   []string
 			CLIPScore    float64
@@ -38,7 +40,7 @@ func TestScoresArePythons(t *testing.T) {
 		t.Fatal(err)
 	}
 	var items []eval.Item
-	inputs := map[int64]Input{}
+	inputs := map[coco.ID]Input{}
 	for _, w := range want.Items {
 		items = append(items, eval.Item{ImageID: w.ImageID, Candidate: w.Candidate, References: w.References})
 		inputs[w.ImageID] = Input{filepath.Join("../../testdata/photos", w.FileName), w.Candidate, w.References}
@@ -54,8 +56,8 @@ func TestScoresArePythons(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	score := func(inputs map[int64]Input) (*eval.Result, error) {
-		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(&pipeline.CLIP{Model: m}, inputs, nil)}})
+	score := func(inputs map[coco.ID]Input) (*eval.Result, error) {
+		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(&pipeline.CLIP{Model: m, Preprocess: photo.CLIP(32)}, inputs, nil)}})
 	}
 	r, err := score(inputs)
 	if err != nil {
@@ -70,7 +72,7 @@ func TestScoresArePythons(t *testing.T) {
 			}
 			d := math.Abs(have[name] - v)
 			if worst = max(worst, d); !(d < 1e-6) {
-				t.Errorf("image %d: %s is %g instead of %g", w.ImageID, name, have[name], v)
+				t.Errorf("image %s: %s is %g instead of %g", w.ImageID, name, have[name], v)
 			}
 		}
 	}
@@ -79,7 +81,7 @@ func TestScoresArePythons(t *testing.T) {
 		t.Errorf("only %d scores are not 0", positive)
 	}
 
-	broken := map[int64]Input{}
+	broken := map[coco.ID]Input{}
 	for id, in := range inputs {
 		broken[id] = in
 	}

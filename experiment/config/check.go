@@ -123,17 +123,10 @@ func (l *loader) check() {
 	rule(t.CycleGAN.DecayFrom > t.CycleGAN.Epochs, on("train.cyclegan.decay_from", "train.cyclegan.epochs"),
 		"train.cyclegan.decay_from = %d is greater than train.cyclegan.epochs = %d", t.CycleGAN.DecayFrom, t.CycleGAN.Epochs)
 
-	// There must be enough photos for a batch, where their number is known.
+	// Package experiment checks the sizes of sets that it has to read.
 	if w := c.World; w != nil {
 		rule(c.CLIP.Weights == "" && t.CLIP.Batch > w.Pretrain, on("train.clip.batch", "world.pretrain"),
 			"train.clip.batch = %d is greater than world.pretrain = %d", t.CLIP.Batch, w.Pretrain)
-		photos := w.Train
-		if d.Pairing == "disjoint" {
-			photos /= 2
-		}
-		rendered := strings.HasPrefix(d.TrainImages, c.WorldDir())
-		rule(rendered && t.CycleGAN.Batch > photos, on("train.cyclegan.batch", "world.train", "data.pairing"),
-			"train.cyclegan.batch = %d is greater than the number of training photos, which is %d with world.train = %d and data.pairing = %q", t.CycleGAN.Batch, photos, w.Train, d.Pairing)
 	}
 	rule(d.ValLimit > 0 && c.Eval.Examples > d.ValLimit, on("eval.examples", "data.val_limit"),
 		"eval.examples = %d is greater than data.val_limit = %d", c.Eval.Examples, d.ValLimit)

@@ -152,8 +152,6 @@ weights = "g"
 			`x.toml:3: train.cyclegan.decay_from: train.cyclegan.decay_from = 21 is greater than train.cyclegan.epochs = 20`},
 		{"batch of CLIP", "[world]\npretrain = 100\n", nil,
 			`x.toml:2: world.pretrain: train.clip.batch = 128 is greater than world.pretrain = 100`},
-		{"batch of the CycleGAN", "[world]\ntrain = 100\n[data]\npairing = \"disjoint\"\n", nil,
-			`x.toml:2: world.train: train.cyclegan.batch = 64 is greater than the number of training photos, which is 50 with world.train = 100 and data.pairing = "disjoint"`},
 		{"examples", coco + "[eval]\nexamples = 20\n[data.x]\n", []string{"data.val_limit=10"}, strings.Join([]string{"2 problems:",
 			`x.toml:11: eval.examples: eval.examples = 20 is greater than data.val_limit = 10`,
 			`x.toml:12: data.x: unknown table; valid keys in [data]: train_annotations, train_images, val_annotations, val_images, karpathy, photos, captions, clipcap, pairing, max_bad, val_limit`}, "\n")},

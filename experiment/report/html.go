@@ -99,7 +99,7 @@ type view struct {
 }
 
 type example struct {
-	ID            int64
+	ID            string
 	Photo         template.URL // empty if there is none
 	Width, Height int
 	Truths        []string

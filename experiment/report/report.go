@@ -112,7 +112,7 @@ type Difference struct {
 
 // An Example is a photo and the caption of each bridge.
 type Example struct {
-	ID int64 `json:"id"`
+	ID string `json:"id"`
 	// Photo is the contents of a JPEG or PNG file of any size; the page contains a
 	// smaller copy. If it is empty or cannot be decoded, the page says so.
 	Photo    []byte    `json:"photo,omitempty"`

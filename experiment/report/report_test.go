@@ -107,7 +107,7 @@ func sample(t testing.TB) *Experiment {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x := Example{ID: img.ID, Photo: data}
+		x := Example{ID: img.ID.String(), Photo: data}
 		for _, a := range set.Annotations {
 			if a.ImageID == img.ID {
 				x.Truths = append(x.Truths, a.Caption)
@@ -282,8 +282,8 @@ func TestMissingParts(t *testing.T) {
 			[]string{"METEOR: no data", "0.500"}, []string{"NaN", "METEOR: no data (", "±"}},
 		"not COCO":          {&Experiment{Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, nil, []string{"the paper: ", "CapDec"}},
 		"COCO":              {&Experiment{Val2014: true, Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, []string{"the paper: direct", "0.281", "CapDec"}, nil},
-		"photo not a photo": {&Experiment{Examples: []Example{{ID: 7, Photo: []byte("no")}}}, []string{"photo 7 cannot be shown"}, []string{"<img"}},
-		"empty caption":     {&Experiment{Examples: []Example{{ID: 7, Captions: []Caption{{"x", ""}}}}}, []string{"(empty)"}, nil},
+		"photo not a photo": {&Experiment{Examples: []Example{{ID: "7", Photo: []byte("no")}}}, []string{"photo 7 cannot be shown"}, []string{"<img"}},
+		"empty caption":     {&Experiment{Examples: []Example{{ID: "7", Captions: []Caption{{"x", ""}}}}}, []string{"(empty)"}, nil},
 		"no values":         {&Experiment{Charts: []Chart{{Title: "T"}, {Title: "U", Series: []Series{{Name: "s", Points: []Point{{1, math.NaN()}}}}}}}, nil, []string{"<svg", "Training"}},
 		"one point":         {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
 		"a flat line":       {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}, {6, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},

@@ -1,17 +1,15 @@
 package devicetest
 
 import (
-	"bytes"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"slices"
 	"testing"
 
 	"cyclecap/internal/testdevice"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
 )
@@ -35,7 +33,7 @@ const (
 	halved = 5e-2
 	// trained is for losses and weights after a few steps.
 	trained = 2e-2
-	// floor is added to every tolerance: a gradient that is 0 but for rounding has no
+	// floor is within every tolerance: a gradient that is 0 but for rounding has no
 	// digits to compare.
 	floor = 1e-6
 )
@@ -85,14 +83,14 @@ type result struct {
 	torch.Tensor
 }
 
-// compare runs f on the CPU and on the device, each time from the same random state,
+// compareDevices runs f on the CPU and on the device, each time from the same random state,
 // and compares the results. On CUDA they may differ by rel times the largest value.
-func compare(t *testing.T, rel float64, f func(d torch.Device) []result) {
+func compareDevices(t *testing.T, rel float64, f func(d torch.Device) []result) {
 	t.Helper()
 	scope(t, func() error { return compareHere(t, rel, f) })
 }
 
-// compareHere is compare in the current scope. f may leave tensors behind.
+// compareHere is compareDevices in the current scope. f may leave tensors behind.
 func compareHere(t *testing.T, rel float64, f func(d torch.Device) []result) error {
 	t.Helper()
 	torch.ManualSeed(7)
@@ -108,17 +106,10 @@ func compareHere(t *testing.T, rel float64, f func(d torch.Device) []result) err
 		if g.name != w.name {
 			t.Fatalf("result %d is %s, want %s", i, g.name, w.name)
 		}
-		if g.Defined() != w.Defined() {
-			t.Errorf("%s: defined: %v, want %v", g.name, g.Defined(), w.Defined())
-			continue
-		}
-		if !g.Defined() {
-			continue
-		}
-		if g.Device() != device {
+		if g.Defined() && g.Device() != device {
 			t.Errorf("%s is on %v, want %v", g.name, g.Device(), device)
 		}
-		if d := differ(t, rel, w, g); d > worst || math.IsNaN(d) {
+		if d := differ(t, rel, w, g); d > worst {
 			worst, where = d, g.name
 		}
 	}
@@ -128,34 +119,19 @@ func compareHere(t *testing.T, rel float64, f func(d torch.Device) []result) err
 	return nil
 }
 
-// differ fails the test if two results differ, and returns the largest difference
-// relative to the largest value.
+// differ fails the test if two results differ by more than rel times the largest value,
+// and returns by how much of it they differ.
 func differ(t *testing.T, rel float64, want, got result) float64 {
 	t.Helper()
-	if !slices.Equal(got.Shape(), want.Shape()) || got.DType() != want.DType() {
-		t.Errorf("%s: %v %v, want %v %v", got.name, got.DType(), got.Shape(), want.DType(), want.Shape())
-		return 0
-	}
-	if bytes.Equal(bits(got.Tensor), bits(want.Tensor)) {
-		return 0
-	}
-	a, b := torch.ToSlice[float64](want.Tensor), torch.ToSlice[float64](got.Tensor)
-	var largest, most float64
-	for i := range a {
-		largest = max(largest, math.Abs(a[i]))
-		most = max(most, math.Abs(a[i]-b[i])) // NaN, if either is
-	}
+	d := compare.Tensors(got.Tensor, want.Tensor)
+	tolerance := compare.Tolerance{Relative: rel, Max: floor}
 	if exact() {
-		t.Errorf("%s: the bits differ from the CPU's: by %.3g, where the largest value is %.3g", got.name, most, largest)
-	} else if !(most <= rel*largest+floor) {
-		t.Errorf("%s differs from the CPU's by %.3g, where the largest value is %.3g: %.2g, want at most %.2g", got.name, most, largest, most/largest, rel)
+		tolerance = compare.Bits
 	}
-	return most / largest
-}
-
-func bits(x torch.Tensor) []byte {
-	x = x.Detach().To(torch.WithDevice(torch.CPU)).Contiguous()
-	return torch.ToSlice[uint8](x.View([]int64{-1}).ViewDType(torch.Uint8))
+	if !tolerance.Within(d) {
+		t.Errorf("%s, of which the CPU's may differ by %v: %v", got.name, tolerance, d)
+	}
+	return d.Relative()
 }
 
 // to moves a tensor that was made on the CPU, so that its values are equal everywhere.

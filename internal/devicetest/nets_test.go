@@ -95,7 +95,7 @@ func decoderLoss(exactly bool) func(d torch.Device) (torch.Tensor, any) {
 func TestNets(t *testing.T) {
 	for name, f := range nets {
 		t.Run(name, func(t *testing.T) {
-			compare(t, gradient, func(d torch.Device) []result {
+			compareDevices(t, gradient, func(d torch.Device) []result {
 				y, m := f(d)
 				defer nn.Close(m)
 				return kept(learned(y, m))
@@ -110,7 +110,7 @@ func TestNets(t *testing.T) {
 				return kept(learned(y, m))
 			}
 			if exact() {
-				compare(t, 0, half)
+				compareDevices(t, 0, half)
 				return
 			}
 			// A ReLU can be open on one device and shut on the other where its input
@@ -139,7 +139,7 @@ func TestNets(t *testing.T) {
 			})
 		})
 		t.Run(name+", inference", func(t *testing.T) {
-			compare(t, forward, func(d torch.Device) (out []result) {
+			compareDevices(t, forward, func(d torch.Device) (out []result) {
 				torch.InferenceMode(func() {
 					y, m := f(d)
 					nn.Close(m)
@@ -186,7 +186,7 @@ func TestInit(t *testing.T) {
 		"gan":    func() any { return []any{cyclegan.NewGenerator(16), cyclegan.NewDiscriminator(16)} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			compare(t, math.Inf(1), func(d torch.Device) (out []result) {
+			compareDevices(t, math.Inf(1), func(d torch.Device) (out []result) {
 				var m any
 				torch.OnDevice(d, func() { m = make() })
 				list, ok := m.([]any)
@@ -240,7 +240,7 @@ func TestLosses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			compare(t, gradient, func(d torch.Device) []result {
+			compareDevices(t, gradient, func(d torch.Device) []result {
 				a, b := to(d, torch.Randn([]int64{6, 5})).SetRequiresGrad(true), to(d, torch.Randn([]int64{6, 5}))
 				loss := f(a, b)
 				loss.Backward()
@@ -280,7 +280,7 @@ var (
 func TestOptimizers(t *testing.T) {
 	for name, newOptimizer := range optimizers {
 		t.Run(name, func(t *testing.T) {
-			compare(t, trained, func(d torch.Device) (out []result) {
+			compareDevices(t, trained, func(d torch.Device) (out []result) {
 				m := moved(d, cyclegan.NewGenerator(16))
 				defer nn.Close(m)
 				opt := newOptimizer(nn.Parameters(m))

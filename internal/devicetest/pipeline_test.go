@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
@@ -16,6 +17,7 @@ import (
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 	"cyclecap/weights"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,7 +43,11 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		if err := weights.Save(t.Context(), f.CLIP, nn.StateDictOf(c), nil); err != nil {
 			return err
 		}
-		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, language, true); err != nil {
+		tok, err := tokenizer.GPT2First(2048)
+		if err != nil {
+			return err
+		}
+		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, &pipeline.GPT2{Model: language, Tokenizer: tok}, true); err != nil {
 			return err
 		}
 		return weights.Save(t.Context(), f.Generator, nn.StateDictOf(g), nil)
@@ -66,24 +72,6 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		photos = append(photos, path(name))
 	}
 	return f, photos
-}
-
-func nearRows(t *testing.T, what string, rel float64, got, want []float32) {
-	t.Helper()
-	if len(got) != len(want) || len(want) == 0 {
-		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
-	}
-	var most, largest float64
-	for i, w := range want {
-		largest = max(largest, math.Abs(float64(w)))
-		most = max(most, math.Abs(float64(got[i])-float64(w)))
-	}
-	if exact() {
-		rel = 0
-	}
-	if !(most <= rel*largest) {
-		t.Errorf("%s differ from the CPU's by %.3g, where the largest value is %.3g", what, most, largest)
-	}
 }
 
 // TestPipeline compares features and captions of photos and texts, from files.
@@ -120,8 +108,14 @@ func TestPipeline(t *testing.T) {
 			}
 			images, texts := features(torch.CPU)
 			gotImages, gotTexts := features(device)
-			nearRows(t, "image features", c.rel, gotImages, images)
-			nearRows(t, "text features", c.rel, gotTexts, texts)
+			if len(images) == 0 || len(texts) == 0 {
+				t.Fatalf("%d and %d values", len(images), len(texts))
+			}
+			scope(t, func() error {
+				differ(t, c.rel, result{"image features", torch.FromSlice(images)}, result{"image features", torch.FromSlice(gotImages)})
+				differ(t, c.rel, result{"text features", torch.FromSlice(texts)}, result{"text features", torch.FromSlice(gotTexts)})
+				return nil
+			})
 		})
 	}
 	for name, o := range map[string]clipcap.Options{
@@ -171,9 +165,7 @@ func TestMovesBack(t *testing.T) {
 		}
 		defer nn.Close(g)
 		for i, p := range nn.NamedParameters(g) {
-			if string(bits(*p.Tensor)) != string(bits(*nn.NamedParameters(m)[i].Tensor)) {
-				t.Errorf("%s differs", p.Name)
-			}
+			torchtest.Bits(t, *p.Tensor, *nn.NamedParameters(m)[i].Tensor, p.Name)
 		}
 		return nil
 	})

@@ -14,6 +14,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 	"cyclecap/train"
 	"cyclecap/weights"
 )
@@ -286,9 +287,7 @@ func TestResume(t *testing.T) {
 			scope(t, func() error {
 				want, got := checkpointOf(t, whole), checkpointOf(t, cut)
 				for i := range want {
-					if string(bits(want[i].Tensor)) != string(bits(got[i].Tensor)) {
-						t.Errorf("%s differs from that of the training that was not interrupted", got[i].name)
-					}
+					torchtest.Bits(t, got[i].Tensor, want[i].Tensor, got[i].name, ", compared with the training that was not interrupted")
 				}
 				return nil
 			})

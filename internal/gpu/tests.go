@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/cuda"
 	"cyclecap/train"
 )
@@ -211,8 +212,11 @@ func (e *env) killAndResume() error {
 	for _, name := range a.Names() {
 		x, _ := a.Get(name)
 		y, ok := b.Get(name)
-		if !ok || !x.Equal(y) {
-			return fmt.Errorf("after the resumed training, %s has other bits than after the one without an interruption", name)
+		if !ok {
+			return fmt.Errorf("the checkpoint of the resumed training has no %s", name)
+		}
+		if d := compare.Tensors(y, x); !d.Equal() {
+			return fmt.Errorf("after the resumed training, %s is not that of the one without an interruption: %v", name, d)
 		}
 	}
 	e.check(fmt.Sprintf("a CycleGAN training that is killed after step %d and resumed", at), nil,

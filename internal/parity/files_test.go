@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 	"cyclecap/weights"
 )
 
@@ -41,9 +42,7 @@ func TestFiles(t *testing.T) {
 				for _, key := range sd.Names() {
 					a, _ := sd.Get(key)
 					b, _ := back.Get(key)
-					if a.DType() != b.DType() || !slices.Equal(a.Shape(), b.Shape()) || !a.Equal(b) {
-						t.Errorf("%s: %v %v came back as %v %v, or with other values", key, a.DType(), a.Shape(), b.DType(), b.Shape())
-					}
+					torchtest.Bits(t, b, a, key)
 				}
 			})
 		}

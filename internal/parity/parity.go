@@ -203,7 +203,7 @@ func (c *checker) transformersCLIP() error {
 }
 
 func (c *checker) loadGPT2(name string) *gpt2.Model {
-	sd, err := weights.LoadGPT2(c.path(name))
+	sd, _, err := weights.LoadGPT2(c.path(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}

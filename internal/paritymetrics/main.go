@@ -134,7 +134,7 @@ func (p *pool) mix(r *rand.Rand) string {
 
 // An item is an image, in the form that the script reads.
 type item struct {
-	ImageID    int64    `json:"image_id"`
+	ImageID    coco.ID  `json:"image_id"`
 	Candidate  string   `json:"candidate"`
 	References []string `json:"references"`
 }
@@ -142,7 +142,7 @@ type item struct {
 func (p *pool) items(r *rand.Rand, n int, references func() int) []item {
 	items := make([]item, n)
 	for i := range items {
-		items[i].ImageID = int64(100 + 3*i)
+		items[i].ImageID = coco.Int(int64(100 + 3*i))
 		items[i].Candidate = p.mix(r)
 		for range references() {
 			ref := p.mix(r)
@@ -164,7 +164,7 @@ type scores struct {
 }
 
 type imageScores struct {
-	ImageID int64 `json:"image_id"`
+	ImageID coco.ID `json:"image_id"`
 	Scores  map[string]float64
 	Tokens  struct {
 		Candidate  string
@@ -197,7 +197,7 @@ func (s *settings) write(items []item) error {
 	for _, it := range items {
 		set.Images = append(set.Images, coco.Image{ID: it.ImageID})
 		for _, ref := range it.References {
-			set.Annotations = append(set.Annotations, coco.Annotation{ID: int64(len(set.Annotations)), ImageID: it.ImageID, Caption: ref})
+			set.Annotations = append(set.Annotations, coco.Annotation{ID: coco.Int(int64(len(set.Annotations))), ImageID: it.ImageID, Caption: ref})
 		}
 		results = append(results, coco.Result{ImageID: it.ImageID, Caption: it.Candidate})
 	}
@@ -298,7 +298,7 @@ func (s *settings) compare(p pool, pairs int) error {
 		score(fmt.Sprintf("set of %d images", n), ours.Corpus, theirs.Corpus)
 		for i, a := range ours.Images {
 			b := theirs.Images[i]
-			score(fmt.Sprintf("image %d (%q)", a.ImageID, items[i].Candidate), a.Scores, b.Scores)
+			score(fmt.Sprintf("image %s (%q)", a.ImageID, items[i].Candidate), a.Scores, b.Scores)
 			for j, text := range append([]string{items[i].Candidate}, items[i].References...) {
 				have, want := a.Tokens.Candidate, b.Tokens.Candidate
 				if j > 0 {

@@ -1,7 +1,6 @@
 package testdevice
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -12,6 +11,7 @@ import (
 	"unsafe"
 
 	"cyclecap/torch"
+	"cyclecap/torch/torchtest"
 )
 
 func TestMain(m *testing.M) {
@@ -31,20 +31,6 @@ func scope(t *testing.T, f func()) {
 	}
 }
 
-func same(t *testing.T, what string, a, b torch.Tensor) {
-	t.Helper()
-	if fmt.Sprint(a.Shape()) != fmt.Sprint(b.Shape()) || a.DType() != b.DType() {
-		t.Errorf("%s: %v %v and %v %v", what, a.DType(), a.Shape(), b.DType(), b.Shape())
-		return
-	}
-	bits := func(x torch.Tensor) []byte {
-		return torch.ToSlice[uint8](x.Detach().To(torch.WithDevice(torch.CPU)).Contiguous().View([]int64{-1}).ViewDType(torch.Uint8))
-	}
-	if !bytes.Equal(bits(a), bits(b)) {
-		t.Errorf("%s: the bits differ:\n%v\n%v", what, a, b)
-	}
-}
-
 // each runs f on the CPU and on the device, from the same seed, and compares the
 // results.
 func each(t *testing.T, what string, f func(d torch.Device) []torch.Tensor) {
@@ -59,7 +45,7 @@ func each(t *testing.T, what string, f func(d torch.Device) []torch.Tensor) {
 			if x.Device() != Device {
 				t.Errorf("%s: result %d is on %v", what, i, x.Device())
 			}
-			same(t, fmt.Sprintf("%s: result %d", what, i), out[0][i], x)
+			torchtest.Bits(t, x, out[0][i], what, ": result ", i)
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"cyclecap/nets/clip"
-	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -52,31 +51,28 @@ func (v *Verifier) Files(f Files, o pipeline.Options) (notes []string, err error
 			return notes, nil
 		}
 		defer d.Close()
-		v.GPT2(d.Model.GPT2, o)
+		notes = append(notes, d.Notes...)
+		v.GPT2(d.GPT2, o)
 		v.Decoder(d)
 	case f.GPT2 != "":
-		m, err := loadGPT2(f.GPT2, o)
+		g, err := pipeline.LoadGPT2(f.GPT2)
 		if err != nil {
 			v.Fail(GPT2, err)
 			return notes, nil
 		}
-		defer nn.Close(m)
-		v.GPT2(m, o)
+		notes = append(notes, g.Notes...)
+		defer nn.Close(g.Model)
+		err = torch.Scope(func() error {
+			nn.To(g.Model, torch.WithDevice(o.Device), torch.WithDType(o.DType()))
+			if o.Packed() {
+				nn.Pack(g.Model)
+			}
+			return nil
+		})
+		if err != nil {
+			return notes, err
+		}
+		v.GPT2(g, o)
 	}
 	return notes, nil
-}
-
-// loadGPT2 loads a GPT-2 without a decoder.
-func loadGPT2(path string, o pipeline.Options) (*gpt2.Model, error) {
-	m, err := pipeline.LoadGPT2(path)
-	if err != nil {
-		return nil, err
-	}
-	return m, torch.Scope(func() error {
-		nn.To(m, torch.WithDevice(o.Device), torch.WithDType(o.DType()))
-		if o.Packed() {
-			nn.Pack(m)
-		}
-		return nil
-	})
 }

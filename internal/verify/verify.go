@@ -18,7 +18,6 @@ import (
 	"cyclecap/data/tokenizer"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/compare"
@@ -462,12 +461,13 @@ func (v *Verifier) Generator(g *pipeline.Generator, o pipeline.Options) {
 	v.layers("generator", g.Model, func() { g.Model.Forward(v.input("generator.input", o).Narrow(0, 0, 1)) })
 }
 
-// GPT2 compares a GPT-2.
-func (v *Verifier) GPT2(m *gpt2.Model, o pipeline.Options) {
+// GPT2 compares a GPT-2 and its tokenizer.
+func (v *Verifier) GPT2(g *pipeline.GPT2, o pipeline.Options) {
 	v.given[GPT2] = true
+	m := g.Model
 	if texts := v.ref.Facts.GPT2Texts; len(texts) > 0 {
 		v.run(GPT2, "token ids of the texts", func() error {
-			v.gpt2Tokens(texts)
+			v.gpt2Tokens(g.Tokenizer, texts)
 			return nil
 		})
 	}
@@ -489,12 +489,12 @@ func (v *Verifier) GPT2(m *gpt2.Model, o pipeline.Options) {
 }
 
 // gpt2Tokens compares the ids of texts, which the reference has cut and padded with 0.
-func (v *Verifier) gpt2Tokens(texts []string) {
+func (v *Verifier) gpt2Tokens(t *tokenizer.GPT2Tokenizer, texts []string) {
 	want := v.ref.tensor("gpt2.ids")
 	width := int(want.Size(1))
 	flat := make([]int64, 0, len(texts)*width)
 	for _, text := range texts {
-		ids := tokenizer.GPT2().Encode(text)
+		ids := t.Encode(text)
 		for i := range width {
 			id := 0
 			if i < len(ids) {

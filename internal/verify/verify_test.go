@@ -94,7 +94,7 @@ func TestSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	v.GPT2(d.Model.GPT2, pipeline.Options{})
+	v.GPT2(d.GPT2, pipeline.Options{})
 	v.Decoder(d)
 	r := v.Finish()
 	cpu, err := compare.Processor()

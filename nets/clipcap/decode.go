@@ -14,9 +14,13 @@ import (
 // weights must not be replaced after the first call of Generate or Continue on a
 // GPU, whose CUDA graphs contain their addresses; Close frees the graphs.
 type Model struct {
-	Mapper  Mapper
-	GPT2    *gpt2.Model
-	statics []*static // the last used last
+	Mapper Mapper
+	GPT2   *gpt2.Model
+	// Never are ids that are never chosen, such as rows of the embeddings that no
+	// token has. Their probability is 0, and that of the others accordingly larger.
+	Never   []int64
+	never   torch.Tensor // the same as bool [vocab], on the CPU's path
+	statics []*static    // the last used last
 }
 
 // A Method is a way to choose the next token.
@@ -89,6 +93,9 @@ func (m *Model) Room() int {
 	return int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength() + 1)
 }
 
+// MaxBeams returns the maximum number of beams: the number of tokens to choose from.
+func (m *Model) MaxBeams() int { return int(m.GPT2.Config.VocabSize) - len(m.Never) }
+
 // Generate writes a caption for each feature in [n, width]. It must be called in
 // a scope, with gradients disabled. When ctx is done, it returns ctx's error at
 // the next token.
@@ -125,8 +132,8 @@ func (m *Model) check(o Options, length int64) error {
 	if length+int64(o.MaxTokens)-1 > m.GPT2.Config.NPositions {
 		return fmt.Errorf("generate: a prefix of length %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
 	}
-	if o.Method == Beam && int64(o.Beam) > m.GPT2.Config.VocabSize {
-		return fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, m.GPT2.Config.VocabSize)
+	if most := m.MaxBeams(); o.Method == Beam && o.Beam > most {
+		return fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, most)
 	}
 	return nil
 }
@@ -143,6 +150,9 @@ func (m *Model) decode(ctx context.Context, prefix torch.Tensor, o Options) ([][
 	n, length := prefix.Size(0), prefix.Size(1)
 	cache := m.GPT2.NewCache(n, length+int64(o.MaxTokens)-1)
 	defer cache.Close()
+	if m.never = m.neverOn(prefix.Device(), m.GPT2.Config.VocabSize); m.never.Defined() {
+		defer m.never.Close()
+	}
 	logits := torch.Tidy(func() torch.Tensor { return m.step(prefix, cache) })
 	if o.Method == Beam {
 		return m.beam(ctx, logits, cache, o)
@@ -155,7 +165,23 @@ func (m *Model) step(embeds torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 	hidden := m.GPT2.Forward(embeds, cache, torch.Tensor{})
 	// As a matrix: for a strided [n, 1, width], libtorch computes n products, each
 	// with a copy of the head.
-	return m.GPT2.Logits(hidden.Select(1, -1))
+	logits := m.GPT2.Logits(hidden.Select(1, -1))
+	if m.never.Defined() {
+		logits = logits.MaskedFill(m.never, math.Inf(-1))
+	}
+	return logits
+}
+
+// neverOn returns Never as bool [vocab], or an undefined tensor if it is empty.
+func (m *Model) neverOn(d torch.Device, vocab int64) (mask torch.Tensor) {
+	if len(m.Never) == 0 {
+		return mask
+	}
+	is := make([]bool, vocab)
+	for _, id := range m.Never {
+		is[id] = true
+	}
+	return torch.Tidy(func() torch.Tensor { return torch.FromSlice(is).To(torch.WithDevice(d)) }).Keep()
 }
 
 // next feeds the chosen tokens, ids [n], and returns the next logits.

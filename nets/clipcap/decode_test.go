@@ -9,7 +9,9 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -298,9 +300,7 @@ func TestPackedMLP(t *testing.T) {
 			if m.FeatureWidth() != 16 || m.Width() != 64 || m.PrefixLength() != 4 {
 				t.Errorf("the packed mapper has sizes %d, %d and %d", m.FeatureWidth(), m.Width(), m.PrefixLength())
 			}
-			if off := m.Forward(x).Sub(want).Abs().Max().Item(); off > 1e-5 {
-				t.Errorf("packed and plain differ by %g", off)
-			}
+			torchtest.Close(t, m.Forward(x), want, compare.Tolerance{Max: 1e-5}, "packed")
 		})
 		return nil
 	})

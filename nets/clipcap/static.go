@@ -80,7 +80,8 @@ type static struct {
 	padding torch.Tensor // f32 [1, 1, vocab]: log-probabilities after the stop token
 	head    torch.Tensor // the head's weight [vocab, width], and its bias; undefined: GPT-2's own
 	bias    torch.Tensor
-	vocab   int64 // of head
+	vocab   int64        // of head
+	never   torch.Tensor // bool [vocab]: tokens that are never chosen; undefined: none
 
 	first *cuda.Graph           // from the input to the first token
 	next  map[int64]*cuda.Graph // a further token, by the number of slots that it sees
@@ -145,8 +146,9 @@ func newStatic(m *Model, key staticKey, input torch.Tensor) *static {
 		s.stay = torch.Arange(0, k, long).Expand([]int64{n, k}).Contiguous().Keep()
 		s.vocab = m.GPT2.Config.VocabSize
 		if key.dtype != torch.Float32 {
-			s.pad(m.GPT2.Wte.Weight)
+			s.pad(m.GPT2.HeadWeight())
 		}
+		s.never = m.neverOn(d, s.vocab)
 		s.padding = torch.Full([]int64{1, 1, s.vocab}, math.Inf(-1), float).Keep()
 		s.padding.Narrow(2, 0, 1).Fill_(0)
 	})
@@ -156,12 +158,12 @@ func newStatic(m *Model, key staticKey, input torch.Tensor) *static {
 // pad extends the head by tokens of probability 0, to a number of tokens that is a
 // multiple of 64. GPT-2's 50257 scores a row are not aligned, so that the kernels for 16
 // bits take up to 5 times as long.
-func (s *static) pad(wte torch.Tensor) {
+func (s *static) pad(head torch.Tensor) {
 	extra := (64 - s.vocab%64) % 64
 	if extra == 0 {
 		return
 	}
-	s.head = torch.Cat([]torch.Tensor{wte, torch.Zeros([]int64{extra, wte.Size(1)}, torch.WithDType(s.key.dtype))}).Keep()
+	s.head = torch.Cat([]torch.Tensor{head, torch.Zeros([]int64{extra, head.Size(1)}, torch.WithDType(s.key.dtype))}).Keep()
 	s.bias = torch.Zeros([]int64{s.vocab + extra}, torch.WithDType(s.key.dtype)).Keep()
 	s.bias.Narrow(0, s.vocab, extra).Fill_(math.Inf(-1))
 	s.vocab += extra
@@ -169,10 +171,16 @@ func (s *static) pad(wte torch.Tensor) {
 
 // logits returns the scores [n, vocab] of hidden states [n, width].
 func (s *static) logits(hidden torch.Tensor) torch.Tensor {
+	var logits torch.Tensor
 	if s.head.Defined() {
-		return torch.Linear(hidden, s.head, torch.WithBias(s.bias))
+		logits = torch.Linear(hidden, s.head, torch.WithBias(s.bias))
+	} else {
+		logits = s.m.GPT2.Logits(hidden)
 	}
-	return s.m.GPT2.Logits(hidden)
+	if s.never.Defined() {
+		logits = logits.MaskedFill(s.never, math.Inf(-1))
+	}
+	return logits
 }
 
 func (s *static) close() {
@@ -182,7 +190,7 @@ func (s *static) close() {
 	}
 	s.cache.Close()
 	for _, t := range []torch.Tensor{s.input, s.counters, s.growth, s.at, s.position, s.slots, s.mask, s.own, s.ids,
-		s.tokens, s.logProb, s.scores, s.lengths, s.stopped, s.ended, s.stay, s.padding, s.head, s.bias} {
+		s.tokens, s.logProb, s.scores, s.lengths, s.stopped, s.ended, s.stay, s.padding, s.head, s.bias, s.never} {
 		t.Close()
 	}
 }

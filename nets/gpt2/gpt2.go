@@ -2,8 +2,8 @@
 // transformers' GPT2LMHeadModel: it uses the same operators in the same order, so
 // that with the same libtorch the logits are bit-identical.
 //
-// Parameter names are those of transformers without the leading "transformer.";
-// the output head is tied to wte.weight.
+// Parameter names are those of transformers without the leading "transformer.".
+// Unless Config.Untied is set, the output head is tied to wte.weight.
 package gpt2
 
 import (
@@ -14,56 +14,15 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// Config holds the sizes of a GPT-2, under transformers' names.
-type Config struct {
-	VocabSize  int64
-	NPositions int64
-	NEmbd      int64
-	NLayer     int64
-	NHead      int64
-	// LayerNormEpsilon is 1e-5 in every released GPT-2.
-	LayerNormEpsilon float64
-}
-
-// Small returns the configuration of the released "gpt2", with 124 million parameters.
-func Small() Config {
-	return Config{VocabSize: 50257, NPositions: 1024, NEmbd: 768, NLayer: 12, NHead: 12, LayerNormEpsilon: 1e-5}
-}
-
-// ConfigOf infers the sizes from weights. The number of heads is not part of the
-// weights: all released sizes have heads of width 64, and so must this one.
-func ConfigOf(sd *nn.StateDict) (Config, error) {
-	wte, err := sd.Sizes("wte.weight", 2)
-	if err != nil {
-		return Config{}, fmt.Errorf("not a GPT-2: %w", err)
-	}
-	wpe, err := sd.Sizes("wpe.weight", 2)
-	if err != nil {
-		return Config{}, fmt.Errorf("not a GPT-2: %w", err)
-	}
-	c := Config{VocabSize: wte[0], NPositions: wpe[0], NEmbd: wte[1], LayerNormEpsilon: 1e-5}
-	for {
-		if _, ok := sd.Get(fmt.Sprintf("h.%d.ln_1.weight", c.NLayer)); !ok {
-			break
-		}
-		c.NLayer++
-	}
-	const headDim = 64
-	if c.NEmbd%headDim != 0 {
-		return Config{}, fmt.Errorf("GPT-2's width %d is not a multiple of %d, the width of a head: specify its number of heads", c.NEmbd, headDim)
-	}
-	c.NHead = c.NEmbd / headDim
-	return c, nil
-}
-
-// Model is GPT-2 with its tied head.
+// Model is GPT-2 with its head.
 type Model struct {
 	Config Config `name:"-"`
 	Wte    *nn.EmbeddingModule
 	Wpe    *nn.EmbeddingModule
 	H      []*Block
 	LnF    *nn.LayerNormModule
-	Head   *nn.Packed `name:"-"` // wte.weight, set by nn.Pack
+	LmHead *nn.LinearModule // nil: the head is tied to wte.weight
+	Head   *nn.Packed       `name:"-"` // wte.weight as the head, set by nn.Pack
 }
 
 // Block is one layer: pre-norm attention and a pre-norm MLP.
@@ -80,12 +39,14 @@ type Attention struct {
 	CAttn *Conv1D
 	CProj *Conv1D
 	heads int64
+	scale float64 // of the scores
 }
 
-// MLP is the feed-forward part, four times as wide inside.
+// MLP is the feed-forward part, by default four times as wide inside.
 type MLP struct {
 	CFc   *Conv1D
 	CProj *Conv1D
+	act   func(torch.Tensor) torch.Tensor
 }
 
 // Conv1D is a linear layer whose weight is stored as [in, out], as in OpenAI's
@@ -99,19 +60,25 @@ type Conv1D struct {
 
 // New returns a GPT-2 with random weights: normal with standard deviation 0.02,
 // biases 0, and residual projections scaled down by sqrt(2 layers), drawn in the
-// same order as in transformers.
+// same order as in transformers. The settings must be valid.
 func New(c Config) *Model {
+	if err := c.check(); err != nil {
+		torch.Throw("gpt2.New", "%v", err)
+	}
 	m := &Model{Config: c, Wte: nn.Embedding(c.VocabSize, c.NEmbd), Wpe: nn.Embedding(c.NPositions, c.NEmbd)}
-	for range c.NLayer {
+	for layer := range int(c.NLayer) {
 		b := &Block{
 			Ln1:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
-			Attn: &Attention{CAttn: newConv1D(3*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, c.NEmbd), heads: c.NHead},
+			Attn: &Attention{CAttn: newConv1D(3*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, c.NEmbd), heads: c.NHead, scale: c.scale(layer)},
 			Ln2:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
-			Mlp:  &MLP{CFc: newConv1D(4*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, 4*c.NEmbd)},
+			Mlp:  &MLP{CFc: newConv1D(c.inner(), c.NEmbd), CProj: newConv1D(c.NEmbd, c.inner()), act: activations[c.activation()]},
 		}
 		m.H = append(m.H, b)
 	}
 	m.LnF = nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon)
+	if c.Untied {
+		m.LmHead = nn.Linear(c.NEmbd, c.VocabSize, false)
+	}
 	m.init()
 	return m
 }
@@ -144,11 +111,15 @@ func (m *Model) init() {
 		normal(b.Mlp.CProj.Weight, 0.02)
 		normal(b.Mlp.CProj.Weight, residual)
 	}
+	if m.LmHead != nil {
+		normal(m.LmHead.Weight, 0.02)
+	}
 }
 
-// Load returns a GPT-2 that uses the tensors of sd without copying them. extra
-// lists names that the weights may contain in addition to the model's own.
-func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
+// Load returns a GPT-2 that uses the tensors of sd without copying them, with the
+// settings of ConfigOf. extra lists names that the weights may contain in addition to
+// the model's own.
+func Load(sd *nn.StateDict, extra ...string) (*Model, error) {
 	c, err := ConfigOf(sd)
 	if err != nil {
 		return nil, err
@@ -156,19 +127,39 @@ func Load(sd *nn.StateDict, extra ...string) (m *Model, err error) {
 	return LoadConfig(c, sd, extra...)
 }
 
-// LoadConfig is like Load, for a GPT-2 whose sizes cannot be inferred from its weights.
+// LoadConfig is like Load, with the settings of c (see Config.Of).
 func LoadConfig(c Config, sd *nn.StateDict, extra ...string) (m *Model, err error) {
-	if c.NHead <= 0 || c.NEmbd < c.NHead || c.NEmbd%c.NHead != 0 {
-		return nil, fmt.Errorf("GPT-2: the width %d is not a multiple of %d, the number of heads", c.NEmbd, c.NHead)
+	if c, err = c.Of(sd); err != nil {
+		return nil, fmt.Errorf("GPT-2: %w", err)
+	}
+	if head, ok := sd.Get("lm_head.weight"); ok && !c.Untied {
+		sd = tied(sd, head)
 	}
 	err = torch.Scope(func() error {
 		torch.OnDevice(torch.Meta, func() { m = New(c) })
 		return nn.LoadStateDict(m, sd, extra...)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("GPT-2: %w", err)
+		return nil, fmt.Errorf("GPT-2 with %d layers of width %d: %w", c.NLayer, c.NEmbd, err)
 	}
 	return m, nil
+}
+
+// tied returns sd without the head, which is equal to wte.weight or takes its place.
+func tied(sd *nn.StateDict, head torch.Tensor) *nn.StateDict {
+	out := nn.NewStateDict()
+	for _, name := range sd.Names() {
+		if t, _ := sd.Get(name); name != "lm_head.weight" {
+			out.Add(name, t)
+		}
+	}
+	wte, ok := out.Get("wte.weight")
+	if !ok {
+		out.Add("wte.weight", head)
+	} else if wte != head {
+		head.Close()
+	}
+	return out
 }
 
 // A Cache holds the keys and values of previous positions, so that a step
@@ -276,10 +267,21 @@ func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) to
 
 // Logits returns the scores [..., vocab] of hidden states [..., n_embd].
 func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
-	if m.Head != nil {
+	switch {
+	case m.LmHead != nil:
+		return m.LmHead.Forward(hidden)
+	case m.Head != nil:
 		return m.Head.Forward(hidden)
 	}
 	return torch.Linear(hidden, m.Wte.Weight)
+}
+
+// HeadWeight returns the weight [vocab, n_embd] of the head, before nn.Pack.
+func (m *Model) HeadWeight() torch.Tensor {
+	if m.LmHead != nil {
+		return m.LmHead.Weight
+	}
+	return m.Wte.Weight
 }
 
 func (b *Block) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
@@ -298,7 +300,7 @@ func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.
 	if cache != nil {
 		k, v = cache.extend(layer, k, v)
 	}
-	opts := []torch.Option{torch.WithScale(1 / math.Sqrt(float64(head)))}
+	opts := []torch.Option{torch.WithScale(a.scale)}
 	switch {
 	case mask.Defined():
 		opts = append(opts, torch.WithAttnMask(mask))
@@ -314,7 +316,7 @@ func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.
 
 // Forward maps [n, t, n_embd] to the same shape through the wide layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
-	return m.CProj.Forward(m.CFc.Forward(x).GeluNew())
+	return m.CProj.Forward(m.act(m.CFc.Forward(x)))
 }
 
 // Forward returns x W + b for x [..., in], computed as a single addmm.
@@ -336,14 +338,15 @@ func (c *Conv1D) Pack() {
 			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias)
 			return torch.Tensor{}
 		})
+		torch.DropPages(c.Weight)
 		c.Weight.Close()
 		c.Weight = torch.Tensor{}
 	}
 }
 
-// Pack packs the head; nn.Pack calls it. The embedding stays as it is.
+// Pack packs a tied head; nn.Pack calls it. The embedding stays as it is.
 func (m *Model) Pack() {
-	if m.Head == nil {
+	if m.Head == nil && m.LmHead == nil {
 		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{})
 	}
 }

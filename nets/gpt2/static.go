@@ -1,10 +1,6 @@
 package gpt2
 
-import (
-	"math"
-
-	"cyclecap/torch"
-)
+import "cyclecap/torch"
 
 // A StaticCache holds keys and values like a Cache, but at positions that a tensor
 // names: the shapes and addresses of a step do not depend on its number, so that a
@@ -46,7 +42,7 @@ func (m *Model) ForwardStatic(embeds torch.Tensor, c *StaticCache, positions, sl
 	for i, b := range m.H {
 		x = torch.Tidy(func() torch.Tensor {
 			x := b.Attn.static(b.Ln1.Forward(x), c.layers[i], slots, mask).Add(x)
-			return x.Add(b.Mlp.CProj.few(b.Mlp.CFc.few(b.Ln2.Forward(x)).GeluNew()))
+			return x.Add(b.Mlp.CProj.few(b.Mlp.act(b.Mlp.CFc.few(b.Ln2.Forward(x)))))
 		})
 	}
 	return m.LnF.Forward(x)
@@ -58,20 +54,20 @@ func (a *Attention) static(x, cache, slots, mask torch.Tensor) torch.Tensor {
 	qkv := a.CAttn.few(x).View([]int64{n, t, 3, a.heads, head}).Permute([]int64{2, 0, 3, 1, 4}) // [3, n, heads, t, head]
 	now := qkv.Narrow(0, 1, 2)
 	cache.IndexCopy_(3, slots, now)
-	q, scale := qkv.Select(0, 0), 1/math.Sqrt(float64(head))
+	q := qkv.Select(0, 0)
 	var y torch.Tensor // [n, heads, t, head]
 	switch {
 	case !mask.Defined():
-		y = torch.ScaledDotProductAttention(q, now.Select(0, 0), now.Select(0, 1), torch.WithScale(scale), torch.WithIsCausal(true))
+		y = torch.ScaledDotProductAttention(q, now.Select(0, 0), now.Select(0, 1), torch.WithScale(a.scale), torch.WithIsCausal(true))
 	case x.DType() == torch.Float32:
 		// In f32, the attention kernel of libtorch 2.11 takes up to twice as long for
 		// few queries, since it gives all keys of a head to one block of the GPU.
 		now = cache.Narrow(3, 0, mask.Size(3))
-		w := q.Matmul(now.Select(0, 0).Transpose(2, 3)).MulScalar(scale).Add_(mask).Softmax(-1)
+		w := q.Matmul(now.Select(0, 0).Transpose(2, 3)).MulScalar(a.scale).Add_(mask).Softmax(-1)
 		y = w.Matmul(now.Select(0, 1))
 	default:
 		now = cache.Narrow(3, 0, mask.Size(3))
-		y = torch.ScaledDotProductAttention(q, now.Select(0, 0), now.Select(0, 1), torch.WithScale(scale), torch.WithAttnMask(mask))
+		y = torch.ScaledDotProductAttention(q, now.Select(0, 0), now.Select(0, 1), torch.WithScale(a.scale), torch.WithAttnMask(mask))
 	}
 	return a.CProj.few(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
 }

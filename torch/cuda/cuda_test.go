@@ -9,6 +9,7 @@ import (
 
 	"cyclecap/torch"
 	"cyclecap/torch/cuda"
+	"cyclecap/torch/torchtest"
 )
 
 // gpu returns cuda:0, or skips the test.
@@ -229,17 +230,11 @@ func TestGeluNew(t *testing.T) {
 			}
 			want := operators(x)
 			torch.NoGrad(func() {
-				if got := x.GeluNew(); !got.Equal(want.Detach()) {
-					t.Errorf("%v: the kernel differs by %g", dtype, got.Sub(want).Abs().Max().Item())
-				}
+				torchtest.Bits(t, x.GeluNew(), want, dtype, ": the kernel")
 			})
 			y := x.GeluNew()
-			if !y.Detach().Equal(want.Detach()) {
-				t.Errorf("%v: the recorded activation differs", dtype)
-			}
-			if a, b := gradient(y), gradient(want); !a.Equal(b) {
-				t.Errorf("%v: the gradient differs by %g", dtype, a.Sub(b).Abs().Max().Item())
-			}
+			torchtest.Bits(t, y, want, dtype, ": the recorded activation")
+			torchtest.Bits(t, gradient(y), gradient(want), dtype, ": the gradient")
 			return nil
 		})
 	}

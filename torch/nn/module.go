@@ -199,12 +199,24 @@ func Close(m any) {
 
 // To moves or converts the tensors of a module, like module.to: options are
 // torch.WithDType and torch.WithDevice. Tensors that are not floating point are
-// moved but keep their dtype. The previous tensors are closed, so an optimizer
-// must be created again. Tied tensors remain tied.
+// moved but keep their dtype. Tensors that are where and what they should be stay;
+// the others are closed once they are replaced, so an optimizer must be created
+// again. Tied tensors remain tied.
 func To(m any, opts ...torch.Option) {
 	moved := map[torch.Tensor]torch.Tensor{}
+	left := map[torch.Tensor]int{} // the number of places that still hold a tensor
+	var places []*torch.Tensor
+	seen := map[*torch.Tensor]bool{}
 	walk(m, func(n Named) {
-		old := *n.Tensor
+		if !seen[n.Tensor] {
+			seen[n.Tensor] = true
+			places = append(places, n.Tensor)
+			left[*n.Tensor]++
+		}
+	})
+	var freed released
+	for _, at := range places {
+		old := *at
 		now, done := moved[old]
 		if !done {
 			torch.NoGrad(func() {
@@ -213,18 +225,40 @@ func To(m any, opts ...torch.Option) {
 					if !old.DType().IsFloat() {
 						t = old.Detach().To(torch.WithDevice(t.Device()))
 					}
+					if t.DType() == old.DType() && t.Device() == old.Device() && t.DataPtr() == old.DataPtr() {
+						return torch.Tensor{}
+					}
 					return t
-				}).Keep()
+				})
 			})
-			if old.RequiresGrad() {
+			if !now.Defined() {
+				now = old
+			} else if now.Keep(); old.RequiresGrad() {
 				now.SetRequiresGrad(true)
 			}
 			moved[old] = now
 		}
-		*n.Tensor = now
-	})
-	for old := range moved {
-		old.Close()
+		*at = now
+		// Freed at once, so that the module is not in memory twice.
+		if left[old]--; left[old] == 0 && now != old {
+			freed.close(old)
+		}
+	}
+}
+
+// released counts the memory of closed tensors, to return it to the system from time
+// to time: the allocator cannot use all of it for new tensors of other sizes.
+type released int64
+
+func (r *released) close(t torch.Tensor) {
+	if t.Device() == torch.CPU {
+		*r += released(t.NBytes())
+	}
+	torch.DropPages(t)
+	t.Close()
+	if *r > 64<<20 {
+		torch.ReleaseMemory()
+		*r = 0
 	}
 }
 

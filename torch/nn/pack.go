@@ -2,6 +2,7 @@ package nn
 
 import (
 	"reflect"
+	"slices"
 
 	"cyclecap/torch"
 )
@@ -23,6 +24,7 @@ func NewPacked(weight, bias torch.Tensor) *Packed {
 	if bias.Defined() {
 		p.bias = bias
 	}
+	torch.DropPages(weight)
 	return p
 }
 
@@ -40,15 +42,30 @@ type packer interface{ Pack() }
 // Pack replaces the weights of the linear layers of a module with packed ones and
 // frees the original weights. The module can then be used only for inference on
 // the CPU, and the packed weights are no longer among its parameters. Pack must
-// be called in a scope.
-func Pack(m any) {
-	torch.NoGrad(func() {
-		visit(reflect.ValueOf(m), func(part any) {
-			if p, ok := part.(packer); ok {
-				p.Pack()
-			}
-		})
+// be called in a scope. Options convert the weights first, as To does, a layer at a
+// time: a module that would be in memory three times otherwise is there once.
+func Pack(m any, opts ...torch.Option) {
+	var parts []any
+	visit(reflect.ValueOf(m), func(part any) {
+		if _, ok := part.(packer); ok {
+			parts = append(parts, part)
+		}
 	})
+	torch.NoGrad(func() {
+		var bytes int64
+		for _, part := range slices.Backward(parts) { // layers before the module around them
+			To(part, opts...)
+			for _, t := range Parameters(part) {
+				bytes += t.NBytes()
+			}
+			part.(packer).Pack()
+			if bytes > 64<<20 {
+				torch.ReleaseMemory()
+				bytes = 0
+			}
+		}
+	})
+	To(m, opts...)
 }
 
 // visit calls f for every submodule that is a pointer.

@@ -1,11 +1,12 @@
 package nn_test
 
 import (
-	"math"
 	"testing"
 
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
 )
 
 // A packed layer gives the plain one's numbers up to rounding, and holds its
@@ -32,19 +33,9 @@ func TestPack(t *testing.T) {
 				nn.To(m, torch.WithDType(test.dtype))
 				x := torch.Randn(append(test.rows, 768)).To(torch.WithDType(test.dtype))
 				torch.InferenceMode(func() {
-					want := torch.ToSlice[float64](m.Forward(x))
+					want := m.Forward(x)
 					nn.Pack(m)
-					got := torch.ToSlice[float64](m.Forward(x))
-					if len(got) != len(want) {
-						t.Fatalf("%d values, want %d", len(got), len(want))
-					}
-					var off, largest float64
-					for i := range want {
-						off, largest = max(off, math.Abs(got[i]-want[i])), max(largest, math.Abs(want[i]))
-					}
-					if !(off <= test.limit*largest) {
-						t.Errorf("a packed layer is off by %g of %g", off, largest)
-					}
+					torchtest.Close(t, m.Forward(x), want, compare.Tolerance{Relative: test.limit}, "packed")
 				})
 				if _, ok := nn.StateDictOf(m).Get("weight"); ok {
 					t.Error("the plain weight is still there")

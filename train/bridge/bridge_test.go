@@ -10,6 +10,7 @@ import (
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/cyclegan"
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
 )
@@ -145,10 +146,8 @@ func TestTransforms(t *testing.T) {
 // near compares row i.
 func near(t *testing.T, what string, i int, have, want []float64, bound float64) {
 	t.Helper()
-	for k, v := range want {
-		if h := have[i*len(want)+k]; !(math.Abs(h-v) <= bound) {
-			t.Errorf("%s: value %d of photo %d is %g, want %g", what, k, i, h, v)
-		}
+	if d := compare.Numbers(have[i*len(want):(i+1)*len(want)], want); !(compare.Tolerance{Max: bound}).Within(d) {
+		t.Errorf("%s of photo %d: %v", what, i, d)
 	}
 }
 

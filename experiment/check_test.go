@@ -1,0 +1,56 @@
+package experiment
+
+import (
+	"io"
+	"path/filepath"
+	"testing"
+
+	"cyclecap/experiment/config"
+)
+
+// TestSizesAreCheckedFirst checks that a configuration that does not fit the data is
+// refused before the first stage, and by a plan too, by the name of a key.
+func TestSizesAreCheckedFirst(t *testing.T) {
+	const small = "[world]\nsize = 32\npretrain = 130\ntrain = 10\nval = 4\n[train.gpt2]\nbatch = 8\n"
+	for _, test := range []struct {
+		name string
+		sets []string
+		want string
+	}{
+		{"decoder", []string{"train.decoder.batch=51"}, "train.decoder.batch: must be at most 50, the number of training captions, got 51"},
+		{"decoder, disjoint", []string{"train.decoder.batch=26", "data.pairing=disjoint"}, "train.decoder.batch: must be at most 25, the number of training captions, got 26"},
+		{"cyclegan", []string{"train.cyclegan.batch=51", "train.decoder.batch=8"},
+			"train.cyclegan.batch: must be at most 50, the size of the larger of its two sets (10 photos and 50 captions), got 51"},
+		{"gpt2", []string{"train.gpt2.batch=2000"}, "train.gpt2.batch: must be at most about"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "x.toml"), small)
+			c, err := config.Load(path, append([]string{"output=" + t.TempDir()}, test.sets...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, q := experiment(t, c)
+			x.Seeds = 1
+			wants(t, x.Execute(t.Context(), ""), test.want)
+			if len(q.said) > 0 {
+				t.Errorf("a stage had begun: %q", q.said)
+			}
+			wants(t, x.Plan(t.Context(), io.Discard), test.want)
+		})
+	}
+	// The smaller set is begun again; what comes after the last stage is not checked.
+	path := write(t, filepath.Join(t.TempDir(), "x.toml"), small)
+	for last, sets := range map[string][]string{"": {"train.cyclegan.batch=50", "train.decoder.batch=50"}, "features": {"train.decoder.batch=500"}} {
+		c, err := config.Load(path, append([]string{"output=" + t.TempDir()}, sets...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, _ := experiment(t, c)
+		if err := x.prepare(); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.checkSizes(last); err != nil {
+			t.Error(err)
+		}
+	}
+}
