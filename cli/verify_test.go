@@ -12,7 +12,7 @@ const referenceF = "../internal/verify/testdata/small.safetensors"
 
 func TestVerify(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "report.html")
-	r := run("", "verify", referenceF, "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--generator", genF, "--photos", "../testdata/photos", "--bisect", "--html", page)
+	r := run("", "verify", referenceF, "--clip", clipF, "--decoder", mapperF, "--gpt2", small+"gpt2", "--generator", genF, "--photos", "../testdata/photos", "--bisect", "--html", page)
 	if r.code != 0 || !strings.Contains(r.out, "diagnosis:") || strings.Contains(r.out, "skipped") {
 		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}

@@ -190,8 +190,8 @@ func differing(got, want map[string]string) (out []string) {
 	return out
 }
 
-// hashes returns the sha256 of the file at path, under the name of the only wanted one,
-// or those of the wanted files in the folder at path.
+// hashes returns the sha256 of the file at path, or of the wanted files in the folder at
+// path, under the names that want has.
 func hashes(path string, want map[string]string) (map[string]string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) { // the name of a downloaded model
@@ -211,11 +211,12 @@ func hashes(path string, want map[string]string) (map[string]string, error) {
 		for name := range want {
 			files[name] = filepath.Join(path, filepath.Base(name))
 		}
-	case len(want) == 1:
-		files[names(want)[0]] = path
-	default:
+	default: // it may have another name than the reference's only file of weights
+		only := slices.DeleteFunc(names(want), func(name string) bool { return strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".txt") })
 		if _, ok := want[filepath.Base(path)]; ok {
 			files[filepath.Base(path)] = path
+		} else if len(only) == 1 {
+			files[only[0]] = path
 		}
 	}
 	out := map[string]string{}
