@@ -486,7 +486,8 @@ class OpenCLIP:
         return self.preprocess(image)
 
     def tokens(self, texts):
-        return self.tokenizer(texts).long()
+        fits = getattr(self.tokenizer, "vocab_size", 0) <= self.vocab
+        return self.tokenizer(texts).long() if fits else None
 
     def image(self, pixels):
         return self.model.encode_image(pixels)

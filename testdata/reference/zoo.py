@@ -100,6 +100,28 @@ def transformers_vit_b_32(out, s):
     }  # fmt: skip
 
 
+@entry
+def open_clip_vit_b_32(out, s):
+    """A folder of open_clip's with plain GELU, as LAION's weights have, alone."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": s["embed"],
+        "vision_cfg": {"image_size": s["image"], "layers": s["layers"], "width": s["vision"], "patch_size": s["patch"]},
+        "text_cfg": {
+            "context_length": s["context"], "vocab_size": s["vocab"], "width": s["text"],
+            "heads": s["text"] // 64, "layers": s["layers"],
+        },
+    }  # fmt: skip
+    folder = out / "clip"
+    folder.mkdir()
+    save_file(shake(open_clip.CLIP(**config)).state_dict(), folder / "open_clip_model.safetensors")
+    # Without preprocess_cfg, open_clip takes OpenAI's.
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return {"clip-package": "open_clip", "clip": "clip"}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=ENTRIES)
