@@ -198,6 +198,13 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	return flat, nil
 }
 
+// Tokens returns the token ids of texts, [len(texts), ContextLength]. Texts that are too
+// long are cut.
+func (c *CLIP) Tokens(texts []string) ([]int64, error) { return c.tokens(texts, true) }
+
+// Options returns where and how the model computes.
+func (c *CLIP) Options() Options { return c.on }
+
 // LongTextError reports a text that does not fit into the context of a CLIP.
 type LongTextError struct {
 	Index  int // in the list of texts
