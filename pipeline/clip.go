@@ -27,8 +27,8 @@ type CLIP struct {
 }
 
 // LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
-// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the other one, which may be
-// missing. config is the file of its configuration or the name of its architecture
+// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the
+// other one, which may be missing. config is the file of its configuration or the name of its architecture
 // (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
 // or the configuration beside it, and Notes lists what it had to assume.
 func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
@@ -65,7 +65,9 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 		}
 	}
 	c.Model, c.texts = m, tokenizer.CLIP()
-	err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")
+	if part != clip.Text {
+		err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")
+	}
 	if err == nil {
 		err = o.prepare(m)
 	}
