@@ -20,13 +20,14 @@ type CLIP struct {
 	Model      Encoder
 	Preprocess photo.Preprocess // of photos
 	Notes      []string         // what was assumed or changed in loading
-	// other says which tokenizer the text encoder needs, if it is not CLIP's.
+	texts      textTokenizer    // of Model
+	// other says which tokenizer the text encoder needs, if it is not texts.
 	other string
 	on    Options
 }
 
 // LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
-// making. part selects an encoder; nothing is read of the other one, which may be
+// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the other one, which may be
 // missing. config is the file of its configuration or the name of its architecture
 // (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
 // or the configuration beside it, and Notes lists what it had to assume.
@@ -34,11 +35,21 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, f, err := weights.LoadCLIP(path, part.Has)
+	f, err := weights.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	c := &CLIP{Path: path, Notes: f.Notes, on: o}
+	if weights.Detect(f) == weights.SigLIP {
+		if err := c.loadSigLIP(f, config, part); err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	sd, f, err := weights.LoadCLIP(path, part.Has)
+	if err != nil {
+		return nil, err
+	}
 	of, notes, err := clipConfig(f, sd, config, part)
 	c.Notes = append(c.Notes, notes...)
 	if err != nil {
@@ -53,8 +64,16 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 			return nil, err
 		}
 	}
-	c.Model, c.Preprocess = m, preprocessOf(of)
-	return c, o.prepare(m)
+	c.Model, c.texts = m, tokenizer.CLIP()
+	err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")
+	if err == nil {
+		err = o.prepare(m)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // ready returns an error if libtorch can't be used, before anything else fails.
@@ -135,20 +154,31 @@ func (c *CLIP) check(f *Features, paths []string) {
 	f.Rows, f.Index = f.Rows[:kept*w], f.Index[:kept]
 }
 
+// textTokenizer turns texts into the input of a text encoder.
+type textTokenizer interface {
+	// Encode returns the ids of a text alone.
+	Encode(text string) []int
+	// Context returns length ids. If the text is too long, Context cuts it if truncate is
+	// set, and otherwise returns an error.
+	Context(text string, length int, truncate bool) ([]int, error)
+	// Room returns how many of length ids the text can have.
+	Room(length int) int
+	VocabSize() int
+}
+
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
-// than CLIP's, since it can't encode texts then.
+// than those that are supported, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
-	if have, want := c.Model.VocabSize(), int64(tokenizer.CLIP().VocabSize()); have != want {
-		return fmt.Errorf("%s has a vocabulary of %d tokens, but CLIP's tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
-	}
 	if c.other != "" {
 		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
+	}
+	if have, want := c.Model.VocabSize(), int64(c.texts.VocabSize()); have != want {
+		return fmt.Errorf("%s has a vocabulary of %d tokens, but the tokenizer for it has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
 }
 
-// tokens returns the token ids of texts, [len(texts), context]: start token, text,
-// end token, zeros. If a text is too long, tokens cuts it if truncate is set, and
+// tokens returns the token ids of texts, [len(texts), context]. If a text is too long, tokens cuts it if truncate is set, and
 // otherwise returns an error.
 func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	if err := c.CheckTokenizer(); err != nil {
@@ -157,9 +187,9 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	length := int(c.Model.ContextLength())
 	flat := make([]int64, 0, len(texts)*length)
 	for i, s := range texts {
-		ids, err := tokenizer.CLIP().Context(s, length, truncate)
+		ids, err := c.texts.Context(s, length, truncate)
 		if err != nil {
-			return nil, &LongTextError{Index: i, Text: s, Tokens: len(tokenizer.CLIP().Encode(s)), Room: length - 2}
+			return nil, &LongTextError{Index: i, Text: s, Tokens: len(c.texts.Encode(s)), Room: c.texts.Room(length)}
 		}
 		for _, id := range ids {
 			flat = append(flat, int64(id))

@@ -51,7 +51,7 @@ func BenchmarkResizePlain(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		across, down := newAxis(m.Width, 298, 37, 224), newAxis(m.Height, 224, 0, 224)
+		across, down := newAxis(Bicubic, m.Width, 298, 37, 224), newAxis(Bicubic, m.Height, 224, 0, 224)
 		plainColumns(plainRows(m, across), down)
 	}
 }

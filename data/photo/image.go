@@ -133,6 +133,39 @@ func (m *Image) RGB() ([]byte, error) {
 	return out, nil
 }
 
+// onWhite returns the image in mode RGB, with transparent pixels blended onto white, as
+// transformers' convert_to_rgb does with Pillow's alpha_composite.
+func (m *Image) onWhite() *Image {
+	if m.Mode == ModeRGB {
+		return m
+	}
+	out := newImage(ModeRGB, m.Width, m.Height)
+	if m.Mode == ModeRGBA || m.Mode == ModeLA {
+		for i := 0; i < len(m.Pix); i += 4 {
+			for c := range 3 {
+				out.Pix[i+c] = overWhite(m.Pix[i+c], m.Pix[i+3])
+			}
+		}
+		return out
+	}
+	rgb, err := m.RGB()
+	if err != nil {
+		return m // the caller has checked the image
+	}
+	for i := range m.Width * m.Height {
+		copy(out.Pix[4*i:], rgb[3*i:3*i+3])
+	}
+	return out
+}
+
+// overWhite blends v, of opacity a, with white. It keeps 7 bits more than the result.
+func overWhite(v, a byte) byte {
+	const bits = 7
+	of := uint32(a) << bits
+	sum := uint32(v)*of + 255*(255<<bits-of) + 0x80<<bits
+	return byte((sum>>8 + sum) >> 8 >> bits)
+}
+
 // grey16 clamps a 16-bit sample to 255.
 func grey16(low, high byte) byte {
 	if high != 0 {

@@ -387,5 +387,5 @@ func values(p Preprocess, m *Image) ([]float32, error) {
 
 // resized returns the whole image at another size.
 func (m *Image) resized(width, height int) *Image {
-	return m.resizeCrop(width, height, 0, 0, width, height)
+	return m.resizeCrop(Bicubic, width, height, 0, 0, width, height)
 }

@@ -12,24 +12,24 @@ import (
 )
 
 // resizeCrop resizes the image to width by height and returns the cw by ch pixels at x0, y0,
-// without computing any others. It follows Pillow's resize(size, BICUBIC) pixel for pixel.
+// without computing any others. It follows Pillow's resize(size, filter) pixel for pixel.
 //
-// Each axis is a separate convolution, rows first. The kernel is cubic with a = -0.5 and
-// reaches two source pixels to either side; when the image shrinks, the kernel is stretched by
-// the ratio of the sizes. It is cut off at the borders and normalised to a sum of one. Samples
+// Each axis is a separate convolution, rows first. When the image shrinks, the filter is
+// stretched by the ratio of the sizes. It is cut off at the borders and normalised to a sum of
+// one. Samples
 // of 8 bits are rounded to 8 bits between the axes, and their weights are integers in units of
 // 2^-22; samples of 16 bits are summed in float64. Colours with alpha are multiplied by it
 // before and divided by it after. Black-and-white and palette images, whose samples cannot be
 // averaged, take the nearest pixel.
-func (m *Image) resizeCrop(width, height, x0, y0, cw, ch int) *Image {
+func (m *Image) resizeCrop(filter Filter, width, height, x0, y0, cw, ch int) *Image {
 	switch {
 	case width == m.Width && height == m.Height:
 		return m.crop(x0, y0, cw, ch)
 	case m.Mode == Mode1 || m.Mode == ModeP:
 		return m.nearest(width, height, x0, y0, cw, ch)
 	}
-	across := newAxis(m.Width, width, x0, cw)
-	down := newAxis(m.Height, height, y0, ch)
+	across := newAxis(filter, m.Width, width, x0, cw)
+	down := newAxis(filter, m.Height, height, y0, ch)
 	// Since version 13, Pillow starts with the columns if that removes more pixels, where those
 	// removed from the height count half. Up to version 12 it always started with the rows. For
 	// CLIP's input, this changed only photos more than twice as tall as wide.
@@ -108,7 +108,7 @@ const precision = 32 - 8 - 2
 // newAxis computes the weights of n output positions, starting at first, of an axis resized
 // from source to size positions. Float64 products are wrapped in conversions to keep the
 // compiler from fusing them with an addition, which would round differently.
-func newAxis(source, size, first, n int) *axis {
+func newAxis(filter Filter, source, size, first, n int) *axis {
 	a := &axis{count: n, span: make([]int32, 2*n), same: source == size}
 	if a.same {
 		a.width = 1
@@ -121,7 +121,7 @@ func newAxis(source, size, first, n int) *axis {
 	}
 	scale := float64(float32(source)) / float64(size)
 	stretch := max(scale, 1)
-	support := 2 * stretch
+	support := filter.support() * stretch
 	inverse := 1 / stretch
 	a.width = int(math.Ceil(support))*2 + 1
 	a.exact = make([]float64, n*a.width)
@@ -133,7 +133,7 @@ func newAxis(source, size, first, n int) *axis {
 		w := a.exact[i*a.width:][:to-from]
 		sum := 0.0
 		for j := range w {
-			w[j] = cubic((float64(j+from) - centre + 0.5) * inverse)
+			w[j] = filter.at((float64(j+from) - centre + 0.5) * inverse)
 			sum += w[j]
 		}
 		fixed := a.fixed[i*a.width:][:to-from]
@@ -151,19 +151,6 @@ func newAxis(source, size, first, n int) *axis {
 		a.span[2*i], a.span[2*i+1] = int32(from), int32(to-from)
 	}
 	return a
-}
-
-// cubic is Keys' convolution kernel with a = -0.5.
-func cubic(x float64) float64 {
-	const a = -0.5
-	x = math.Abs(x)
-	switch {
-	case x < 1:
-		return float64(float64((float64((a+2)*x)-(a+3))*x)*x) + 1
-	case x < 2:
-		return float64((float64((float64((x-5)*x)+8)*x) - 4) * a)
-	}
-	return 0
 }
 
 func (a *axis) reach() reach {

@@ -75,7 +75,7 @@ func TestResampleIsThePlainRule(t *testing.T) {
 		x0, y0 := rapid.IntRange(0, width-1).Draw(t, "x"), rapid.IntRange(0, height-1).Draw(t, "y")
 		cw, ch := rapid.IntRange(1, width-x0).Draw(t, "cw"), rapid.IntRange(1, height-y0).Draw(t, "ch")
 
-		across, down := newAxis(m.Width, width, 0, width), newAxis(m.Height, height, 0, height)
+		across, down := newAxis(Bicubic, m.Width, width, 0, width), newAxis(Bicubic, m.Height, height, 0, height)
 		var whole *Image
 		if height < m.Height && 2*(m.Width-width) < m.Height-height {
 			whole = plainRows(plainColumns(m, down), across)
@@ -84,7 +84,7 @@ func TestResampleIsThePlainRule(t *testing.T) {
 		}
 		want := whole.crop(x0, y0, cw, ch)
 		for _, plainC = range []bool{false, true} {
-			got := m.resizeCrop(width, height, x0, y0, cw, ch)
+			got := m.resizeCrop(Bicubic, width, height, x0, y0, cw, ch)
 			if d := cmp.Diff(want, got); d != "" {
 				t.Fatalf("portable C code %v (-plain Go +C):\n%s", plainC, d)
 			}
@@ -105,7 +105,7 @@ func TestResizeCropIsACrop(t *testing.T) {
 				x0, y0 := rapid.IntRange(0, width-1).Draw(t, "x"), rapid.IntRange(0, height-1).Draw(t, "y")
 				cw, ch := rapid.IntRange(1, width-x0).Draw(t, "cw"), rapid.IntRange(1, height-y0).Draw(t, "ch")
 				whole := m.resized(width, height)
-				if d := cmp.Diff(whole.crop(x0, y0, cw, ch), m.resizeCrop(width, height, x0, y0, cw, ch)); d != "" {
+				if d := cmp.Diff(whole.crop(x0, y0, cw, ch), m.resizeCrop(Bicubic, width, height, x0, y0, cw, ch)); d != "" {
 					t.Fatal("(-crop of the whole +cropped resize):\n", d)
 				}
 			})

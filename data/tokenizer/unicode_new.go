@@ -96,3 +96,24 @@ var newNumbers = &unicode.RangeTable{
 		{0x1E5F1, 0x1E5FA, 1},
 	},
 }
+
+// newLower holds the pairs of a capital and its small letter that Unicode added after version
+// 15. The tokenizers library 0.23 knows them.
+var newLower = unicode.SpecialCase{
+	{Lo: 0x1C89, Hi: 0x1C89, Delta: delta(0x1C8A - 0x1C89)},
+	{Lo: 0xA7CB, Hi: 0xA7CB, Delta: delta(0x0264 - 0xA7CB)},
+	{Lo: 0xA7CC, Hi: 0xA7CC, Delta: delta(1)},
+	{Lo: 0xA7CE, Hi: 0xA7CE, Delta: delta(1)},
+	{Lo: 0xA7D2, Hi: 0xA7D2, Delta: delta(1)},
+	{Lo: 0xA7D4, Hi: 0xA7D4, Delta: delta(1)},
+	{Lo: 0xA7DA, Hi: 0xA7DA, Delta: delta(1)},
+	{Lo: 0xA7DC, Hi: 0xA7DC, Delta: delta(0x019B - 0xA7DC)},
+	{Lo: 0x10D50, Hi: 0x10D65, Delta: delta(0x20)},
+	{Lo: 0x16EA0, Hi: 0x16EB8, Delta: delta(0x16EBB - 0x16EA0)},
+}
+
+// delta is a distance from a capital to its small letter.
+func delta(n rune) (d [unicode.MaxCase]rune) {
+	d[unicode.LowerCase] = n
+	return d
+}
