@@ -580,6 +580,11 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 			}
 		})
 	}
+	if len(f.Decoded.GenerateBeam) > 0 {
+		what := fmt.Sprintf("tokens, %d beams (transformers' generate)", f.Beams)
+		base.LengthPenalty = 1
+		generate(what, clipcap.BeamTransformers, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeam, beams(1)) })
+	}
 	if len(f.Decoded.GenerateBeamNoStop) > 0 {
 		what := fmt.Sprintf("tokens, %d beams without a stop (transformers' generate)", f.Beams)
 		generate(what, clipcap.Beam, -1, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeamNoStop, beams(1)) })
