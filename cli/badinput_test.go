@@ -270,7 +270,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 			x, _ := sd.Get(name)
 			switch name {
 			case "visual.ln_post.bias":
-			case "ln_final.weight":
+			case "visual.ln_pre.weight":
 				out.Add(name, torch.Ones([]int64{7}))
 			default:
 				out.Add(name, x)
@@ -317,7 +317,7 @@ func TestWeightsThatDoNotBelong(t *testing.T) {
 		{"widths of CLIP and mapper", parts{clip: narrow}, 1, []string{mapperF, "64", narrow, "32"}},
 		{"widths of CLIP and generator", parts{generator: gen}, 1, []string{gen, "32", clipF, "64"}},
 		{"another tokenizer", parts{gpt2: other}, 1, []string{other, "vocab.txt", "WordPiece"}},
-		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "ln_final.weight", "[7]", "visual.surplus"}},
+		{"tensors that are missing, wrong and too many", parts{clip: lacking}, 1, []string{lacking, "visual.ln_post.bias", "visual.ln_pre.weight", "[7]", "visual.surplus"}},
 		{"patches of side 0", parts{clip: sideless}, 1, []string{sideless, "visual.conv1.weight has shape [64 3 8 0]"}},
 		{"2^36 elements that are one", parts{gpt2: expanded}, 1, []string{expanded, "274878400512 bytes", "share 493572"}},
 		{"numbers that are none", parts{decoder: nan}, 1, []string{"finite", "damaged"}},

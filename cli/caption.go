@@ -21,16 +21,18 @@ func captionCommand() *cli.Command {
 		Usage:     "write a caption for each photo",
 		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers (CLIP, SigLIP) or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
 			clipConfigFlag(),
-			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`: a mapper, with or without its GPT-2"},
+			&cli.PathFlag{Name: "decoder", Usage: "load a decoder from `FILE`: one of ClipCap or CapDec, a mapper with or without its GPT-2, or one of DeCap"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
-			&cli.BoolFlag{Name: "normalize", Usage: "scale features to length 1, for a decoder trained that way (ClipCap's normalize_prefix); decoder files written by cyclecap say so themselves", DisableDefaultText: true},
+			&cli.StringFlag{Name: "normalize", Value: "auto", Usage: "scale features to length 1: `WHEN` is yes, no or auto. Files written by cyclecap say what they need; for others, auto means no for ClipCap's MLP mappers and yes for its transformer mappers and DeCap"},
 			recursiveFlag(),
-			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample or beam"},
-			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam: use `N` beams"},
-			&cli.IntFlag{Name: "max-tokens", Value: 67, Usage: "generate at most `N` tokens per caption"},
+			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample, beam (ClipCap's beam search) or beam-transformers (that of transformers' generate)"},
+			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam or beam-transformers: use `N` beams"},
+			&cli.Float64Flag{Name: "length-penalty", Value: 1, Usage: "with --decode beam-transformers: divide the log-probability of a caption by the `P`-th power of its length"},
+			&cli.StringFlag{Name: "early-stopping", Value: "false", Usage: "with --decode beam-transformers: when N captions have ended, `STOP` the search (true), or when no better one is likely (false) or possible (never)"},
+			&cli.IntFlag{Name: "max-tokens", Usage: "generate at most `N` tokens per caption", DefaultText: "67, or 30 for DeCap"},
 			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "with --decode sample: sample at temperature `T`"},
 			&cli.IntFlag{Name: "top-k", Value: 0, Usage: "with --decode sample: keep the `K` most likely tokens", DefaultText: "all"},
 			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
@@ -39,13 +41,20 @@ func captionCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, computeFlags()...),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
-caption ends at its first full stop, as in ClipCap. A photo that cannot be read
-is reported and skipped, and the exit code is then 1.
+caption ends at its first full stop, as in ClipCap. DeCap's decoders end captions
+with a token of their own. A photo that cannot be read is reported and skipped,
+and the exit code is then 1.
+
+The two beam searches differ in when they stop: a caption that has ended keeps
+its beam in ClipCap's, and makes room for another one in transformers'.
 
 EXAMPLES:
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/*.jpg
    cyclecap caption --clip clip.pt --decoder decoder.pt --gpt2 gpt2.safetensors \
-       --generator image2text.pt --decode beam --json photo.jpg | jq -r .caption`,
+       --generator image2text.pt --decode beam --json photo.jpg | jq -r .caption
+   cyclecap caption --clip RN50x4.pt --decoder capdec.pt --decode beam-transformers \
+       --early-stopping true --length-penalty 0.8 photo.jpg
+   cyclecap caption --clip ViT-B-32.pt --decoder decap/coco_prefix-009.pt photo.jpg`,
 		Action: caption,
 	}
 }
@@ -59,6 +68,9 @@ func caption(c *cli.Context) error {
 	}
 	if err := checkBatch(c); err != nil {
 		return err
+	}
+	if n := c.String("normalize"); n != "auto" && n != "yes" && n != "no" {
+		return usagef("--normalize %s: must be auto, yes or no", n)
 	}
 	o, err := decodeOptions(c)
 	if err != nil {
@@ -77,38 +89,45 @@ func caption(c *cli.Context) error {
 		return err
 	}
 	defer p.Close()
-	if room := p.Decoder.Model.Room(); room < 1 {
+	o.Stop = p.Decoder.Stop
+	room := p.Decoder.Model.Room()
+	switch {
+	case room < 1:
 		return fmt.Errorf("%s: its prefix of length %d leaves no room for captions in GPT-2's %d positions", c.Path("decoder"), p.Decoder.Model.Mapper.PrefixLength(), p.Decoder.Model.GPT2.Config.NPositions)
-	} else if o.MaxTokens > room {
-		if c.IsSet("max-tokens") {
-			return usagef("--max-tokens %d: this GPT-2 has room for %d tokens after the prefix", o.MaxTokens, room)
-		}
-		o.MaxTokens = room
+	case !c.IsSet("max-tokens"):
+		o.MaxTokens = min(p.Decoder.MaxTokens, room)
+	case o.MaxTokens > room:
+		return usagef("--max-tokens %d: this GPT-2 has room for %d tokens after the prefix", o.MaxTokens, room)
 	}
-	if most := p.Decoder.Model.MaxBeams(); o.Method == clipcap.Beam && o.Beam > most {
-		return usagef("--beam %d: must be at most %d, the size of this GPT-2's vocabulary", o.Beam, most)
+	if most := p.Decoder.Model.MaxBeams(o.Method); int64(o.Beam) > most {
+		return usagef("--beam %d: must be at most %d with this GPT-2's vocabulary of %d tokens", o.Beam, most, p.Decoder.Model.GPT2.Config.VocabSize)
 	}
-	o.Stop = p.Decoder.GPT2.Stop
 	return printCaptions(c, p, paths, o)
 }
 
 // maxBeams limits the memory that a mistyped --beam can ask for.
 const maxBeams = 1000
 
+// decodeOptions returns the options of the flags; the decoder decides the stop token.
 func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	o := clipcap.Options{
 		Method: clipcap.Method(c.String("decode")), Beam: c.Int("beam"), MaxTokens: c.Int("max-tokens"),
+		LengthPenalty: c.Float64("length-penalty"), EarlyStopping: clipcap.EarlyStopping(c.String("early-stopping")),
 		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"), Seed: c.Uint64("seed"),
 	}
-	switch o.Method {
-	case clipcap.Greedy, clipcap.TopP, clipcap.Sample, clipcap.Beam:
-	default:
-		return o, usagef("--decode %s: must be greedy, top-p, sample or beam", o.Method)
+	if !slices.Contains(clipcap.Methods, o.Method) {
+		return o, usagef("--decode %s: must be greedy, top-p, sample, beam or beam-transformers", o.Method)
 	}
 	switch {
 	case o.Beam < 1 || o.Beam > maxBeams:
 		return o, usagef("--beam %d: must be between 1 and %d", o.Beam, maxBeams)
-	case o.MaxTokens < 1:
+	case o.Method == clipcap.BeamTransformers && o.Beam < 2:
+		return o, usagef("--beam %d: must be at least 2 with --decode %s; with one beam, transformers decodes greedily (--decode greedy)", o.Beam, o.Method)
+	case !(math.Abs(o.LengthPenalty) <= clipcap.MaxLengthPenalty): // NaN too
+		return o, usagef("--length-penalty %g: must be between %d and %d", o.LengthPenalty, -clipcap.MaxLengthPenalty, clipcap.MaxLengthPenalty)
+	case !slices.Contains([]clipcap.EarlyStopping{clipcap.EarlyStoppingTrue, clipcap.EarlyStoppingFalse, clipcap.EarlyStoppingNever}, o.EarlyStopping):
+		return o, usagef("--early-stopping %s: must be true, false or never", o.EarlyStopping)
+	case c.IsSet("max-tokens") && o.MaxTokens < 1:
 		return o, usagef("--max-tokens %d: must be at least 1", o.MaxTokens)
 	case !(o.Temperature > 0) || math.IsInf(o.Temperature, 0): // NaN too
 		return o, usagef("--temperature %g: must be a finite number above 0 (--decode greedy is the limit at 0)", o.Temperature)
@@ -117,13 +136,29 @@ func decodeOptions(c *cli.Context) (clipcap.Options, error) {
 	case !(o.TopP > 0 && o.TopP <= 1):
 		return o, usagef("--top-p %g: must be above 0 and at most 1", o.TopP)
 	}
-	of := map[string]clipcap.Method{"beam": clipcap.Beam, "temperature": clipcap.Sample, "top-k": clipcap.Sample, "top-p": clipcap.Sample, "seed": clipcap.Sample}
+	sample, generate := []clipcap.Method{clipcap.Sample}, []clipcap.Method{clipcap.BeamTransformers}
+	of := map[string][]clipcap.Method{"beam": {clipcap.Beam, clipcap.BeamTransformers}, "length-penalty": generate, "early-stopping": generate,
+		"temperature": sample, "top-k": sample, "top-p": sample, "seed": sample}
 	for _, name := range slices.Sorted(maps.Keys(of)) {
-		if c.IsSet(name) && o.Method != of[name] {
-			note(c, "--%s applies to --decode %s and has no effect with --decode %s", name, of[name], o.Method)
+		if c.IsSet(name) && !slices.Contains(of[name], o.Method) {
+			note(c, "--%s applies to --decode %s and has no effect with --decode %s", name, of[name][0], o.Method)
 		}
 	}
 	return o, nil
+}
+
+// normalize sets whether the features of a decoder are scaled, or says what is assumed.
+func normalize(c *cli.Context, d *pipeline.Decoder) {
+	switch c.String("normalize") {
+	case "yes":
+		d.Normalize = true
+	case "no":
+		d.Normalize = false
+	default:
+		if d.NormalizeNote != "" {
+			note(c, "%s; --normalize %s if it was trained otherwise", d.NormalizeNote, map[bool]string{true: "no", false: "yes"}[d.Normalize])
+		}
+	}
 }
 
 func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, error) {
@@ -139,10 +174,7 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 	if p.Decoder.OwnGPT2 && c.Path("gpt2") != "" {
 		note(c, "the weights of --gpt2 are not used: %s contains the GPT-2 that its mapper was trained with", decoder)
 	}
-	for _, n := range p.Decoder.Notes {
-		note(c, "%s", n)
-	}
-	p.Decoder.Normalize = p.Decoder.Normalize || c.Bool("normalize")
+	normalize(c, p.Decoder)
 	return p, nil
 }
 

@@ -22,7 +22,7 @@ import (
 
 // caption puts the small networks before args.
 func caption(args ...string) []string {
-	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6"}, args...)
+	return append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6", "--normalize", "no"}, args...)
 }
 
 // library captions photos with the packages, in one batch, without the command.
@@ -126,9 +126,11 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 		o    clipcap.Options
 	}{
 		{nil, clipcap.Options{Method: clipcap.Greedy}},
-		{[]string{"--normalize"}, clipcap.Options{Method: clipcap.Greedy}},
+		{[]string{"--normalize", "yes"}, clipcap.Options{Method: clipcap.Greedy}},
 		{[]string{"--decode", "top-p"}, clipcap.Options{Method: clipcap.TopP}},
 		{[]string{"--decode", "beam", "--beam", "3"}, clipcap.Options{Method: clipcap.Beam, Beam: 3}},
+		{[]string{"--decode", "beam-transformers", "--beam", "3", "--length-penalty", "0.5", "--early-stopping", "never"},
+			clipcap.Options{Method: clipcap.BeamTransformers, Beam: 3, LengthPenalty: 0.5, EarlyStopping: clipcap.EarlyStoppingNever}},
 		{[]string{"--decode", "sample", "--seed", "7", "--top-k", "20", "--top-p", "0.9", "--temperature", "1.5"},
 			clipcap.Options{Method: clipcap.Sample, Seed: 7, TopK: 20, TopP: 0.9, Temperature: 1.5}},
 	} {
@@ -136,15 +138,15 @@ func TestCaptionEqualsTheLibrary(t *testing.T) {
 			c.o.MaxTokens, c.o.Stop = 6, 13
 			args := append(caption("--generator", genF, "--json"), c.args...)
 			got := captionLines(t, ok(t, append(args, photos[:3]...)...))
-			if diff := cmp.Diff(library(t, photos[:3], c.o, slices.Contains(c.args, "--normalize")), got); diff != "" {
+			if diff := cmp.Diff(library(t, photos[:3], c.o, slices.Contains(c.args, "yes")), got); diff != "" {
 				t.Errorf("caption differs from the packages (-packages +command):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A decoder file that says its features have length 1 needs no --normalize, and
-// still says so after convert.
+// A decoder file that says whether its features have length 1 needs no --normalize, and
+// still says so after convert. For another file, a note says what is assumed.
 func TestDecoderFileSaysNormalize(t *testing.T) {
 	saying := filepath.Join(t.TempDir(), "saying.pt")
 	err := torch.Scope(func() error {
@@ -163,9 +165,13 @@ func TestDecoderFileSaysNormalize(t *testing.T) {
 	}
 	converted := filepath.Join(t.TempDir(), "converted.safetensors")
 	ok(t, "convert", "--names", "clipcap", saying, converted)
-	want := ok(t, append(caption("--normalize", "--json"), photos[:2]...)...)
+	want := ok(t, append(caption("--normalize", "yes", "--json"), photos[:2]...)...)
 	if plain := ok(t, append(caption("--json"), photos[:2]...)...); plain == want {
 		t.Fatal("--normalize changes nothing here")
+	}
+	auto := run("", append([]string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "6", "--json"}, photos[:2]...)...)
+	if auto.out != want || !strings.Contains(auto.err, mapperF+" does not say") || !strings.Contains(auto.err, "--normalize no if") {
+		t.Errorf("a transformer mapper without metadata: %s\n%s", cmp.Diff(want, auto.out), auto.err)
 	}
 	for _, file := range []string{saying, converted} {
 		if got := ok(t, append([]string{"caption", "--clip", clipF, "--decoder", file, "--gpt2", gptF, "--max-tokens", "6", "--json"}, photos[:2]...)...); got != want {
@@ -204,7 +210,7 @@ func blanks(s string) string {
 
 // A decoder file may contain its GPT-2.
 func TestCaptionWholeDecoder(t *testing.T) {
-	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--max-tokens", "6", "--json", photos[0]}
+	args := []string{"caption", "--clip", clipF, "--decoder", small + "decoder-whole.pt", "--normalize", "no", "--max-tokens", "6", "--json", photos[0]}
 	whole := ok(t, args...)
 	if n := len(captionLines(t, whole)); n != 1 {
 		t.Fatalf("%d captions", n)
@@ -217,6 +223,32 @@ func TestCaptionWholeDecoder(t *testing.T) {
 	if out := ok(t, "caption", "--clip", clipF, "--decoder", small+"decoder-mlp.pt", "--gpt2", gptF, "--max-tokens", "6", "--json", photos[0]); len(captionLines(t, out)) != 1 {
 		t.Errorf("the MLP mapper gave %q", out)
 	}
+}
+
+// DeCap's decoder has CLIP's tokenizer, a limit of 30 tokens and features of length 1.
+func TestCaptionDeCap(t *testing.T) {
+	const decap = "../pipeline/testdata/decoders/decap.pt"
+	args := []string{"caption", "--clip", clipF, "--decoder", decap, "--json", photos[0]}
+	r := run("", args...)
+	if r.code != 0 || !strings.Contains(r.err, "DeCap projects image features") || strings.Contains(r.err, "does not say") {
+		t.Fatalf("exit code %d: %s", r.code, r.err)
+	}
+	l := captionLines(t, r.out)[0]
+	var ids []int
+	for _, id := range l.Tokens {
+		ids = append(ids, int(id))
+	}
+	text, err := tokenizer.CLIP().Decode(ids)
+	if err != nil || l.Caption != strings.TrimSpace(text) || len(ids) != 30 {
+		t.Errorf("%d tokens, caption %q, want 30 and %q", len(ids), l.Caption, text)
+	}
+	if same := ok(t, append(args, "--normalize", "yes")...); same != r.out {
+		t.Error("--normalize yes changes the captions of a DeCap decoder")
+	}
+	if other := ok(t, append(args, "--normalize", "no")...); other == r.out {
+		t.Error("--normalize no does not change the captions of a DeCap decoder")
+	}
+	run("", "convert", "--names", "clipcap", decap, filepath.Join(t.TempDir(), "x.pt")).fails(t, 1, "DeCap", "convert keeps both")
 }
 
 // The sampled tokens depend on the seed, and not on what else is in the batch.
@@ -273,6 +305,7 @@ func TestCaptionRoom(t *testing.T) {
 	if n := len(captionLines(t, ok(t, base...))[0].Tokens); n < 1 || n > 61 {
 		t.Errorf("%d tokens", n)
 	}
+	base = append(base, "--normalize", "no")
 	run("", append(base, "--max-tokens", "62")...).fails(t, 2, "--max-tokens 62", "61")
 	ok(t, append(base, "--max-tokens", "61")...)
 }

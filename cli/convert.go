@@ -99,11 +99,18 @@ func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[
 		}
 		return nn.StateDictOf(g.Model), g.Meta(), nil
 	case "clipcap":
-		sd, _, meta, err = weights.LoadDecoder(path)
-		if v, ok := meta[weights.NormalizePrefix]; ok {
-			return sd, map[string]string{weights.NormalizePrefix: v}, err
+		sd, _, f, err := weights.LoadDecoder(path)
+		if err != nil {
+			return nil, nil, err
 		}
-		return sd, nil, err
+		if weights.Detect(f) == weights.DeCapModel {
+			sd.Close()
+			return nil, nil, fmt.Errorf("%s: a DeCap model, whose mapper works only with the GPT-2 in the same file; without --names, convert keeps both", path)
+		}
+		if v, ok := f.Meta[weights.NormalizePrefix]; ok {
+			return sd, map[string]string{weights.NormalizePrefix: v}, nil
+		}
+		return sd, nil, nil
 	}
 	panic("unchecked scheme: " + names)
 }

@@ -275,3 +275,34 @@ func TestWrappers(t *testing.T) {
 		t.Errorf("the converted file (-want +got):\n%s", diff)
 	}
 }
+
+// inspect shows a model's settings with their sources, and the files beside it.
+func TestInspectSettings(t *testing.T) {
+	for file, want := range map[string][]string{
+		"clip-transformers": {"image encoder heads: 1 (config.json)", "text encoder activation: quick_gelu (config.json)", "patch size: 8 (weights)", "beside it: config.json"},
+		"clip-archive.pt":   {"image encoder activation: quick_gelu (weights)"},
+		"gpt2":              {"n_head: 1 (config.json)", "n_layer: 2 (weights)"},
+		"decoder.pt":        {"mapper: transformer (weights)", "feature width: 64 (weights)"},
+		"generator.pt":      {"feature width: 64 (weights)"},
+	} {
+		out := ok(t, "inspect", small+file)
+		for _, w := range want {
+			if !strings.Contains(out, w+"\n") && !strings.Contains(out, w+",") {
+				t.Errorf("%s lacks %q:\n%s", file, w, out)
+			}
+		}
+	}
+	out := ok(t, "inspect", "--json", small+"clip-transformers")
+	var got struct {
+		Prefix   string
+		Beside   []string
+		Notes    []string
+		Settings []struct{ Name, Value, From string }
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Settings) < 10 || got.Settings[0].Name != "feature width" || got.Settings[0].From != "weights" || got.Beside[0] != "config.json" || got.Notes == nil {
+		t.Errorf("%+v", got)
+	}
+}

@@ -72,7 +72,7 @@ var textCLIP = sync.OnceValues(func() (string, error) {
 		m := clip.New(clip.Config{EmbedDim: 64, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 1,
 			Context: 16, Vocab: 49408, TextWidth: 64, TextHeads: 1, TextDepth: 2})
 		defer nn.Close(m)
-		return weights.Save(context.Background(), path, nn.StateDictOf(m), nil)
+		return weights.Save(context.Background(), path, nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
 	})
 })
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/pipeline"
 	"cyclecap/weights"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -17,14 +18,20 @@ func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
 		Usage:     "list the contents of a weights file, without running any code in it",
-		UsageText: "[--json] FILE",
+		UsageText: "[--json] FILE|FOLDER|NAME",
 		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true}},
 		Description: `FILE is a PyTorch file (.pt or .bin, in the zip or the legacy format), a
-TorchScript archive, a safetensors file, an index of shards, or a transformers
-folder.
+TorchScript archive, a safetensors file, or an index of shards; FOLDER is one of
+transformers or open_clip; NAME is that of a model on the Hugging Face Hub, which
+is looked up in its cache on this machine (nothing is downloaded).
+
+Below the tensors, inspect prints which model was recognized and its settings,
+each with the place where it comes from: the weights, the metadata of the file, a
+file beside the weights, or an assumption.
 
 EXAMPLES:
    cyclecap inspect ViT-B-32.pt
+   cyclecap inspect openai/clip-vit-base-patch32
    cyclecap inspect --json gpt2/model.safetensors | jq '.tensors[].name'`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -34,16 +41,23 @@ EXAMPLES:
 			if err != nil {
 				return err
 			}
-			if c.Bool("json") {
-				return inspectJSON(c, f)
+			// A model that cannot be loaded is listed all the same.
+			settings, assumed, err := pipeline.Settings(f)
+			if err != nil {
+				note(c, "the settings are not known: %s", oneLine(err.Error()))
 			}
-			inspectTable(c, f)
+			notes(c, assumed)
+			if c.Bool("json") {
+				return inspectJSON(c, f, settings, append(slices.Clone(f.Notes), assumed...))
+			}
+			notes(c, f.Notes)
+			inspectTable(c, f, settings)
 			return nil
 		},
 	}
 }
 
-func inspectJSON(c *cli.Context, f *weights.File) error {
+func inspectJSON(c *cli.Context, f *weights.File, settings []pipeline.Setting, notes []string) error {
 	type entry struct {
 		Name  string  `json:"name"`
 		DType string  `json:"dtype"`
@@ -62,10 +76,11 @@ func inspectJSON(c *cli.Context, f *weights.File) error {
 	return enc.Encode(map[string]any{
 		"file": f.Path, "format": f.Format, "scheme": weights.Detect(f), "description": weights.Describe(f),
 		"root": f.Root, "ignored": append([]string{}, f.Ignored...), "metadata": f.Meta, "bytes": total, "tensors": list,
+		"prefix": f.Prefix, "settings": append([]pipeline.Setting{}, settings...), "beside": pipeline.Beside(f), "notes": append([]string{}, notes...),
 	})
 }
 
-func inspectTable(c *cli.Context, f *weights.File) {
+func inspectTable(c *cli.Context, f *weights.File, settings []pipeline.Setting) {
 	w := table.NewWriter()
 	w.SetOutputMirror(c.App.Writer)
 	w.SetStyle(table.StyleLight)
@@ -89,6 +104,15 @@ func inspectTable(c *cli.Context, f *weights.File) {
 	fmt.Fprintf(c.App.Writer, "\n%s\n%s: %s, %d tensors, %s elements, %s\n", f.Path, f.Format, weights.Describe(f), len(f.Entries), thousands(elements), humanBytes(total))
 	if f.Root != "" {
 		fmt.Fprintf(c.App.Writer, "read from the key %q of a checkpoint; %d tensors outside it are not weights\n", f.Root, len(f.Ignored))
+	}
+	if f.Prefix != "" {
+		fmt.Fprintf(c.App.Writer, "the prefix %q of all names was removed\n", f.Prefix)
+	}
+	for _, s := range settings {
+		fmt.Fprintf(c.App.Writer, "%s: %s (%s)\n", s.Name, oneLine(s.Value), s.From)
+	}
+	if beside := pipeline.Beside(f); len(beside) > 0 {
+		fmt.Fprintf(c.App.Writer, "beside it: %s\n", strings.Join(beside, ", "))
 	}
 	for i, k := range slices.Sorted(maps.Keys(f.Meta)) {
 		if i == 20 {

@@ -95,7 +95,8 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			return err
 		}
 		c := x.Config.Caption
-		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: m.GPT2.Stop}
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: m.Stop,
+			LengthPenalty: c.LengthPenalty, EarlyStopping: clipcap.EarlyStopping(c.EarlyStopping)}
 		n := f.valImages.Len()
 		bar := x.UI.Bar(b.Name+" captions", 0, n)
 		defer bar.Finish()

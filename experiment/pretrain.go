@@ -2,6 +2,9 @@ package experiment
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -188,7 +191,26 @@ func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images strin
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
 func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
-		return x.given(p)
+		m, err := x.given(p)
+		if err != nil {
+			return nil, err
+		}
+		// Training with it comes hours later.
+		if err := pipeline.CheckGPT2(m.path); err != nil {
+			return nil, fmt.Errorf("gpt2.weights: %w", err)
+		}
+		// The hash of a folder covers all its files; that of a file, only itself.
+		if info, err := os.Stat(m.path); err == nil && !info.IsDir() {
+			for _, name := range pipeline.GPT2Files {
+				beside, err := hashOf(filepath.Join(filepath.Dir(m.path), name))
+				if err == nil {
+					m.id += " " + beside
+				} else if !errors.Is(err, fs.ErrNotExist) {
+					return nil, err
+				}
+			}
+		}
+		return m, nil
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {

@@ -35,8 +35,9 @@ func TestShapes(t *testing.T) {
 		"transformer mapper": {func() any {
 			return clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: width, ClipLength: 2, PrefixLength: 3, Layers: 1, Heads: clipcap.Heads})
 		}, "clip_project.", mapper},
-		"MLP mapper": {func() any { return clipcap.NewMLPMapper(16, width, 3) }, "clip_project.", mapper},
-		"generator":  {func() any { return cyclegan.NewGenerator(16) }, "", func(sd *nn.StateDict) error { return second(cyclegan.LoadGenerator(sd)) }},
+		"MLP mapper":    {func() any { return clipcap.NewMLPMapper(16, width, 3) }, "clip_project.", mapper},
+		"linear mapper": {func() any { return clipcap.NewLinearMapper(16, width) }, "clip_project.", mapper},
+		"generator":     {func() any { return cyclegan.NewGenerator(16) }, "", func(sd *nn.StateDict) error { return second(cyclegan.LoadGenerator(sd)) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := torch.Scope(func() error {

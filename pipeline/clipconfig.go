@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cyclecap/data/tokenizer"
+	"cyclecap/internal/nearest"
 	"cyclecap/internal/regular"
 	"cyclecap/nets/clip"
 	"cyclecap/torch/nn"
@@ -27,13 +28,11 @@ func clipConfig(f *weights.File, sd *nn.StateDict, config string, part clip.Part
 	}
 	// agreed returns a configuration that the weights do not contradict.
 	agreed := func(source string, c clip.Config, err error) (clip.Config, []string, error) {
-		if err == nil {
-			if err = c.Check(sizes, part); err != nil {
-				err = fmt.Errorf("it contradicts %s: %w", f.Path, err)
-			}
-		}
 		if err != nil {
 			return c, nil, fmt.Errorf("%s: %w", source, err)
+		}
+		if err := c.Check(sizes, part); err != nil {
+			return c, nil, fmt.Errorf("%s contradicts %s: %w", source, f.Path, err)
 		}
 		return c, nil, nil
 	}
@@ -102,7 +101,11 @@ func configNamed(config string, part clip.Part) (clip.Config, error) {
 	case unknown == nil:
 		return c, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return c, fmt.Errorf("neither a file nor the name of a CLIP; known names are %s", strings.Join(clip.Names(), ", "))
+		similar := ""
+		if near := nearest.Word(config, clip.Names()); near != "" {
+			similar = fmt.Sprintf("; did you mean %s?", near)
+		}
+		return c, fmt.Errorf("neither a file nor a known name of a CLIP, such as OpenAI's ViT-B/32 and RN50x4 or open_clip's ViT-H-14 and ViT-B-32-quickgelu%s", similar)
 	}
 	return c, err
 }

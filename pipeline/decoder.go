@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,16 +22,28 @@ type Decoder struct {
 	Path  string
 	Model *clipcap.Model
 	// Normalize reports whether the decoder expects features of length 1, as with
-	// ClipCap's normalize_prefix. Files written by SaveDecoder record it; for
-	// other files it is false.
-	Normalize bool
+	// ClipCap's normalize_prefix. Files written by SaveDecoder record it, and DeCap's
+	// decoders always do. Others follow ClipCap's published weights: those with a
+	// transformer mapper expect length 1, and those with an MLP do not. The latter is
+	// an assumption, which NormalizeNote then states.
+	Normalize     bool
+	NormalizeNote string
+	// Stop is the token that ends a caption: GPT-2's "." or, for DeCap's decoders,
+	// CLIP's <|endoftext|>. MaxTokens is the limit of the decoder's own code.
+	Stop      int64
+	MaxTokens int
+	// Notes say what else was changed in loading, or assumed because no file says it.
+	Notes []string
 	// OwnGPT2 reports whether the decoder file contained the GPT-2 that the mapper
 	// was trained with.
 	OwnGPT2 bool
-	GPT2    *GPT2    // whose Model is Model.GPT2, with its tokenizer
-	Notes   []string // what was assumed because no file says it
+	GPT2    *GPT2 // whose Model is Model.GPT2, with its tokenizer
+	text    func(ids []int) (string, error)
 	on      Options
 }
+
+// clipCapTokens is the maximum number of tokens in ClipCap's decoding.
+const clipCapTokens = 67
 
 // MissingGPT2Error reports a decoder file that contains only a mapper, when no GPT-2
 // file was given.
@@ -40,25 +53,20 @@ func (e *MissingGPT2Error) Error() string {
 	return fmt.Sprintf("%s contains only a mapper; a GPT-2 file is needed too", e.Path)
 }
 
-// LoadDecoder loads a ClipCap decoder: a mapper, with or without its GPT-2. If the
-// file contains only a mapper, gpt2Path is the GPT-2 to load, and must not be empty.
-// If the file contains a GPT-2, LoadDecoder does not use the weights in gpt2Path; but
-// where no config.json or no tokenizer lies beside the decoder, it uses those beside
-// gpt2Path, if that is not empty.
+// LoadDecoder loads a decoder of ClipCap or CapDec, a mapper with or without its GPT-2,
+// or one of DeCap. If the file contains only a mapper, gpt2Path is the GPT-2 to load,
+// and must not be empty. If the file contains a GPT-2, LoadDecoder does not use the
+// weights in gpt2Path; but where no config.json or no tokenizer lies beside the
+// decoder, it uses those beside gpt2Path, if that is not empty.
 func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	mapper, gpt, meta, err := weights.LoadDecoder(path)
+	mapper, gpt, f, err := weights.LoadDecoder(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: fileNotes(path), on: o}
-	if text := meta[weights.NormalizePrefix]; text != "" {
-		if d.Normalize, err = strconv.ParseBool(text); err != nil {
-			return nil, fmt.Errorf("%s: metadata %s must be true or false, got %q", path, weights.NormalizePrefix, text)
-		}
-	}
+	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: f.Notes, MaxTokens: clipCapTokens, on: o}
 	var other *weights.File
 	if gpt != nil && gpt2Path != "" {
 		if other, err = weights.Open(gpt2Path); err != nil {
@@ -67,8 +75,12 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	}
 	gptFile := path
 	switch {
+	case weights.Detect(f) == weights.DeCapModel:
+		if err = d.decap(f, gpt); err != nil {
+			return nil, err
+		}
 	case gpt != nil:
-		if d.GPT2, err = gpt2Inside(gpt, &weights.File{Path: path, Meta: meta}, other); err != nil {
+		if d.GPT2, err = gpt2Inside(gpt, f, other); err != nil {
 			return nil, err
 		}
 	case gpt2Path == "":
@@ -79,7 +91,10 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 			return nil, err
 		}
 	}
-	d.Notes = append(d.Notes, d.GPT2.Notes...)
+	d.Notes = append(slices.Clone(d.Notes), d.GPT2.Notes...)
+	if d.Stop = d.GPT2.Stop; d.text == nil {
+		d.text = d.GPT2.Tokenizer.Decode
+	}
 	d.Model = &clipcap.Model{GPT2: d.GPT2.Model, Never: d.GPT2.Unnamed}
 	d.Model.Mapper, err = clipcap.LoadMapper(mapper, d.Model.GPT2.Config.NEmbd)
 	if err != nil && gptFile != path {
@@ -87,7 +102,32 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := d.scaling(f); err != nil {
+		return nil, err
+	}
 	return d, o.prepare(d.Model.GPT2, d.Model.Mapper)
+}
+
+// scaling decides whether the decoder expects features of length 1.
+func (d *Decoder) scaling(f *weights.File) (err error) {
+	if text := f.Meta[weights.NormalizePrefix]; text != "" {
+		if d.Normalize, err = strconv.ParseBool(text); err != nil {
+			return fmt.Errorf("%s: metadata %s must be true or false, got %q", d.Path, weights.NormalizePrefix, text)
+		}
+		return nil
+	}
+	if weights.Detect(f) == weights.DeCapModel {
+		d.Normalize = true
+		return nil
+	}
+	const unknown = "%s does not say whether it was trained on features of length 1: "
+	if _, ok := d.Model.Mapper.(*clipcap.TransformerMapper); ok {
+		d.Normalize = true
+		d.NormalizeNote = fmt.Sprintf(unknown+"they are normalised, as for ClipCap's transformer mappers", d.Path)
+	} else {
+		d.NormalizeNote = fmt.Sprintf(unknown+"they are not normalised, as for ClipCap's MLP mappers; CapDec's need it", d.Path)
+	}
+	return nil
 }
 
 // SaveDecoder writes a decoder in ClipCap's format, and records normalize in its
@@ -160,7 +200,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 			for k, id := range c.Tokens {
 				ids[k] = int(id)
 			}
-			text, err := d.GPT2.Tokenizer.Decode(ids)
+			text, err := d.text(ids)
 			if err != nil {
 				return nil, err
 			}

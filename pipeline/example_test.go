@@ -18,7 +18,7 @@ func Example() {
 	}
 	defer captioner.Close()
 	photos := []string{"../testdata/photos/000000126107.jpg"}
-	options := clipcap.Options{Method: clipcap.Beam, Beam: 3, MaxTokens: 5, Stop: clipcap.Stop}
+	options := clipcap.Options{Method: clipcap.Beam, Beam: 3, MaxTokens: 5, Stop: captioner.Decoder.GPT2.Stop}
 	for batch, err := range captioner.Photos(context.Background(), photos, 16, options) {
 		if err != nil {
 			panic(err)

@@ -31,6 +31,10 @@ type GPT2 struct {
 	Notes []string
 }
 
+// GPT2Files are the names of the files beside the weights of a GPT-2 that say how to
+// compute with them.
+var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+
 // LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU. Its settings and its
 // tokenizer are those of the files beside the weights: config.json, and tokenizer.json
 // or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
@@ -47,6 +51,17 @@ func LoadGPT2(path string) (*GPT2, error) {
 	}
 	g.Notes = append(slices.Clone(f.Notes), g.Notes...)
 	return g, nil
+}
+
+// CheckGPT2 returns an error if the files beside the weights of a GPT-2 are those of a
+// model or a tokenizer that is not supported. It reads no weights.
+func CheckGPT2(path string) error {
+	f, err := weights.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = folderOf(f).files()
+	return err
 }
 
 // gpt2Inside returns the GPT-2 with the tensors sd that the decoder file f contains.
@@ -261,14 +276,14 @@ func (g *GPT2) tokens(fingerprint string, f *gpt2Files) (err error) {
 // vouches for the tokenizer.
 func (g *GPT2) assumed(saved bool, f *gpt2Files) {
 	tokenizer := f.tokensPath == "" && !saved
-	settings := fmt.Sprintf("%d heads of width 64 and GPT-2's activation", g.Model.Config.NHead)
+	settings := fmt.Sprintf("%d attention heads of width 64 and gelu_new", g.Model.Config.NHead)
 	switch {
 	case f.config == nil && tokenizer:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json and no tokenizer beside %s: %s and GPT-2's tokenizer are assumed", g.Path, settings))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json and no tokenizer beside %s: %s, and GPT-2's tokenizer, are assumed; for a GPT-2 with others, put its files there", g.Path, settings))
 	case f.config == nil:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json beside %s: %s are assumed", g.Path, settings))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no config.json beside %s: %s are assumed; for a GPT-2 with others, put its config.json there", g.Path, settings))
 	case tokenizer:
-		g.Notes = append(g.Notes, fmt.Sprintf("there is no tokenizer beside %s: GPT-2's is assumed", g.Path))
+		g.Notes = append(g.Notes, fmt.Sprintf("there is no tokenizer beside %s: GPT-2's is assumed; for a GPT-2 with another, put its tokenizer.json, or vocab.json and merges.txt, there", g.Path))
 	}
 	if n := len(g.Unnamed); n > 0 {
 		g.Notes = append(g.Notes, fmt.Sprintf("%d of the %d tokens of %s, from id %d on, are not in its tokenizer and are never chosen",

@@ -320,7 +320,12 @@ func TestGPT2Tokenizer(t *testing.T) {
 		"another kind, by its class":          {422, with(own, "tokenizer_config.json", `{"tokenizer_class": "BertTokenizer"}`), "", nil, 0, 0, nil, []string{"error: BertTokenizer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, err := pipeline.LoadGPT2(saveGPT2(t, c.vocab, c.files))
+			path := saveGPT2(t, c.vocab, c.files)
+			g, err := pipeline.LoadGPT2(path)
+			early := pipeline.CheckGPT2(path)
+			if fits := strings.Contains(name, "too large"); (early != nil) != (err != nil && !fits) {
+				t.Errorf("CheckGPT2: %v, LoadGPT2: %v", early, err)
+			}
 			if err != nil {
 				for _, n := range c.notes {
 					if want, ok := strings.CutPrefix(n, "error: "); !ok || !strings.Contains(err.Error(), want) {

@@ -52,7 +52,7 @@ func readsTexts(t *testing.T) string {
 		m := clip.New(clip.Config{EmbedDim: 16, ImageSize: 32, PatchSize: 16, VisionWidth: 64, VisionDepth: 1,
 			Context: 77, Vocab: 49408, TextWidth: 64, TextHeads: 1, TextDepth: 1})
 		defer nn.Close(m)
-		return weights.Save(t.Context(), path, nn.StateDictOf(m), nil)
+		return weights.Save(t.Context(), path, nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,9 +220,11 @@ func TestNormalizeTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	if plain.Normalize || plain.OwnGPT2 {
-		t.Error("Normalize or OwnGPT2 is set for a file that records no normalisation and contains no GPT-2")
+	if !plain.Normalize || !strings.Contains(plain.NormalizeNote, "does not say") || plain.OwnGPT2 {
+		t.Errorf("a transformer mapper that records no normalisation and contains no GPT-2: normalize %v (%q), own GPT-2 %v",
+			plain.Normalize, plain.NormalizeNote, plain.OwnGPT2)
 	}
+	plain.Normalize = false
 	for _, name := range []string{"decoder.pt", "decoder.safetensors"} {
 		path := filepath.Join(t.TempDir(), name)
 		for _, whole := range []bool{false, true} {
@@ -240,7 +242,7 @@ func TestNormalizeTravels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !d.Normalize || d.OwnGPT2 != whole {
+			if !d.Normalize || d.NormalizeNote != "" || d.OwnGPT2 != whole {
 				t.Errorf("%s: normalize %v, own GPT-2 %v", name, d.Normalize, d.OwnGPT2)
 			}
 			m := loadCLIP(t, files.CLIP, clip.Image)

@@ -34,6 +34,9 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *Fi
 	if keep != nil {
 		own = func(name string) bool { return keep(rename(name)) }
 	}
+	if err := projected(f, keep); err != nil {
+		return nil, nil, &Error{path, err}
+	}
 	if sd, err = f.LoadOnly(own); err != nil {
 		return nil, nil, err
 	}
@@ -46,6 +49,25 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *Fi
 		return nil, nil, &Error{path, err}
 	}
 	return sd, f, nil
+}
+
+// projected returns an error if an encoder of transformers that is wanted has no
+// projection to features. keep is LoadCLIP's.
+func projected(f *File, keep func(name string) bool) error {
+	if Detect(f) != TransformersCLIP {
+		return nil
+	}
+	for _, e := range []struct{ part, tensor, projection, class string }{
+		{"image", "vision_model.embeddings.patch_embedding.weight", "visual_projection.weight", "CLIPVisionModel"},
+		{"text", "text_model.embeddings.token_embedding.weight", "text_projection.weight", "CLIPTextModel"},
+	} {
+		_, there := f.Get(e.tensor)
+		_, has := f.Get(e.projection)
+		if there && !has && (keep == nil || keep(openAIName(e.projection))) {
+			return fmt.Errorf("its %s encoder has no %s, which makes features that images and texts share: save a CLIPModel or a %sWithProjection instead of a %s", e.part, e.projection, e.class, e.class)
+		}
+	}
+	return nil
 }
 
 // customText begins the names of the text encoder's tensors in open_clip's models with

@@ -11,26 +11,30 @@ import (
 // (ClipCap's normalize_prefix).
 const NormalizePrefix = "normalize_prefix"
 
-// LoadDecoder reads a ClipCap checkpoint. It returns the mapper with its
-// original names ("clip_project.…") and, if the file contains a complete model,
-// its GPT-2 as LoadGPT2 does; otherwise gpt is nil. meta is the file's Meta.
-func LoadDecoder(path string) (mapper, gpt *nn.StateDict, meta map[string]string, err error) {
-	f, err := Open(path)
-	if err != nil {
+// LoadDecoder reads the checkpoint of a decoder: ClipCap's, CapDec's (the same classes)
+// or DeCap's. It returns the mapper with its original names ("clip_project.…") and, if
+// the file contains a complete model, its GPT-2 as LoadGPT2 does; otherwise gpt is nil.
+// Detect tells the kind of f.
+func LoadDecoder(path string) (mapper, gpt *nn.StateDict, f *File, err error) {
+	if f, err = Open(path); err != nil {
 		return nil, nil, nil, err
 	}
-	if err := wants(f, "a ClipCap decoder", ClipCapMapper, ClipCapModel); err != nil {
+	if err := wants(f, "a ClipCap or DeCap decoder", ClipCapMapper, ClipCapModel, DeCapModel); err != nil {
 		return nil, nil, nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	inside := "gpt."
+	if Detect(f) == DeCapModel {
+		inside = "decoder."
+	}
 	mapper = nn.NewStateDict()
 	rest := nn.NewStateDict()
 	for _, name := range sd.Names() {
 		t, _ := sd.Get(name)
-		if after, ok := strings.CutPrefix(name, "gpt."); ok {
+		if after, ok := strings.CutPrefix(name, inside); ok {
 			rest.Add(after, t)
 		} else {
 			mapper.Add(name, t)
@@ -41,7 +45,7 @@ func LoadDecoder(path string) (mapper, gpt *nn.StateDict, meta map[string]string
 			return nil, nil, nil, &Error{path, err}
 		}
 	}
-	return mapper, gpt, f.Meta, nil
+	return mapper, gpt, f, nil
 }
 
 // LoadGenerator reads a CycleGAN generator, with cyclecap's tensor names

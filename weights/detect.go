@@ -18,6 +18,7 @@ const (
 	GPT2             Scheme = "transformers GPT-2"
 	ClipCapMapper    Scheme = "ClipCap mapper"
 	ClipCapModel     Scheme = "ClipCap model"
+	DeCapModel       Scheme = "DeCap model"
 	Generator        Scheme = "CycleGAN generator"
 	Unknown          Scheme = "unknown"
 )
@@ -44,6 +45,8 @@ func Detect(f *File) Scheme {
 		return TransformersCLIP
 	case prefix("clip_project.") && prefix("gpt."):
 		return ClipCapModel
+	case prefix("clip_project.") && prefix("decoder."):
+		return DeCapModel
 	case prefix("clip_project."):
 		return ClipCapMapper
 	case has("wte.weight"), has("transformer.wte.weight"), has("h.0.attn.c_attn.weight"), has("transformer.h.0.attn.c_attn.weight"):
@@ -68,12 +71,21 @@ func Describe(f *File) string {
 	}
 	switch s {
 	case OpenAICLIP, TransformersCLIP:
+		if r := shape("visual.layer1.0.conv1.weight"); len(r) == 4 {
+			return fmt.Sprintf("%s, ResNet of width %d", s, r[0])
+		}
 		if c := shape("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
 		}
+		if c := shape("token_embedding.weight", "text.token_embedding.weight", "text_model.embeddings.token_embedding.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
+		}
 	case SigLIP:
-		if c := shape("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"); len(c) == 4 {
+		if c := shape("vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+		if c := shape("text_model.embeddings.token_embedding.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
 		}
 	case GPT2:
 		if w := shape("wte.weight", "transformer.wte.weight", "lm_head.weight"); len(w) == 2 {
@@ -90,6 +102,10 @@ func Describe(f *File) string {
 			return fmt.Sprintf("%s, transformer, prefix of %d, width %d", s, c[0], c[1])
 		}
 		return string(s) + ", MLP"
+	case DeCapModel:
+		if w := shape("decoder.transformer.wte.weight"); len(w) == 2 {
+			return fmt.Sprintf("%s, width %d, %d tokens", s, w[1], w[0])
+		}
 	case Generator:
 		if c := shape("model.0.weight", "0.weight"); len(c) == 2 {
 			return fmt.Sprintf("%s, width %d", s, c[0])
@@ -105,11 +121,11 @@ func wants(f *File, what string, schemes ...Scheme) error {
 		return f.checkShared()
 	}
 	if got == Unknown {
-		names := []string{}
-		for _, e := range f.Entries[:min(3, len(f.Entries))] {
-			names = append(names, e.Name)
+		var supported []string
+		for _, k := range schemes {
+			supported = append(supported, string(k))
 		}
-		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains other tensors (%s, …); run `cyclecap inspect` to list them", what, strings.Join(names, ", "))}
+		return &Error{f.Path, fmt.Errorf("expected %s, but the file contains %s; supported here: %s; `cyclecap inspect` lists the tensors", what, unknown(f), strings.Join(supported, ", "))}
 	}
 	return &Error{f.Path, fmt.Errorf("expected %s, but the file contains: %s", what, Describe(f))}
 }

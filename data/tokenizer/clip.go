@@ -58,22 +58,27 @@ func (t *CLIPTokenizer) EncodePlain(text string) []int { return t.encode(text, f
 // Same reports whether a vocabulary, as in the vocab.json of Hugging Face's
 // tokenizers, is the one of this tokenizer.
 func (t *CLIPTokenizer) Same(vocab map[string]int) bool {
-	if len(vocab) != t.VocabSize() {
-		return false
-	}
-	for id := range t.VocabSize() {
-		name := t.bpe.token(id)
-		if id < t.bpe.special {
-			name = spelled(name)
-		}
-		if t.bpe.endsWord(id) {
-			name += wordEnd
-		}
+	for id, name := range t.names() {
 		if got, ok := vocab[name]; !ok || got != id {
 			return false
 		}
 	}
-	return true
+	return len(vocab) == t.VocabSize()
+}
+
+// names returns the names of the tokens in the published vocabularies.
+func (t *CLIPTokenizer) names() []string {
+	names := make([]string, t.VocabSize())
+	for id := range names {
+		names[id] = t.bpe.token(id)
+		if id < t.bpe.special {
+			names[id] = spelled(names[id])
+		}
+		if t.bpe.endsWord(id) {
+			names[id] += wordEnd
+		}
+	}
+	return names
 }
 
 // Context returns the input of CLIP's text encoder like OpenAI's clip.tokenize:

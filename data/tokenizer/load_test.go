@@ -247,3 +247,28 @@ func TestLoadGPT2(t *testing.T) {
 		equalIDs(t, s, gpt2.Encode(s), tok.Encode(s))
 	}
 }
+
+// FuzzLoad reads any files, and encodes and decodes with what is accepted.
+func FuzzLoad(f *testing.F) {
+	f.Add(bpeJSON(), `{"added_tokens_decoder":{"300":{"content":"x1","lstrip":true}}}`, "", "", "a x1 abc")
+	f.Add("", "", alphabet("ab"), "a b", "abab")
+	f.Add("", `{"tokenizer_class":"GPT2Tokenizer","add_prefix_space":true}`, alphabet("ab", "<|endoftext|>"), "#version\na b", "a<|endoftext|>")
+	f.Fuzz(func(t *testing.T, tokenizer, config, vocab, merges, text string) {
+		in := files{}
+		for name, s := range map[string]string{"tokenizer.json": tokenizer, "tokenizer_config.json": config, "vocab.json": vocab, "merges.txt": merges} {
+			if s != "" {
+				in[name] = s
+			}
+		}
+		tok, _, err := Load(in.read)
+		if err != nil || tok == nil {
+			return
+		}
+		for _, ids := range [][]int{tok.Encode(text), tok.EncodePlain(text)} {
+			decode(t, tok, ids)
+		}
+		if limited, _, err := tok.Limited(300); err == nil {
+			limited.Encode(text)
+		}
+	})
+}

@@ -120,6 +120,8 @@ func (l *loader) check() {
 			"train.decoder.prefix_length = %d and caption.max_tokens = %d need %d positions, but train.gpt2.positions = %d",
 			t.Decoder.PrefixLength, c.Caption.MaxTokens, room, t.GPT2.Positions)
 	}
+	rule(c.Caption.Decode == "beam-transformers" && c.Caption.Beam < 2, on("caption.beam", "caption.decode"),
+		"caption.decode = %q needs at least 2 beams, but caption.beam = %d; with one beam, transformers decodes greedily", c.Caption.Decode, c.Caption.Beam)
 	rule(t.CycleGAN.DecayFrom > t.CycleGAN.Epochs, on("train.cyclegan.decay_from", "train.cyclegan.epochs"),
 		"train.cyclegan.decay_from = %d is greater than train.cyclegan.epochs = %d", t.CycleGAN.DecayFrom, t.CycleGAN.Epochs)
 

@@ -290,11 +290,19 @@ type Bridges struct {
 
 // Caption configures how captions are decoded.
 type Caption struct {
-	// Decode is the decoding method: "beam" for beam search, or "greedy" for the most
+	// Decode is the decoding method: "beam" for ClipCap's beam search,
+	// "beam-transformers" for that of transformers' generate, or "greedy" for the most
 	// probable token at each step.
-	Decode string `toml:"decode" default:"beam" choices:"beam,greedy" source:"ClipCap"`
-	// Beam is the number of beams.
+	Decode string `toml:"decode" default:"beam" choices:"beam,beam-transformers,greedy" source:"ClipCap"`
+	// Beam is the number of beams; at least 2 with "beam-transformers".
 	Beam int `toml:"beam" default:"5" range:"[1,1000]" source:"ClipCap"`
+	// LengthPenalty is the exponent of a caption's length, by which "beam-transformers"
+	// divides its log-probability.
+	LengthPenalty float64 `toml:"length_penalty" default:"1" range:"[-10,10]"`
+	// EarlyStopping is the point at which "beam-transformers" ends, once as many captions
+	// have ended as there are beams: at once ("true"), or when no better one is likely
+	// ("false") or possible ("never").
+	EarlyStopping string `toml:"early_stopping" default:"false" choices:"false,true,never"`
 	// MaxTokens is the maximum length of a caption in tokens, including the full stop.
 	MaxTokens int `toml:"max_tokens" default:"67" range:"[1,1024]" source:"ClipCap"`
 	// Batch is the number of photos to caption at once.

@@ -244,7 +244,7 @@ func (n *needed) sizes(name string, dims int) []int64 {
 	shape, err := n.sd.Sizes(name, dims)
 	if err != nil {
 		if n.err == nil {
-			n.err = fmt.Errorf("no %s encoder of CLIP: %w", n.what, err)
+			n.err = fmt.Errorf("no %s encoder of a CLIP: %w", n.what, err)
 		}
 		return make([]int64, dims)
 	}

@@ -36,19 +36,35 @@ const (
 	TopP Method = "top-p"
 	// Sample draws from the distribution, after applying temperature, top-k and top-p.
 	Sample Method = "sample"
-	// Beam is ClipCap's "generate_beam".
+	// Beam is ClipCap's "generate_beam". A beam that has reached the stop token stays
+	// one of the beams; the search ends when all have.
 	Beam Method = "beam"
+	// BeamTransformers is the beam search of transformers' generate(num_beams=…). A
+	// beam that has reached the stop token makes room for another; LengthPenalty
+	// and EarlyStopping apply.
+	BeamTransformers Method = "beam-transformers"
 )
 
-// Stop is GPT-2's token ".", with which ClipCap ends a caption.
+// Methods are the decoding methods.
+var Methods = []Method{Greedy, TopP, Sample, Beam, BeamTransformers}
+
+// Stop is GPT-2's token ".", with which ClipCap ends a caption. In another vocabulary,
+// "." has another id (pipeline.GPT2.Stop).
 const Stop = 13
 
 // Options configures the decoding.
 type Options struct {
 	Method    Method
-	Beam      int   // number of beams (ClipCap: 5)
+	Beam      int   // number of beams (ClipCap: 5); at least 2 for BeamTransformers
 	MaxTokens int   // maximum number of tokens, including the stop token (ClipCap: 67)
 	Stop      int64 // token that ends a caption (ClipCap: Stop); negative: none
+
+	// For BeamTransformers only. The score of a caption is the sum of its
+	// log-probabilities divided by length^LengthPenalty: 0 means the sum, 1
+	// (transformers' default) the average, and more favours longer captions.
+	// EarlyStopping "" means EarlyStoppingFalse.
+	LengthPenalty float64
+	EarlyStopping EarlyStopping
 
 	// For Sample only. Temperature 0 means 1; TopK 0 and TopP 0 or 1 mean no limit.
 	Temperature float64
@@ -65,16 +81,15 @@ type Caption struct {
 	// top-p.
 	TokenLogProbs []float64
 	LogProb       float64 // their sum; for beam search in float32, because it ranks by this sum
-	// Score is the ranking criterion of beam search: LogProb divided by the number of tokens.
+	// Score is the ranking criterion of beam search: LogProb divided by the number of
+	// tokens or, with BeamTransformers, by its power (transformers' sequences_scores).
 	Score float64
 }
 
 // Check returns an error if the options are invalid.
 func (o Options) Check() error {
-	switch o.Method {
-	case Greedy, TopP, Sample, Beam:
-	default:
-		return fmt.Errorf("unknown decoding method %q: must be greedy, top-p, sample or beam", o.Method)
+	if !slices.Contains(Methods, o.Method) {
+		return fmt.Errorf("unknown decoding method %q: must be one of %q", o.Method, Methods)
 	}
 	if o.MaxTokens < 1 {
 		return fmt.Errorf("the maximum number of tokens must be at least 1, got %d", o.MaxTokens)
@@ -82,10 +97,35 @@ func (o Options) Check() error {
 	if o.Method == Beam && o.Beam < 1 {
 		return fmt.Errorf("the number of beams must be at least 1, got %d", o.Beam)
 	}
+	if o.Method == BeamTransformers {
+		if o.Beam < 2 {
+			return fmt.Errorf("the number of beams must be at least 2, got %d; transformers' generate(num_beams=1) is greedy decoding", o.Beam)
+		}
+		if !(math.Abs(o.LengthPenalty) <= MaxLengthPenalty) {
+			return fmt.Errorf("the length penalty must be between %d and %d, got %g", -MaxLengthPenalty, MaxLengthPenalty, o.LengthPenalty)
+		}
+		switch o.EarlyStopping {
+		case "", EarlyStoppingFalse, EarlyStoppingTrue, EarlyStoppingNever:
+		default:
+			return fmt.Errorf("early stopping must be true, false or never, got %q", o.EarlyStopping)
+		}
+	}
 	if o.Method == Sample && (o.Temperature < 0 || o.TopK < 0 || o.TopP < 0 || o.TopP > 1) {
 		return fmt.Errorf("for sampling, temperature and top-k must be at least 0 and top-p between 0 and 1, got %g, %d and %g", o.Temperature, o.TopK, o.TopP)
 	}
 	return nil
+}
+
+// MaxBeams returns the largest number of beams for a method. It is limited by the number
+// of tokens to choose from, of which transformers takes two for each beam.
+func (m *Model) MaxBeams(method Method) int64 {
+	switch method {
+	case Beam:
+		return m.choices()
+	case BeamTransformers:
+		return m.choices() / 2
+	}
+	return math.MaxInt64
 }
 
 // Room returns the maximum number of tokens in a caption. The last token is not fed back.
@@ -93,8 +133,8 @@ func (m *Model) Room() int {
 	return int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength() + 1)
 }
 
-// MaxBeams returns the maximum number of beams: the number of tokens to choose from.
-func (m *Model) MaxBeams() int { return int(m.GPT2.Config.VocabSize) - len(m.Never) }
+// choices returns the number of tokens to choose from.
+func (m *Model) choices() int64 { return m.GPT2.Config.VocabSize - int64(len(m.Never)) }
 
 // Generate writes a caption for each feature in [n, width]. It must be called in
 // a scope, with gradients disabled. When ctx is done, it returns ctx's error at
@@ -103,8 +143,8 @@ func (m *Model) Generate(ctx context.Context, features torch.Tensor, o Options) 
 	return m.generate(ctx, features, true, m.Mapper.PrefixLength(), o)
 }
 
-// Continue writes a caption for each prefix in [n, length, GPT-2 width]. With
-// Beam, it returns all beams for each feature, best first; otherwise it returns
+// Continue writes a caption for each prefix in [n, length, GPT-2 width]. With beam
+// search, it returns all beams for each feature, best first; otherwise it returns
 // one caption for each.
 func (m *Model) Continue(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
 	return m.generate(ctx, prefix, false, prefix.Size(1), o)
@@ -132,17 +172,18 @@ func (m *Model) check(o Options, length int64) error {
 	if length+int64(o.MaxTokens)-1 > m.GPT2.Config.NPositions {
 		return fmt.Errorf("generate: a prefix of length %d and %d tokens do not fit into GPT-2's %d positions", length, o.MaxTokens, m.GPT2.Config.NPositions)
 	}
-	if most := m.MaxBeams(); o.Method == Beam && o.Beam > most {
-		return fmt.Errorf("generate: the number of beams, %d, exceeds GPT-2's vocabulary of %d tokens", o.Beam, most)
+	if most := m.MaxBeams(o.Method); int64(o.Beam) > most {
+		return fmt.Errorf("generate: the number of beams must be at most %d with %d tokens to choose from, got %d", most, m.choices(), o.Beam)
 	}
 	return nil
 }
 
 // stays reports whether to keep the state of a decoding on the device. Sampling
-// draws on the CPU, so that a seed means the same caption everywhere.
+// draws on the CPU, so that a seed means the same caption everywhere; the beam search of
+// transformers keeps captions that have ended on the host.
 func stays(input torch.Tensor, o Options) bool {
 	d := input.Device()
-	return d != torch.CPU && d != torch.Meta && o.Method != Sample
+	return d != torch.CPU && d != torch.Meta && o.Method != Sample && o.Method != BeamTransformers
 }
 
 // decode decodes prefixes with a cache that grows.
@@ -154,8 +195,11 @@ func (m *Model) decode(ctx context.Context, prefix torch.Tensor, o Options) ([][
 		defer m.never.Close()
 	}
 	logits := torch.Tidy(func() torch.Tensor { return m.step(prefix, cache) })
-	if o.Method == Beam {
+	switch o.Method {
+	case Beam:
 		return m.beam(ctx, logits, cache, o)
+	case BeamTransformers:
+		return m.beamTransformers(ctx, logits, cache, o)
 	}
 	return m.single(ctx, logits, cache, o)
 }

@@ -199,6 +199,9 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		"method":      {Method: "best", MaxTokens: 5},
 		"tokens":      {Method: clipcap.Greedy},
 		"beams":       {Method: clipcap.Beam, MaxTokens: 5},
+		"one beam":    {Method: clipcap.BeamTransformers, Beam: 1, MaxTokens: 5},
+		"penalty":     {Method: clipcap.BeamTransformers, Beam: 2, MaxTokens: 5, LengthPenalty: 11},
+		"stopping":    {Method: clipcap.BeamTransformers, Beam: 2, MaxTokens: 5, EarlyStopping: "maybe"},
 		"temperature": {Method: clipcap.Sample, MaxTokens: 5, Temperature: -1},
 		"top-p":       {Method: clipcap.Sample, MaxTokens: 5, TopP: 1.5},
 	} {
@@ -227,9 +230,10 @@ func TestTokenLogProbs(t *testing.T) {
 			{Method: clipcap.Greedy, MaxTokens: 10, Stop: stop},
 			{Method: clipcap.Sample, MaxTokens: 10, Stop: stop, Temperature: 1.5, TopK: 20},
 			{Method: clipcap.Beam, Beam: 4, MaxTokens: 10, Stop: stop},
+			{Method: clipcap.BeamTransformers, Beam: 4, MaxTokens: 10, Stop: stop, LengthPenalty: 1},
 		} {
 			for i, alternatives := range generate(t, m, features, o) {
-				if o.Method == clipcap.Beam && len(alternatives) != 4 {
+				if o.Beam == 4 && len(alternatives) != 4 {
 					t.Errorf("%d alternatives of 4 beams", len(alternatives))
 				}
 				for _, c := range alternatives {
@@ -272,7 +276,7 @@ func (p *patient) Err() error {
 // TestCancel checks that decoding stops between two tokens.
 func TestCancel(t *testing.T) {
 	with(t, func(m *clipcap.Model, features torch.Tensor) {
-		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.Sample, clipcap.Beam} {
+		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.Sample, clipcap.Beam, clipcap.BeamTransformers} {
 			ctx := &patient{context.Background(), 3}
 			_, err := m.Generate(ctx, features, clipcap.Options{Method: method, Beam: 3, MaxTokens: 20, Stop: -1})
 			if !errors.Is(err, context.Canceled) {

@@ -31,6 +31,7 @@ type TransformerConfig struct {
 	PrefixLength int64
 	Layers       int64
 	Heads        int64
+	Inner        int64 // width inside the layers' MLPs; 0 means twice Width, as in ClipCap
 }
 
 // Heads is the number of attention heads in ClipCap's transformer mapper. Weights
@@ -75,7 +76,10 @@ type mapperMLP struct {
 // ClipCap's code.
 func NewTransformerMapper(c TransformerConfig) *TransformerMapper {
 	m := &TransformerMapper{Config: c, Transformer: &mapperTransformer{}}
-	d := c.Width
+	d, inner := c.Width, c.Inner
+	if inner == 0 {
+		inner = 2 * d
+	}
 	for range c.Layers {
 		m.Transformer.Layers = append(m.Transformer.Layers, &mapperLayer{
 			Norm1: nn.LayerNorm([]int64{d}, 1e-5),
@@ -86,7 +90,7 @@ func NewTransformerMapper(c TransformerConfig) *TransformerMapper {
 				heads:        c.Heads,
 			},
 			Norm2: nn.LayerNorm([]int64{d}, 1e-5),
-			Mlp:   &mapperMLP{Fc1: nn.Linear(d, 2*d, true), Fc2: nn.Linear(2*d, d, true)},
+			Mlp:   &mapperMLP{Fc1: nn.Linear(d, inner, true), Fc2: nn.Linear(inner, d, true)},
 		})
 	}
 	m.Linear = nn.Linear(c.FeatureWidth, c.ClipLength*d, true)
@@ -174,8 +178,39 @@ func (m *MLPMapper) Forward(features torch.Tensor) torch.Tensor {
 	return y.View([]int64{-1, m.length, m.Width()})
 }
 
+// LinearMapper is DeCap's mapper: one linear layer, named model.0, which turns a
+// feature into a prefix of length 1. ClipCap's class MLP is the same with one layer.
+type LinearMapper struct {
+	Model *oneLayer
+	// The sizes are stored, because a packed layer has no weight to tell them.
+	features, width int64
+}
+
+type oneLayer struct {
+	First *nn.LinearModule `name:"0"`
+}
+
+// NewLinearMapper returns a linear mapper with random weights.
+func NewLinearMapper(featureWidth, width int64) *LinearMapper {
+	return &LinearMapper{Model: &oneLayer{First: nn.Linear(featureWidth, width, true)}, features: featureWidth, width: width}
+}
+
+// FeatureWidth returns the width of the features.
+func (m *LinearMapper) FeatureWidth() int64 { return m.features }
+
+// PrefixLength returns 1.
+func (m *LinearMapper) PrefixLength() int64 { return 1 }
+
+// Width returns the width of GPT-2.
+func (m *LinearMapper) Width() int64 { return m.width }
+
+// Forward maps [n, feature] to [n, 1, width].
+func (m *LinearMapper) Forward(features torch.Tensor) torch.Tensor {
+	return m.Model.First.Forward(features).Unsqueeze(1)
+}
+
 // LoadMapper returns the mapper described by the weights, with the names of
-// ClipCap's checkpoints ("clip_project.…"), for a GPT-2 of the given width.
+// ClipCap's and DeCap's checkpoints ("clip_project.…"), for a GPT-2 of the given width.
 func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 	const prefix = "clip_project."
 	own := nn.NewStateDict()
@@ -208,9 +243,20 @@ func LoadMapper(sd *nn.StateDict, width int64) (m Mapper, err error) {
 			m = module.(*TransformerMapper)
 		} else {
 			first, err := own.Sizes("model.0.weight", 2)
-			second, err2 := own.Sizes("model.2.weight", 2)
-			if err := cmp.Or(err, err2); err != nil {
+			if err != nil {
 				return fmt.Errorf("neither a transformer mapper (with prefix_const) nor an MLP mapper: clip_project.%w", err)
+			}
+			if _, ok := own.Get("model.2.weight"); !ok {
+				if first[0] != width {
+					return fmt.Errorf("the linear mapper has %d outputs, but GPT-2's width is %d: they were not trained together", first[0], width)
+				}
+				torch.OnDevice(torch.Meta, func() { module = NewLinearMapper(first[1], width) })
+				m = module.(*LinearMapper)
+				return nn.LoadStateDict(module, own)
+			}
+			second, err := own.Sizes("model.2.weight", 2)
+			if err != nil {
+				return fmt.Errorf("clip_project.%w", err)
 			}
 			if second[0]%width != 0 {
 				return fmt.Errorf("the MLP mapper has %d outputs, which is not a multiple of GPT-2's width %d", second[0], width)
@@ -251,6 +297,11 @@ func transformerConfigOf(sd *nn.StateDict) (TransformerConfig, error) {
 	if c.ClipLength > maxLength || c.PrefixLength > maxLength {
 		return c, fmt.Errorf("the mapper has %d tokens for the feature and a prefix of %d; at most %d of each are supported", c.ClipLength, c.PrefixLength, maxLength)
 	}
+	fc1, err := sd.Sizes("transformer.layers.0.mlp.fc1.weight", 2)
+	if err != nil {
+		return c, fmt.Errorf("clip_project.%w", err)
+	}
+	c.Inner = fc1[0]
 	for {
 		if _, ok := sd.Get(fmt.Sprintf("transformer.layers.%d.norm1.weight", c.Layers)); !ok {
 			return c, nil

@@ -99,6 +99,13 @@ def clip(out, s, photos):
                 p.add_(torch.randn_like(p) * 0.05)
     torch.save(model.state_dict(), out.folder / "clip.pt")
 
+    # What clip.pt cannot say itself: that it is OpenAI's.
+    (out.folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {
+        "embed_dim": s["embed"], "quick_gelu": True,
+        "vision_cfg": {"image_size": s["image"], "layers": s["layers"], "width": s["vision"], "patch_size": s["patch"]},
+        "text_cfg": {"context_length": s["context"], "vocab_size": s["vocab"], "width": s["text"], "heads": s["text"] // 64, "layers": s["layers"]},
+    }}) + "\n")  # fmt: skip
+
     px, names = pixels(s["image"], photos, 4)
     out.facts["photos"] = names
     out.add("pixels", px)

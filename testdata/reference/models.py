@@ -30,22 +30,22 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, ratio):
         super().__init__()
-        self.fc1 = nn.Linear(width, 2 * width)
-        self.fc2 = nn.Linear(2 * width, width)
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, x):
         return self.fc2(F.relu(self.fc1(x)))
 
 
 class Layer(nn.Module):
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, ratio):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, ratio)
 
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
@@ -53,9 +53,9 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    def __init__(self, width, heads, layers):
+    def __init__(self, width, heads, layers, ratio):
         super().__init__()
-        self.layers = nn.ModuleList([Layer(width, heads) for _ in range(layers)])
+        self.layers = nn.ModuleList([Layer(width, heads, ratio) for _ in range(layers)])
 
     def forward(self, x):
         for layer in self.layers:
@@ -64,10 +64,10 @@ class Layers(nn.Module):
 
 
 class TransformerMapper(nn.Module):
-    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8):
+    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8, ratio=2):
         super().__init__()
         self.clip_length = clip_length
-        self.transformer = Layers(width, heads, layers)
+        self.transformer = Layers(width, heads, layers, ratio)
         self.linear = nn.Linear(feature, clip_length * width)
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
 
@@ -89,6 +89,17 @@ class MLPMapper(nn.Module):
         return self.model(features).view(features.shape[0], -1, self.width)
 
 
+class LinearMapper(nn.Module):
+    """DeCap's projection: one layer, to a prefix of length 1."""
+
+    def __init__(self, feature, width):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(feature, width))
+
+    def forward(self, features):
+        return self.model(features).unsqueeze(1)
+
+
 def nucleus_greedy(gpt, embeds, length, stop, top_p=0.8):
     """ClipCap's generate2 for one prefix: keep the nucleus, take the best."""
     ids = []
@@ -102,6 +113,17 @@ def nucleus_greedy(gpt, embeds, length, stop, top_p=0.8):
         if ids[-1] == stop:
             break
         embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]], device=embeds.device))), dim=1)
+    return ids
+
+
+def greedy(gpt, embeds, length, stop):
+    """DeCap's decoding of one prefix: the most probable token, without a cache."""
+    ids = []
+    for _ in range(length):
+        ids.append(int(gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).argmax(-1)))
+        if ids[-1] == stop:
+            break
+        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]]))), dim=1)
     return ids
 
 

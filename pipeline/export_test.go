@@ -1,0 +1,4 @@
+package pipeline
+
+// DeCapText decodes tokens as DeCap does.
+var DeCapText = decapText

@@ -1,0 +1,217 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/weights"
+)
+
+// A Setting is a property of a model that its numbers depend on.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	// From says where the value comes from: "weights" (the shapes of the tensors),
+	// "metadata" of the file, the name of a file beside the weights, or "assumed".
+	From string `json:"from"`
+}
+
+// besideNames are the files beside weights that concern a model.
+var besideNames = []string{
+	"config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json",
+	"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json",
+}
+
+// Beside lists the files beside weights that concern the model.
+func Beside(f *weights.File) []string {
+	list := []string{}
+	for _, name := range besideNames {
+		if info, err := os.Stat(filepath.Join(filepath.Dir(f.Path), name)); err == nil && info.Mode().IsRegular() {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// Settings returns the settings of the model in a file, as the Load functions would
+// use them, and notes on what was assumed. It returns an error if the file or what
+// lies beside it contradicts itself, in which case the model cannot be loaded.
+func Settings(f *weights.File) (list []Setting, notes []string, err error) {
+	switch weights.Detect(f) {
+	case weights.OpenAICLIP, weights.TransformersCLIP:
+		return clipSettings(f)
+	case weights.GPT2:
+		return gpt2Settings(f)
+	case weights.ClipCapMapper, weights.ClipCapModel:
+		return decoderSettings(f), nil, nil
+	case weights.Generator:
+		if w := shapeOf(f, "model.0.weight", "0.weight"); len(w) == 2 {
+			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"})
+		}
+	}
+	return list, nil, nil
+}
+
+// shapeOf returns the shape of the first of the tensors that is in the file.
+func shapeOf(f *weights.File, names ...string) []int64 {
+	for _, n := range names {
+		if e, ok := f.Get(n); ok {
+			return e.Shape
+		}
+	}
+	return nil
+}
+
+func clipSettings(f *weights.File) (list []Setting, notes []string, err error) {
+	if err := ready(); err != nil {
+		return nil, []string{fmt.Sprintf("the settings are not shown, because libtorch cannot be used: %v", err)}, nil
+	}
+	err = torch.Scope(func() error {
+		sd, f, err := weights.LoadCLIP(f.Path, func(string) bool { return false }) // shapes alone
+		if err != nil {
+			return err
+		}
+		defer sd.Close()
+		part := clip.Both
+		if _, err := clip.ConfigOf(sd, clip.Text); err != nil {
+			part = clip.Image
+		} else if _, err := clip.ConfigOf(sd, clip.Image); err != nil {
+			part = clip.Text
+		}
+		var c clip.Config
+		if c, notes, err = clipConfig(f, sd, "", part); err != nil {
+			return err
+		}
+		from := "assumed"
+		switch {
+		case clip.FromOpenAI(sd):
+			from = "weights" // of OpenAI's own
+		case f.Meta[weights.CLIPConfig] != "":
+			from = "metadata"
+		case len(notes) == 0 && weights.Detect(f) == weights.TransformersCLIP:
+			from = "config.json"
+		case len(notes) == 0:
+			from = "open_clip_config.json"
+		}
+		add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
+		add("feature width", c.EmbedDim, "weights")
+		if part != clip.Text {
+			add("image size", c.ImageSize, "weights")
+			if c.PatchSize > 0 {
+				add("patch size", c.PatchSize, "weights")
+				add("image encoder layers", c.VisionDepth, "weights")
+			} else {
+				add("image encoder blocks of its stages", c.ResNet, "weights")
+			}
+			add("image encoder width", c.VisionWidth, "weights")
+			heads := c.VisionHeads
+			if heads == 0 && c.PatchSize > 0 {
+				heads = c.VisionWidth / 64
+			}
+			if heads > 0 {
+				add("image encoder heads", heads, from)
+			}
+			if c.PatchSize > 0 {
+				add("image encoder activation", c.VisionActivation, from)
+				add("image encoder layer norm epsilon", epsilon(c.VisionEpsilon), from)
+			}
+		}
+		if part != clip.Image {
+			add("context length", c.Context, "weights")
+			add("vocabulary", c.Vocab, "weights")
+			add("text encoder layers", c.TextDepth, "weights")
+			add("text encoder width", c.TextWidth, "weights")
+			add("text encoder heads", c.TextHeads, from)
+			add("text encoder activation", c.TextActivation, from)
+			add("text encoder layer norm epsilon", epsilon(c.TextEpsilon), from)
+			if c.Tokenizer != "" {
+				add("tokenizer", c.Tokenizer, from)
+			}
+		}
+		return nil
+	})
+	return list, notes, err
+}
+
+// epsilon returns the layer norm epsilon of a configuration, where 0 means 1e-5.
+func epsilon(e float64) float64 {
+	if e == 0 {
+		return 1e-5
+	}
+	return e
+}
+
+// gpt2Layer matches one tensor of each layer of a GPT-2.
+var gpt2Layer = regexp.MustCompile(`^(gpt\.)?(transformer\.)?h\.\d+\.ln_1\.weight$`)
+
+// gpt2Keys are the keys of a GPT-2's config.json that the weights do not tell.
+var gpt2Keys = []string{
+	"n_head", "activation_function", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings",
+}
+
+func gpt2Settings(f *weights.File) (list []Setting, notes []string, err error) {
+	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
+	layers := 0
+	for _, e := range f.Entries {
+		if gpt2Layer.MatchString(e.Name) {
+			layers++
+		}
+	}
+	add("n_layer", layers, "weights")
+	wte, wpe := shapeOf(f, "transformer.wte.weight", "wte.weight"), shapeOf(f, "transformer.wpe.weight", "wpe.weight")
+	if len(wte) == 2 {
+		add("n_embd", wte[1], "weights")
+		add("vocab_size", wte[0], "weights")
+	}
+	if len(wpe) == 2 {
+		add("n_positions", wpe[0], "weights")
+	}
+	data, path, err := f.Beside("config.json")
+	if err != nil {
+		return list, nil, err
+	}
+	if data == nil {
+		if len(wte) == 2 {
+			add("n_head", wte[1]/64, "assumed")
+		}
+		return list, nil, nil
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return list, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, k := range gpt2Keys {
+		if v, ok := keys[k]; ok {
+			add(k, strings.Trim(string(v), `"`), "config.json")
+		}
+	}
+	return list, nil, nil
+}
+
+func decoderSettings(f *weights.File) (list []Setting) {
+	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
+	if w := shapeOf(f, "clip_project.model.0.weight"); len(w) == 2 {
+		add("mapper", "MLP", "weights")
+		add("feature width", w[1], "weights")
+	} else if w := shapeOf(f, "clip_project.linear.weight"); len(w) == 2 {
+		add("mapper", "transformer", "weights")
+		add("feature width", w[1], "weights")
+		if c := shapeOf(f, "clip_project.prefix_const"); len(c) == 2 {
+			add("prefix length", c[0], "weights")
+			add("clip length", w[0]/max(1, c[1]), "weights")
+		}
+	}
+	if v, ok := f.Meta[weights.NormalizePrefix]; ok {
+		add(weights.NormalizePrefix, v, "metadata")
+	}
+	own := slices.ContainsFunc(f.Entries, func(e weights.Entry) bool { return gpt2Layer.MatchString(e.Name) })
+	add("GPT-2 in the file", own, "weights")
+	return list
+}
