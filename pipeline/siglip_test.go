@@ -138,7 +138,7 @@ func TestSigLIPAlone(t *testing.T) {
 	}
 	defer m.Close()
 	notes := strings.Join(m.Notes, "\n")
-	for _, want := range []string{"no config.json", "SiglipImageProcessor is assumed"} {
+	for _, want := range []string{"no config.json", "SiglipImageProcessor are assumed"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("notes %q, want %q", notes, want)
 		}
