@@ -174,7 +174,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	app.Commands = []*cli.Command{
-		worldCommand(), runCommand(), trainCommand(), captionCommand(), featuresCommand(), evalCommand(),
+		worldCommand(), runCommand(), trainCommand(), captionCommand(), featuresCommand(), evalCommand(), verifyCommand(),
 		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), manCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {

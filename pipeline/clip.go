@@ -27,8 +27,8 @@ type CLIP struct {
 }
 
 // LoadCLIP loads a CLIP from a file or folder of OpenAI's, open_clip's or transformers'
-// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the other one, which may be
-// missing. config is the file of its configuration or the name of its architecture
+// making, or a SigLIP of transformers. part selects an encoder; nothing is read of the
+// other one, which may be missing. config is the file of its configuration or the name of its architecture
 // (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
 // or the configuration beside it, and Notes lists what it had to assume.
 func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
@@ -173,7 +173,7 @@ func (c *CLIP) CheckTokenizer() error {
 		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
 	}
 	if have, want := c.Model.VocabSize(), int64(c.texts.VocabSize()); have != want {
-		return fmt.Errorf("%s has a vocabulary of %d tokens, but its tokenizer has %d: its texts need another tokenizer", c.Path, have, want)
+		return fmt.Errorf("%s has a vocabulary of %d tokens, but the tokenizer for it has %d: its texts need another tokenizer", c.Path, have, want)
 	}
 	return nil
 }
@@ -197,6 +197,13 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 	}
 	return flat, nil
 }
+
+// Tokens returns the token ids of texts, [len(texts), ContextLength]. Texts that are too
+// long are cut.
+func (c *CLIP) Tokens(texts []string) ([]int64, error) { return c.tokens(texts, true) }
+
+// Options returns where and how the model computes.
+func (c *CLIP) Options() Options { return c.on }
 
 // LongTextError reports a text that does not fit into the context of a CLIP.
 type LongTextError struct {

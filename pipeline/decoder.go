@@ -158,6 +158,9 @@ func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *G
 // FeatureWidth returns the width of the features that the decoder expects.
 func (d *Decoder) FeatureWidth() int { return int(d.Model.Mapper.FeatureWidth()) }
 
+// Options returns where and how the decoder computes.
+func (d *Decoder) Options() Options { return d.on }
+
 // Close frees the weights.
 func (d *Decoder) Close() {
 	d.Model.Close()

@@ -52,6 +52,15 @@ func Decode(path string) (*Image, error) {
 	return m, nil
 }
 
+// DecodeBytes decodes the contents of a file, as Decode does.
+func DecodeBytes(data []byte) (*Image, error) {
+	m, err := decode(data, MaxPixels)
+	if err != nil {
+		return nil, fmt.Errorf("photo: %w", err)
+	}
+	return m, nil
+}
+
 // readFile reads a whole file, but only if its first bytes look like a photo: a mistyped path
 // may lead to a video or to an endless device.
 func readFile(path string) ([]byte, error) {

@@ -43,6 +43,7 @@ type Transformer struct{ Resblocks []*Block }
 
 // Block is one pre-norm layer.
 type Block struct {
+	nn.Hook
 	Attn *nn.MultiheadAttentionModule
 	Ln1  *nn.LayerNormModule `name:"ln_1"`
 	Mlp  *MLP
@@ -220,6 +221,22 @@ func Load(sd *nn.StateDict, c Config, part Part) (m *Model, err error) {
 	return m, nil
 }
 
+// SetActivation replaces the activation of both encoders' layers. A ResNet has none.
+func (m *Model) SetActivation(a Activation) {
+	m.Config.VisionActivation, m.Config.TextActivation = a, a
+	transformers := []*Transformer{m.Transformer}
+	if m.Visual != nil {
+		transformers = append(transformers, m.Visual.Transformer)
+	}
+	for _, t := range transformers {
+		if t != nil {
+			for _, b := range t.Resblocks {
+				b.Mlp.activation = a
+			}
+		}
+	}
+}
+
 // unused reports whether a tensor of an encoder does not change its features.
 func unused(name string) bool {
 	return slices.Contains(Constants, name) || name == "logit_bias" || strings.HasSuffix(name, ".num_batches_tracked")
@@ -322,7 +339,7 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(b.Ls1.Forward(b.Attn.Forward(b.Ln1.Forward(x), causal)))
-			return y.Add(b.Ls2.Forward(b.Mlp.Forward(b.Ln2.Forward(y))))
+			return b.Output(y.Add(b.Ls2.Forward(b.Mlp.Forward(b.Ln2.Forward(y)))))
 		})
 	}
 	return x

@@ -27,6 +27,7 @@ type ResNet struct {
 // Bottleneck is a residual block. The one that begins a stage halves the image, except
 // in the first stage.
 type Bottleneck struct {
+	nn.Hook
 	Conv1      *nn.Conv2dModule `name:"conv1"`
 	BN1        *BatchNorm       `name:"bn1"`
 	Conv2      *nn.Conv2dModule `name:"conv2"`
@@ -47,6 +48,7 @@ type Downsample struct {
 // statistics of training. Files also count the batches of training in
 // num_batches_tracked, which is not needed here.
 type BatchNorm struct {
+	nn.Hook
 	Weight, Bias torch.Tensor
 	RunningMean  torch.Tensor `buffer:"true"`
 	RunningVar   torch.Tensor `buffer:"true"`
@@ -163,7 +165,7 @@ func (b *Bottleneck) Forward(x torch.Tensor) torch.Tensor {
 	if d := b.Downsample; d != nil {
 		x = d.BN.Forward(d.Conv.Forward(pool(x, b.stride)))
 	}
-	return y.Add_(x).Relu_()
+	return b.Output(y.Add_(x).Relu_())
 }
 
 // pool averages squares of n pixels.
@@ -176,7 +178,7 @@ func pool(x torch.Tensor, n int64) torch.Tensor {
 
 // Forward normalizes each channel of x [n, channels, h, w].
 func (b *BatchNorm) Forward(x torch.Tensor) torch.Tensor {
-	return torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, false, 0.1, 1e-5, true)
+	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, false, 0.1, 1e-5, true))
 }
 
 // Forward maps [n, width, h, w] to [n, embed]. The order of the dimensions is that of

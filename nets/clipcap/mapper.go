@@ -54,6 +54,7 @@ type TransformerMapper struct {
 type mapperTransformer struct{ Layers []*mapperLayer }
 
 type mapperLayer struct {
+	nn.Hook
 	Norm1 *nn.LayerNormModule `name:"norm1"`
 	Attn  *mapperAttention
 	Norm2 *nn.LayerNormModule `name:"norm2"`
@@ -119,7 +120,7 @@ func (m *TransformerMapper) Forward(features torch.Tensor) torch.Tensor {
 		// Keep only the result of the layer, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(l.Attn.forward(l.Norm1.Forward(x)))
-			return y.Add(l.Mlp.forward(l.Norm2.Forward(y)))
+			return l.Output(y.Add(l.Mlp.forward(l.Norm2.Forward(y))))
 		})
 	}
 	return x.Slice(torch.WithDim(1), torch.WithStart(m.Config.ClipLength))

@@ -27,6 +27,7 @@ type Model struct {
 
 // Block is one layer: pre-norm attention and a pre-norm MLP.
 type Block struct {
+	nn.Hook
 	Ln1  *nn.LayerNormModule `name:"ln_1"`
 	Attn *Attention
 	Ln2  *nn.LayerNormModule `name:"ln_2"`
@@ -51,6 +52,7 @@ type MLP struct {
 // Conv1D is a linear layer whose weight is stored as [in, out], as in OpenAI's
 // original.
 type Conv1D struct {
+	nn.Hook
 	Weight torch.Tensor
 	Bias   torch.Tensor
 	Packed *nn.Packed `name:"-"` // set by nn.Pack
@@ -284,7 +286,7 @@ func (m *Model) HeadWeight() torch.Tensor {
 
 func (b *Block) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
 	x = b.Attn.forward(b.Ln1.Forward(x), cache, layer, mask).Add(x)
-	return x.Add(b.Mlp.Forward(b.Ln2.Forward(x)))
+	return b.Output(x.Add(b.Mlp.Forward(b.Ln2.Forward(x))))
 }
 
 func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
@@ -320,13 +322,13 @@ func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 // Forward returns x W + b for x [..., in], computed as a single addmm.
 func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 	if c.Packed != nil {
-		return c.Packed.Forward(x)
+		return c.Output(c.Packed.Forward(x))
 	}
 	shape := x.Shape()
 	in := shape[len(shape)-1]
 	y := c.Bias.Addmm(x.View([]int64{-1, in}), c.Weight)
 	shape[len(shape)-1] = c.Weight.Size(1)
-	return y.View(shape)
+	return c.Output(y.View(shape))
 }
 
 // Pack packs the weight; nn.Pack calls it.

@@ -9,6 +9,7 @@ import (
 // MultiheadAttentionModule is torch.nn.MultiheadAttention with batch_first=True
 // and the same embedding dimension for query, key and value.
 type MultiheadAttentionModule struct {
+	Hook
 	InProjWeight torch.Tensor // [3 d, d]: query, key, value
 	InProjBias   torch.Tensor // [3 d]
 	OutProj      *LinearModule
@@ -44,7 +45,7 @@ func (m *MultiheadAttentionModule) Forward(x torch.Tensor, causal bool) torch.Te
 	qkv := m.project(x).
 		View([]int64{n, t, 3, m.heads, d / m.heads}).Permute([]int64{2, 0, 3, 1, 4}).Unbind() // 3 x [n, heads, t, head]
 	y := torch.ScaledDotProductAttention(qkv[0], qkv[1], qkv[2], torch.WithIsCausal(causal))
-	return m.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
+	return m.Output(m.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d})))
 }
 
 func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {

@@ -8,6 +8,7 @@ import (
 
 // LinearModule is torch.nn.Linear.
 type LinearModule struct {
+	Hook
 	Weight torch.Tensor // [out, in]
 	Bias   torch.Tensor // [out], or none
 	Packed *Packed      `name:"-"` // set by nn.Pack
@@ -29,12 +30,12 @@ func Linear(in, out int64, bias bool) *LinearModule {
 // Forward maps [..., in] to [..., out].
 func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 	if l.Packed != nil {
-		return l.Packed.Forward(x)
+		return l.Output(l.Packed.Forward(x))
 	}
 	if l.Bias.Defined() {
-		return torch.Linear(x, l.Weight, torch.WithBias(l.Bias))
+		return l.Output(torch.Linear(x, l.Weight, torch.WithBias(l.Bias)))
 	}
-	return torch.Linear(x, l.Weight)
+	return l.Output(torch.Linear(x, l.Weight))
 }
 
 // Pack packs the weight of the layer; see nn.Pack.
@@ -48,6 +49,7 @@ func (l *LinearModule) Pack() {
 
 // LayerNormModule is torch.nn.LayerNorm with weight and bias.
 type LayerNormModule struct {
+	Hook
 	Weight torch.Tensor
 	Bias   torch.Tensor
 	eps    float64
@@ -65,11 +67,12 @@ func LayerNorm(shape []int64, eps float64) *LayerNormModule {
 
 // Forward normalizes x over its last dimensions.
 func (l *LayerNormModule) Forward(x torch.Tensor) torch.Tensor {
-	return torch.LayerNorm(x, l.Weight.Shape(), torch.WithWeight(l.Weight), torch.WithBias(l.Bias), torch.WithEps(l.eps))
+	return l.Output(torch.LayerNorm(x, l.Weight.Shape(), torch.WithWeight(l.Weight), torch.WithBias(l.Bias), torch.WithEps(l.eps)))
 }
 
 // EmbeddingModule is torch.nn.Embedding.
 type EmbeddingModule struct {
+	Hook
 	Weight torch.Tensor // [n, dim]
 }
 
@@ -83,11 +86,12 @@ func Embedding(n, dim int64) *EmbeddingModule {
 
 // Forward maps int64 ids [...] to [..., dim].
 func (e *EmbeddingModule) Forward(ids torch.Tensor) torch.Tensor {
-	return torch.Embedding(e.Weight, ids)
+	return e.Output(torch.Embedding(e.Weight, ids))
 }
 
 // Conv2dModule is torch.nn.Conv2d.
 type Conv2dModule struct {
+	Hook
 	Weight          torch.Tensor // [out, in, kernel, kernel]
 	Bias            torch.Tensor // [out], or none
 	stride, padding int64
@@ -110,5 +114,5 @@ func (c *Conv2dModule) Forward(x torch.Tensor) torch.Tensor {
 	if c.Bias.Defined() {
 		opts = append(opts, torch.WithBias(c.Bias))
 	}
-	return torch.Conv2d(x, c.Weight, opts...)
+	return c.Output(torch.Conv2d(x, c.Weight, opts...))
 }

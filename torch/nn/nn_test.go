@@ -496,3 +496,42 @@ func TestBackPointer(t *testing.T) {
 		nn.Pack(m)
 	})
 }
+
+// OnOutput shows the outputs of all modules by name, in the order of the computation, and
+// changes none.
+func TestOnOutput(t *testing.T) {
+	type block struct {
+		nn.Hook
+		Fc   []*nn.LinearModule
+		Norm *nn.LayerNormModule `name:"ln"`
+	}
+	err := torch.Scope(func() error {
+		b := &block{Fc: []*nn.LinearModule{nn.Linear(4, 8, true), nn.Linear(8, 4, false)}, Norm: nn.LayerNorm([]int64{4}, 1e-5)}
+		defer nn.Close(b)
+		forward := func(x torch.Tensor) torch.Tensor {
+			for _, l := range b.Fc {
+				x = l.Forward(x)
+			}
+			return b.Output(b.Norm.Forward(x))
+		}
+		x := torch.Randn([]int64{2, 4})
+		want := forward(x)
+		var names []string
+		nn.OnOutput(b, func(name string, out torch.Tensor) { names = append(names, fmt.Sprint(name, out.Shape())) })
+		if !forward(x).Equal(want) {
+			t.Error("the output has changed")
+		}
+		nn.OnOutput(b, nil)
+		forward(x)
+		if got, want := strings.Join(names, " "), "fc.0[2 8] fc.1[2 4] ln[2 4] [2 4]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if n := len(nn.NamedParameters(b)); n != 5 {
+			t.Errorf("%d parameters, want 5", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -25,49 +25,37 @@ func main() {
 	seed := flag.Int64("seed", time.Now().Unix()%1_000_000, "seed of weights and inputs")
 	size := flag.String("size", "real", "small or real")
 	reuse := flag.Bool("reuse", false, "compare with the references that are in the folder")
+	zoo := flag.String("zoo", "", "size of the models of zoo.py, small or real (default: that of -size)")
+	model := flag.String("model", "", "compare only this model of zoo.py")
 	markdown := flag.Bool("markdown", false, "print the table as markdown")
 	flag.Parse()
-	if err := run(*dir, *seed, *size, *reuse, *markdown); err != nil {
+	if *zoo == "" {
+		*zoo = *size
+	}
+	if err := run(*dir, *seed, *size, *zoo, *model, *reuse, *markdown); err != nil {
 		fmt.Fprintln(os.Stderr, "parity:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string, seed int64, size string, reuse, markdown bool) error {
+func run(dir string, seed int64, size, zoo, model string, reuse, markdown bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	const python, photos = ".venv/bin/python", "testdata/photos"
 	begin := time.Now()
-	if !reuse {
-		fmt.Fprintf(os.Stderr, "parity: Python makes the references, seed %d\n", seed)
-		if err := os.RemoveAll(dir); err != nil {
+	r := &parity.Result{Seed: seed}
+	made := begin
+	if model == "" {
+		var err error
+		if r, made, err = own(ctx, python, photos, dir, seed, size, reuse); err != nil {
 			return err
 		}
-		args := []string{"testdata/reference/make.py", "--size", size, "--seed", fmt.Sprint(seed), "--out", dir}
-		if size == "real" {
-			args = append(args, "--photos", photos)
-		}
-		c := exec.CommandContext(ctx, python, args...)
-		c.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "HF_HUB_DISABLE_PROGRESS_BARS=1", "TQDM_DISABLE=1")
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", args[0], err, out)
-		}
 	}
-	made := time.Now()
-	fmt.Fprintln(os.Stderr, "parity: ours")
-	r, err := parity.Run(dir, photos)
+	models, err := parity.Zoo(ctx, python, dir, zoo, model, photos, seed)
 	if err != nil {
 		return err
 	}
-	written, err := parity.Written(ctx, python, "testdata/reference/check_written.py", "bin/cyclecap", dir)
-	if err != nil {
-		return err
-	}
-	together, err := parity.Together(ctx, python, "testdata/reference/distributed.py")
-	if err != nil {
-		return err
-	}
-	r.Rows = append(r.Rows, written, together)
+	r.Rows = append(r.Rows, models...)
 
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)
@@ -94,4 +82,39 @@ func run(dir string, seed int64, size string, reuse, markdown bool) error {
 		return fmt.Errorf("%d comparisons are out of bounds", failed)
 	}
 	return nil
+}
+
+// own compares with what make.py and the other scripts of testdata/reference compute.
+func own(ctx context.Context, python, photos, dir string, seed int64, size string, reuse bool) (r *parity.Result, made time.Time, err error) {
+	if !reuse {
+		fmt.Fprintf(os.Stderr, "parity: Python makes the references, seed %d\n", seed)
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, made, err
+		}
+		args := []string{"testdata/reference/make.py", "--size", size, "--seed", fmt.Sprint(seed), "--out", dir}
+		if size == "real" {
+			args = append(args, "--photos", photos)
+		}
+		c := exec.CommandContext(ctx, python, args...)
+		c.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "HF_HUB_DISABLE_PROGRESS_BARS=1", "TQDM_DISABLE=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			return nil, made, fmt.Errorf("%s: %w\n%s", args[0], err, out)
+		}
+	}
+	made = time.Now()
+	fmt.Fprintln(os.Stderr, "parity: ours")
+	r, err = parity.Run(dir, photos)
+	if err != nil {
+		return nil, made, err
+	}
+	written, err := parity.Written(ctx, python, "testdata/reference/check_written.py", "bin/cyclecap", dir)
+	if err != nil {
+		return nil, made, err
+	}
+	together, err := parity.Together(ctx, python, "testdata/reference/distributed.py")
+	if err != nil {
+		return nil, made, err
+	}
+	r.Rows = append(r.Rows, written, together)
+	return r, made, nil
 }

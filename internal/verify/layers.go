@@ -1,0 +1,83 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
+)
+
+// layers compares the outputs of a net's modules with those of the reference, if they
+// are asked for. compute runs the net on the first photo, text or caption.
+func (v *Verifier) layers(net string, module any, compute func()) {
+	if !v.Bisect {
+		return
+	}
+	seen := map[string]Row{}
+	nn.OnOutput(module, func(name string, out torch.Tensor) {
+		key := "layers." + net + "." + name
+		if _, again := seen[name]; again || !v.ref.Has(key) {
+			return
+		}
+		seen[name] = v.row(net, name, key, v.tolerances.outputs, out)
+	})
+	defer nn.OnOutput(module, nil)
+	v.run(net, "outputs of modules", func() error {
+		compute()
+		return nil
+	})
+	for _, name := range v.ref.Facts.Layers[net] {
+		if row, ok := seen[name]; ok {
+			v.Modules = append(v.Modules, Module{net, name, row})
+		}
+	}
+}
+
+// Nets returns the nets of Modules, in their order.
+func (r *Report) Nets() (nets []string) {
+	for _, m := range r.Modules {
+		if !slices.Contains(nets, m.Net) {
+			nets = append(nets, m.Net)
+		}
+	}
+	return nets
+}
+
+// First returns the first module of a net whose output is out of the tolerance, and the one
+// before it; ok is false if there is none.
+func (r *Report) First(net string) (bad, before Module, ok bool) {
+	for _, m := range r.Modules {
+		if m.Net != net {
+			continue
+		}
+		if !m.Row.OK() {
+			return m, before, true
+		}
+		before = m
+	}
+	return bad, before, false
+}
+
+// bisected says in a sentence where a net begins to differ.
+func (r *Report) bisected(net string) string {
+	count, bits := 0, ""
+	for _, m := range r.Modules {
+		if m.Net == net {
+			count++
+			if bits == "" && !m.Row.Difference.Equal() {
+				bits = m.Name
+			}
+		}
+	}
+	bad, before, ok := r.First(net)
+	switch {
+	case !ok && bits == "":
+		return fmt.Sprintf("%s: the outputs of all %d modules have the same bits", net, count)
+	case !ok:
+		return fmt.Sprintf("%s: the outputs of all %d modules are within the tolerance; bits differ from %s on", net, count, bits)
+	case before.Name == "":
+		return fmt.Sprintf("%s: already the first module, %s, differs (%s): its weights or its input are others", net, bad.Name, size(bad.Row.Difference))
+	}
+	return fmt.Sprintf("%s: the first module that differs is %s (%s); the one before it, %s, agrees (%s)", net, bad.Name, size(bad.Row.Difference), before.Name, size(before.Row.Difference))
+}
