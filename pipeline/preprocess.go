@@ -84,7 +84,7 @@ func preprocessOf(f *weights.File, size int64, own photo.Preprocess, class strin
 		return p, nil, err
 	}
 	if !openAI {
-		notes = []string{fmt.Sprintf("no preprocessor_config.json beside %s: the preprocessing of photos of %s is assumed", f.Path, class)}
+		notes = []string{fmt.Sprintf("no preprocessor_config.json is beside %s: the settings of %s are assumed", f.Path, class)}
 	}
 	return own, notes, nil
 }

@@ -41,7 +41,7 @@ func TestPreprocessBesideTheWeights(t *testing.T) {
 		note, err                 string
 	}{
 		{name: "no file, OpenAI's names", weights: "clip.pt", want: photo.CLIP(32), note: "quick_gelu"},
-		{name: "no file, transformers", weights: "clip-transformers", want: photo.CLIP(32), note: "CLIPImageProcessor is assumed"},
+		{name: "no file, transformers", weights: "clip-transformers", want: photo.CLIP(32), note: "CLIPImageProcessor are assumed"},
 		{name: "transformers", weights: "clip-transformers", file: "preprocessor_config.json",
 			text: `{"resample": 2, "size": 32, "crop_size": 32}`, want: ofTransformers},
 		{name: "transformers 5", weights: "clip-transformers", file: "processor_config.json",

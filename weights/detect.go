@@ -81,8 +81,11 @@ func Describe(f *File) string {
 			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
 		}
 	case SigLIP:
-		if c := shape("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"); len(c) == 4 {
+		if c := shape("vision_model.embeddings.patch_embedding.weight"); len(c) == 4 {
 			return fmt.Sprintf("%s, vision width %d, patches of %d", s, c[0], c[3])
+		}
+		if c := shape("text_model.embeddings.token_embedding.weight"); len(c) == 2 {
+			return fmt.Sprintf("%s, text encoder of width %d", s, c[1])
 		}
 	case GPT2:
 		if w := shape("wte.weight", "transformer.wte.weight", "lm_head.weight"); len(w) == 2 {

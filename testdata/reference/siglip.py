@@ -21,9 +21,9 @@ out = Path(sys.argv[1])
 shutil.rmtree(out, ignore_errors=True)
 torch.manual_seed(7)
 torch.set_num_threads(1)
-tower = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4) if small else {}
+tower = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2) if small else {}
 config = SiglipConfig(
-    text_config=dict(vocab_size=300, max_position_embeddings=64, **tower) if small else {},
+    text_config=dict(vocab_size=400, max_position_embeddings=64, **tower) if small else {},
     # 39 pixels in patches of 8: the last 7 rows and columns belong to no patch.
     vision_config=dict(image_size=39, patch_size=8, layer_norm_eps=1e-5, **tower) if small else {},
 )
