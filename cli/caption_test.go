@@ -93,7 +93,7 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 					if e != nil {
 						err = e
 					}
-					lines = append(lines, captionLine{p, []string{"direct", "textualised"}[k], strings.TrimSpace(text), caption.Tokens, caption.LogProb})
+					lines = append(lines, captionLine{p, imageID(p), []string{"direct", "textualised"}[k], strings.TrimSpace(text), caption.Tokens, caption.LogProb})
 				}
 			}
 		})

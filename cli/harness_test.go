@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -187,11 +188,20 @@ func put(t *testing.T, path string, data []byte) string {
 // captionLine is the contract of caption --json; any other field is an error.
 type captionLine struct {
 	File     string  `json:"file"`
-	ImageID  any     `json:"image_id"`
+	ImageID  int64   `json:"image_id"`
 	Pipeline string  `json:"pipeline"`
 	Caption  string  `json:"caption"`
 	Tokens   []int64 `json:"tokens"`
 	LogProb  float64 `json:"logprob"`
+}
+
+// imageID returns the id in a file name of COCO.
+func imageID(path string) int64 {
+	id, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(path), ".jpg"), 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return id
 }
 
 func captionLines(t *testing.T, out string) []captionLine {
