@@ -309,16 +309,3 @@ func TestCaptionRoom(t *testing.T) {
 	run("", append(base, "--max-tokens", "62")...).fails(t, 2, "--max-tokens 62", "61")
 	ok(t, append(base, "--max-tokens", "61")...)
 }
-
-// Whoever captions with weights that do not say what CLIP they are is told what was
-// assumed, once, and how to say otherwise.
-func TestNotes(t *testing.T) {
-	args := []string{"features", "--clip", clipF, "--images", photos[0], "-o", filepath.Join(t.TempDir(), "f.safetensors")}
-	r := run("", args...)
-	if n := len(assumed.FindAllString(r.err, -1)); r.code != 0 || n != 1 || !strings.Contains(r.err, "--clip-config") {
-		t.Errorf("code %d, %d notes: %s", r.code, n, r.err)
-	}
-	if r := run("", append(args, "--clip-config", "ViT-B-32-quickgelu")...); !strings.Contains(r.err, "ViT-B-32-quickgelu") || r.code == 0 {
-		t.Errorf("weights of another shape than their --clip-config: code %d: %s", r.code, r.err)
-	}
-}

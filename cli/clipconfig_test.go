@@ -43,7 +43,7 @@ func TestClipConfig(t *testing.T) {
 	if slices.Equal(features(bare, "--clip-config", gelu), want) {
 		t.Error("--clip-config has no effect")
 	}
-	caption := []string{"caption", "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "2", photos[0], "--clip", bare}
+	caption := []string{"caption", "--decoder", mapperF, "--gpt2", gptF, "--max-tokens", "2", "--normalize", "no", photos[0], "--clip", bare}
 	run("", caption...).says(t, 1, "note: no open_clip_config.json is beside "+bare, "--clip-config")
 	if r := run("", append(caption, "--clip-config", gelu)...); r.code != 0 || r.err != "" {
 		t.Errorf("exit code %d: %s", r.code, r.err)
