@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"flag"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,36 +201,44 @@ func TestSigLIPRefuses(t *testing.T) {
 	}
 }
 
-// No model and no text makes the tokenizers panic, and every id is in the vocabulary.
-func FuzzSigLIP(f *testing.F) {
-	model := read(f, "testdata/siglip/siglip/spiece.model")
-	f.Add(model[:4000], "a cat </s> ▁x")
-	f.Add(model, "Ｆull ﬁ\u0301")
-	f.Fuzz(func(t *testing.T, model []byte, text string) {
-		p, err := NewSigLIP(model, SigLIPConfig{})
-		if err != nil {
-			return
-		}
-		for _, id := range p.Encode(text) {
-			if id < 0 || id >= p.VocabSize() {
-				t.Fatalf("id %d of %d", id, p.VocabSize())
+// Damaged files are refused, or give ids of the vocabulary; nothing panics.
+func TestSigLIPDamagedFiles(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	text := "A cat </s> ▁x ＦULL ﬁ\u0301 İ <eos> ▁▁ \n\n 한국어 ①½"
+	check := func(ids []int, size int) {
+		for _, id := range ids {
+			if id < 0 || id >= size {
+				t.Fatalf("id %d of %d", id, size)
 			}
 		}
-	})
-}
-
-func FuzzSigLIP2(f *testing.F) {
-	file := read(f, "testdata/siglip/siglip2/tokenizer.json")
-	f.Add(file, "a cat <eos> ▁▁ x\n\n")
-	f.Fuzz(func(t *testing.T, file []byte, text string) {
-		p, err := NewSigLIP2(file, SigLIPConfig{})
-		if err != nil {
-			return
-		}
-		for _, id := range p.Encode(text) {
-			if id < 0 || id >= p.VocabSize() {
-				t.Fatalf("id %d of %d", id, p.VocabSize())
+	}
+	damage := func(data []byte) []byte {
+		data = slices.Clone(data)
+		for range 1 + random.IntN(4) {
+			at := random.IntN(len(data))
+			if random.IntN(2) == 0 {
+				at = random.IntN(min(len(data), 9000)) // pieces and the start of the charsmap, or merges
 			}
+			data[at] = byte(random.Uint32())
 		}
-	})
+		if random.IntN(8) == 0 {
+			data = data[:random.IntN(len(data))]
+		}
+		return data
+	}
+	model, file := read(t, "testdata/siglip/siglip/spiece.model"), read(t, "testdata/siglip/siglip2/tokenizer.json")
+	loaded := 0
+	for range 500 {
+		if p, err := NewSigLIP(damage(model), SigLIPConfig{}); err == nil {
+			loaded++
+			check(p.Encode(text), p.VocabSize())
+		}
+		if p, err := NewSigLIP2(damage(file), SigLIPConfig{}); err == nil {
+			loaded++
+			check(p.Encode(text), p.VocabSize())
+		}
+	}
+	if loaded < 100 {
+		t.Errorf("only %d of 1000 damaged files were tried", loaded)
+	}
 }
