@@ -80,8 +80,13 @@ func withFiles(run func() int) (code int, err error) {
 				sd.Add(f.prefix+p.Name, *p.Tensor)
 			}
 			var meta map[string]string
-			if g, ok := m.(*gpt2.Model); ok {
-				meta = (&pipeline.GPT2{Model: g, Tokenizer: tokenizer.GPT2()}).Meta()
+			switch m := m.(type) { // files that say all that their tensors do not
+			case *gpt2.Model:
+				meta = (&pipeline.GPT2{Model: m, Tokenizer: tokenizer.GPT2()}).Meta()
+			case *clip.Model:
+				meta = map[string]string{weights.CLIPConfig: m.Config.Metadata()}
+			case clipcap.Mapper:
+				meta = map[string]string{weights.NormalizePrefix: "false"}
 			}
 			return weights.Save(context.Background(), filepath.Join(dir, f.file), sd, meta)
 		})
@@ -172,6 +177,7 @@ func pipelineFlags(more ...string) []string {
 
 type captionLine struct {
 	File     string   `json:"file"`
+	ImageID  int64    `json:"image_id"`
 	Pipeline string   `json:"pipeline"`
 	Caption  *string  `json:"caption"`
 	Tokens   []int64  `json:"tokens"`

@@ -24,7 +24,7 @@ func TestUsage(t *testing.T) {
 		{"no --clip", []string{"caption", photo}, "--clip and --decoder are required"},
 		{"no photo", pipelineFlags(), "no PHOTO"},
 		{"no --gpt2", []string{"caption", "--clip", in("clip.pt"), "--decoder", in("decoder.pt"), photo}, "--gpt2 is required"},
-		{"--decode", pipelineFlags("--decode", "best", photo), "greedy, top-p, sample or beam"},
+		{"--decode", pipelineFlags("--decode", "best", photo), "greedy, top-p, sample, beam or beam-transformers"},
 		{"--beam 0", pipelineFlags("--decode", "beam", "--beam", "0", photo), "--beam 0"},
 		{"--beam of no number", pipelineFlags("--beam", "many", photo), "--beam"},
 		{"--max-tokens 0", pipelineFlags("--max-tokens", "0", photo), "--max-tokens 0"},

@@ -11,11 +11,12 @@ import (
 	"testing"
 
 	"cyclecap/data/coco"
-	"cyclecap/data/photo"
 	"cyclecap/eval"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
+	"cyclecap/weights"
 )
 
 // The scores equal those of the authors' rules in Python with OpenAI's CLIP to 1e-6: a
@@ -47,17 +48,23 @@ func TestScoresArePythons(t *testing.T) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var m *clip.Model
+	path := filepath.Join(t.TempDir(), "clip.safetensors")
 	if err := torch.Scope(func() error {
 		torch.ManualSeed(want.Seed)
-		m = clip.New(clip.Config{EmbedDim: 64, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 2,
+		m := clip.New(clip.Config{EmbedDim: 64, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 2,
 			Context: 77, Vocab: 49408, TextWidth: 64, TextHeads: 1, TextDepth: 2})
-		return nil
+		defer nn.Close(m)
+		return weights.Save(t.Context(), path, nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
 	}); err != nil {
 		t.Fatal(err)
 	}
+	m, err := pipeline.LoadCLIP(path, "", clip.Both, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
 	score := func(inputs map[coco.ID]Input) (*eval.Result, error) {
-		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(&pipeline.CLIP{Model: m, Preprocess: photo.CLIP(32)}, inputs, nil)}})
+		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(m, inputs, nil)}})
 	}
 	r, err := score(inputs)
 	if err != nil {
