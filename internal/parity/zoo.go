@@ -23,7 +23,7 @@ import (
 func Zoo(ctx context.Context, python, dir, size, only, photos string, seed int64) ([]Row, error) {
 	names := []string{only}
 	if only == "" {
-		list, err := script(ctx, python, "testdata/reference/zoo.py", "--list")
+		list, err := script(ctx, python, "testdata/reference/zoo.py", "--list", "--size", size)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +86,9 @@ func zoo(ctx context.Context, python, dir, size, name, photos string, seed int64
 		if of[key] != "" {
 			args = append(args, "--"+key, of[key])
 		}
+	}
+	if of["pil"] != "" {
+		args = append(args, "--pil")
 	}
 	if of["clip"] != "" {
 		list, err := filepath.Glob(filepath.Join(photos, "*.jpg"))

@@ -8,6 +8,7 @@ OUT gets the weights and arguments.json. A model is a function below with @entry
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -20,11 +21,27 @@ import make
 import models
 
 ENTRIES = {}
+SMALL = []  # the entries with a small size: one of each kind
 
 
 def entry(f):
-    ENTRIES[f.__name__.replace("_", "-")] = f
+    """A model with both sizes."""
+    name = f.__name__.replace("_", "-")
+    ENTRIES[name] = f
+    SMALL.append(name)
     return f
+
+
+def entries(names, small):
+    """A function of the name, for models of the real size; the first one is also made small."""
+
+    def add(f):
+        for name in names:
+            ENTRIES[name] = functools.partial(f, name)
+        SMALL.append(small)
+        return f
+
+    return add
 
 
 def shake(model, scale=1.0):
@@ -39,13 +56,37 @@ def shake(model, scale=1.0):
 
 
 def openai_state(s):
-    import clip.model as openai
-
-    model = openai.CLIP(
+    return openai_clip((
         s["embed"], s["image"], s["layers"], s["vision"], s["patch"],
         s["context"], s["vocab"], s["text"], s["text"] // 64, s["layers"],
-    )  # fmt: skip
-    return shake(model.eval().float())
+    ))  # fmt: skip
+
+
+def openai_clip(sizes):
+    """OpenAI's CLIP of the arguments of its class, in f32."""
+    import clip.model as openai
+
+    model = shake(openai.CLIP(*sizes).eval().float())
+    with torch.no_grad():  # a ResNet's running statistics
+        for name, b in model.named_buffers():
+            if name.endswith("running_mean"):
+                b.add_(torch.randn_like(b) * 0.05)
+            elif name.endswith("running_var"):
+                b.mul_(torch.rand_like(b) + 0.5)
+    return model
+
+
+def archive(model, path):
+    """The released form: TorchScript in f16, with three numbers as buffers."""
+    import clip.model as openai
+
+    visual, vocab = model.visual.input_resolution, model.vocab_size
+    half = openai.build_model({k: v.clone() for k, v in model.state_dict().items()}).eval()
+    for key, value in (("input_resolution", visual), ("context_length", model.context_length), ("vocab_size", vocab)):
+        if hasattr(half, key):
+            delattr(half, key)
+        half.register_buffer(key, torch.tensor(value))
+    torch.jit.save(make.script_archive(half), str(path))
 
 
 def gpt2_folder(out, s, width=None):
@@ -73,15 +114,7 @@ def decoder_file(out, mapper):
 @entry
 def openai_vit_b_32(out, s):
     """OpenAI's TorchScript archive in f16, and ClipCap's MLP mapper."""
-    import clip.model as openai
-
-    model = openai_state(s)
-    half = openai.build_model({k: v.clone() for k, v in model.state_dict().items()}).eval()
-    for key, value in (("input_resolution", s["image"]), ("context_length", s["context"]), ("vocab_size", s["vocab"])):
-        if hasattr(half, key):
-            delattr(half, key)
-        half.register_buffer(key, torch.tensor(value))
-    torch.jit.save(make.script_archive(half), str(out / "clip.pt"))
+    archive(openai_state(s), out / "clip.pt")
     mapper = models.MLPMapper(s["embed"], s["gpt"], min(s["prefix"], 10))
     return {"clip-package": "openai", "clip": "clip.pt", "decoder": decoder_file(out, mapper), "gpt2": gpt2_folder(out, s)}
 
@@ -122,6 +155,134 @@ def open_clip_vit_b_32(out, s):
     return {"clip-package": "open_clip", "clip": "clip"}
 
 
+# The arguments of OpenAI's class CLIP: embed_dim, image_resolution, vision_layers, vision_width,
+# vision_patch_size, context_length, vocab_size, transformer_width, transformer_heads, transformer_layers.
+OPENAI = {
+    "openai-rn50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
+    "openai-rn101": (512, 224, (3, 4, 23, 3), 64, None, 77, 49408, 512, 8, 12),
+    "openai-rn50x4": (640, 288, (4, 6, 10, 6), 80, None, 77, 49408, 640, 10, 12),
+    "openai-rn50x16": (768, 384, (6, 8, 18, 8), 96, None, 77, 49408, 768, 12, 12),
+    "openai-rn50x64": (1024, 448, (3, 15, 36, 10), 128, None, 77, 49408, 1024, 16, 12),
+    "openai-vit-b-16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+    "openai-vit-l-14": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+    "openai-vit-l-14-336": (768, 336, 24, 1024, 14, 77, 49408, 768, 12, 12),
+}
+SMALL_RESNET = (64, 64, (1, 1, 1, 1), 16, None, 16, 256, 64, 1, 1)
+
+
+@entries(OPENAI, "openai-rn50x4")
+def openai(name, out, s):
+    """OpenAI's archives. With RN50x4 comes what ClipCap publishes for it: a transformer mapper
+    for features of width 640."""
+    small = s["gpt"] == 64
+    archive(openai_clip(SMALL_RESNET if small else OPENAI[name]), out / "clip.pt")
+    if name != "openai-rn50x4":
+        return {"clip-package": "openai", "clip": "clip.pt"}
+    width = SMALL_RESNET[0] if small else OPENAI[name][0]
+    mapper = models.TransformerMapper(width, s["gpt"], s["clip_length"], s["prefix"], s["mapper_layers"])
+    return {"clip-package": "openai", "clip": "clip.pt", "decoder": decoder_file(out, mapper), "gpt2": gpt2_folder(out, s)}
+
+
+# Names of open_clip's models, and the number of layers of both encoders (0: all): the largest do
+# not fit into memory twice.
+OPEN_CLIP = {
+    "open-clip-vit-b-32-quickgelu": ("ViT-B-32-quickgelu", 0),
+    "open-clip-vit-b-16-plus-240": ("ViT-B-16-plus-240", 0),
+    "open-clip-vit-h-14": ("ViT-H-14", 8),
+    "open-clip-vit-g-14": ("ViT-g-14", 8),
+    "open-clip-vit-bigg-14": ("ViT-bigG-14", 6),
+}
+
+
+@entries(OPEN_CLIP, "open-clip-vit-h-14")
+def open_clip_named(name, out, s):
+    """open_clip's checkpoint of a training (state_dict, module.) with its configuration beside it.
+    The small one has heads of 80 and a wider MLP."""
+    import open_clip
+
+    name, layers = OPEN_CLIP[name]
+    config = open_clip.get_model_config(name)
+    config.pop("custom_text", None)
+    parts = config["vision_cfg"], config["text_cfg"]
+    if s["gpt"] == 64:
+        config["embed_dim"] = 64
+        parts[0].update(image_size=32, patch_size=8, width=160, head_width=80, mlp_ratio=4.5)
+        parts[1].update(context_length=16, vocab_size=256, width=64, heads=4)
+        layers = 2
+    for part in parts if layers else ():
+        part["layers"] = layers
+    model = shake(open_clip.CLIP(**config))
+    folder = out / "clip"
+    folder.mkdir()
+    state = {f"module.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"epoch": 32, "name": name, "state_dict": state}, folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return {"clip-package": "open_clip", "clip": "clip"}
+
+
+@entry
+def siglip_base(out, s):
+    """transformers' SigLIP, patches of 16 and photos of 224 pixels."""
+    from transformers import SiglipConfig, SiglipModel
+
+    small = s["gpt"] == 64
+    part = dict(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4) if small else {}
+    config = SiglipConfig(
+        vision_config=dict(part, image_size=32, patch_size=8) if small else {"patch_size": 16},
+        text_config=dict(part, vocab_size=300, max_position_embeddings=16, projection_size=64, bos_token_id=0, eos_token_id=1) if small else {},
+    )
+    shake(SiglipModel(config).eval()).save_pretrained(out / "clip")
+    size = config.vision_config.image_size
+    (out / "clip" / "preprocessor_config.json").write_text(json.dumps({
+        "image_processor_type": "SiglipImageProcessor", "do_resize": True, "size": {"height": size, "width": size},
+        "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    }))  # fmt: skip
+    return {"clip-package": "transformers", "clip": "clip", "pil": "yes"}
+
+
+# Settings of GPT2Config.
+GPT2 = {
+    "gpt2-medium": dict(n_embd=1024, n_layer=24, n_head=16),
+    "gpt2-large": dict(n_embd=1280, n_layer=36, n_head=20),
+    "gpt2-xl": dict(n_embd=1600, n_layer=48, n_head=25),
+    "distilgpt2": dict(n_layer=6),
+    "stanford-crfm": dict(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True),
+    "cerebras": dict(n_embd=768, n_layer=10, n_inner=3072, activation_function="gelu", n_positions=2048),
+    "untied": dict(tie_word_embeddings=False, n_layer=6),
+}
+
+
+@entries(GPT2, "stanford-crfm")
+def gpt2_named(name, out, s):
+    """GPT-2 of other sizes and settings, in shards where it is large."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    settings = dict(GPT2[name])
+    if s["gpt"] == 64:
+        settings.update(vocab_size=s["gpt_vocab"], n_embd=96, n_layer=2, n_head=3, n_positions=s["positions"])
+    model = GPT2LMHeadModel(GPT2Config(**settings, bos_token_id=0, eos_token_id=0)).eval()
+    shake(model.transformer.h, 5)
+    model.save_pretrained(out / "gpt2", max_shard_size="1GB")
+    return {"gpt2": "gpt2"}
+
+
+@entry
+def clipcap_whole(out, s):
+    """A whole model of ClipCap's: MLP mapper, fine-tuned GPT-2 inside, old buffers."""
+    folder = gpt2_folder(out, s)
+    from transformers import GPT2LMHeadModel
+
+    state = dict(GPT2LMHeadModel.from_pretrained(out / folder).state_dict())
+    for i in range(s["gpt_layers"]):
+        state[f"transformer.h.{i}.attn.bias"] = torch.ones(s["positions"], s["positions"], dtype=torch.bool).tril()[None, None]
+        state[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+    mapper = shake(models.MLPMapper(s["embed"], s["gpt"], min(s["prefix"], 10)))
+    whole = {f"clip_project.{k}": v for k, v in mapper.state_dict().items()} | {f"gpt.{k}": v for k, v in state.items()}
+    torch.save(whole, out / "decoder.pt")
+    return {"decoder": "decoder.pt", "gpt2": folder}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", choices=ENTRIES)
@@ -131,7 +292,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.list:
-        print("\n".join(ENTRIES))
+        print("\n".join(ENTRIES if args.size == "real" else SMALL))
         return
     if args.out is None:
         parser.error("NAME and OUT are needed")
