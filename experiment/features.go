@@ -298,7 +298,7 @@ func (e *encoder) load() (err error) {
 			return err
 		}
 		for _, n := range e.clip.Notes {
-			e.x.UI.Say("%s", n)
+			e.x.UI.Say("note: %s", n)
 		}
 	}
 	return nil
