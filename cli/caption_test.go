@@ -56,7 +56,7 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 		if err != nil {
 			return err
 		}
-		if sd, err = weights.LoadGenerator(genF); err != nil {
+		if sd, _, err = weights.LoadGenerator(genF); err != nil {
 			return err
 		}
 		gen, err := cyclegan.LoadGenerator(sd)

@@ -225,11 +225,11 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, err := weights.LoadGenerator(path)
+	sd, f, err := weights.LoadGenerator(path)
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{Path: path, Notes: fileNotes(path)}
+	g := &Generator{Path: path, Notes: f.Notes}
 	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

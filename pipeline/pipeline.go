@@ -15,7 +15,6 @@ import (
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
-	"cyclecap/weights"
 )
 
 // Options configures where and how models compute. The zero value means f32 on the
@@ -52,15 +51,6 @@ func (o Options) Packed() bool { return o.Device == torch.CPU && (o.Pack || o.BF
 // to returns the options that move a tensor or a module to o's device and dtype.
 func (o Options) to() []torch.Option {
 	return []torch.Option{torch.WithDevice(o.Device), torch.WithDType(o.DType())}
-}
-
-// fileNotes returns the notes of a weights file that has been loaded.
-func fileNotes(path string) []string {
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil
-	}
-	return f.Notes
 }
 
 // prepare moves modules to the device and dtype of o, and packs them if o asks for

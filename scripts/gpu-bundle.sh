@@ -27,7 +27,7 @@ for program in "$files"/gpu "$files"/cyclecap "$files"/devicetest; do
 done | sort -u | grep -Ev '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+)\.so' | while read -r library; do
   cp -L "$library" "$files/lib"
 done
-cp testdata/reference/{gpu,bench,make,models}.py "$files/python"
+cp testdata/reference/{gpu,bench,make,models}.py scripts/record_reference.py "$files/python"
 # shellcheck disable=SC2012
 cp $(ls testdata/photos/*.jpg | head -4) "$files/photos"
 sed -n "s/^__version__ = '\([0-9.]*\).*/\1/p" "$(cat build/libtorch)/version.py" >"$files/torch"

@@ -50,17 +50,17 @@ func LoadDecoder(path string) (mapper, gpt *nn.StateDict, f *File, err error) {
 
 // LoadGenerator reads a CycleGAN generator, with cyclecap's tensor names
 // ("model.0.weight", …) or those of a plain nn.Sequential ("0.weight", …).
-func LoadGenerator(path string) (*nn.StateDict, error) {
+func LoadGenerator(path string) (*nn.StateDict, *File, error) {
 	f, err := Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := wants(f, "a CycleGAN generator", Generator); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out := nn.NewStateDict()
 	for _, name := range sd.Names() {
@@ -70,5 +70,5 @@ func LoadGenerator(path string) (*nn.StateDict, error) {
 		}
 		out.Add(name, t)
 	}
-	return out, nil
+	return out, f, nil
 }

@@ -382,7 +382,7 @@ func TestWrongRole(t *testing.T) {
 	if _, _, err := weights.LoadGPT2("testdata/zip.pt"); err == nil || !strings.Contains(err.Error(), "float32") {
 		t.Errorf("something as GPT-2: %v", err)
 	}
-	if _, err := weights.LoadGenerator(dir + "gpt2"); err == nil || !strings.Contains(err.Error(), "GPT-2") {
+	if _, _, err := weights.LoadGenerator(dir + "gpt2"); err == nil || !strings.Contains(err.Error(), "GPT-2") {
 		t.Errorf("a GPT-2 as generator: %v", err)
 	}
 }

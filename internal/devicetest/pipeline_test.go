@@ -155,7 +155,7 @@ func TestMovesBack(t *testing.T) {
 		if err := weights.SaveSafetensors(t.Context(), path, nn.StateDictOf(m), nil); err != nil {
 			return err
 		}
-		sd, err := weights.LoadGenerator(path)
+		sd, _, err := weights.LoadGenerator(path)
 		if err != nil {
 			return err
 		}

@@ -387,7 +387,7 @@ func (c *checker) cyclegan() error {
 	for _, n := range nets {
 		c.module("initial weights of the CycleGAN by seed, "+n.name, "PyTorch", n.net, part(first, n.name+".", "model."))
 	}
-	sd, err := weights.LoadGenerator(c.path("generator.pt"))
+	sd, _, err := weights.LoadGenerator(c.path("generator.pt"))
 	if err != nil {
 		return err
 	}

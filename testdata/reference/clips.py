@@ -21,7 +21,8 @@ import pathlib
 import torch
 from safetensors.torch import save_file
 
-from make import cpu, script_archive
+from make import script_archive
+from models import cpu
 
 VOCAB, CONTEXT, EMBED = 64, 12, 16
 

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import models
-from make import cpu
+from models import cpu
 
 SIZES = {
     "small": dict(width=64, heads=1, layers=1, vocab=260, positions=32, features=64, wide=80, prefix=3, length=2, mapper_layers=1, photos=5, tokens=12),

@@ -300,15 +300,6 @@ def cyclegan(out, s):
     save("gan-trained.safetensors")
 
 
-def cpu():
-    """What the low-order bits may depend on."""
-    text = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0] if pathlib.Path("/proc/cpuinfo").exists() else ""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    facts = {k.strip(): v.strip() for k, v in lines.items()}
-    ident = [facts.get(k, "") for k in ("vendor_id", "cpu family", "model", "stepping")]
-    return "/".join([torch.backends.cpu.get_cpu_capability(), *ident])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, required=True)
@@ -329,7 +320,7 @@ def main():
     import transformers
 
     out.facts.update(
-        size=args.size, seed=args.seed, threads=args.threads, cpu=cpu(), sizes=s,
+        size=args.size, seed=args.seed, threads=args.threads, cpu=models.cpu(), sizes=s,
         versions={"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()},
     )  # fmt: skip
     out.save()

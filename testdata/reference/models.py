@@ -5,88 +5,18 @@ without its package. `make parity`, `make gpu` and the fixtures compare the Go
 code with these, and with transformers' and OpenAI's own nets.
 """
 
+import pathlib
+import sys
 from collections import OrderedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-
-class Attention(nn.Module):
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads = heads
-        self.to_queries = nn.Linear(width, width, bias=False)
-        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
-        self.project = nn.Linear(width, width)
-
-    def forward(self, x):
-        n, t, d = x.shape
-        head = d // self.heads
-        q = self.to_queries(x).reshape(n, t, self.heads, head)
-        kv = self.to_keys_values(x).reshape(n, t, 2, self.heads, head)
-        weights = (torch.einsum("bnhd,bmhd->bnmh", q, kv[:, :, 0]) * head**-0.5).softmax(dim=2)
-        return self.project(torch.einsum("bnmh,bmhd->bnhd", weights, kv[:, :, 1]).reshape(n, t, d))
-
-
-class MLP(nn.Module):
-    def __init__(self, width, ratio):
-        super().__init__()
-        self.fc1 = nn.Linear(width, ratio * width)
-        self.fc2 = nn.Linear(ratio * width, width)
-
-    def forward(self, x):
-        return self.fc2(F.relu(self.fc1(x)))
-
-
-class Layer(nn.Module):
-    def __init__(self, width, heads, ratio):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, ratio)
-
-    def forward(self, x):
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-class Layers(nn.Module):
-    def __init__(self, width, heads, layers, ratio):
-        super().__init__()
-        self.layers = nn.ModuleList([Layer(width, heads, ratio) for _ in range(layers)])
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-class TransformerMapper(nn.Module):
-    def __init__(self, feature, width, clip_length, prefix_length, layers, heads=8, ratio=2):
-        super().__init__()
-        self.clip_length = clip_length
-        self.transformer = Layers(width, heads, layers, ratio)
-        self.linear = nn.Linear(feature, clip_length * width)
-        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
-
-    def forward(self, features):
-        n = features.shape[0]
-        x = self.linear(features).view(n, self.clip_length, -1)
-        constants = self.prefix_const.unsqueeze(0).expand(n, *self.prefix_const.shape)
-        return self.transformer(torch.cat((x, constants), dim=1))[:, self.clip_length :]
-
-
-class MLPMapper(nn.Module):
-    def __init__(self, feature, width, prefix_length):
-        super().__init__()
-        self.width = width
-        hidden = width * prefix_length // 2
-        self.model = nn.Sequential(nn.Linear(feature, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix_length))
-
-    def forward(self, features):
-        return self.model(features).view(features.shape[0], -1, self.width)
+# ClipCap's rules are those of the script that users run on their own weights; the GPU bundle
+# has it beside this file.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
+from record_reference import MLPMapper, TransformerMapper, beam_search, cpu, decoder_loss, nucleus_greedy  # noqa: E402, F401
 
 
 class LinearMapper(nn.Module):
@@ -100,22 +30,6 @@ class LinearMapper(nn.Module):
         return self.model(features).unsqueeze(1)
 
 
-def nucleus_greedy(gpt, embeds, length, stop, top_p=0.8):
-    """ClipCap's generate2 for one prefix: keep the nucleus, take the best."""
-    ids = []
-    for _ in range(length):
-        logits = gpt(inputs_embeds=embeds).logits[:, -1, :]
-        ranked, order = torch.sort(logits, descending=True)
-        outside = F.softmax(ranked, dim=-1).cumsum(dim=-1) > top_p
-        outside = torch.cat((torch.zeros_like(outside[:, :1]), outside[:, :-1]), dim=1)
-        logits[0, order[outside]] = -float("inf")
-        ids.append(int(logits.argmax(-1)))
-        if ids[-1] == stop:
-            break
-        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]], device=embeds.device))), dim=1)
-    return ids
-
-
 def greedy(gpt, embeds, length, stop):
     """DeCap's decoding of one prefix: the most probable token, without a cache."""
     ids = []
@@ -125,41 +39,6 @@ def greedy(gpt, embeds, length, stop):
             break
         embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]]))), dim=1)
     return ids
-
-
-def beam_search(gpt, embeds, beams, length, stop):
-    """ClipCap's generate_beam for one prefix: (ids, score) of each beam, best
-    first. Beams are ranked by their average log-probability; one that has
-    ended is padded with token 0 at no cost; the search ends with the last."""
-    scores = tokens = None
-    lengths = torch.ones(beams, device=embeds.device)
-    ended = torch.zeros(beams, dtype=torch.bool, device=embeds.device)
-    for _ in range(length):
-        logp = gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).log()
-        if tokens is None:
-            best, new = logp.topk(beams, -1)
-            scores, tokens = best[0], new.view(beams, 1)
-            new = tokens
-            embeds = embeds.expand(beams, -1, -1)
-        else:
-            logp[ended] = -float("inf")
-            logp[ended, 0] = 0
-            total = scores[:, None] + logp
-            lengths[~ended] += 1
-            average = total / lengths[:, None]
-            best, flat = average.view(-1).topk(beams, -1)
-            source, new = flat // average.shape[1], (flat % average.shape[1]).unsqueeze(1)
-            lengths, ended = lengths[source], ended[source]
-            tokens = torch.cat((tokens[source], new), dim=1)
-            embeds = embeds[source]
-            scores = best * lengths
-        embeds = torch.cat((embeds, gpt.transformer.wte(new)), dim=1)
-        ended = ended | (new[:, 0] == stop)
-        if ended.all():
-            break
-    scores = scores / lengths
-    order = scores.argsort(descending=True, stable=True)
-    return [(tokens[i, : int(lengths[i])].tolist(), float(scores[i])) for i in order]
 
 
 class TransformersAdamW(torch.optim.Optimizer):
@@ -186,15 +65,6 @@ class TransformersAdamW(torch.optim.Optimizer):
                 p.addcdiv_(s["avg"], denom, value=-size)
                 if group["weight_decay"] > 0:
                     p.add_(p, alpha=-group["lr"] * group["weight_decay"])
-
-
-def decoder_loss(mapper, gpt, features, tokens):
-    """ClipCap's loss: the prefix, then the caption, padding masked out."""
-    prefix = mapper(features)
-    mask = torch.cat((torch.ones(prefix.shape[:2], device=tokens.device), (tokens > 0).float()), dim=1)
-    embeds = torch.cat((prefix, gpt.transformer.wte(tokens)), dim=1)
-    logits = gpt(inputs_embeds=embeds, attention_mask=mask).logits[:, prefix.shape[1] - 1 : -1]
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
 
 
 def train_decoder(mapper, gpt, batches, lr, warmup):
