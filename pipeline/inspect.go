@@ -1,15 +1,15 @@
 package pipeline
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"cyclecap/nets/clip"
+	"cyclecap/nets/gpt2"
+	"cyclecap/nets/siglip"
 	"cyclecap/torch"
 	"cyclecap/weights"
 )
@@ -26,7 +26,7 @@ type Setting struct {
 // besideNames are the files beside weights that concern a model.
 var besideNames = []string{
 	"config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json",
-	"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json",
+	"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model", "decoder_config.pkl",
 }
 
 // Beside lists the files beside weights that concern the model.
@@ -49,7 +49,9 @@ func Settings(f *weights.File) (list []Setting, notes []string, err error) {
 		return clipSettings(f)
 	case weights.GPT2:
 		return gpt2Settings(f)
-	case weights.ClipCapMapper, weights.ClipCapModel:
+	case weights.SigLIP:
+		return siglipSettings(f)
+	case weights.ClipCapMapper, weights.ClipCapModel, weights.DeCapModel:
 		return decoderSettings(f), nil, nil
 	case weights.Generator:
 		if w := shapeOf(f, "model.0.weight", "0.weight"); len(w) == 2 {
@@ -149,55 +151,101 @@ func epsilon(e float64) float64 {
 }
 
 // gpt2Layer matches one tensor of each layer of a GPT-2.
-var gpt2Layer = regexp.MustCompile(`^(gpt\.)?(transformer\.)?h\.\d+\.ln_1\.weight$`)
-
-// gpt2Keys are the keys of a GPT-2's config.json that the weights do not tell.
-var gpt2Keys = []string{
-	"n_head", "activation_function", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings",
-}
+var gpt2Layer = regexp.MustCompile(`^((gpt|decoder)\.)?(transformer\.)?h\.\d+\.ln_1\.weight$`)
 
 func gpt2Settings(f *weights.File) (list []Setting, notes []string, err error) {
-	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
 	layers := 0
 	for _, e := range f.Entries {
 		if gpt2Layer.MatchString(e.Name) {
 			layers++
 		}
 	}
+	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
+	of := func(name string) []int64 { return shapeOf(f, "transformer."+name, name) }
+	wte, wpe, fc := of("wte.weight"), of("wpe.weight"), of("h.0.mlp.c_fc.weight")
+	if wte == nil {
+		wte = shapeOf(f, "lm_head.weight")
+	}
 	add("n_layer", layers, "weights")
-	wte, wpe := shapeOf(f, "transformer.wte.weight", "wte.weight"), shapeOf(f, "transformer.wpe.weight", "wpe.weight")
+	c, from := gpt2.Config{LayerNormEpsilon: 1e-5}, "assumed"
 	if len(wte) == 2 {
 		add("n_embd", wte[1], "weights")
 		add("vocab_size", wte[0], "weights")
+		c.NHead = wte[1] / 64
 	}
 	if len(wpe) == 2 {
 		add("n_positions", wpe[0], "weights")
 	}
-	data, path, err := f.Beside("config.json")
-	if err != nil {
+	if len(fc) == 2 {
+		add("n_inner", fc[1], "weights")
+	}
+	data, path := []byte(f.Meta[weights.GPT2Config]), "the metadata of "+f.Path
+	if len(data) > 0 {
+		from = "metadata"
+	} else if data, path, err = f.Beside("config.json"); err != nil {
 		return list, nil, err
+	} else if data != nil {
+		from = "config.json"
 	}
-	if data == nil {
-		if len(wte) == 2 {
-			add("n_head", wte[1]/64, "assumed")
+	if from != "assumed" {
+		if c, err = gpt2.ParseConfig(data); err != nil {
+			return list, nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return list, nil, nil
 	}
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(data, &keys); err != nil {
-		return list, nil, fmt.Errorf("%s: %w", path, err)
+	add("n_head", c.NHead, from)
+	activation := c.Activation
+	if activation == "" {
+		activation = "gelu_new"
 	}
-	for _, k := range gpt2Keys {
-		if v, ok := keys[k]; ok {
-			add(k, strings.Trim(string(v), `"`), "config.json")
+	add("activation_function", activation, from)
+	add("layer_norm_epsilon", c.LayerNormEpsilon, from)
+	add("scale_attn_weights", !c.UnscaledAttn, from)
+	add("scale_attn_by_inverse_layer_idx", c.InverseLayerScale, from)
+	add("tie_word_embeddings", !c.Untied, from)
+	return list, nil, nil
+}
+
+func siglipSettings(f *weights.File) (list []Setting, notes []string, err error) {
+	data, path, err := f.Beside("config.json")
+	if err != nil || data == nil {
+		return nil, nil, err
+	}
+	c, err := siglip.ParseConfig(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	add := func(name string, value any) { list = append(list, Setting{name, fmt.Sprint(value), "config.json"}) }
+	tower := func(name string, t siglip.Tower) {
+		activation := "gelu_pytorch_tanh"
+		if t.ExactGELU {
+			activation = "gelu"
 		}
+		add(name+" layers", t.Depth)
+		add(name+" width", t.Width)
+		add(name+" heads", t.Heads)
+		add(name+" activation", activation)
+		add(name+" layer norm epsilon", t.Eps)
+	}
+	if shapeOf(f, "vision_model.embeddings.patch_embedding.weight") != nil {
+		add("image size", c.Vision.ImageSize)
+		add("patch size", c.Vision.PatchSize)
+		tower("image encoder", c.Vision.Tower)
+	}
+	if shapeOf(f, "text_model.embeddings.token_embedding.weight") != nil {
+		add("context length", c.Text.Context)
+		add("vocabulary", c.Text.Vocab)
+		tower("text encoder", c.Text.Tower)
 	}
 	return list, nil, nil
 }
 
 func decoderSettings(f *weights.File) (list []Setting) {
 	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
-	if w := shapeOf(f, "clip_project.model.0.weight"); len(w) == 2 {
+	if w := shapeOf(f, "clip_project.model.0.weight"); len(w) == 2 && weights.Detect(f) == weights.DeCapModel {
+		add("mapper", "linear", "weights")
+		add("feature width", w[1], "weights")
+		add("prefix length", 1, "weights")
+	} else if len(w) == 2 {
 		add("mapper", "MLP", "weights")
 		add("feature width", w[1], "weights")
 	} else if w := shapeOf(f, "clip_project.linear.weight"); len(w) == 2 {
