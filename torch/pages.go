@@ -3,9 +3,8 @@ package torch
 import (
 	"encoding/binary"
 	"os"
+	"syscall"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // DropPages takes the pages of a memory-mapped file that a tensor occupies out of
@@ -60,7 +59,7 @@ func dropPages(b []byte) {
 			i++
 		}
 		if i > from {
-			_ = unix.Madvise(b[from*size:i*size], unix.MADV_DONTNEED) // without it, the pages stay
+			_ = syscall.Madvise(b[from*size:i*size], syscall.MADV_DONTNEED) // without it, the pages stay
 		}
 	}
 }
