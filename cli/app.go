@@ -333,6 +333,11 @@ func notes(c *cli.Context, list []string) {
 	}
 }
 
+// clipFlag is the option of the commands that load a CLIP to compute features.
+func clipFlag() cli.Flag {
+	return &cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers (CLIP, SigLIP) or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"}
+}
+
 // clipConfigFlag is an option of every command with --clip.
 func clipConfigFlag() cli.Flag {
 	return &cli.PathFlag{Name: "clip-config", Usage: "with --clip: take its configuration from `FILE`, a config.json of transformers or an open_clip_config.json, or by a name such as ViT-H-14", DefaultText: "the file beside the weights"}

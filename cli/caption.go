@@ -21,7 +21,7 @@ func captionCommand() *cli.Command {
 		Usage:     "write a caption for each photo",
 		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers (CLIP, SigLIP) or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipFlag(),
 			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a decoder from `FILE`: one of ClipCap or CapDec, a mapper with or without its GPT-2, or one of DeCap"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},

@@ -30,7 +30,11 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 	t.Helper()
 	var lines []captionLine
 	err := torch.Scope(func() error {
-		sd, _, err := weights.LoadCLIP(clipF, nil)
+		file, err := weights.Open(clipF)
+		if err != nil {
+			return err
+		}
+		sd, err := weights.LoadCLIP(file, nil)
 		if err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ func featuresCommand() *cli.Command {
 		Usage:     "compute the CLIP features of photos, texts or captions",
 		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers (CLIP, SigLIP) or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipFlag(),
 			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
 			recursiveFlag(),

@@ -70,7 +70,11 @@ func readFeatures(t *testing.T, path string) featureFile {
 func withCLIP(t *testing.T, path string, f func(*clip.Model)) {
 	t.Helper()
 	err := torch.Scope(func() error {
-		sd, _, err := weights.LoadCLIP(path, nil)
+		file, err := weights.Open(path)
+		if err != nil {
+			return err
+		}
+		sd, err := weights.LoadCLIP(file, nil)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func verifyCommand() *cli.Command {
 		Usage:     "compare with what Python computed with your weights, photos and texts",
 		UsageText: "[--clip F] [--decoder F] [--gpt2 F] [--generator F] [options] REFERENCE.safetensors",
 		Flags: append([]cli.Flag{
-			&cli.PathFlag{Name: "clip", Usage: "load CLIP from `FILE`: an OpenAI archive, a transformers or open_clip file or folder, or the name of a downloaded model (openai/clip-vit-base-patch32, ViT-B/32)"},
+			clipFlag(),
 			clipConfigFlag(),
 			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`"},

@@ -81,9 +81,9 @@ func (x *Experiment) checkSizes(last string) error {
 	return x.check(n, last)
 }
 
-// check returns an error if a stage up to the one named last could not run on data of these sizes. It needs only
-// the configuration, numbers and the headers of files, so that nothing fails after hours
-// of work that could have failed before.
+// check returns an error if a stage up to the one named last could not run on data of
+// these sizes. It needs only the configuration, numbers and the models' files, so that
+// nothing fails after hours of work that could have failed before.
 func (x *Experiment) check(n sizes, last string) error {
 	c := x.Config
 	runs := func(stage string) bool {
@@ -168,8 +168,9 @@ func (x *Experiment) checkModels() error {
 			if d := g.Model.Config.NEmbd; c.Train.Decoder.Mapper != "mlp" && d%clipcap.Heads != 0 {
 				return fmt.Errorf("train.decoder.mapper: the transformer has %d heads, which do not divide the width %d of %s; set it to \"mlp\"", clipcap.Heads, d, c.GPT2.Weights)
 			}
-			if c.Caption.Decode == "beam" && int64(c.Caption.Beam) > g.Model.Config.VocabSize {
-				return fmt.Errorf("caption.beam: must be at most %d, the size of GPT-2's vocabulary, got %d", g.Model.Config.VocabSize, c.Caption.Beam)
+			m := clipcap.Model{GPT2: g.Model, Never: g.Unnamed}
+			if most := m.MaxBeams(clipcap.Method(c.Caption.Decode)); int64(c.Caption.Beam) > most {
+				return fmt.Errorf("caption.beam: must be at most %d with GPT-2's vocabulary of %d tokens, got %d", most, g.Model.Config.VocabSize, c.Caption.Beam)
 			}
 			return nil
 		})

@@ -46,13 +46,14 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 		}
 		return c, nil
 	}
-	sd, f, err := weights.LoadCLIP(path, part.Has)
+	sd, err := weights.LoadCLIP(f, part.Has)
 	if err != nil {
 		return nil, err
 	}
 	of, notes, err := clipConfig(f, sd, config, part)
 	c.Notes = append(c.Notes, notes...)
 	if err != nil {
+		sd.Close()
 		return nil, err
 	}
 	m, err := clip.Load(sd, of, part)

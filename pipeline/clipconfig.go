@@ -73,21 +73,30 @@ func clipConfig(f *weights.File, sd *nn.StateDict, config string, part clip.Part
 // ReadCLIP reads the tensors of a CLIP, or one encoder of it, under OpenAI's names, and
 // the metadata for a file of them, which describes the CLIP if that is known.
 func ReadCLIP(path string) (*nn.StateDict, map[string]string, error) {
-	sd, f, err := weights.LoadCLIP(path, nil)
+	f, err := weights.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
+	sd, err := weights.LoadCLIP(f, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, notes, err := clipConfig(f, sd, "", partOf(sd))
+	if err != nil || len(notes) > 0 {
+		return sd, nil, nil // its tensors can be converted all the same
+	}
+	return sd, map[string]string{weights.CLIPConfig: c.Metadata()}, nil
+}
+
+// partOf returns the encoders that a CLIP's tensors contain.
+func partOf(sd *nn.StateDict) clip.Part {
 	part := clip.Both
 	for _, p := range []clip.Part{clip.Image, clip.Text} {
 		if _, err := clip.ConfigOf(sd, p); err != nil {
 			part = clip.Image + clip.Text - p // the other one
 		}
 	}
-	c, notes, err := clipConfig(f, sd, "", part)
-	if err != nil || len(notes) > 0 {
-		return sd, nil, nil // its tensors can be converted all the same
-	}
-	return sd, map[string]string{weights.CLIPConfig: c.Metadata()}, nil
+	return part
 }
 
 // configNamed reads a configuration file, or returns the configuration of a name.

@@ -76,17 +76,12 @@ func clipSettings(f *weights.File) (list []Setting, notes []string, err error) {
 		return nil, []string{fmt.Sprintf("the settings are not shown, because libtorch cannot be used: %v", err)}, nil
 	}
 	err = torch.Scope(func() error {
-		sd, f, err := weights.LoadCLIP(f.Path, func(string) bool { return false }) // shapes alone
+		sd, err := weights.LoadCLIP(f, func(string) bool { return false }) // shapes alone
 		if err != nil {
 			return err
 		}
 		defer sd.Close()
-		part := clip.Both
-		if _, err := clip.ConfigOf(sd, clip.Text); err != nil {
-			part = clip.Image
-		} else if _, err := clip.ConfigOf(sd, clip.Image); err != nil {
-			part = clip.Text
-		}
+		part := partOf(sd)
 		var c clip.Config
 		if c, notes, err = clipConfig(f, sd, "", part); err != nil {
 			return err

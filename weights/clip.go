@@ -13,21 +13,18 @@ import (
 // (clip.Config.Metadata).
 const CLIPConfig = "clip_config"
 
-// LoadCLIP reads a CLIP, or one encoder of it, with OpenAI's, open_clip's or
-// transformers' tensor names and returns it with OpenAI's, and its file. keep selects
-// tensors by their OpenAI names; the others are on the meta device, as with LoadOnly.
-// A nil keep selects all.
-func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *File, err error) {
-	if f, err = Open(path); err != nil {
-		return nil, nil, err
-	}
+// LoadCLIP reads a CLIP, or one encoder of it, from f, with OpenAI's, open_clip's or
+// transformers' tensor names, and returns it with OpenAI's. keep selects tensors by their
+// OpenAI names; the others are on the meta device, as with LoadOnly. A nil keep selects
+// all.
+func LoadCLIP(f *File, keep func(name string) bool) (sd *nn.StateDict, err error) {
 	if err := wants(f, "a CLIP model", OpenAICLIP, TransformersCLIP); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	rename := func(name string) string { return name }
 	if Detect(f) == TransformersCLIP {
 		rename = openAIName
-	} else if _, ok := f.Get(customText + "token_embedding.weight"); ok {
+	} else if f.has(customText + "token_embedding.weight") {
 		rename = func(name string) string { return strings.TrimPrefix(name, customText) }
 	}
 	own := keep
@@ -35,10 +32,10 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *Fi
 		own = func(name string) bool { return keep(rename(name)) }
 	}
 	if err := projected(f, keep); err != nil {
-		return nil, nil, &Error{path, err}
+		return nil, &Error{f.Path, err}
 	}
 	if sd, err = f.LoadOnly(own); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if Detect(f) == TransformersCLIP {
 		sd, err = openAINames(sd)
@@ -46,9 +43,9 @@ func LoadCLIP(path string, keep func(name string) bool) (sd *nn.StateDict, f *Fi
 		sd, err = renamed(sd, rename)
 	}
 	if err != nil {
-		return nil, nil, &Error{path, err}
+		return nil, &Error{f.Path, err}
 	}
-	return sd, f, nil
+	return sd, nil
 }
 
 // projected returns an error if an encoder of transformers that is wanted has no

@@ -25,7 +25,6 @@ const (
 
 // Detect identifies the model in a file by the names of its tensors.
 func Detect(f *File) Scheme {
-	has := func(name string) bool { _, ok := f.Get(name); return ok }
 	prefix := func(p string) bool {
 		for _, e := range f.Entries {
 			if strings.HasPrefix(e.Name, p) {
@@ -39,9 +38,9 @@ func Detect(f *File) Scheme {
 		return SigLIP
 	case isOpenCLIPSigLIP(f):
 		return OpenCLIPSigLIP
-	case has("visual.conv1.weight"), has("token_embedding.weight") && has("text_projection"), has("text.token_embedding.weight"):
+	case f.has("visual.conv1.weight"), f.has("token_embedding.weight") && f.has("text_projection"), f.has("text.token_embedding.weight"):
 		return OpenAICLIP
-	case has("vision_model.embeddings.patch_embedding.weight"), has("text_model.embeddings.token_embedding.weight"):
+	case f.has("vision_model.embeddings.patch_embedding.weight"), f.has("text_model.embeddings.token_embedding.weight"):
 		return TransformersCLIP
 	case prefix("clip_project.") && prefix("gpt."):
 		return ClipCapModel
@@ -49,9 +48,9 @@ func Detect(f *File) Scheme {
 		return DeCapModel
 	case prefix("clip_project."):
 		return ClipCapMapper
-	case has("wte.weight"), has("transformer.wte.weight"), has("h.0.attn.c_attn.weight"), has("transformer.h.0.attn.c_attn.weight"):
+	case f.has("wte.weight"), f.has("transformer.wte.weight"), f.has("h.0.attn.c_attn.weight"), f.has("transformer.h.0.attn.c_attn.weight"):
 		return GPT2
-	case has("model.6.weight") && has("model.0.weight"), has("6.weight") && has("0.weight"):
+	case f.has("model.6.weight") && f.has("model.0.weight"), f.has("6.weight") && f.has("0.weight"):
 		return Generator
 	}
 	return Unknown

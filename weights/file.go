@@ -300,6 +300,12 @@ func looksLike(in []byte) string {
 	return "a text file"
 }
 
+// has reports whether the file contains a tensor with the given name.
+func (f *File) has(name string) bool {
+	_, ok := f.Get(name)
+	return ok
+}
+
 // Get returns the entry with the given name.
 func (f *File) Get(name string) (Entry, bool) {
 	i := slices.IndexFunc(f.Entries, func(e Entry) bool { return e.Name == name })

@@ -376,7 +376,11 @@ func TestWrongRole(t *testing.T) {
 	if _, _, _, err := weights.LoadDecoder(dir + "clip.pt"); err == nil || !strings.Contains(err.Error(), "OpenAI CLIP") {
 		t.Errorf("a CLIP as decoder: %v", err)
 	}
-	if _, _, err := weights.LoadCLIP(dir+"decoder.pt", nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
+	decoder, err := weights.Open(dir + "decoder.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := weights.LoadCLIP(decoder, nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
 		t.Errorf("a decoder as CLIP: %v", err)
 	}
 	if _, _, err := weights.LoadGPT2("testdata/zip.pt"); err == nil || !strings.Contains(err.Error(), "float32") {

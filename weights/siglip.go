@@ -1,10 +1,6 @@
 package weights
 
-import (
-	"regexp"
-
-	"cyclecap/torch/nn"
-)
+import "cyclecap/torch/nn"
 
 // LoadSigLIP reads a SigLIP from f, with transformers' tensor names: a SiglipModel, or one of its
 // encoders alone. keep selects tensors by name; the others are on the meta device, as with
@@ -20,7 +16,7 @@ func LoadSigLIP(f *File, keep func(name string) bool) (*nn.StateDict, error) {
 	out := nn.NewStateDict()
 	for _, name := range in.Names() {
 		t, _ := in.Get(name)
-		if siglipBuffers.MatchString(name) {
+		if clipBuffers.MatchString(name) {
 			t.Close()
 			continue
 		}
@@ -28,11 +24,6 @@ func LoadSigLIP(f *File, keep func(name string) bool) (*nn.StateDict, error) {
 	}
 	return out, nil
 }
-
-// Buffers that older versions of transformers saved.
-var siglipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
-
-func (f *File) has(name string) bool { _, ok := f.Get(name); return ok }
 
 // isSigLIP reports whether the tensors are those of a SigLIP of transformers.
 func isSigLIP(f *File) bool {

@@ -181,25 +181,44 @@ func (b *bpe) appendShort(dst []int, word string) []int {
 // (The reference merges all occurrences of a pair at once. That is equivalent,
 // because a pair that contains a new token has a larger id than that token.)
 func (b *bpe) appendLong(dst []int, word string) []int {
-	n := len(word)
-	ids := make([]uint16, n)
+	ids := make([]uint16, len(word))
+	for i := range ids {
+		ids[i] = b.firstID(word, i)
+	}
+	ids = mergePairs(ids, func(left, right uint16) (rank uint32, made uint16, ok bool) {
+		id := b.merge(left, right)
+		if id == none {
+			return 0, 0, false
+		}
+		return uint32(id), b.made(id), true
+	})
+	for _, id := range ids {
+		dst = append(dst, int(id))
+	}
+	return dst
+}
+
+// mergePairs merges neighbouring tokens, in place, until no pair is left that merges: the
+// pair of the lowest rank first, and of those the leftmost. merge returns the rank of a
+// pair and the token that it becomes.
+func mergePairs[T uint16 | int32](ids []T, merge func(left, right T) (rank uint32, made T, ok bool)) []T {
+	n := len(ids)
 	prev, next := make([]int32, n), make([]int32, n)
 	for i := range n {
-		ids[i] = b.firstID(word, i)
 		prev[i], next[i] = int32(i-1), int32(i+1)
 	}
-	// An entry consists of the merged id and the position of the left token.
-	// It is stale if the tokens at that position no longer merge into that id.
-	var heap minHeap
-	pairAt := func(i int32) uint16 {
+	pairAt := func(i int32) (rank uint32, made T, ok bool) {
 		if j := next[i]; int(j) < n {
-			return b.merge(ids[i], ids[j])
+			return merge(ids[i], ids[j])
 		}
-		return none
+		return 0, 0, false
 	}
+	// An entry consists of the rank and the position of the left token. It is stale if
+	// the tokens at that position no longer merge at that rank.
+	var heap minHeap
 	push := func(i int32) {
-		if id := pairAt(i); id != none {
-			heap.push(uint64(id)<<32 | uint64(i))
+		if rank, _, ok := pairAt(i); ok {
+			heap.push(uint64(rank)<<32 | uint64(i))
 		}
 	}
 	for i := range n - 1 {
@@ -207,12 +226,16 @@ func (b *bpe) appendLong(dst []int, word string) []int {
 	}
 	for len(heap) > 0 {
 		top := heap.pop()
-		id, i := uint16(top>>32), int32(uint32(top))
-		if next[i] < 0 || pairAt(i) != id {
+		i := int32(uint32(top))
+		if next[i] < 0 {
+			continue
+		}
+		rank, made, ok := pairAt(i)
+		if !ok || uint64(rank) != top>>32 {
 			continue
 		}
 		gone := next[i]
-		ids[i], next[i] = b.made(id), next[gone]
+		ids[i], next[i] = made, next[gone]
 		next[gone] = -1
 		if int(next[i]) < n {
 			prev[next[i]] = i
@@ -222,10 +245,11 @@ func (b *bpe) appendLong(dst []int, word string) []int {
 			push(prev[i])
 		}
 	}
+	left := ids[:0]
 	for i := int32(0); int(i) < n; i = next[i] {
-		dst = append(dst, int(ids[i]))
+		left = append(left, ids[i])
 	}
-	return dst
+	return left
 }
 
 // minHeap is a binary heap with the smallest value at the top.

@@ -304,53 +304,12 @@ func (t *SigLIP2Tokenizer) normalize(text string) string {
 // appendWord appends the ids of a normalised text, by merging pairs of tokens: the one with the
 // lowest rank first, and of those the leftmost.
 func (t *SigLIP2Tokenizer) appendWord(dst []int, word string) []int {
-	ids := t.characters(word)
-	n := len(ids)
-	prev, next := make([]int32, n), make([]int32, n)
-	for i := range n {
-		prev[i], next[i] = int32(i-1), int32(i+1)
-	}
-	pairAt := func(i int32) (merged, bool) {
-		if j := next[i]; int(j) < n {
-			m, ok := t.merges[[2]int32{ids[i], ids[j]}]
-			return m, ok
-		}
-		return merged{}, false
-	}
-	// An entry consists of the rank and the position of the left token. It is stale if the
-	// tokens at that position no longer merge by that rule.
-	var heap minHeap
-	push := func(i int32) {
-		if m, ok := pairAt(i); ok {
-			heap.push(uint64(m.rank)<<32 | uint64(i))
-		}
-	}
-	for i := range n - 1 {
-		push(int32(i))
-	}
-	for len(heap) > 0 {
-		top := heap.pop()
-		i := int32(uint32(top))
-		if next[i] < 0 {
-			continue
-		}
-		m, ok := pairAt(i)
-		if !ok || uint64(m.rank) != top>>32 {
-			continue
-		}
-		gone := next[i]
-		ids[i], next[i] = m.id, next[gone]
-		next[gone] = -1
-		if int(next[i]) < n {
-			prev[next[i]] = i
-		}
-		push(i)
-		if prev[i] >= 0 {
-			push(prev[i])
-		}
-	}
-	for i := int32(0); int(i) < n; i = next[i] {
-		dst = append(dst, int(ids[i]))
+	ids := mergePairs(t.characters(word), func(left, right int32) (rank uint32, made int32, ok bool) {
+		m, ok := t.merges[[2]int32{left, right}]
+		return uint32(m.rank), m.id, ok
+	})
+	for _, id := range ids {
+		dst = append(dst, int(id))
 	}
 	return dst
 }

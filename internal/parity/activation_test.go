@@ -23,7 +23,11 @@ func TestActivation(t *testing.T) {
 	}
 	defer want.Close()
 	for _, gelu := range []bool{false, true} {
-		sd, _, err := weights.LoadCLIP("testdata/small/clip.pt", nil)
+		file, err := weights.Open("testdata/small/clip.pt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sd, err := weights.LoadCLIP(file, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
