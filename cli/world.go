@@ -32,12 +32,13 @@ func worldCommand() *cli.Command {
 			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "write `N` photos for training CLIP and GPT-2"},
 			&cli.IntFlag{Name: "train", Value: 4000, Usage: "write `N` photos to train2014"},
 			&cli.IntFlag{Name: "val", Value: 500, Usage: "write `N` photos to val2014"},
+			&cli.IntFlag{Name: "tune", Usage: "write `N` photos to tune2014, which is like val2014"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object when done", DisableDefaultText: true},
 		},
 		Description: `Writes train2014/, val2014/ and annotations/ to DIR, with COCO's file names, and
 pretrain/ with photos and captions_pretrain.json. Each photo has five captions.
 Some combinations (a kind of object in a colour, on a background, or next to
-another kind) occur only in val2014; "held_out" in the entry of each photo lists
+another kind) occur only in val2014 and tune2014; "held_out" in the entry of each photo lists
 them. An incomplete DIR is completed; one that was written in full with the same
 options is left as it is.
 
@@ -49,7 +50,7 @@ EXAMPLES:
 				return usagef("world takes one DIR, got %d", c.NArg())
 			}
 			s := worldSummary{Dir: c.Args().First(), Config: world.Config{
-				Seed: c.Uint64("seed"), Size: c.Int("size"), Pretrain: c.Int("pretrain"), Train: c.Int("train"), Val: c.Int("val"),
+				Seed: c.Uint64("seed"), Size: c.Int("size"), Pretrain: c.Int("pretrain"), Train: c.Int("train"), Val: c.Int("val"), Tune: c.Int("tune"),
 			}}
 			if err := s.Check(); err != nil {
 				return usagef("%s", strings.TrimPrefix(err.Error(), "world: "))

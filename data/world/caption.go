@@ -96,7 +96,7 @@ func (s Scene) Captions(rng *rand.Rand, n int) []string {
 	for try := 0; len(out) < n; try++ {
 		// Each caption uses a sentence plan that no other has, as long as there
 		// are unused ones.
-		text := plans[(len(out)+try/8)%len(plans)]()
+		text := join(plans[(len(out)+try/8)%len(plans)](), sp.others())
 		text = strings.Join(strings.Fields(text), " ")
 		words := strings.Count(text, " ") + 1
 		if words < minWords || words > maxWords || seen[text] && try < 1000*n {
@@ -133,19 +133,26 @@ func join(parts ...string) string { return strings.Join(parts, " ") }
 
 // name returns a noun phrase for a group, with what the speaker says about it.
 func (p speaker) name(i int) string {
-	g := p.s.Groups[i]
+	// People look first at what the photo is of.
+	if i > 0 {
+		return p.noun(p.s.Groups[i], .7)
+	}
+	return p.noun(p.s.Groups[i], .85)
+}
+
+// noun is name for a group whose colour is said in that share of captions.
+func (p speaker) noun(g Group, colour float64) string {
 	var words []string
 	switch {
 	case g.Size == Small:
-		words = append(words, p.maybe(.55, "small", "small", "little", "tiny"))
+		words = append(words, p.maybe(.4, "small", "small", "little", "tiny"))
 	case g.Size == Large:
-		words = append(words, p.maybe(.55, "large", "big", "big", "huge"))
+		words = append(words, p.maybe(.4, "large", "big", "big", "huge"))
 	}
-	coloured := chance(p.rng, .88)
-	if coloured {
+	if chance(p.rng, colour) {
 		words = append(words, g.Colour.String())
 	}
-	if g.Texture != Plain && chance(p.rng, .8) {
+	if g.Texture != Plain && chance(p.rng, .5) {
 		names := map[Texture][]string{
 			Striped:   {"striped", "striped", "stripy"},
 			Dotted:    {"dotted", "spotted", "polka dot"},
@@ -169,6 +176,16 @@ func (p speaker) name(i int) string {
 		count = p.pick("several", "a group of")
 	}
 	return join(append(append([]string{count}, words...), n.many)...)
+}
+
+// others returns a phrase about one of the other things in the photo, or the empty
+// string.
+func (p speaker) others() string {
+	if len(p.s.Others) == 0 || !chance(p.rng, .3) {
+		return ""
+	}
+	name := p.noun(pick(p.rng, p.s.Others), .6)
+	return p.pick("with "+name+" nearby", "and "+name+" nearby", "with "+name+" close by", "with "+name+" off to the side")
 }
 
 func (p speaker) article(text string) string {
@@ -299,6 +316,16 @@ func (p speaker) one() []func() string {
 	return plans
 }
 
+// first returns plans that speak only of the first group.
+func (p speaker) first() []func() string {
+	air := p.s.Groups[0].Air
+	return []func() string{
+		func() string { return join(p.name(0), p.pose(0), p.place(1, air), p.light(.3)) },
+		func() string { return join("there", p.is(0), p.name(0), p.place(1, air), p.light(.2)) },
+		func() string { return join(p.photo(), p.name(0), p.place(.9, air), p.light(.2)) },
+	}
+}
+
 func (p speaker) two() []func() string {
 	r := p.s.Relation
 	air := p.s.Groups[0].Air && p.s.Groups[1].Air
@@ -340,6 +367,9 @@ func (p speaker) two() []func() string {
 		plans = append(plans, func() string {
 			return join(p.name(1), p.maybe(.5, p.pose(1)), p.pick(relationWords[r].b...), p.name(0), place(.6))
 		})
+	}
+	if r == InFrontOf || r == Above {
+		plans = append(plans, p.first()...)
 	}
 	if r == InFrontOf {
 		plans = append(plans, func() string {

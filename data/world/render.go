@@ -5,6 +5,13 @@ import (
 	"math/rand/v2"
 )
 
+// Render draws a scene.
+func Render(s Scene) *image.RGBA {
+	c := newCanvas(s.Pixels)
+	s.render(c)
+	return c.img
+}
+
 // render draws a scene over the contents of a canvas of the same size.
 func (s Scene) render(c *canvas) {
 	c.clear()
@@ -18,7 +25,7 @@ func (s Scene) render(c *canvas) {
 
 // draw draws an object and its shadow.
 func (s *Scene) draw(c *canvas, it Item, rng *rand.Rand) {
-	g := s.Groups[it.Group]
+	g := s.group(it)
 	k := &kinds[g.Kind]
 	x, y, h := float32(it.X), float32(it.Y), float32(it.Height)
 	w := h * float32(k.width) / 2

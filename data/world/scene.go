@@ -158,7 +158,7 @@ type Group struct {
 
 // An Item is a drawn object.
 type Item struct {
-	Group  int     // index into Scene.Groups
+	Group  int     // index into Scene.Groups, continued by Scene.Others
 	X, Y   float64 // position of the foot from the upper left, in units of the picture's side
 	Height float64 // in units of the picture's side
 	Angle  float64 // radians
@@ -179,6 +179,7 @@ type Camera struct {
 type Scene struct {
 	Pixels     int // side of the picture
 	Groups     []Group
+	Others     []Group  // smaller things of other kinds, which most captions leave out
 	Relation   Relation // of the first group to the second
 	Where      Side     // of the first group; Anywhere if undefined
 	Background Background
@@ -189,17 +190,26 @@ type Scene struct {
 	Seed       uint64 // seed of the details: clouds, waves, noise
 }
 
-// A Part is one of the three parts of the data set.
+// group returns the group of an item.
+func (s *Scene) group(it Item) *Group {
+	if k := it.Group - len(s.Groups); k >= 0 {
+		return &s.Others[k]
+	}
+	return &s.Groups[it.Group]
+}
+
+// A Part is one of the parts of the data set.
 type Part int
 
 const (
 	Pretrain Part = iota
 	Train
 	Val
+	Tune // drawn like Val, for choosing settings
 )
 
 // Held-out combinations. Every kind, colour, background and relation occurs in
-// every part, but these combinations of them occur only in Val. The factors
+// every part, but these combinations of them occur only in Val and Tune. The factors
 // spread them evenly: about 1 in 8 pairs of kind and colour, 1 in 7 of kind and
 // background, and 1 in 6 of two kinds and their relation.
 
@@ -213,18 +223,24 @@ func heldRelation(a Kind, r Relation, b Kind) bool {
 	return (int(a)+2*int(r)+3*int(b))%6 == 1
 }
 
-// HeldOut lists the combinations in a scene that occur only in the validation
+// HeldOut lists the combinations in a scene that occur in no training
 // part, written like "blue fish", "cat in snow" and "cup on box", with words
 // joined by "+".
 func (s Scene) HeldOut() []string {
 	out := []string{}
-	for i, g := range s.Groups {
+	pairs := func(g Group) {
 		if heldColour(g.Kind, g.Colour) {
 			out = append(out, g.Colour.String()+"+"+g.Kind.String())
 		}
 		if heldBackground(g.Kind, s.Background) {
 			out = append(out, g.Kind.String()+"+"+s.Background.String())
 		}
+	}
+	for _, g := range s.Others {
+		pairs(g)
+	}
+	for i, g := range s.Groups {
+		pairs(g)
 		for j, h := range s.Groups[:i] {
 			r := NextTo
 			if j == 0 && i == 1 {
@@ -266,17 +282,18 @@ func sketch(rng *rand.Rand) plan {
 }
 
 // Sample returns a random scene of 224 pixels. Scenes of Pretrain and Train
-// contain no held-out combination; half of the scenes of Val, chosen at random,
-// must contain one, and others may.
+// contain no held-out combination; half of the scenes of Val and Tune, chosen at
+// random, must contain one, and others may.
 func Sample(rng *rand.Rand, part Part) Scene {
 	p := sketch(rng)
-	want := part == Val && chance(rng, .5)
+	unseen := part == Val || part == Tune
+	want := unseen && chance(rng, .5)
 	for {
 		s, ok := compose(rng, p)
 		if !ok {
 			continue
 		}
-		if held := len(s.HeldOut()) > 0; held && part != Val || want && !held {
+		if held := len(s.HeldOut()) > 0; held && !unseen || want && !held {
 			continue
 		}
 		s.light(rng)
@@ -316,7 +333,52 @@ func compose(rng *rand.Rand, p plan) (s Scene, ok bool) {
 			g.Size = Medium
 		}
 	}
+	s.surround(rng)
 	return s, true
+}
+
+// surround adds up to four more things where there is room for them. They are small,
+// so that there is no doubt about what the photo is of.
+func (s *Scene) surround(rng *rand.Rand) {
+	type box struct{ x0, y0, x1, y1 float64 }
+	around := func(x, y, h, w float64) box {
+		const margin = .015
+		return box{x - w/2 - margin, y - h - margin, x + w/2 + margin, y + margin}
+	}
+	var taken []box
+	for _, it := range s.Items {
+		taken = append(taken, around(it.X, it.Y, it.Height, it.Height*s.group(it).width()))
+	}
+	from := s.Horizon + .06
+	if s.Background == Beach {
+		from += .08 // farther up is the water
+	}
+	used := slices.Clone(s.Groups)
+	for range 2 + rng.IntN(3) {
+		g, ok := group(rng, s.Background)
+		if !ok || slices.ContainsFunc(used, func(h Group) bool { return h.Kind == g.Kind }) {
+			continue
+		}
+		k := &kinds[g.Kind]
+		g.Size = Small
+		h := max(.08, k.height*span(rng, .28, .4))
+		w := h * g.width()
+		for range 12 {
+			x := span(rng, w/2+.02, 1-w/2-.02)
+			y := span(rng, max(from, h+.02), .97)
+			if g.Air {
+				y = span(rng, h+.02, max(h+.04, s.Horizon))
+			}
+			b := around(x, y, h, w)
+			if slices.ContainsFunc(taken, func(o box) bool { return b.x0 < o.x1 && o.x0 < b.x1 && b.y0 < o.y1 && o.y0 < b.y1 }) {
+				continue
+			}
+			s.Items = append(s.Items, Item{len(s.Groups) + len(s.Others), x, y, h, span(rng, -k.tilt, k.tilt), chance(rng, .5)})
+			s.Others = append(s.Others, g)
+			used, taken = append(used, g), append(taken, b)
+			break
+		}
+	}
 }
 
 // kindsAt lists the kinds that occur on each background.

@@ -26,6 +26,9 @@ func samples(part Part, n int) []Scene {
 // implements the rule.
 func combinations(s Scene) []string {
 	var out []string
+	for _, g := range s.Others {
+		out = append(out, "colour "+g.Colour.String()+" "+g.Kind.String(), "background "+g.Kind.String()+" "+s.Background.String())
+	}
 	for i, g := range s.Groups {
 		out = append(out, "colour "+g.Colour.String()+" "+g.Kind.String(), "background "+g.Kind.String()+" "+s.Background.String())
 		for j, h := range s.Groups {
@@ -107,7 +110,8 @@ func TestHeldOut(t *testing.T) {
 
 // A scene is a function of its random source, and can be drawn.
 func TestSample(t *testing.T) {
-	for _, p := range []Part{Pretrain, Train, Val} {
+	for _, p := range []Part{Pretrain, Train, Val, Tune} {
+		others := 0
 		if !reflect.DeepEqual(samples(p, 50), samples(p, 50)) {
 			t.Errorf("part %d: the same source gave other scenes", p)
 		}
@@ -116,16 +120,46 @@ func TestSample(t *testing.T) {
 			for _, g := range s.Groups {
 				n += g.Count
 			}
-			if n != len(s.Items) || n < 1 || n > 4 || (len(s.Groups) == 1) != (s.Relation == Alone) {
+			others += len(s.Others)
+			if n+len(s.Others) != len(s.Items) || n < 1 || n > 4 || len(s.Others) > 4 || (len(s.Groups) == 1) != (s.Relation == Alone) {
 				t.Fatalf("%d objects drawn of %d, relation %s: %+v", len(s.Items), n, s.Relation, s)
 			}
 			for _, it := range s.Items {
-				w := it.Height * s.Groups[it.Group].width()
+				w := it.Height * s.group(it).width()
 				if it.X-w/2 < 0 || it.X+w/2 > 1 || it.Y > 1 || it.Y-it.Height < 0 || it.Height < .075 {
-					t.Fatalf("%s is outside of the picture or can't be seen: %+v", s.Groups[it.Group].Kind, it)
+					t.Fatalf("%s is outside of the picture or can't be seen: %+v", s.group(it).Kind, it)
 				}
 			}
 			checkLayout(t, s)
+			checkOthers(t, s)
+		}
+		if others < 2000 || others > 6000 {
+			t.Errorf("part %d: 2000 scenes have %d other things", p, others)
+		}
+	}
+}
+
+// checkOthers checks that the other things are of kinds of their own, smaller than the
+// first group, and covered by nothing.
+func checkOthers(t *testing.T, s Scene) {
+	t.Helper()
+	seen := map[Kind]bool{}
+	for _, g := range append(slices.Clone(s.Groups), s.Others...) {
+		if seen[g.Kind] {
+			t.Errorf("%s occurs twice in %v and %v", g.Kind, s.Groups, s.Others)
+		}
+		seen[g.Kind] = true
+	}
+	n := len(s.Items) - len(s.Others)
+	for i, it := range s.Items[n:] {
+		if it.Group != len(s.Groups)+i || s.group(it).Count != 1 {
+			t.Errorf("thing %d is of group %d of %d", i, it.Group, len(s.Groups))
+		}
+		for _, o := range s.Items[:n+i] {
+			wide := (it.Height*s.group(it).width() + o.Height*s.group(o).width()) / 2
+			if it.X-o.X < wide && o.X-it.X < wide && it.Y-it.Height < o.Y && o.Y-o.Height < it.Y {
+				t.Errorf("%s covers %s: %+v", s.group(it).Kind, s.group(o).Kind, s.Items)
+			}
 		}
 	}
 }
@@ -230,7 +264,7 @@ func TestTextures(t *testing.T) {
 		for _, texture := range []Texture{Plain, Striped, Dotted, Chequered} {
 			s := Scene{Pixels: 96, Groups: []Group{{Kind: k, Colour: Red, Texture: texture, Count: 1}},
 				Items: []Item{{X: .5, Y: .95, Height: .5}}, Horizon: .5, Camera: Camera{Brightness: 1, Cast: [3]float64{1, 1, 1}}}
-			img := render(s)
+			img := Render(s)
 			for _, other := range seen {
 				n := 0
 				for i := range img.Pix {
@@ -251,11 +285,11 @@ func TestRender(t *testing.T) {
 	scenes := samples(Val, 8)
 	for i, s := range scenes {
 		s.Pixels = 64
-		a := render(s)
+		a := Render(s)
 		if a.Rect != image.Rect(0, 0, 64, 64) {
 			t.Fatalf("the picture is %v", a.Rect)
 		}
-		if diff := cmp.Diff(a.Pix, render(s).Pix); diff != "" {
+		if diff := cmp.Diff(a.Pix, Render(s).Pix); diff != "" {
 			t.Errorf("scene %d: a second rendering differs", i)
 		}
 		for j := 3; j < len(a.Pix); j += 4 {
@@ -264,7 +298,7 @@ func TestRender(t *testing.T) {
 			}
 		}
 		s.Seed++
-		if slices.Equal(a.Pix, render(s).Pix) {
+		if slices.Equal(a.Pix, Render(s).Pix) {
 			t.Errorf("scene %d: another seed gave the same picture", i)
 		}
 	}
@@ -273,13 +307,6 @@ func TestRender(t *testing.T) {
 func BenchmarkRender(b *testing.B) {
 	rng := source(1)
 	for b.Loop() {
-		render(Sample(rng, Train))
+		Render(Sample(rng, Train))
 	}
-}
-
-// render draws a scene on a new canvas.
-func render(s Scene) *image.RGBA {
-	c := newCanvas(s.Pixels)
-	s.render(c)
-	return c.img
 }

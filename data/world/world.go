@@ -4,15 +4,17 @@
 // A photo shows one to four objects of 24 kinds, in 11 colours and 4 textures,
 // small or large, near or far, on one of 10 backgrounds, alone, in numbers or
 // related to others, under changing light, and with a camera's blur, noise and
-// JPEG artefacts. Each photo has five captions from a grammar of sentence plans
+// JPEG artefacts. Around them are up to four smaller things, which most captions
+// leave out. Each photo has five captions from a grammar of sentence plans
 // and synonyms. Captions are always true but never complete.
 //
 // # Parts and held-out combinations
 //
-// There are three parts, which share no photo: pretrain, for the CLIP and the
-// GPT-2 that stand in for OpenAI's; train; and val. Every kind, colour,
+// There are four parts, which share no photo: pretrain, for the CLIP and the
+// GPT-2 that stand in for OpenAI's; train; val; and tune, which is like val, for
+// choosing settings. Every kind, colour,
 // background and relation occurs in each part, but some combinations occur only
-// in val, so that no model can caption them from memory. With kinds, colours,
+// in val and tune, so that no model can caption them from memory. With kinds, colours,
 // backgrounds and relations numbered in the order of their constants, these are
 //
 //   - kind k in colour c,          if (3k + 5c) mod 8 = 2
@@ -20,22 +22,19 @@
 //   - kind j in relation r to k,   if (j + 2r + 3k) mod 6 = 1
 //     (with j < k if the relation is NextTo, which is symmetric)
 //
-// Half of the photos in val, chosen at random, must contain at least one, and
-// others may. The entry of each photo in the JSON lists them as "held_out" in
+// Half of the photos in val and tune, chosen at random, must contain at least one,
+// and others may. The entry of each photo in the JSON lists them as "held_out" in
 // "world", together with everything that the photo shows.
 package world
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image/jpeg"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -56,6 +55,7 @@ type Config struct {
 	Pretrain int    `json:"pretrain"` // number of photos per part; a part of 0 is not written
 	Train    int    `json:"train"`
 	Val      int    `json:"val"`
+	Tune     int    `json:"tune"`
 }
 
 // CaptionsEach is the number of captions per photo, as in COCO.
@@ -65,7 +65,7 @@ const CaptionsEach = 5
 const maxPart = 10_000_000
 
 // version changes when the same Config gives different bytes than before.
-const version = 1
+const version = 2
 
 // The manifest and its name until everything else is written.
 const (
@@ -87,19 +87,19 @@ func (c Config) Check() error {
 	for _, p := range []struct {
 		name string
 		n    int
-	}{{"pretrain", c.Pretrain}, {"train", c.Train}, {"val", c.Val}} {
+	}{{"pretrain", c.Pretrain}, {"train", c.Train}, {"val", c.Val}, {"tune", c.Tune}} {
 		if p.n < 0 || p.n >= maxPart {
 			return fmt.Errorf("world: %s must be between 0 and %d photos, got %d", p.name, maxPart-1, p.n)
 		}
 	}
 	if c.Photos() == 0 {
-		return errors.New("world: pretrain, train and val are all 0: there is nothing to write")
+		return errors.New("world: pretrain, train, val and tune are all 0: there is nothing to write")
 	}
 	return nil
 }
 
 // Photos returns the number of photos in all parts.
-func (c Config) Photos() int { return c.Pretrain + c.Train + c.Val }
+func (c Config) Photos() int { return c.Pretrain + c.Train + c.Val + c.Tune }
 
 // part describes how a part is stored.
 type part struct {
@@ -117,6 +117,7 @@ func (c Config) parts() []part {
 		{Pretrain, c.Pretrain, "pretrain", "pretrain_", "pretrain/captions_pretrain.json", 2*maxPart + 1},
 		{Train, c.Train, "train2014", "COCO_train2014_", "annotations/captions_train2014.json", 1},
 		{Val, c.Val, "val2014", "COCO_val2014_", "annotations/captions_val2014.json", maxPart + 1},
+		{Tune, c.Tune, "tune2014", "COCO_tune2014_", "annotations/captions_tune2014.json", 3*maxPart + 1},
 	} {
 		if p.n > 0 {
 			out = append(out, p)
@@ -135,11 +136,6 @@ func (c Config) scene(p part, i int) Scene {
 	return s
 }
 
-// rng returns the random source for one purpose of one photo.
-func (c Config) rng(p part, i int, purpose uint64) *rand.Rand {
-	return rand.New(rand.NewPCG(c.Seed, uint64(p.id(i))<<1|purpose))
-}
-
 // Write writes a data set to a folder, which it creates if necessary:
 //
 //	world.json                              the Config, written last
@@ -149,6 +145,7 @@ func (c Config) rng(p part, i int, purpose uint64) *rand.Rand {
 //	val2014/COCO_val2014_000010000001.jpg
 //	annotations/captions_train2014.json
 //	annotations/captions_val2014.json
+//	tune2014/, annotations/captions_tune2014.json
 //
 // A data set without world.json is unfinished; calling Write again with the same
 // Config resumes it. Write leaves a finished data set with the same Config as it
@@ -265,7 +262,7 @@ func matches(path string, c Config) (bool, error) {
 }
 
 func (c Config) String() string {
-	return fmt.Sprintf("seed %d, size %d, pretrain %d, train %d, val %d", c.Seed, c.Size, c.Pretrain, c.Train, c.Val)
+	return fmt.Sprintf("seed %d, size %d, pretrain %d, train %d, val %d, tune %d", c.Seed, c.Size, c.Pretrain, c.Train, c.Val, c.Tune)
 }
 
 // writePhotos draws all photos, with one worker per core.
@@ -280,8 +277,7 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			var buf bytes.Buffer
-			canvas := newCanvas(c.Size)
+			e := &easel{canvas: newCanvas(c.Size)}
 			for ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
 				if i >= total {
@@ -292,7 +288,7 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 					i -= parts[k].n
 					k++
 				}
-				if err := c.photo(filepath.Join(dir, parts[k].photos, parts[k].name(i)), parts[k], i, canvas, &buf); err != nil {
+				if err := c.photo(filepath.Join(dir, parts[k].photos, parts[k].name(i)), parts[k], i, e); err != nil {
 					cancel(err)
 					return
 				}
@@ -311,20 +307,17 @@ func writePhotos(ctx context.Context, dir string, c Config, progress func(done, 
 }
 
 // photo writes a photo, unless an interrupted run has already written it.
-func (c Config) photo(path string, p part, i int, canvas *canvas, buf *bytes.Buffer) error {
+func (c Config) photo(path string, p part, i int, e *easel) error {
 	if whole(path) {
 		return nil
 	}
-	s := c.scene(p, i)
-	s.render(canvas)
-	buf.Reset()
-	if err := jpeg.Encode(buf, canvas.img, &jpeg.Options{Quality: s.Camera.Quality}); err != nil {
+	if err := e.draw(c.scene(p, i)); err != nil {
 		return fmt.Errorf("world: %s: %w", path, err)
 	}
 	// The temporary name is always the same, so that a killed process leaves
 	// nothing behind.
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	err := os.WriteFile(temp, buf.Bytes(), 0o666)
+	err := os.WriteFile(temp, e.jpeg.Bytes(), 0o666)
 	if err == nil {
 		err = os.Rename(temp, path)
 	}
@@ -367,6 +360,7 @@ type imageEntry struct {
 // worldInfo describes what a photo shows.
 type worldInfo struct {
 	Objects    []Group    `json:"objects"`
+	Others     []Group    `json:"others"` // things that most captions leave out
 	Relation   Relation   `json:"relation"`
 	Side       Side       `json:"side"` // position of the first object, "" if undefined
 	Background Background `json:"background"`
@@ -406,7 +400,7 @@ func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 	list(func(i int, entry func(any)) {
 		s := c.scene(p, i)
 		entry(imageEntry{p.id(i), p.name(i), c.Size, c.Size,
-			worldInfo{s.Groups, s.Relation, s.Where, s.Background, s.Light, s.HeldOut()}})
+			worldInfo{s.Groups, append([]Group{}, s.Others...), s.Relation, s.Where, s.Background, s.Light, s.HeldOut()}})
 	})
 	b.WriteString("\n],\n\"annotations\": [\n")
 	list(func(i int, entry func(any)) {

@@ -1,6 +1,7 @@
 package world_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"cyclecap/data/coco"
@@ -326,4 +328,38 @@ func TestWriteFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, dir, small)
+}
+
+// TestDrawn compares photos and captions that are drawn in memory with the files.
+func TestDrawn(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, small)
+	drawn := small.Drawn(world.Pretrain)
+	set, err := coco.Read(filepath.Join(dir, "pretrain", "captions_pretrain.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drawn.Len() != len(set.Images) {
+		t.Fatalf("%d photos, want %d", drawn.Len(), len(set.Images))
+	}
+	captions := set.Captions()
+	var all sync.WaitGroup
+	for i, m := range set.Images {
+		if diff := cmp.Diff(captions[m.ID], drawn.Captions(i)); diff != "" {
+			t.Errorf("captions of photo %d (-file +drawn):\n%s", i, diff)
+		}
+		all.Go(func() {
+			err := drawn.Photo(i, func(file []byte) error {
+				want, err := os.ReadFile(filepath.Join(dir, "pretrain", m.FileName))
+				if err == nil && !bytes.Equal(file, want) {
+					t.Errorf("photo %d differs from its file", i)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
