@@ -23,7 +23,25 @@ const ContextLength = 77
 // <|startoftext|> and <|endoftext|>.
 type CLIPTokenizer struct{ bpe *bpe }
 
-// VocabSize returns the number of tokens, 49408.
+// CLIPFirst returns a tokenizer with only vocab tokens: the first ones of CLIP's
+// vocabulary, which must include the 512 single bytes, and the two special tokens, which
+// keep the largest ids. There are fewer merges, so words are split into more pieces. It
+// is for small models trained from scratch, most of whose weights would be embeddings of
+// words that they never see.
+func CLIPFirst(vocab int) (*CLIPTokenizer, error) {
+	total := len(clipMerges) / 4
+	n := vocab - 512 - 2
+	switch {
+	case n < 0 || n > total:
+		return nil, fmt.Errorf("tokenizer: the vocabulary size must be between 514 and %d, got %d", 514+total, vocab)
+	case n == total:
+		return CLIP(), nil
+	}
+	merges := clipMerges[:2*n] + clipMerges[2*total:2*(total+n)]
+	return &CLIPTokenizer{newBPE(merges, 512, []string{clipStart, clipEnd})}, nil
+}
+
+// VocabSize returns the number of tokens: 49408, or as many as CLIPFirst was given.
 func (t *CLIPTokenizer) VocabSize() int { return t.bpe.size() }
 
 // StartID returns the id of <|startoftext|>.

@@ -482,3 +482,44 @@ func TestGPT2First(t *testing.T) {
 		}
 	}
 }
+
+// CLIPFirst merges like CLIP, up to its last merge, and its special tokens are the last ones.
+func TestCLIPFirst(t *testing.T) {
+	small, err := CLIPFirst(2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if small.VocabSize() != 2048 || small.StartID() != 2046 || small.EndID() != 2047 {
+		t.Errorf("%d tokens, start %d, end %d", small.VocabSize(), small.StartID(), small.EndID())
+	}
+	all := CLIP()
+	for _, text := range []string{"", "A red umbrella on the beach.", "naïve 東京 🙂", strings.Repeat("the cat ", 50)} {
+		ids := small.Encode(text)
+		for _, id := range ids {
+			if id >= small.StartID() {
+				t.Fatalf("%q: id %d", text, id)
+			}
+		}
+		// The ids are also tokens of the whole vocabulary.
+		have, err := all.Decode(ids)
+		want, failed := all.Decode(all.Encode(text))
+		if err != nil || failed != nil || have != want {
+			t.Errorf("%q came back as %q, want %q (%v, %v)", text, have, want, err, failed)
+		}
+		if whole := all.EncodePlain(text); slices.Max(append(whole, 0)) < small.StartID() && !slices.Equal(whole, ids) {
+			t.Errorf("%q: %v and %v", text, ids, whole)
+		}
+	}
+	context, err := small.Context("a red cat", 8, false)
+	if err != nil || context[0] != small.StartID() || slices.Index(context, small.EndID()) < 3 {
+		t.Errorf("%v, %v", context, err)
+	}
+	if same, err := CLIPFirst(49408); err != nil || same != all {
+		t.Error("49408 tokens are not CLIP's", err)
+	}
+	for _, n := range []int{-1, 513, 49409} {
+		if _, err := CLIPFirst(n); err == nil {
+			t.Errorf("%d tokens are accepted", n)
+		}
+	}
+}
