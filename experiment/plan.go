@@ -225,11 +225,11 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 		defer closing(m)
 		p.trained = parameters(m)
 		p.disk = p.trained * 4 * (1 + checkpointed)
-		data := train.CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
+		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
 		}
-		t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, data)
+		t, err := train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, data)
 		if err != nil {
 			return err
 		}

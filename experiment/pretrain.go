@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 
-	"cyclecap/data/coco"
 	"cyclecap/data/photo"
 	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
@@ -31,22 +31,16 @@ func (x *Experiment) world() *stage {
 		return nil
 	}
 	return &stage{name: "world", dir: "world", inputs: []any{w}, keeps: true, do: func(ctx context.Context, dir string) error {
-		bar := x.UI.Bar("photos", 0, w.Pretrain+w.Train+w.Val)
+		c := worldConfig(w)
+		c.Pretrain = 0 // drawn in memory while CLIP and GPT-2 are trained
+		bar := x.UI.Bar("photos", 0, c.Photos())
 		defer bar.Finish()
-		return world.Write(ctx, dir, worldConfig(w), func(done, total int) { bar.Set(done, "") })
+		return world.Write(ctx, dir, c, func(done, total int) { bar.Set(done, "") })
 	}}
 }
 
 func worldConfig(w *config.World) world.Config {
-	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val}
-}
-
-// pretrained returns the training photos and captions of the small CLIP and GPT-2, and the
-// folder of the photos.
-func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
-	dir := filepath.Join(x.Config.WorldDir(), "pretrain")
-	d, err := coco.Read(filepath.Join(dir, "captions_pretrain.json"))
-	return d, dir, err
+	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val, Tune: w.Tune}
 }
 
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
@@ -70,18 +64,15 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 
 func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 	c := x.Config.Train.CLIP
-	d, images, err := x.pretrained()
-	if err != nil {
-		return err
-	}
 	m := x.newCLIP()
 	defer closing(m)
-	data, err := x.clipData(ctx, d, images, c.Image)
+	source, err := newDrawn(x.Config.World, c)
 	if err != nil {
 		return err
 	}
-	t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR,
-		WeightDecay: c.WeightDecay, WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, data)
+	of := photo.CLIP(c.Image)
+	t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WeightDecay: c.WeightDecay,
+		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Mean: of.Mean, Std: of.Std, Seed: uint64(x.Config.Seed), Device: x.device}, m, source)
 	if err != nil {
 		return err
 	}
@@ -132,9 +123,10 @@ func (x *Experiment) newCLIP() *clip.Model {
 	m := clip.New(clip.Config{
 		EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
 		VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
-		Context: clipContext, Vocab: int64(tokenizer.CLIP().VocabSize()),
+		Context: clipContext, Vocab: int64(c.Vocab),
 		TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
 	})
+	torch.NoGrad(func() { m.LogitScale.Fill_(-math.Log(c.Temperature)) })
 	nn.To(m, torch.WithDevice(x.device))
 	return m
 }
@@ -146,46 +138,6 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 		NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5})
 	nn.To(m, torch.WithDevice(x.device))
 	return m
-}
-
-// clipData reads photos, preprocessed for CLIP but not normalized, and captions.
-func (x *Experiment) clipData(ctx context.Context, d *coco.Dataset, images string, size int) (train.CLIPData, error) {
-	of := photo.CLIP(size)
-	data := train.CLIPData{Captions: &train.Texts{}, Mean: of.Mean, Std: of.Std}
-	row := map[coco.ID]int{}
-	var paths []string
-	for _, m := range d.Images {
-		row[m.ID] = len(paths)
-		paths = append(paths, filepath.Join(images, m.FileName))
-	}
-	data.Of = make([][]int32, len(paths))
-	for _, a := range d.Annotations {
-		ids, err := tokenizer.CLIP().Context(a.Caption, clipContext, true)
-		if err != nil {
-			return data, err
-		}
-		i := row[a.ImageID]
-		data.Of[i] = append(data.Of[i], int32(data.Captions.Len()))
-		data.Captions.Add(ids)
-	}
-	// Pixels are stored as bytes, which takes a quarter of the memory of f32.
-	plain := photo.Preprocess{Size: size, Std: [3]float32{1. / 255, 1. / 255, 1. / 255}}
-	bar := x.UI.Bar("photos", 0, len(paths))
-	defer bar.Finish()
-	data.Pixels = make([]uint8, 0, len(paths)*3*size*size)
-	for b, err := range photo.Load(ctx, paths, plain, photo.Workers(), 64) {
-		if err != nil {
-			return data, err
-		}
-		if len(b.Failed) > 0 {
-			return data, b.Failed[0].Err
-		}
-		for _, v := range b.Pixels {
-			data.Pixels = append(data.Pixels, uint8(v+0.5))
-		}
-		bar.Set(len(data.Pixels)/(3*size*size), "")
-	}
-	return data, nil
 }
 
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
@@ -221,10 +173,6 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 
 func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	c := x.Config.Train.GPT2
-	d, _, err := x.pretrained()
-	if err != nil {
-		return err
-	}
 	tok, err := tokenizer.GPT2First(c.Vocab)
 	if err != nil {
 		return err
@@ -232,7 +180,7 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 	m := x.newGPT2()
 	defer closing(m)
 	t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
-		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(d, tok, x.Config.Seed))
+		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(worldConfig(x.Config.World).Drawn(world.Pretrain), tok, x.Config.Seed))
 	if err != nil {
 		return err
 	}
@@ -249,12 +197,11 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 // runningText joins captions into one text. The captions of a photo follow each other, so
 // that the language model learns to use the context before the current sentence, as one
 // trained on web text does.
-func runningText(d *coco.Dataset, tok *tokenizer.GPT2Tokenizer, seed int) []int32 {
+func runningText(d *world.Drawn, tok *tokenizer.GPT2Tokenizer, seed int) []int32 {
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
-	captions := d.Captions()
 	var text []int32
-	for _, i := range rng.Perm(len(d.Images)) {
-		of := captions[d.Images[i].ID]
+	for _, i := range rng.Perm(d.Len()) {
+		of := d.Captions(i)
 		for _, k := range rng.Perm(len(of)) {
 			for _, id := range tok.Encode(of[k] + "\n") {
 				text = append(text, int32(id))

@@ -66,6 +66,15 @@ func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
 		}
 	}
 	c.Model, c.texts = m, tokenizer.CLIP()
+	if part != clip.Image && f.Meta[weights.CLIPConfig] != "" {
+		// One that we trained may have fewer tokens.
+		first, err := tokenizer.CLIPFirst(int(of.Vocab))
+		if err != nil {
+			nn.Close(m)
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		c.texts = first
+	}
 	if part != clip.Text {
 		err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")
 	}

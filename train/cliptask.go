@@ -21,44 +21,81 @@ type CLIPConfig struct {
 	WeightDecay float64
 	WarmupSteps int
 	BF16        bool
-	Seed        uint64
-	Device      torch.Device
-}
-
-// CLIPData is a set of photos and their captions.
-type CLIPData struct {
-	// Pixels are the photos [n, 3, size, size], resized and cropped but not
-	// normalized.
-	Pixels []uint8
 	// Mean and Std normalize each channel after scaling pixels to [0, 1].
 	Mean, Std [3]float32
-	// Captions are the token ids of the captions, with CLIP's start and end tokens.
+	Seed      uint64
+	Device    torch.Device
+}
+
+// CLIPSource is a set of photos and their captions.
+type CLIPSource interface {
+	// Len returns the number of photos.
+	Len() int
+	// Read sets pixels to photos [n, 3, size, size], resized and cropped but not
+	// normalized, and returns one of the captions of each: the token ids, with CLIP's start
+	// and end tokens. random chooses the captions. Read is called for one step while
+	// another is computed, but never concurrently with itself.
+	Read(photos []int32, random []uint32, pixels []uint8) (*Texts, error)
+}
+
+// CLIPData is a CLIPSource in memory.
+type CLIPData struct {
+	Pixels   []uint8
 	Captions *Texts
 	// Of lists the indices of the captions of each photo.
 	Of [][]int32
+}
+
+// Len returns the number of photos.
+func (d CLIPData) Len() int { return len(d.Of) }
+
+// Read copies photos, and their captions.
+func (d CLIPData) Read(photos []int32, random []uint32, pixels []uint8) (*Texts, error) {
+	captions := make([]int32, len(photos))
+	size := len(pixels) / len(photos)
+	for i, p := range photos {
+		copy(pixels[i*size:(i+1)*size], d.Pixels[int(p)*size:])
+		of := d.Of[p]
+		captions[i] = of[random[i]%uint32(len(of))]
+	}
+	return d.Captions.Select(captions), nil
 }
 
 // CLIPTask trains a small CLIP from scratch, as a stand-in for OpenAI's.
 type CLIPTask struct {
 	Model  *clip.Model
 	config CLIPConfig
-	data   CLIPData
+	source CLIPSource
 	order  Order
 	opt    optim.Optimizer // of parameters with weight decay
 	rest   optim.Optimizer // of the others
 	steps  int
+	next   chan clipBatch // the batch of step ahead, which is being read
+	ahead  int            // -1: none
+	pixels [2][]uint8     // of the current step and of the next one
 }
 
-// NewCLIPTask returns a task that trains m on data.
-func NewCLIPTask(c CLIPConfig, m *clip.Model, data CLIPData) (*CLIPTask, error) {
-	if len(data.Of) < c.Batch {
-		return nil, fmt.Errorf("clip: got %d photos, need at least one batch of %d", len(data.Of), c.Batch)
+// clipBatch is the batch of a step.
+type clipBatch struct {
+	pixels   []uint8
+	captions *Texts
+	err      error
+}
+
+// NewCLIPTask returns a task that trains m on the photos and captions of a source.
+func NewCLIPTask(c CLIPConfig, m *clip.Model, source CLIPSource) (*CLIPTask, error) {
+	n := source.Len()
+	if n < c.Batch {
+		return nil, fmt.Errorf("clip: got %d photos, need at least one batch of %d", n, c.Batch)
 	}
-	if slices.Contains(data.Std[:], 0) {
-		return nil, fmt.Errorf("clip: the standard deviation of pixels must not be 0, got %v", data.Std)
+	if slices.Contains(c.Std[:], 0) {
+		return nil, fmt.Errorf("clip: the standard deviation of pixels must not be 0, got %v", c.Std)
 	}
-	t := &CLIPTask{Model: m, config: c, data: data, order: Order{N: len(data.Of), Batch: c.Batch, Seed: c.Seed}}
+	t := &CLIPTask{Model: m, config: c, source: source, order: Order{N: n, Batch: c.Batch, Seed: c.Seed}, next: make(chan clipBatch, 1), ahead: -1}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
+	for i := range t.pixels {
+		t.pixels[i] = make([]uint8, int64(c.Batch)*3*m.Config.ImageSize*m.Config.ImageSize)
+	}
 	// As in CLIP, gains, biases and the temperature have no weight decay.
 	var decay, rest []torch.Tensor
 	for _, p := range nn.Parameters(m) {
@@ -94,7 +131,10 @@ func (t *CLIPTask) Step(step int) (Losses, error) { return wait(t.Queue(step)) }
 
 // Queue is Step without waiting for the device.
 func (t *CLIPTask) Queue(step int) (Pending, error) {
-	loss, accuracy := t.loss(step)
+	loss, more, err := t.loss(step)
+	if err != nil {
+		return Pending{}, err
+	}
 	t.opt.ZeroGrad()
 	t.rest.ZeroGrad()
 	loss.Backward()
@@ -104,23 +144,61 @@ func (t *CLIPTask) Queue(step int) (Pending, error) {
 		o.Step()
 	}
 	torch.NoGrad(func() { t.Model.LogitScale.Clamp_(torch.WithMax(math.Log(100))) })
-	return pending([]torch.Tensor{loss, accuracy}, func(v []float64) (Losses, error) {
-		return Losses{{"loss", v[0]}, {"accuracy", v[1]}, {"lr", lr}}, nil
+	return pending(append([]torch.Tensor{loss}, more...), func(v []float64) (Losses, error) {
+		return Losses{{"loss", v[0]}, {"accuracy", v[1]}, {"cosine", v[2]}, {"gap", v[3]}, {"temperature", math.Exp(-v[4])}, {"lr", lr}}, nil
 	}), nil
 }
 
-// loss returns the symmetric cross-entropy of matching the photos and texts of a batch
-// (figure 3 of the CLIP paper), and the share of photos that are matched correctly.
-func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
-	photos := t.order.Indices(step)
+// batch returns the batch of a step, and begins to read the next one.
+func (t *CLIPTask) batch(step int) clipBatch {
+	if t.ahead >= 0 && t.ahead != step {
+		<-t.next // of a step that is not wanted, after all
+		t.ahead = -1
+	}
+	if t.ahead < 0 {
+		t.read(step)
+	}
+	b := <-t.next
+	t.ahead = -1
+	if b.err == nil && step+1 < t.steps {
+		t.read(step + 1)
+	}
+	return b
+}
+
+// read begins to read the batch of a step.
+func (t *CLIPTask) read(step int) {
+	photos := slices.Clone(t.order.Indices(step))
 	// Each photo is paired with one of its captions, drawn for each step.
 	rng := rand.New(rand.NewPCG(t.config.Seed+1, uint64(step)))
-	captions := make([]int32, len(photos))
-	for i, p := range photos {
-		of := t.data.Of[p]
-		captions[i] = of[rng.IntN(len(of))]
+	random := make([]uint32, len(photos))
+	for i := range random {
+		random[i] = rng.Uint32()
 	}
-	pixels, ids := t.pixels(photos), t.data.Captions.batch(captions, int(t.Model.Config.Context), 0, t.config.Device)
+	pixels := t.pixels[step%2]
+	t.ahead = step
+	go func() {
+		captions, err := t.source.Read(photos, random, pixels)
+		t.next <- clipBatch{pixels, captions, err}
+	}()
+}
+
+// loss returns the symmetric cross-entropy of matching the photos and texts of a batch
+// (figure 3 of the CLIP paper), and what there is to know about it: the share of photos
+// that are matched correctly, the mean cosine of a photo and its text, the distance between
+// the means of photos and texts (the modality gap), and the logarithm of the factor of
+// cosines.
+func (t *CLIPTask) loss(step int) (loss torch.Tensor, more []torch.Tensor, err error) {
+	b := t.batch(step)
+	if b.err != nil {
+		return loss, nil, b.err
+	}
+	n := b.captions.Len()
+	all := make([]int32, n)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	pixels, ids := t.normalized(b.pixels), b.captions.batch(all, int(t.Model.Config.Context), 0, t.config.Device)
 	ids = ids.ConstantPadNd([]int64{0, t.Model.Config.Context - ids.Size(1)})
 	var image, text torch.Tensor
 	autocast(t.config.BF16, t.config.Device, func() {
@@ -128,34 +206,34 @@ func (t *CLIPTask) loss(step int) (loss, accuracy torch.Tensor) {
 	})
 	image, text = clip.Normalize(image.To(torch.WithDType(torch.Float32))), clip.Normalize(text.To(torch.WithDType(torch.Float32)))
 	logits := image.MM(text.T()).Mul(t.Model.LogitScale.Exp())
-	target := torch.Arange(0, int64(len(photos)), torch.WithDType(torch.Int64), torch.WithDevice(t.config.Device))
+	target := torch.Arange(0, int64(n), torch.WithDType(torch.Int64), torch.WithDevice(t.config.Device))
 	loss = logits.CrossEntropyLoss(target).Add(logits.T().CrossEntropyLoss(target)).MulScalar(0.5)
-	return loss, logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean()
-}
-
-// pixels returns normalized photos [n, 3, size, size].
-func (t *CLIPTask) pixels(photos []int32) torch.Tensor {
-	size := t.Model.Config.ImageSize
-	plane := int(size * size)
-	x := make([]float32, len(photos)*3*plane)
-	for i, p := range photos {
-		from := t.data.Pixels[int(p)*3*plane : (int(p)+1)*3*plane]
-		to := x[i*3*plane : (i+1)*3*plane]
-		for c := range 3 {
-			var table [256]float32
-			for v := range table {
-				table[v] = (float32(v)/255 - t.data.Mean[c]) / t.data.Std[c]
-			}
-			for k, v := range from[c*plane : (c+1)*plane] {
-				to[c*plane+k] = table[v]
-			}
+	torch.NoGrad(func() {
+		more = []torch.Tensor{
+			logits.Argmax(torch.WithDim(1)).Eq(target).To(torch.WithDType(torch.Float32)).Mean(),
+			image.Mul(text).Sum().DivScalar(float64(n)),
+			image.MeanDim([]int64{0}).Sub(text.MeanDim([]int64{0})).LinalgVectorNorm(),
+			t.Model.LogitScale.Clone(), // before this step changes it
 		}
-	}
-	return torch.FromSliceOn(t.config.Device, x, int64(len(photos)), 3, size, size)
+	})
+	return loss, more, nil
 }
 
-// Close frees the optimizers' state.
+// normalized returns normalized photos [n, 3, size, size] on the device. Bytes take a
+// quarter of the time to copy there.
+func (t *CLIPTask) normalized(pixels []uint8) torch.Tensor {
+	d, size := t.config.Device, t.Model.Config.ImageSize
+	channels := func(v [3]float32) torch.Tensor { return torch.FromSliceOn(d, v[:], 1, 3, 1, 1) }
+	x := torch.FromSliceOn(d, pixels, int64(t.config.Batch), 3, size, size).To(torch.WithDType(torch.Float32))
+	return x.Div(channels([3]float32{255, 255, 255})).Sub(channels(t.config.Mean)).Div(channels(t.config.Std))
+}
+
+// Close frees the optimizers' state, after the batch that is being read.
 func (t *CLIPTask) Close() {
+	if t.ahead >= 0 {
+		<-t.next
+		t.ahead = -1
+	}
 	t.opt.Close()
 	t.rest.Close()
 }

@@ -71,7 +71,7 @@ var tasks = map[string]func(t *testing.T) Task{
 	},
 	"clip": func(t *testing.T) Task {
 		m := clip.New(clip.Config{EmbedDim: 16, ImageSize: 16, PatchSize: 8, VisionWidth: 64, VisionDepth: 1, Context: 12, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 1})
-		data := CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, 20*3*16*16), Captions: captions(40, 50)}
+		data := CLIPData{Pixels: make([]uint8, 20*3*16*16), Captions: captions(40, 50)}
 		rng := rand.New(rand.NewPCG(1, 1))
 		for i := range data.Pixels {
 			data.Pixels[i] = uint8(rng.Uint32())
@@ -79,7 +79,7 @@ var tasks = map[string]func(t *testing.T) Task{
 		for i := range 20 {
 			data.Of = append(data.Of, []int32{int32(2 * i), int32(2*i + 1)})
 		}
-		return must(NewCLIPTask(CLIPConfig{Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3}, m, data))(t)
+		return must(NewCLIPTask(CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3}, m, data))(t)
 	},
 	"gpt2": func(t *testing.T) Task {
 		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})

@@ -37,8 +37,8 @@ func TestMeta(t *testing.T) {
 		"clip": func() (Task, error) {
 			m := clip.New(clip.Config{EmbedDim: 8, ImageSize: 8, PatchSize: 4, VisionWidth: 64, VisionDepth: 1,
 				Context: 4, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 1})
-			return NewCLIPTask(CLIPConfig{Epochs: 1, Batch: 2, LR: 1, Device: torch.Meta}, m,
-				CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, 2*3*8*8), Captions: texts(2), Of: [][]int32{{0}, {1}}})
+			return NewCLIPTask(CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 1, Batch: 2, LR: 1, Device: torch.Meta}, m,
+				CLIPData{Pixels: make([]uint8, 2*3*8*8), Captions: texts(2), Of: [][]int32{{0}, {1}}})
 		},
 		"gpt2": func() (Task, error) {
 			return NewGPT2Task(GPT2Config{Epochs: 1, Batch: 2, Window: 5, LR: 1, Device: torch.Meta}, language(), make([]int32, 40))

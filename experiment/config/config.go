@@ -58,12 +58,16 @@ type World struct {
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Size is the width and height of the photos in pixels.
 	Size int `toml:"size" default:"224" range:"[32,1024]" source:"CLIP ViT-B/32"`
-	// Pretrain is the number of photos to train CLIP and GPT-2 on.
+	// Pretrain is the number of photos to train CLIP and GPT-2 on. They are drawn in memory
+	// when they are needed, and kept as long as there is memory.
 	Pretrain int `toml:"pretrain" default:"8000" range:"[1,1e7]"`
 	// Train is the number of photos in the training set.
 	Train int `toml:"train" default:"4000" range:"[1,1e7]"`
 	// Val is the number of photos in the validation set.
 	Val int `toml:"val" default:"500" range:"[1,1e7]"`
+	// Tune is the number of photos, like those of the validation set, to choose settings
+	// with.
+	Tune int `toml:"tune" default:"0" range:"[0,1e7]"`
 }
 
 // Data is the data to train on and the photos to caption.
@@ -153,6 +157,9 @@ type TrainCLIP struct {
 	TextWidth int `toml:"text_width" default:"128" range:"[64,16384]"`
 	// TextLayers is the number of layers of the text encoder.
 	TextLayers int `toml:"text_layers" default:"4" range:"[1,1000]"`
+	// Vocab is the vocabulary size. The vocabulary is the first entries of CLIP's, and its
+	// two special tokens; with fewer than all 49408, words are split into more tokens.
+	Vocab int `toml:"vocab" default:"49408" range:"[514,49408]" source:"CLIP"`
 	// EmbedDim is the width of the features.
 	EmbedDim int `toml:"embed_dim" default:"512" range:"[1,16384]" source:"Table 2"`
 	// Epochs is the number of passes over the photos.
@@ -167,6 +174,10 @@ type TrainCLIP struct {
 	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
 	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
+	// Temperature is the initial temperature, by which cosines are divided. It is learned,
+	// but does not fall below 0.01. A low one keeps photos and texts apart (the modality
+	// gap): small differences of cosines suffice then to tell photos from each other.
+	Temperature float64 `toml:"temperature" default:"0.07" range:"[0.01,10]" source:"CLIP"`
 	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
 	// weights are always f32.
 	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`

@@ -38,14 +38,14 @@ var tasks = map[string]func(d torch.Device) (train.Task, error){
 func clipTask(bf16 bool) func(d torch.Device) (train.Task, error) {
 	return func(d torch.Device) (train.Task, error) {
 		m := moved(d, newCLIP(false))
-		data := train.CLIPData{Std: [3]float32{1, 1, 1}, Pixels: make([]uint8, 20*3*32*32), Captions: texts(40, 50)}
+		data := train.CLIPData{Pixels: make([]uint8, 20*3*32*32), Captions: texts(40, 50)}
 		for i := range data.Pixels {
 			data.Pixels[i] = uint8(i * i >> 3)
 		}
 		for i := range 20 {
 			data.Of = append(data.Of, []int32{int32(2 * i), int32(2*i + 1)})
 		}
-		return train.NewCLIPTask(train.CLIPConfig{Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3, BF16: bf16, Device: d}, m, data)
+		return train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3, BF16: bf16, Device: d}, m, data)
 	}
 }
 

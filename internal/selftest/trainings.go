@@ -164,11 +164,11 @@ func clipTraining() training {
 		task: func(d torch.Device, bf16 bool) (trained, error) {
 			m := build(1, newCLIP)
 			nn.To(m, torch.WithDevice(d))
-			data := train.CLIPData{Mean: mean, Std: std, Pixels: torch.ToSlice[uint8](pixels().To(torch.WithDType(torch.Uint8))), Captions: listOf(texts())}
+			data := train.CLIPData{Pixels: torch.ToSlice[uint8](pixels().To(torch.WithDType(torch.Uint8))), Captions: listOf(texts())}
 			for i := range items {
 				data.Of = append(data.Of, []int32{int32(i)})
 			}
-			t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: 1, Batch: batch, LR: rate, WeightDecay: 0.1, BF16: bf16, Device: d}, m, data)
+			t, err := train.NewCLIPTask(train.CLIPConfig{Mean: mean, Std: std, Epochs: 1, Batch: batch, LR: rate, WeightDecay: 0.1, BF16: bf16, Device: d}, m, data)
 			if err != nil {
 				nn.Close(m)
 				return trained{}, err
