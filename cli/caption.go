@@ -26,7 +26,7 @@ func captionCommand() *cli.Command {
 			&cli.PathFlag{Name: "decoder", Usage: "load a decoder from `FILE`: one of ClipCap or CapDec, a mapper with or without its GPT-2, or one of DeCap"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
 			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
-			&cli.StringFlag{Name: "normalize", Value: "auto", Usage: "scale features to length 1: `WHEN` is yes, no or auto. Files written by cyclecap say what they need; for others, auto means no for ClipCap's MLP mappers and yes for its transformer mappers and DeCap"},
+			&cli.StringFlag{Name: "normalize", Value: "auto", Usage: "scale features to length 1: `WHEN` is yes, no or auto. Files written by cyclecap and CapDec's commandline_args.txt say what they need; for others, auto means no for ClipCap's MLP mappers and yes for its transformer mappers and DeCap"},
 			recursiveFlag(),
 			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample, beam (ClipCap's beam search) or beam-transformers (that of transformers' generate)"},
 			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam or beam-transformers: use `N` beams"},

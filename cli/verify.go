@@ -24,7 +24,7 @@ func verifyCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
-			&cli.PathFlag{Name: "decoder", Usage: "load a ClipCap decoder from `FILE`"},
+			&cli.PathFlag{Name: "decoder", Usage: "load a decoder of ClipCap, CapDec or DeCap from `FILE`"},
 			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`"},
 			&cli.PathFlag{Name: "generator", Usage: "load a CycleGAN generator from `FILE`"},
 			&cli.PathFlag{Name: "photos", Usage: "find the photos in `FOLDER`, unless REFERENCE contains them", DefaultText: "the current folder"},

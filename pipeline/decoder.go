@@ -22,8 +22,8 @@ type Decoder struct {
 	Path  string
 	Model *clipcap.Model
 	// Normalize reports whether the decoder expects features of length 1, as with
-	// ClipCap's normalize_prefix. Files written by SaveDecoder record it, and DeCap's
-	// decoders always do. Others follow ClipCap's published weights: those with a
+	// ClipCap's normalize_prefix. Files written by SaveDecoder record it, DeCap's
+	// decoders always do, and CapDec's scripts write it beside theirs. Others follow ClipCap's published weights: those with a
 	// transformer mapper expect length 1, and those with an MLP do not. The latter is
 	// an assumption, which NormalizeNote then states.
 	Normalize     bool
@@ -119,6 +119,11 @@ func (d *Decoder) scaling(f *weights.File) (err error) {
 	if weights.Detect(f) == weights.DeCapModel {
 		d.Normalize = true
 		return nil
+	}
+	if args, err := weights.CapDec(f); err != nil {
+		return err
+	} else if args != nil {
+		return d.capdec(args)
 	}
 	const unknown = "%s does not say whether it was trained on features of length 1: "
 	if _, ok := d.Model.Mapper.(*clipcap.TransformerMapper); ok {

@@ -26,7 +26,7 @@ type Setting struct {
 // besideNames are the files beside weights that concern a model.
 var besideNames = []string{
 	"config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json",
-	"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model", "decoder_config.pkl",
+	"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model", "decoder_config.pkl", "commandline_args.txt",
 }
 
 // Beside lists the files beside weights that concern the model.
@@ -52,7 +52,8 @@ func Settings(f *weights.File) (list []Setting, notes []string, err error) {
 	case weights.SigLIP:
 		return siglipSettings(f)
 	case weights.ClipCapMapper, weights.ClipCapModel, weights.DeCapModel:
-		return decoderSettings(f), nil, nil
+		list, err = decoderSettings(f)
+		return list, nil, err
 	case weights.Generator:
 		if w := shapeOf(f, "model.0.weight", "0.weight"); len(w) == 2 {
 			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"})
@@ -234,7 +235,7 @@ func siglipSettings(f *weights.File) (list []Setting, notes []string, err error)
 	return list, nil, nil
 }
 
-func decoderSettings(f *weights.File) (list []Setting) {
+func decoderSettings(f *weights.File) (list []Setting, err error) {
 	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
 	if w := shapeOf(f, "clip_project.model.0.weight"); len(w) == 2 && weights.Detect(f) == weights.DeCapModel {
 		add("mapper", "linear", "weights")
@@ -253,8 +254,16 @@ func decoderSettings(f *weights.File) (list []Setting) {
 	}
 	if v, ok := f.Meta[weights.NormalizePrefix]; ok {
 		add(weights.NormalizePrefix, v, "metadata")
+	} else if weights.Detect(f) != weights.DeCapModel {
+		args, err := weights.CapDec(f)
+		if err != nil {
+			return list, err
+		}
+		if args != nil {
+			add(weights.NormalizePrefix, args.Normalize(), filepath.Base(args.Path))
+		}
 	}
 	own := slices.ContainsFunc(f.Entries, func(e weights.Entry) bool { return gpt2Layer.MatchString(e.Name) })
 	add("GPT-2 in the file", own, "weights")
-	return list
+	return list, nil
 }

@@ -6,9 +6,9 @@
         --decoder coco_weights.pt --gpt2 gpt2/ --photos photos/ --texts captions.txt
 
 It needs PyTorch, NumPy and the packages that run the models: OpenAI's clip, open_clip or
-transformers for CLIP, and transformers for GPT-2. ClipCap has no package, so this script
-contains its rules; --clipcap-code uses a clone of ClipCap's repository instead. Any part may
-be left out. What follows a part that is left out, or needs photos or texts that are not
+transformers for CLIP, and transformers for GPT-2. ClipCap and DeCap have no packages, so this
+script contains their rules; --clipcap-code uses a clone of ClipCap's repository instead. Any part
+may be left out. What follows a part that is left out, or needs photos or texts that are not
 given, is computed from random inputs, which are recorded too.
 """
 
@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import pickle
 import platform
 import sys
 import types
@@ -182,6 +183,53 @@ def decoder_loss(mapper, gpt, features, tokens):
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
 
 
+# DeCap (Li et al. 2023): a linear layer and a small GPT-2 with CLIP's tokens.
+
+DECAP_STOP = 49407  # CLIP's <|endoftext|>
+DECAP_TOKENS = 30
+
+
+class LinearMapper(nn.Module):
+    """DeCap's projection: one layer, to a prefix of length 1."""
+
+    def __init__(self, feature, width):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(feature, width))
+
+    def forward(self, features):
+        return self.model(features).unsqueeze(1)
+
+
+def greedy(gpt, embeds, length, stop):
+    """DeCap's decoding of one prefix: the most probable token, without a cache."""
+    ids = []
+    for _ in range(length):
+        ids.append(int(gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).argmax(-1)))
+        if ids[-1] == stop:
+            break
+        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]], device=embeds.device))), dim=1)
+    return ids
+
+
+def decap_text(ids):
+    """The caption of tokens, or None where DeCap writes "None": CLIP has no such token."""
+    from clip.simple_tokenizer import SimpleTokenizer
+
+    try:
+        return SimpleTokenizer().decode(ids).replace("<|startoftext|>", "").replace("<|endoftext|>", "").strip()
+    except KeyError:
+        return None
+
+
+class Settings(pickle.Unpickler):
+    """Reads a pickled GPT2Config of any version of transformers, and runs no code of the file."""
+
+    def find_class(self, module, name):
+        if name != "GPT2Config":
+            raise pickle.UnpicklingError(f"expected a pickled GPT2Config, found {module}.{name}")
+        return types.SimpleNamespace
+
+
 class OwnRules:
     """ClipCap by the code above."""
 
@@ -195,6 +243,13 @@ class OwnRules:
     def forward(self, mapper, features, width):
         return mapper(features)
 
+    def decode(self, mapper, gpt, prefix, args):
+        """The facts of "decoded", and the scores of beams where they are known."""
+        found = {"greedy": [self.greedy(mapper, gpt, p[None], args.tokens, args.stop) for p in prefix]}
+        searched = [self.beam(mapper, gpt, p[None], args.beams, args.tokens, args.stop) for p in prefix]
+        found["beam"] = [beams for beams, _ in searched]
+        return found, None if searched[0][1] is None else [scores for _, scores in searched]
+
     def greedy(self, mapper, gpt, prefix, length, stop):
         return nucleus_greedy(gpt, prefix, length, stop)
 
@@ -206,7 +261,25 @@ class OwnRules:
         return decoder_loss(mapper, gpt, features, tokens)
 
 
-class CloneRules:
+class DeCapRules(OwnRules):
+    """DeCap by the code above. cyclecap does not train its decoder, so it has no loss."""
+
+    name = "record_reference.py (DeCap's rules)"
+    loss = None
+
+    def mapper(self, sizes):
+        return LinearMapper(sizes["feature"], sizes["width"])
+
+    def decode(self, mapper, gpt, prefix, args):
+        found = {"decap": [greedy(gpt, p[None], args.tokens, args.stop) for p in prefix]}
+        try:
+            found["decap_texts"] = [decap_text(ids) for ids in found["decap"]]
+        except ImportError:
+            pass  # without OpenAI's clip, there are only tokens
+        return found, None
+
+
+class CloneRules(OwnRules):
     """ClipCap by its own train.py and predict.py, in a clone of its repository."""
 
     name = "ClipCap's train.py and predict.py"
@@ -423,6 +496,11 @@ def tensor_of(output):
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
+def feature_of(output, name):
+    """The features of an encoder alone: CLIP's projection, or SigLIP's pooling."""
+    return getattr(output, name) if hasattr(output, name) else output.pooler_output
+
+
 class OpenAI:
     packages = ("openai-clip", "clip", "ftfy", "Pillow", "torchvision")
 
@@ -500,20 +578,28 @@ class Transformers:
     packages = ("transformers", "tokenizers", "Pillow", "torchvision")
 
     def __init__(self, args, dtype):
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        import transformers
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-        self.model = AutoModel.from_pretrained(args.clip).to(args.device, dtype).eval()
+        # Of an encoder alone, AutoModel takes the class without the projection to features.
+        name = (AutoConfig.from_pretrained(args.clip).architectures or [""])[0]
+        kind = getattr(transformers, name) if name.endswith("WithProjection") else AutoModel
+        self.model = kind.from_pretrained(args.clip).to(args.device, dtype).eval()
         self.files = [args.clip]
         config = self.model.config
-        self.size = config.vision_config.image_size
-        self.context, self.vocab = config.text_config.max_position_embeddings, config.text_config.vocab_size
+        vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
+        self.alone = vision is None and text is None
+        if self.alone:
+            vision, text = (config, None) if hasattr(config, "image_size") else (None, config)
+        self.size = vision.image_size if vision else None
+        self.context, self.vocab = (text.max_position_embeddings, text.vocab_size) if text else (None, None)
         self.processor = self.tokenizer = None
         folder = pathlib.Path(args.clip)
-        if not folder.is_dir() or (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists():
+        if vision and (not folder.is_dir() or (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists()):
             # From version 5 on, transformers calls its processors for Pillow a backend.
             pil = {"backend": "pil"} if importlib.metadata.version("transformers").split(".")[0] >= "5" else {"use_fast": False}
             self.processor = AutoImageProcessor.from_pretrained(args.clip, **(pil if args.pil else {}))
-        if not folder.is_dir() or any((folder / n).exists() for n in ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")):
+        if text and (not folder.is_dir() or any((folder / n).exists() for n in ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model"))):
             self.tokenizer = AutoTokenizer.from_pretrained(args.clip)
 
     def pixels(self, image):
@@ -527,9 +613,13 @@ class Transformers:
         return self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.context, return_tensors="pt")["input_ids"]
 
     def image(self, pixels):
+        if self.alone:
+            return feature_of(self.model(pixel_values=pixels), "image_embeds")
         return tensor_of(self.model.get_image_features(pixel_values=pixels))
 
     def text(self, ids):
+        if self.alone:
+            return feature_of(self.model(input_ids=ids), "text_embeds")
         return tensor_of(self.model.get_text_features(input_ids=ids))
 
 
@@ -571,6 +661,9 @@ def load_state(path):
     for key in ("state_dict", "model_state_dict"):
         if isinstance(state.get(key), dict):
             state = state[key]
+    for wrapper in ("_orig_mod.", "module.", "model."):  # of torch.compile, DataParallel, Lightning
+        if all(k.startswith(wrapper) for k in state):
+            state = {k.removeprefix(wrapper): v for k, v in state.items()}
     return state
 
 
@@ -589,23 +682,44 @@ def sizes_of(state, width):
         layers = len({k.split(".")[2] for k in state if k.startswith("transformer.layers.")})
         outputs, feature = state["linear.weight"].shape
         return dict(kind="transformer", feature=feature, width=width, clip=outputs // width, prefix=state["prefix_const"].shape[0], layers=layers, ratio=state["transformer.layers.0.mlp.fc1.weight"].shape[0] // width)
+    if "model.0.weight" not in state:
+        sys.exit("--decoder: neither a mapper of ClipCap's nor DeCap's linear layer")
     if "model.2.weight" not in state:
-        sys.exit("--decoder: neither ClipCap's transformer mapper nor its MLP")
+        return dict(kind="linear", feature=state["model.0.weight"].shape[1], width=width, prefix=1)
     return dict(kind="mlp", feature=state["model.0.weight"].shape[1], width=width, prefix=state["model.2.weight"].shape[0] // width)
 
 
-def load_gpt2(path, state):
+def config_of(state, heads=None):
+    """The settings of a GPT-2 by its weights, with heads of 64 unless their number is given."""
+    from transformers import GPT2Config
+
+    vocab, width = state["transformer.wte.weight"].shape
+    layers = len({k.split(".")[2] for k in state if k.startswith("transformer.h.")})
+    return GPT2Config(vocab_size=vocab, n_positions=state["transformer.wpe.weight"].shape[0], n_embd=width, n_layer=layers, n_head=heads or width // 64)
+
+
+def decap_config(path, state):
+    """The settings of DeCap's GPT-2: of decoder_config.pkl beside the weights, from which DeCap
+    reads them, or four heads, as in its published weights."""
+    config, file = config_of(state, heads=4), pathlib.Path(path).parent / "decoder_config.pkl"
+    if file.exists():
+        with open(file, "rb") as f:
+            saved = vars(Settings(f).load())
+        for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "layer_norm_epsilon",
+                    "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "tie_word_embeddings"):  # fmt: skip
+            if key in saved:
+                setattr(config, key, saved[key])
+    return config
+
+
+def load_gpt2(path, state, config=None):
     """The GPT-2 of a folder, with the weights of a decoder's file where it has its own."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     if state is None:
         return GPT2LMHeadModel.from_pretrained(path)
-    if path is not None:
-        config = GPT2Config.from_pretrained(path)
-    else:
-        vocab, width = state["transformer.wte.weight"].shape
-        layers = len({k.split(".")[2] for k in state if k.startswith("transformer.h.")})
-        config = GPT2Config(vocab_size=vocab, n_positions=state["transformer.wpe.weight"].shape[0], n_embd=width, n_layer=layers, n_head=width // 64)
+    if config is None:
+        config = GPT2Config.from_pretrained(path) if path is not None else config_of(state)
     gpt = GPT2LMHeadModel(config)
     own = {k: v for k, v in state.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}
     missing, extra = gpt.load_state_dict(own, strict=False)
@@ -625,6 +739,24 @@ def load_generator(state):
     return net
 
 
+def capdec_args(path):
+    """The arguments that CapDec's train.py or predictions_runner.py writes beside its weights."""
+    try:
+        found = json.loads((pathlib.Path(path).parent / "commandline_args.txt").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "prefix_length" in found and ("dont_norm" in found or "is_rn" in found) else None
+
+
+def normalizes(path, kind):
+    """Whether a decoder was trained on features of length 1. CapDec scales them once more after
+    it has added noise, with --dont_norm too."""
+    args = capdec_args(path)
+    if args is not None and kind != "linear":
+        return not (args.get("dont_norm") and not args.get("noise_variance"))
+    return kind != "mlp"
+
+
 def normalized(x):
     return x / x.norm(dim=-1, keepdim=True)
 
@@ -635,7 +767,7 @@ class Recorder:
         self.device, self.dtype = torch.device(args.device), DTYPES[args.dtype]
         self.facts = self.out.facts
         self.packages = set()
-        self.facts.update(parts={}, weights={}, photos=[], texts=[], stop=args.stop, tokens=args.tokens, beams=args.beams)
+        self.facts.update(parts={}, weights={}, photos=[], texts=[], beams=args.beams)
         self.features = None  # of the photos, on the device
 
     def on(self, x):
@@ -667,6 +799,17 @@ class Recorder:
         self.packages.update(net.packages)
         self.facts["parts"]["clip"] = self.args.clip_package
         self.facts["weights"]["clip"] = {k: v for f in net.files for k, v in hashes(f).items()}
+        with torch.no_grad():
+            if net.size is not None:
+                self.clip_image(net)
+            if net.context is not None:
+                self.clip_text(net)
+
+    def clip_layers(self, of, net):
+        name = clip_name if self.args.clip_package == "transformers" else lambda n: n
+        return Layered(self.out, of, net.model, name)
+
+    def clip_image(self, net):
         photos = self.photos()
         if photos:
             from PIL import Image
@@ -681,37 +824,50 @@ class Recorder:
         else:
             self.note("no --photos: noise takes the place of pixels")
             pixels = torch.randn(3, 3, net.size, net.size)
+        self.out.add("clip.pixels", pixels)
+        px = self.on(pixels)
+        image = net.image(px)
+        self.out.add("clip.image", image)
+        self.out.add("clip.image_1", self.each(net.image, px))
+        with self.clip_layers("clip.image", net):
+            net.image(px[:1])
+        self.features = image.to(self.dtype)
+
+    def clip_text(self, net):
         ids = net.tokens(self.texts())
         if ids is None:
             self.note(f"{self.args.clip} has no tokenizer of its own: random token ids take the place of texts")
             ids = random_ids(4, net.context, net.vocab)
         else:
             self.facts["texts"] = self.texts()
-        self.out.add("clip.pixels", pixels)
         self.out.add("clip.ids", ids)
-        px, ids = self.on(pixels), self.on(ids)
-        with torch.no_grad():
-            image, text = net.image(px), net.text(ids)
-            self.out.add("clip.image", image)
-            self.out.add("clip.image_1", self.each(net.image, px))
-            self.out.add("clip.text", text)
-            self.out.add("clip.text_1", self.each(net.text, ids))
-            name = clip_name if self.args.clip_package == "transformers" else lambda n: n
-            with Layered(self.out, "clip.image", net.model, name):
-                net.image(px[:1])
-            with Layered(self.out, "clip.text", net.model, name):
-                net.text(ids[:1])
-        self.features = image.to(self.dtype)
+        ids = self.on(ids)
+        self.out.add("clip.text", net.text(ids))
+        self.out.add("clip.text_1", self.each(net.text, ids))
+        with self.clip_layers("clip.text", net):
+            net.text(ids[:1])
 
     def load_decoder(self):
         """The mapper, the GPT-2 and ClipCap's rules, each None where it is not given."""
-        state = mapper = gpt = rules = own = None
+        state = mapper = gpt = rules = own = config = None
+        decap = False
         if self.args.decoder is not None:
             state = load_state(self.args.decoder)
-            own = {k.removeprefix("gpt."): v for k, v in state.items() if k.startswith("gpt.")} or None
+            decap = any(k.startswith("decoder.") for k in state)
+            inside = "decoder." if decap else "gpt."
+            own = {k.removeprefix(inside): v for k, v in state.items() if k.startswith(inside)} or None
+            if decap and self.args.gpt2 is not None:
+                self.note(f"--gpt2 {self.args.gpt2} is not used: {self.args.decoder} has a GPT-2 and tokens of its own")
+                self.args.gpt2 = None
+            config = decap_config(self.args.decoder, own) if decap else None
             self.facts["weights"]["decoder"] = hashes(self.args.decoder)
+        if self.args.stop is None:
+            self.args.stop = DECAP_STOP if decap else 13
+        if self.args.tokens is None:
+            self.args.tokens = DECAP_TOKENS if decap else 67
+        self.facts["stop"] = self.args.stop
         if self.args.gpt2 is not None or own is not None:
-            gpt = load_gpt2(self.args.gpt2, own).to(self.device, self.dtype).eval()
+            gpt = load_gpt2(self.args.gpt2, own, config).to(self.device, self.dtype).eval()
             gpt.requires_grad_(False)
             self.packages.add("transformers")
             self.facts["parts"]["gpt2"] = "transformers"
@@ -720,7 +876,10 @@ class Recorder:
         if state is not None:
             if gpt is None:
                 sys.exit(f"--decoder {self.args.decoder} contains only a mapper: give its GPT-2 with --gpt2")
-            rules = OwnRules() if self.args.clipcap_code is None else CloneRules(self.args.clipcap_code)
+            if decap:
+                rules = DeCapRules()
+            else:
+                rules = OwnRules() if self.args.clipcap_code is None else CloneRules(self.args.clipcap_code)
             named = {k.removeprefix("clip_project."): v for k, v in state.items() if k.startswith("clip_project.")}
             sizes = sizes_of(named, gpt.config.n_embd)
             mapper = rules.mapper(sizes)
@@ -728,7 +887,7 @@ class Recorder:
             mapper.to(self.device, self.dtype).eval()
             self.facts["parts"]["decoder"] = rules.name
             self.facts["mapper"] = sizes
-            self.facts["normalize"] = self.args.normalize == "yes" or self.args.normalize == "auto" and sizes["kind"] == "transformer"
+            self.facts["normalize"] = self.args.normalize == "yes" or self.args.normalize == "auto" and normalizes(self.args.decoder, sizes["kind"])
         return mapper, gpt, rules
 
     def generator(self, width):
@@ -768,7 +927,7 @@ class Recorder:
             return
         with torch.no_grad():
             self.decode(mapper, gpt, rules, prefix)
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 and rules.loss is not None:
             self.train(mapper, gpt, rules, x)
 
     def gpt2_ids(self, gpt):
@@ -806,14 +965,12 @@ class Recorder:
 
     def decode(self, mapper, gpt, rules, prefix):
         args = self.args
-        length = min(args.tokens, gpt.config.n_positions - prefix.shape[1] + 1)
+        length = args.tokens = min(args.tokens, gpt.config.n_positions - prefix.shape[1] + 1)
         self.facts["tokens"] = length
-        decoded = self.facts["decoded"] = {}
-        decoded["greedy"] = [rules.greedy(mapper, gpt, p[None], length, args.stop) for p in prefix]
-        searched = [rules.beam(mapper, gpt, p[None], args.beams, length, args.stop) for p in prefix]
-        decoded["beam"] = [beams for beams, _ in searched]
-        if searched[0][1] is not None:
-            self.out.add("decoded.beam_scores", torch.tensor([scores for _, scores in searched], dtype=torch.float64))
+        decoded, scores = rules.decode(mapper, gpt, prefix, args)
+        self.facts["decoded"] = decoded
+        if scores is not None:
+            self.out.add("decoded.beam_scores", torch.tensor(scores, dtype=torch.float64))
         common = dict(
             attention_mask=torch.ones(prefix.shape[:2], dtype=torch.int64, device=prefix.device),
             do_sample=False, max_new_tokens=length, pad_token_id=0,
@@ -863,18 +1020,18 @@ def main():
     parser.add_argument("--clip", metavar="FILE|FOLDER|NAME", help="CLIP's weights, as its package loads them")
     parser.add_argument("--clip-package", choices=PACKAGES, help="the package that runs CLIP")
     parser.add_argument("--open-clip-model", metavar="NAME", help="open_clip's name of the architecture, if --clip is a file")
-    parser.add_argument("--decoder", metavar="FILE", help="a ClipCap decoder")
+    parser.add_argument("--decoder", metavar="FILE", help="a decoder of ClipCap, CapDec or DeCap")
     parser.add_argument("--gpt2", metavar="FOLDER", help="a GPT-2 of transformers")
     parser.add_argument("--generator", metavar="FILE", help="a CycleGAN generator from image to text features")
     parser.add_argument("--clipcap-code", metavar="FOLDER", help="a clone of ClipCap's repository, whose code then takes the place of this script's")
-    parser.add_argument("--normalize", choices=("auto", "yes", "no"), default="auto", help="scale features to length 1 for the decoder; auto does so for a transformer mapper (default: auto)")
+    parser.add_argument("--normalize", choices=("auto", "yes", "no"), default="auto", help="scale features to length 1 for the decoder; auto does so for a transformer mapper, for DeCap, and for CapDec by its commandline_args.txt (default: auto)")
     parser.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="photos, or folders of photos")
     parser.add_argument("--pil", action="store_true", help="preprocess photos by transformers' processors for Pillow images, not those for tensors, whose pixels differ")
     parser.add_argument("--store-photos", action="store_true", help="store the photos' files in OUT, so that verify needs no --photos")
     parser.add_argument("--texts", metavar="FILE", help="texts, one a line (default: four captions)")
-    parser.add_argument("--tokens", type=int, default=67, help="generate at most this many tokens (default: 67)")
+    parser.add_argument("--tokens", type=int, help="generate at most this many tokens (default: 67; DeCap: 30)")
     parser.add_argument("--beams", type=int, default=5, help="the number of beams (default: 5)")
-    parser.add_argument("--stop", type=int, default=13, help="the token that ends a caption (default: 13, a full stop)")
+    parser.add_argument("--stop", type=int, help="the token that ends a caption (default: 13, a full stop; DeCap: 49407, CLIP's <|endoftext|>)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="the type of weights and computation (default: f32)")
     parser.add_argument("--threads", type=int, help="threads per operator (default: PyTorch's)")

@@ -82,7 +82,7 @@ func zoo(ctx context.Context, python, dir, size, name, photos string, seed int64
 			args = append(args, "--"+key, path(key))
 		}
 	}
-	for _, key := range []string{"clip-package", "open-clip-model", "normalize"} {
+	for _, key := range []string{"clip-package", "open-clip-model", "stop"} {
 		if of[key] != "" {
 			args = append(args, "--"+key, of[key])
 		}

@@ -3,7 +3,6 @@ package verify
 import (
 	"errors"
 
-	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -25,7 +24,7 @@ func (v *Verifier) Files(f Files, o pipeline.Options) (notes []string, err error
 		}
 	}
 	if f.CLIP != "" {
-		if m, err := pipeline.LoadCLIP(f.CLIP, f.CLIPConfig, clip.Both, o); err != nil {
+		if m, err := pipeline.LoadCLIP(f.CLIP, f.CLIPConfig, v.ref.encoders(), o); err != nil {
 			v.Fail(CLIP, err)
 		} else {
 			notes = append(notes, m.Notes...)

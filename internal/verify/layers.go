@@ -11,7 +11,7 @@ import (
 // layers compares the outputs of a net's modules with those of the reference, if they
 // are asked for. compute runs the net on the first photo, text or caption.
 func (v *Verifier) layers(net string, module any, compute func()) {
-	if !v.Bisect {
+	if !v.Bisect || len(v.ref.Facts.Layers[net]) == 0 {
 		return
 	}
 	seen := map[string]Row{}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"cyclecap/nets/clip"
+	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -75,6 +77,18 @@ type Decoded struct {
 	GenerateGreedy     [][]int64   `json:"generate_greedy"`
 	GenerateBeam       [][]int64   `json:"generate_beam"`
 	GenerateBeamNoStop [][]int64   `json:"generate_beam_no_stop"`
+	// DeCap has the tokens by DeCap's rule, in place of Greedy and Beam, and DeCapTexts
+	// their texts. A text is nil where DeCap's code has none.
+	DeCap      [][]int64 `json:"decap"`
+	DeCapTexts []*string `json:"decap_texts"`
+}
+
+// rule returns how the decoder's own code decodes a caption, and the tokens of the photos.
+func (d Decoded) rule() (name string, method clipcap.Method, tokens [][]int64) {
+	if len(d.DeCap) > 0 {
+		return "greedy (DeCap's Decoding)", clipcap.Greedy, d.DeCap
+	}
+	return "top-p (ClipCap's generate2)", clipcap.TopP, d.Greedy
 }
 
 // Open reads a file of record_reference.py.
@@ -108,6 +122,18 @@ func (r *Reference) Close() { r.sd.Close() }
 func (r *Reference) Has(name string) bool {
 	_, ok := r.sd.Get(name)
 	return ok
+}
+
+// encoders returns which encoders of a CLIP the reference is of: both, unless Python had only
+// one.
+func (r *Reference) encoders() clip.Part {
+	switch image, text := r.Has("clip.image"), r.Has("clip.text"); {
+	case image && !text:
+		return clip.Image
+	case text && !image:
+		return clip.Text
+	}
+	return clip.Both
 }
 
 // tensor returns a tensor, as a copy of its own, which is aligned as PyTorch's are.

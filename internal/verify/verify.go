@@ -344,10 +344,9 @@ func (v *Verifier) CLIP(c *pipeline.CLIP) {
 			return nil
 		})
 	}
-	image := func() torch.Tensor { return c.Model.EncodeImage(v.input("clip.pixels", o)) }
 	begin := len(v.Rows)
 	v.compute(CLIP, "image features, all photos at once", "clip.image", v.tolerances.outputs, func() torch.Tensor {
-		f := image()
+		f := c.Model.EncodeImage(v.input("clip.pixels", o))
 		v.features = f.To(torch.WithDevice(torch.CPU), torch.WithDType(torch.Float32)).Clone().Keep()
 		return f
 	})
@@ -361,30 +360,39 @@ func (v *Verifier) CLIP(c *pipeline.CLIP) {
 		return each(v.input("clip.ids", o), c.Model.EncodeText)
 	})
 	if m, ok := c.Model.(*clip.Model); ok && slices.ContainsFunc(v.Rows[begin:], func(r Row) bool { return r.Verdict() == Differs }) {
-		v.otherActivation(m, image)
+		v.otherActivation(m, o)
 	}
 	v.layers("clip.image", c.Model, func() { c.Model.EncodeImage(v.input("clip.pixels", o).Narrow(0, 0, 1)) })
 	v.layers("clip.text", c.Model, func() { c.Model.EncodeText(v.input("clip.ids", o).Narrow(0, 0, 1)) })
 }
 
-// otherActivation tries the activations that were not taken.
-func (v *Verifier) otherActivation(m *clip.Model, image func() torch.Tensor) {
+// otherActivation tries the activations that were not taken, on photos or, without an image
+// encoder, on texts.
+func (v *Verifier) otherActivation(m *clip.Model, o pipeline.Options) {
 	own := m.Config
+	what, name, taken := "image", "clip.image", own.VisionActivation
+	compute := func() torch.Tensor { return m.EncodeImage(v.input("clip.pixels", o)) }
+	switch v.ref.encoders() {
+	case clip.Both:
+		if own.VisionActivation != own.TextActivation {
+			return
+		}
+	case clip.Text:
+		what, name, taken = "text", "clip.text", own.TextActivation
+		compute = func() torch.Tensor { return m.EncodeText(v.input("clip.ids", o)) }
+	}
 	defer func() {
-		m.SetActivation(own.VisionActivation)
+		m.SetActivation(taken)
 		m.Config = own
 	}()
-	if own.VisionActivation != own.TextActivation {
-		return
-	}
 	for _, a := range []clip.Activation{clip.QuickGELU, clip.GELU, clip.GELUTanh} {
-		if a == own.VisionActivation {
+		if a == taken {
 			continue
 		}
 		m.SetActivation(a)
-		v.run(CLIP, "image features with another activation", func() error {
-			if r := v.row(CLIP, "", "clip.image", v.tolerances.outputs, image()); r.OK() && v.activation == "" {
-				v.activation = fmt.Sprintf("with %v instead of %v, the image features agree (%s): see --clip-config", a, own.VisionActivation, size(r.Difference))
+		v.run(CLIP, what+" features with another activation", func() error {
+			if r := v.row(CLIP, "", name, v.tolerances.outputs, compute()); r.OK() && v.activation == "" {
+				v.activation = fmt.Sprintf("with %v instead of %v, the %s features agree (%s): see --clip-config", a, taken, what, size(r.Difference))
 			}
 			return nil
 		})
@@ -466,7 +474,7 @@ func (v *Verifier) Generator(g *pipeline.Generator, o pipeline.Options) {
 func (v *Verifier) GPT2(g *pipeline.GPT2, o pipeline.Options) {
 	v.given[GPT2] = true
 	m := g.Model
-	if texts := v.ref.Facts.GPT2Texts; len(texts) > 0 {
+	if texts := v.ref.Facts.GPT2Texts; len(texts) > 0 && g.Tokenizer != nil {
 		v.run(GPT2, "token ids of the texts", func() error {
 			v.gpt2Tokens(g.Tokenizer, texts)
 			return nil
@@ -518,6 +526,9 @@ func (v *Verifier) Decoder(d *pipeline.Decoder) {
 	v.compute(Decoder, "prefixes, one by one", "decoder.prefix_1", v.tolerances.outputs, func() torch.Tensor {
 		return each(v.input("decoder.input", o), m.Mapper.Forward)
 	})
+	if v.ref.Has("decoder.input") {
+		v.scaling(d)
+	}
 	v.layers("decoder", m.Mapper, func() { m.Mapper.Forward(v.input("decoder.input", o).Narrow(0, 0, 1)) })
 	v.decode(m, o)
 	if v.features.Defined() && v.ref.Has("decoder.input") {
@@ -526,6 +537,22 @@ func (v *Verifier) Decoder(d *pipeline.Decoder) {
 	if v.ref.Has("train.loss") {
 		v.training(m, o)
 	}
+}
+
+// scaling compares whether features are scaled to length 1 for the decoder. A difference is
+// no failure, because the user may have asked for it in Python.
+func (v *Verifier) scaling(d *pipeline.Decoder) {
+	row := Row{Part: Decoder, What: "whether features are scaled to length 1"}
+	got, want := d.Normalize, v.ref.Facts.Normalize
+	switch {
+	case got == want:
+		row.Difference = compare.Lists([][]bool{{got}}, [][]bool{{want}})
+	case want:
+		row.Skipped = "the reference scales them, cyclecap does not unless it is told to (caption --normalize yes)"
+	default:
+		row.Skipped = "the reference does not scale them, cyclecap does unless it is told not to (caption --normalize no)"
+	}
+	v.Rows = append(v.Rows, row)
 }
 
 // decode compares the tokens of captions of the recorded prefixes.
@@ -554,9 +581,9 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 	beams := func(each int) func(prefix torch.Tensor, got, want [][]int64) string {
 		return func(prefix torch.Tensor, got, want [][]int64) string { return v.beamTies(m, prefix, each, got, want) }
 	}
-	if len(f.Decoded.Greedy) > 0 {
-		what := "tokens, top-p (ClipCap's generate2)"
-		generate(what, clipcap.TopP, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.Greedy, greedy) })
+	if name, method, want := f.Decoded.rule(); len(want) > 0 {
+		what := "tokens, " + name
+		generate(what, method, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), want, greedy) })
 	}
 	if len(f.Decoded.GenerateGreedy) > 0 {
 		what := "tokens, greedy (transformers' generate)"
@@ -602,7 +629,8 @@ func best(captions [][]clipcap.Caption) (ids [][]int64) {
 // endToEnd compares the captions of our own features.
 func (v *Verifier) endToEnd(d *pipeline.Decoder) {
 	f := v.ref.Facts
-	const what = "from photos to tokens, top-p"
+	name, method, want := f.Decoded.rule()
+	what := "from photos to tokens, " + name
 	if slices.ContainsFunc(v.Rows, func(r Row) bool { return r.Part == CLIP && r.Verdict() == Differs }) {
 		v.Rows = append(v.Rows, Row{Part: Decoder, What: what, Skipped: "the features differ already"})
 		return
@@ -613,7 +641,7 @@ func (v *Verifier) endToEnd(d *pipeline.Decoder) {
 		if f.Normalize {
 			x = clip.Normalize(x)
 		}
-		captions, err := d.Generate(context.Background(), x, clipcap.Options{Method: clipcap.TopP, MaxTokens: f.Tokens, Stop: f.Stop})
+		captions, err := d.Generate(context.Background(), x, clipcap.Options{Method: method, MaxTokens: f.Tokens, Stop: f.Stop})
 		if err != nil {
 			return err
 		}
@@ -621,13 +649,28 @@ func (v *Verifier) endToEnd(d *pipeline.Decoder) {
 		for _, list := range captions {
 			ids = append(ids, list[0].Tokens)
 		}
-		row := Row{Part: Decoder, What: what, Difference: compare.Lists(ids, f.Decoded.Greedy)}
-		if !row.Difference.Equal() {
-			row.Tie = v.greedyTies(d.Model, d.Model.Mapper.Forward(x), ids, f.Decoded.Greedy)
+		row := Row{Part: Decoder, What: what, Difference: compare.Lists(ids, want)}
+		equal := row.Difference.Equal()
+		if !equal {
+			row.Tie = v.greedyTies(d.Model, d.Model.Mapper.Forward(x), ids, want)
 		}
 		v.Rows = append(v.Rows, row)
+		if equal && len(f.Decoded.DeCapTexts) == len(captions) {
+			v.texts(captions)
+		}
 		return nil
 	})
+}
+
+// texts compares the texts of DeCap's captions.
+func (v *Verifier) texts(captions [][]pipeline.Caption) {
+	var got, want [][]string
+	for i, text := range v.ref.Facts.Decoded.DeCapTexts {
+		if text != nil {
+			got, want = append(got, []string{captions[i][0].Text}), append(want, []string{*text})
+		}
+	}
+	v.Rows = append(v.Rows, Row{Part: Decoder, What: "texts of the captions", Difference: compare.Lists(got, want)})
 }
 
 // training compares the loss and the gradients of one step.

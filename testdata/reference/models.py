@@ -13,32 +13,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# ClipCap's rules are those of the script that users run on their own weights; the GPU bundle
-# has it beside this file.
+# ClipCap's and DeCap's rules are those of the script that users run on their own weights; the
+# GPU bundle has it beside this file.
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
-from record_reference import MLPMapper, TransformerMapper, beam_search, cpu, decoder_loss, nucleus_greedy  # noqa: E402, F401
-
-
-class LinearMapper(nn.Module):
-    """DeCap's projection: one layer, to a prefix of length 1."""
-
-    def __init__(self, feature, width):
-        super().__init__()
-        self.model = nn.Sequential(nn.Linear(feature, width))
-
-    def forward(self, features):
-        return self.model(features).unsqueeze(1)
-
-
-def greedy(gpt, embeds, length, stop):
-    """DeCap's decoding of one prefix: the most probable token, without a cache."""
-    ids = []
-    for _ in range(length):
-        ids.append(int(gpt(inputs_embeds=embeds).logits[:, -1, :].softmax(-1).argmax(-1)))
-        if ids[-1] == stop:
-            break
-        embeds = torch.cat((embeds, gpt.transformer.wte(torch.tensor([ids[-1:]]))), dim=1)
-    return ids
+from record_reference import (  # noqa: E402, F401
+    LinearMapper,
+    MLPMapper,
+    TransformerMapper,
+    beam_search,
+    cpu,
+    decoder_loss,
+    greedy,
+    nucleus_greedy,
+)
 
 
 class TransformersAdamW(torch.optim.Optimizer):

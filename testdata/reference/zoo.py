@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+import pickle
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -241,6 +242,65 @@ def siglip_base(out, s):
     return {"clip-package": "transformers", "clip": "clip", "pil": "yes"}
 
 
+@entry
+def siglip2_base(out, s):
+    """transformers' SigLIP 2, with photos of a fixed size and a tokenizer of Gemma's kind."""
+    from transformers import SiglipConfig, SiglipModel
+
+    small = s["gpt"] == 64
+    folder = out / "clip"
+    vocab = siglip2_tokenizer(folder, None if small else 256000)
+    part = dict(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4) if small else {}
+    config = SiglipConfig(
+        vision_config=dict(part, image_size=32, patch_size=8) if small else {"patch_size": 16},
+        text_config=dict(part, vocab_size=vocab, projection_size=64 if small else 768),
+    )
+    SiglipModel(config).eval().save_pretrained(folder)
+    size = config.vision_config.image_size
+    (folder / "preprocessor_config.json").write_text(json.dumps({
+        "image_processor_type": "SiglipImageProcessor", "do_convert_rgb": None, "do_resize": True, "size": {"height": size, "width": size},
+        "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    }))  # fmt: skip
+    return {"clip-package": "transformers", "clip": "clip", "pil": "yes"}
+
+
+def siglip2_tokenizer(folder, size):
+    """Writes the tokenizer of data/tokenizer's tests, with unused tokens up to size, as
+    Siglip2Tokenizer saves it. Returns the number of its tokens."""
+    from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
+
+    trained = pathlib.Path(__file__).resolve().parents[2] / "data/tokenizer/testdata/siglip/siglip2"
+    folder.mkdir()
+    file = json.loads((trained / "tokenizer.json").read_text())
+    vocab = file["model"]["vocab"]
+    for i in range(len(vocab), size or 0):
+        vocab[f"<unused{i}>"] = i
+    (folder / "tokenizer.json").write_text(json.dumps(file, ensure_ascii=False))
+    (folder / "tokenizer_config.json").write_text((trained / "tokenizer_config.json").read_text())
+    tokenizer = Siglip2Tokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+@entry
+def transformers_vision(out, s):
+    """The image encoder of transformers' CLIP alone."""
+    from transformers import CLIPVisionModelWithProjection
+
+    shake(CLIPVisionModelWithProjection(models.transformers_clip(s).vision_config)).save_pretrained(out / "clip")
+    return {"clip-package": "transformers", "clip": "clip"}
+
+
+@entry
+def transformers_text(out, s):
+    """The text encoder of transformers' CLIP alone."""
+    from transformers import CLIPTextModelWithProjection
+
+    shake(CLIPTextModelWithProjection(models.transformers_clip(s).text_config)).save_pretrained(out / "clip")
+    return {"clip-package": "transformers", "clip": "clip"}
+
+
 # Settings of GPT2Config.
 GPT2 = {
     "gpt2-medium": dict(n_embd=1024, n_layer=24, n_head=16),
@@ -267,10 +327,9 @@ def gpt2_named(name, out, s):
     return {"gpt2": "gpt2"}
 
 
-@entry
-def clipcap_whole(out, s):
-    """A whole model of ClipCap's: MLP mapper, fine-tuned GPT-2 inside, old buffers."""
-    folder = gpt2_folder(out, s)
+def clipcap_model(out, s, folder):
+    """A whole model of ClipCap's, with the names of its tensors: MLP mapper, fine-tuned GPT-2 inside,
+    old buffers."""
     from transformers import GPT2LMHeadModel
 
     state = dict(GPT2LMHeadModel.from_pretrained(out / folder).state_dict())
@@ -278,9 +337,80 @@ def clipcap_whole(out, s):
         state[f"transformer.h.{i}.attn.bias"] = torch.ones(s["positions"], s["positions"], dtype=torch.bool).tril()[None, None]
         state[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
     mapper = shake(models.MLPMapper(s["embed"], s["gpt"], min(s["prefix"], 10)))
-    whole = {f"clip_project.{k}": v for k, v in mapper.state_dict().items()} | {f"gpt.{k}": v for k, v in state.items()}
-    torch.save(whole, out / "decoder.pt")
+    return {f"clip_project.{k}": v for k, v in mapper.state_dict().items()} | {f"gpt.{k}": v for k, v in state.items()}
+
+
+@entry
+def clipcap_whole(out, s):
+    """A whole model of ClipCap's."""
+    folder = gpt2_folder(out, s)
+    torch.save(clipcap_model(out, s, folder), out / "decoder.pt")
     return {"decoder": "decoder.pt", "gpt2": folder}
+
+
+@entry
+def capdec(out, s):
+    """A whole model of CapDec's and the commandline_args.txt that its train.py writes, which says that
+    features have length 1."""
+    folder = gpt2_folder(out, s)
+    torch.save(clipcap_model(out, s, folder), out / "coco_prefix-009.pt")
+    (out / "commandline_args.txt").write_text(json.dumps({
+        "data": "clip_embedding.pkl", "val_pt": "", "pretrain_weights": "", "out_dir": "./checkpoints", "add_modality_offset": False,
+        "prefix": "coco_prefix", "noise_variance": 0.016, "uniform_noise": False, "dont_norm": False, "lr": 2e-05, "epochs": 10,
+        "save_every": 1, "prefix_length": min(s["prefix"], 10), "prefix_length_clip": 40, "bs": 40, "only_prefix": False,
+        "num_layers": 8, "is_not_rn": True, "use_image_embedding_as_clipcap": False,
+    }, indent=2))  # fmt: skip
+    archive(openai_state(s), out / "clip.pt")
+    return {"clip-package": "openai", "clip": "clip.pt", "decoder": "coco_prefix-009.pt", "gpt2": folder}
+
+
+@entry
+def decap(out, s):
+    """DeCap's checkpoint: a linear layer and a GPT-2 of four layers whose configuration is a pickle.
+    Its tokens are CLIP's, its vocabulary has GPT-2's size."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    small = s["gpt"] == 64
+    gpt = GPT2LMHeadModel(GPT2Config(
+        vocab_size=s["gpt_vocab"], n_positions=s["positions"], n_embd=s["gpt"], n_layer=2 if small else 4, n_head=4,
+    )).eval()  # fmt: skip
+    shake(gpt.transformer.h, 5)
+    stop = s["stop"] if small else 49407
+    with torch.no_grad():
+        gpt.transformer.wte.weight[stop].mul_(2)  # the stop token comes up now and then
+        gpt.transformer.wte.weight[49408:].mul_(0.1)  # CLIP has no such tokens
+    linear = shake(models.LinearMapper(s["embed"], s["gpt"]))
+    state = {f"decoder.{k}": v for k, v in gpt.state_dict().items()}
+    torch.save(state | {f"clip_project.{k}": v for k, v in linear.state_dict().items()}, out / "coco_prefix-009.pt")
+    (out / "decoder_config.pkl").write_bytes(pickle.dumps(gpt.config))
+    archive(openai_state(s), out / "clip.pt")
+    return {"clip-package": "openai", "clip": "clip.pt", "decoder": "coco_prefix-009.pt", **({"stop": str(stop)} if small else {})}
+
+
+@entry
+def lightning(out, s):
+    """Lightning's checkpoints of a CLIP with OpenAI's names and of a ClipCap model."""
+
+    def save(state, path):
+        torch.save({
+            "epoch": 9, "global_step": 1000, "pytorch-lightning_version": "2.6.6", "state_dict": {f"model.{k}": v for k, v in state.items()},
+            "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 10, "completed": 9}}}},
+            "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(1.5), "dirpath": "checkpoints"}},
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1000.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}],
+            "lr_schedulers": [], "hparams_name": "kwargs", "hyper_parameters": {"lr": 1e-4, "width": 64},
+        }, path)  # fmt: skip
+
+    (out / "clip").mkdir()
+    save(openai_state(s).state_dict(), out / "clip/last.ckpt")
+    # What the checkpoint cannot say itself: that it is OpenAI's.
+    (out / "clip/open_clip_config.json").write_text(json.dumps({"model_cfg": {
+        "embed_dim": s["embed"], "quick_gelu": True,
+        "vision_cfg": {"image_size": s["image"], "layers": s["layers"], "width": s["vision"], "patch_size": s["patch"]},
+        "text_cfg": {"context_length": s["context"], "vocab_size": s["vocab"], "width": s["text"], "heads": s["text"] // 64, "layers": s["layers"]},
+    }}))  # fmt: skip
+    folder = gpt2_folder(out, s)
+    save(clipcap_model(out, s, folder), out / "last.ckpt")
+    return {"clip-package": "openai", "clip": "clip/last.ckpt", "decoder": "last.ckpt", "gpt2": folder}
 
 
 def main():
