@@ -53,17 +53,6 @@ func LoadGPT2(path string) (*GPT2, error) {
 	return g, nil
 }
 
-// CheckGPT2 returns an error if the files beside the weights of a GPT-2 are those of a
-// model or a tokenizer that is not supported. It reads no weights.
-func CheckGPT2(path string) error {
-	f, err := weights.Open(path)
-	if err != nil {
-		return err
-	}
-	_, err = folderOf(f).files()
-	return err
-}
-
 // gpt2Inside returns the GPT-2 with the tensors sd that the decoder file f contains.
 // Its settings and its tokenizer are those in the file's metadata, beside the file,
 // or beside the GPT-2 that was given in addition, other (nil: none).
