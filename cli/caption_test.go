@@ -46,7 +46,10 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 		if err != nil {
 			return err
 		}
-		if sd, _, err = weights.LoadGPT2(gptF); err != nil {
+		if file, err = weights.Open(gptF); err != nil {
+			return err
+		}
+		if sd, err = weights.LoadGPT2(file, nil); err != nil {
 			return err
 		}
 		g, err := gpt2.Load(sd)

@@ -203,7 +203,11 @@ func (c *checker) transformersCLIP() error {
 }
 
 func (c *checker) loadGPT2(name string) *gpt2.Model {
-	sd, _, err := weights.LoadGPT2(c.path(name))
+	f, err := weights.Open(c.path(name))
+	if err != nil {
+		torch.Throw("parity", "%v", err)
+	}
+	sd, err := weights.LoadGPT2(f, nil)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
