@@ -48,7 +48,7 @@ func LoadGPT2(path string) (*GPT2, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := loadGPT2(f, nil)
+	g, err := ReadGPT2(f)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +56,11 @@ func LoadGPT2(path string) (*GPT2, error) {
 	return g, nil
 }
 
-// loadGPT2 is LoadGPT2 for an open file, whose own notes it leaves out. keep is that of
-// weights.LoadGPT2.
-func loadGPT2(f *weights.File, keep func(name string) bool) (*GPT2, error) {
+// ReadGPT2 is LoadGPT2 for an open file. The notes are without those of the file.
+func ReadGPT2(f *weights.File) (*GPT2, error) { return readGPT2(f, nil) }
+
+// readGPT2 is ReadGPT2 of the tensors that keep selects, as for weights.LoadGPT2.
+func readGPT2(f *weights.File, keep func(name string) bool) (*GPT2, error) {
 	sd, err := weights.LoadGPT2(f, keep)
 	if err != nil {
 		return nil, err

@@ -161,7 +161,7 @@ func gpt2Settings(f *weights.File) (list []Setting, notes []string, err error) {
 		return nil, []string{notShown(err)}, nil
 	}
 	err = torch.Scope(func() error {
-		g, err := loadGPT2(f, func(name string) bool { return name == "wte.weight" || name == "lm_head.weight" })
+		g, err := readGPT2(f, func(name string) bool { return name == "wte.weight" || name == "lm_head.weight" })
 		if err != nil {
 			return err
 		}
