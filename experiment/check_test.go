@@ -81,3 +81,16 @@ func TestModelsAreCheckedFirst(t *testing.T) {
 	}
 	wants(t, x.Plan(t.Context(), io.Discard), want)
 }
+
+// TestPlannedTokens checks that a plan counts the tokens of captions with the tokenizer of
+// the run's own GPT-2. The weights have 300 tokens, and the words of the text are among them.
+func TestPlannedTokens(t *testing.T) {
+	x, _ := experiment(t, plain(t))
+	x.data = &data{train: part{texts: []string{" the the"}}}
+	for weights, want := range map[string]int{"": 6, "../internal/parity/testdata/small/gpt2": 2} {
+		x.Config.GPT2.Weights, x.Config.Train.GPT2.Vocab = weights, 257 // the bytes and " t"
+		if got, err := x.tokens(); err != nil || got != want {
+			t.Errorf("GPT-2 %q: %d tokens, %v; want %d", weights, got, err, want)
+		}
+	}
+}
