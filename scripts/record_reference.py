@@ -382,6 +382,14 @@ def clip_name(name):
     return name
 
 
+def layer_name(net):
+    """How cyclecap names the modules: those of a SigLIP as transformers does, and the text
+    encoder's of open_clip's models with custom_text without their prefix."""
+    if isinstance(net, Transformers):
+        return clip_name if net.model.config.model_type.startswith("clip") else lambda n: n
+    return lambda n: n.removeprefix("text.")
+
+
 def gpt2_name(name):
     return name.removeprefix("transformer.")
 
@@ -696,7 +704,7 @@ class Recorder:
             self.out.add("clip.image_1", self.each(net.image, px))
             self.out.add("clip.text", text)
             self.out.add("clip.text_1", self.each(net.text, ids))
-            name = clip_name if self.args.clip_package == "transformers" else lambda n: n
+            name = layer_name(net)
             with Layered(self.out, "clip.image", net.model, name):
                 net.image(px[:1])
             with Layered(self.out, "clip.text", net.model, name):
