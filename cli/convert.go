@@ -59,12 +59,13 @@ EXAMPLES:
 			if err != nil {
 				return err
 			}
-			sd, meta, err := loadNamed(f, in, names)
+			sd, meta, assumed, err := loadNamed(f, names)
 			if err != nil {
 				return err
 			}
 			defer sd.Close()
 			notes(c, f.Notes)
+			notes(c, assumed)
 			if c.String("dtype") != "" {
 				if err := weights.Cast(c.Context, sd, dtype); err != nil {
 					return err
@@ -79,38 +80,35 @@ EXAMPLES:
 	}
 }
 
-// loadNamed loads a file with its tensors named by a scheme, and the metadata that
-// the converted file must keep.
-func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[string]string, err error) {
+// loadNamed loads a file with its tensors named by a scheme, the metadata that the
+// converted file must keep, and notes on what the metadata assumes.
+func loadNamed(f *weights.File, names string) (sd *nn.StateDict, meta map[string]string, notes []string, err error) {
 	switch names {
 	case "":
-		meta, err := kept(f)
-		if err != nil {
-			return nil, nil, err
+		if meta, err = kept(f); err == nil {
+			sd, err = f.Load()
 		}
-		sd, err = f.Load()
-		return sd, meta, err
+		return sd, meta, nil, err
 	case "openai":
-		return pipeline.ReadCLIP(path)
+		sd, meta, err = pipeline.ReadCLIP(f)
+		return sd, meta, nil, err
 	case "transformers":
-		g, err := pipeline.LoadGPT2(path)
+		g, err := pipeline.ReadGPT2(f)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		return nn.StateDictOf(g.Model), g.Meta(), nil
+		return nn.StateDictOf(g.Model), g.Meta(), g.Notes, nil
 	case "clipcap":
-		sd, _, f, err := weights.LoadDecoder(path)
-		if err != nil {
-			return nil, nil, err
-		}
 		if weights.Detect(f) == weights.DeCapModel {
-			sd.Close()
-			return nil, nil, fmt.Errorf("%s: a DeCap model, whose mapper works only with the GPT-2 in the same file; without --names, convert keeps both", path)
+			return nil, nil, nil, fmt.Errorf("%s: a DeCap model, whose mapper works only with the GPT-2 in the same file; without --names, convert keeps both", f.Path)
+		}
+		if sd, _, err = weights.LoadDecoder(f); err != nil {
+			return nil, nil, nil, err
 		}
 		if v, ok := f.Meta[weights.NormalizePrefix]; ok {
-			return sd, map[string]string{weights.NormalizePrefix: v}, nil
+			meta = map[string]string{weights.NormalizePrefix: v}
 		}
-		return sd, nil, nil
+		return sd, meta, nil, nil
 	}
 	panic("unchecked scheme: " + names)
 }

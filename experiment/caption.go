@@ -12,6 +12,7 @@ import (
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/train"
 	"cyclecap/train/bridge"
 )
 
@@ -109,7 +110,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			err := torch.Scope(func() (err error) {
 				torch.InferenceMode(func() {
 					var features torch.Tensor
-					if features, err = tensorOf(f.valImages, rows, x.device); err != nil {
+					if features, err = train.Rows(f.valImages, rows, x.device); err != nil {
 						return
 					}
 					var captions [][]pipeline.Caption
@@ -140,15 +141,4 @@ func span(from, to int) []int32 {
 		rows[i] = int32(from + i)
 	}
 	return rows
-}
-
-func tensorOf(f interface {
-	Width() int
-	Read([]int32, []float32) error
-}, rows []int32, d torch.Device) (torch.Tensor, error) {
-	data := make([]float32, len(rows)*f.Width())
-	if err := f.Read(rows, data); err != nil {
-		return torch.Tensor{}, fmt.Errorf("features: %w", err)
-	}
-	return torch.FromSlice(data, int64(len(rows)), int64(f.Width())).To(torch.WithDevice(d)), nil
 }

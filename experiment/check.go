@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
@@ -16,7 +15,6 @@ import (
 type sizes struct {
 	photos, captions       int // of the training set; both sets for features
 	valPhotos, valCaptions int
-	tokens                 int // of a caption, approximately
 	width                  int // of a feature
 	used, usedCaptions     int // photos and captions that bridges and text decoders train on
 	files                  []photoFile
@@ -36,7 +34,7 @@ func (x *Experiment) sizesKnown() bool {
 func (x *Experiment) sizes() (n sizes, err error) {
 	n.width = x.Config.Train.CLIP.EmbedDim
 	if w := x.Config.World; w != nil && x.sizesKnown() {
-		n.photos, n.captions, n.tokens = w.Train, w.Train*world.CaptionsEach, worldTokens
+		n.photos, n.captions = w.Train, w.Train*world.CaptionsEach
 		n.valPhotos, n.valCaptions = w.Val, w.Val*world.CaptionsEach
 		n.used, n.usedCaptions = n.photos, n.captions
 		if x.Config.Data.Pairing == "disjoint" {
@@ -54,11 +52,6 @@ func (x *Experiment) sizes() (n sizes, err error) {
 	n.photos, n.captions = len(d.train.photos), len(d.train.texts)
 	n.valPhotos, n.valCaptions = len(d.val.photos), len(d.val.texts)
 	n.files = d.train.photos[:min(len(d.train.photos), 2*planBatch)]
-	sample := min(1000, n.captions)
-	for i := range sample {
-		n.tokens += len(tokenizer.GPT2().Encode(d.train.texts[i*n.captions/sample]))
-	}
-	n.tokens = max(1, n.tokens/sample)
 	n.sample = d.train.texts[:min(n.captions, 2*planBatch)]
 	n.used, n.usedCaptions = n.photos, n.captions
 	if half := x.firstHalf(); half != nil {

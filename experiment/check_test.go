@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"io"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -51,6 +52,45 @@ func TestSizesAreCheckedFirst(t *testing.T) {
 		}
 		if err := x.checkSizes(last); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestModelsAreCheckedFirst checks that a GPT-2 that is not supported is refused before the
+// first stage, and by a plan too.
+func TestModelsAreCheckedFirst(t *testing.T) {
+	folder := t.TempDir()
+	model, err := os.ReadFile("../internal/parity/testdata/small/gpt2/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(folder, "model.safetensors"), string(model))
+	write(t, filepath.Join(folder, "config.json"), `{"model_type": "gpt2", "n_head": 1}`)
+	write(t, filepath.Join(folder, "vocab.txt"), "[PAD]")
+	path := write(t, filepath.Join(t.TempDir(), "x.toml"), "[world]\nsize = 32\npretrain = 64\ntrain = 10\nval = 4\n[train.clip]\nbatch = 8\n[train.decoder]\nbatch = 8\n[train.cyclegan]\nbatch = 8\n")
+	c, err := config.Load(path, []string{"output=" + t.TempDir(), "gpt2.weights=" + folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, q := experiment(t, c)
+	const want = "vocab.txt is a WordPiece vocabulary"
+	wants(t, x.Execute(t.Context(), ""), "gpt2.weights: ")
+	wants(t, x.Execute(t.Context(), ""), want)
+	if len(q.said) > 0 {
+		t.Errorf("a stage had begun: %q", q.said)
+	}
+	wants(t, x.Plan(t.Context(), io.Discard), want)
+}
+
+// TestPlannedTokens checks that a plan counts the tokens of captions with the tokenizer of
+// the run's own GPT-2. The weights have 300 tokens, and the words of the text are among them.
+func TestPlannedTokens(t *testing.T) {
+	x, _ := experiment(t, plain(t))
+	x.data = &data{train: part{texts: []string{" the the"}}}
+	for weights, want := range map[string]int{"": 6, "../internal/parity/testdata/small/gpt2": 2} {
+		x.Config.GPT2.Weights, x.Config.Train.GPT2.Vocab = weights, 257 // the bytes and " t"
+		if got, err := x.tokens(); err != nil || got != want {
+			t.Errorf("GPT-2 %q: %d tokens, %v; want %d", weights, got, err, want)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -79,6 +80,10 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 	if err := x.check(n, ""); err != nil {
 		return n, nil, err
 	}
+	tokens, err := x.tokens()
+	if err != nil {
+		return n, nil, err
+	}
 	kinds := map[bridge.Decoder]bool{}
 	gan := false
 	for _, b := range x.bridges {
@@ -90,11 +95,11 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 		plan   func() ([]planned, error)
 	}{
 		{x.Config.CLIP.Weights == "", func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
-		{x.Config.GPT2.Weights == "", func() ([]planned, error) { return one(x.planGPT2(ctx, n.tokens)) }},
+		{x.Config.GPT2.Weights == "", func() ([]planned, error) { return one(x.planGPT2(ctx, tokens)) }},
 		{true, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
-		{true, func() ([]planned, error) { return one(x.planDecoder(ctx, n, len(kinds)*x.Seeds)) }},
+		{true, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, len(kinds)*x.Seeds)) }},
 		{gan, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
-		{true, func() ([]planned, error) { return one(x.planCaptions(ctx, n, len(x.bridges)*x.Seeds)) }},
+		{true, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, len(x.bridges)*x.Seeds)) }},
 	} {
 		if !stage.wanted {
 			continue
@@ -106,6 +111,36 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 		lines = append(lines, p...)
 	}
 	return n, lines, nil
+}
+
+// tokens returns the average number of tokens in a training caption, by the tokenizer of
+// the run's GPT-2. It estimates the captions of a world that is not rendered yet.
+func (x *Experiment) tokens() (n int, err error) {
+	if x.data == nil {
+		return worldTokens, nil
+	}
+	var tok *tokenizer.GPT2Tokenizer
+	if path := x.Config.GPT2.Weights; path == "" {
+		tok, err = tokenizer.GPT2First(x.Config.Train.GPT2.Vocab)
+	} else {
+		err = scope(0, func() error {
+			g, err := pipeline.LoadGPT2(path)
+			if err == nil {
+				tok = g.Tokenizer
+				nn.Close(g.Model)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return 0, err
+	}
+	captions := x.data.train.texts
+	sample := min(1000, len(captions))
+	for i := range sample {
+		n += len(tok.Encode(captions[i*len(captions)/sample]))
+	}
+	return max(1, n/sample), nil
 }
 
 func one(p planned, err error) ([]planned, error) { return []planned{p}, err }
@@ -352,7 +387,7 @@ func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, err
 }
 
 // planCaptions measures the decoding of a batch by a decoder with an untrained mapper.
-func (x *Experiment) planCaptions(ctx context.Context, n sizes, times int) (p planned, err error) {
+func (x *Experiment) planCaptions(ctx context.Context, n sizes, tokens, times int) (p planned, err error) {
 	c := x.Config.Caption
 	p = planned{name: "caption", amount: n.valPhotos, unit: "captions", times: times, disk: int64(n.valPhotos*times) * 100}
 	err = scope(0, func() error {
@@ -362,7 +397,7 @@ func (x *Experiment) planCaptions(ctx context.Context, n sizes, times int) (p pl
 		}
 		defer m.Close()
 		defer closing(m.Mapper, m.GPT2)
-		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(n.tokens, m.Room()), Stop: -1}
+		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(tokens, m.Room()), Stop: -1}
 		size := min(c.Batch, n.valPhotos)
 		features := torch.FromSlice(noise(size, n.width).Data, int64(size), int64(n.width)).To(torch.WithDevice(x.device))
 		for range 2 { // the first is not counted
@@ -388,7 +423,7 @@ func (x *Experiment) planned(width int) (*clipcap.Model, error) {
 	return m, err
 }
 
-func (x *Experiment) planDecoder(ctx context.Context, n sizes, times int) (p planned, err error) {
+func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int) (p planned, err error) {
 	c := x.Config.Train.Decoder
 	p = planned{name: "decoder", amount: c.Epochs * (n.usedCaptions / c.Batch), unit: "steps", times: times}
 	err = scope(0, func() error {
@@ -404,7 +439,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, times int) (p pla
 		// The decoder, and the latest and the best checkpoint.
 		p.disk = int64(times) * (p.trained*4*(1+2*checkpointed) + int64(p.amount)*logged)
 		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Device: x.device},
-			m, train.DecoderData{Captions: texts(c.Batch, n.tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
+			m, train.DecoderData{Captions: texts(c.Batch, tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
 		if err != nil {
 			return err
 		}

@@ -214,11 +214,11 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 		return nil, nil
 	}
 	err = scope(c.seed, func() error {
-		image, err := tensorOf(f.valImages, photos, x.device)
+		image, err := train.Rows(f.valImages, photos, x.device)
 		if err != nil {
 			return err
 		}
-		text, err := tensorOf(f.valTexts, texts, x.device)
+		text, err := train.Rows(f.valTexts, texts, x.device)
 		if err != nil {
 			return err
 		}

@@ -70,13 +70,9 @@ func clipConfig(f *weights.File, sd *nn.StateDict, config string, part clip.Part
 	return assumed(f, name, sizes, part)
 }
 
-// ReadCLIP reads the tensors of a CLIP, or one encoder of it, under OpenAI's names, and
+// ReadCLIP returns the tensors of a CLIP, or one encoder of it, under OpenAI's names, and
 // the metadata for a file of them, which describes the CLIP if that is known.
-func ReadCLIP(path string) (*nn.StateDict, map[string]string, error) {
-	f, err := weights.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
+func ReadCLIP(f *weights.File) (*nn.StateDict, map[string]string, error) {
 	sd, err := weights.LoadCLIP(f, nil)
 	if err != nil {
 		return nil, nil, err

@@ -62,7 +62,11 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	mapper, gpt, f, err := weights.LoadDecoder(path)
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	mapper, gpt, err := weights.LoadDecoder(f)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +234,11 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	sd, f, err := weights.LoadGenerator(path)
+	f, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	sd, err := weights.LoadGenerator(f)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ type GPT2 struct {
 	EOS []int64
 	// Notes say what was assumed because no file says it.
 	Notes []string
+	// from says where the settings that the weights do not tell come from, like
+	// Setting.From.
+	from string
 }
 
 // GPT2Files are the names of the files beside the weights of a GPT-2 that say how to
@@ -40,28 +44,32 @@ var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.
 // or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
 // GPT-2, and says so in Notes.
 func LoadGPT2(path string) (*GPT2, error) {
-	sd, f, err := weights.LoadGPT2(path)
+	f, err := weights.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	g, err := gpt2Of(sd, folderOf(f))
+	g, err := ReadGPT2(f)
 	if err != nil {
-		sd.Close()
 		return nil, err
 	}
 	g.Notes = append(slices.Clone(f.Notes), g.Notes...)
 	return g, nil
 }
 
-// CheckGPT2 returns an error if the files beside the weights of a GPT-2 are those of a
-// model or a tokenizer that is not supported. It reads no weights.
-func CheckGPT2(path string) error {
-	f, err := weights.Open(path)
+// ReadGPT2 is LoadGPT2 for an open file. The notes are without those of the file.
+func ReadGPT2(f *weights.File) (*GPT2, error) { return readGPT2(f, nil) }
+
+// readGPT2 is ReadGPT2 of the tensors that keep selects, as for weights.LoadGPT2.
+func readGPT2(f *weights.File, keep func(name string) bool) (*GPT2, error) {
+	sd, err := weights.LoadGPT2(f, keep)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = folderOf(f).files()
-	return err
+	g, err := gpt2Of(sd, folderOf(f))
+	if err != nil {
+		sd.Close()
+	}
+	return g, err
 }
 
 // gpt2Inside returns the GPT-2 with the tensors sd that the decoder file f contains.
@@ -98,6 +106,7 @@ func folderOf(f *weights.File) gpt2Folder {
 type gpt2Files struct {
 	config     *gpt2.Config
 	configPath string
+	configFrom string // Setting.From
 	eos        []int64
 	tokens     *tokenizer.GPT2Tokenizer
 	tokensPath string // empty: GPT-2's vocabulary is assumed
@@ -118,7 +127,7 @@ func (d gpt2Folder) files() (out gpt2Files, err error) {
 		} else if err != nil {
 			return out, fmt.Errorf("%s: %w", path, err)
 		}
-		out.config, out.configPath = &c, path
+		out.config, out.configPath, out.configFrom = &c, path, "config.json"
 		if out.eos, err = eosOf(data, path); err != nil {
 			return out, err
 		}
@@ -184,7 +193,7 @@ func gpt2Of(sd *nn.StateDict, from ...gpt2Folder) (*GPT2, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: metadata %s: %w", d.file.Path, weights.GPT2Config, err)
 			}
-			all.config, all.configPath = &c, "the metadata of "+d.file.Path
+			all.config, all.configPath, all.configFrom = &c, "the metadata of "+d.file.Path, "metadata"
 		}
 		if fingerprint == "" {
 			fingerprint = d.file.Meta[weights.GPT2Tokenizer]
@@ -194,7 +203,7 @@ func gpt2Of(sd *nn.StateDict, from ...gpt2Folder) (*GPT2, error) {
 			return nil, err
 		}
 		if all.config == nil {
-			all.config, all.configPath, all.eos = f.config, f.configPath, f.eos
+			all.config, all.configPath, all.configFrom, all.eos = f.config, f.configPath, f.configFrom, f.eos
 		}
 		if all.tokens == nil {
 			all.tokens, all.tokensPath = f.tokens, f.tokensPath
@@ -206,6 +215,7 @@ func gpt2Of(sd *nn.StateDict, from ...gpt2Folder) (*GPT2, error) {
 	if g.EOS = all.eos; g.EOS == nil {
 		g.EOS = []int64{int64(tokenizer.GPT2().EndID())} // GPT2Config's default
 	}
+	g.from = cmp.Or(all.configFrom, "assumed")
 	if err := g.model(sd, &all); err != nil {
 		return nil, err
 	}

@@ -322,10 +322,6 @@ func TestGPT2Tokenizer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := saveGPT2(t, c.vocab, c.files)
 			g, err := pipeline.LoadGPT2(path)
-			early := pipeline.CheckGPT2(path)
-			if fits := strings.Contains(name, "too large"); (early != nil) != (err != nil && !fits) {
-				t.Errorf("CheckGPT2: %v, LoadGPT2: %v", early, err)
-			}
 			if err != nil {
 				for _, n := range c.notes {
 					if want, ok := strings.CutPrefix(n, "error: "); !ok || !strings.Contains(err.Error(), want) {

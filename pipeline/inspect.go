@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,9 +9,9 @@ import (
 	"slices"
 
 	"cyclecap/nets/clip"
-	"cyclecap/nets/gpt2"
 	"cyclecap/nets/siglip"
 	"cyclecap/torch"
+	"cyclecap/torch/nn"
 	"cyclecap/weights"
 )
 
@@ -72,9 +73,14 @@ func shapeOf(f *weights.File, names ...string) []int64 {
 	return nil
 }
 
+// notShown is the note in place of settings that need libtorch.
+func notShown(err error) string {
+	return fmt.Sprintf("the settings are not shown, because libtorch cannot be used: %v", err)
+}
+
 func clipSettings(f *weights.File) (list []Setting, notes []string, err error) {
 	if err := ready(); err != nil {
-		return nil, []string{fmt.Sprintf("the settings are not shown, because libtorch cannot be used: %v", err)}, nil
+		return nil, []string{notShown(err)}, nil
 	}
 	err = torch.Scope(func() error {
 		sd, err := weights.LoadCLIP(f, func(string) bool { return false }) // shapes alone
@@ -149,56 +155,39 @@ func epsilon(e float64) float64 {
 // gpt2Layer matches one tensor of each layer of a GPT-2.
 var gpt2Layer = regexp.MustCompile(`^((gpt|decoder)\.)?(transformer\.)?h\.\d+\.ln_1\.weight$`)
 
+// gpt2Settings loads the shapes of a GPT-2, and the two tensors that tell by their values
+// whether its head is tied.
 func gpt2Settings(f *weights.File) (list []Setting, notes []string, err error) {
-	layers := 0
-	for _, e := range f.Entries {
-		if gpt2Layer.MatchString(e.Name) {
-			layers++
+	if err := ready(); err != nil {
+		return nil, []string{notShown(err)}, nil
+	}
+	err = torch.Scope(func() error {
+		g, err := readGPT2(f, func(name string) bool { return name == "wte.weight" || name == "lm_head.weight" })
+		if err != nil {
+			return err
 		}
-	}
-	add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
-	of := func(name string) []int64 { return shapeOf(f, "transformer."+name, name) }
-	wte, wpe, fc := of("wte.weight"), of("wpe.weight"), of("h.0.mlp.c_fc.weight")
-	if wte == nil {
-		wte = shapeOf(f, "lm_head.weight")
-	}
-	add("n_layer", layers, "weights")
-	c, from := gpt2.Config{LayerNormEpsilon: 1e-5}, "assumed"
-	if len(wte) == 2 {
-		add("n_embd", wte[1], "weights")
-		add("vocab_size", wte[0], "weights")
-		c.NHead = wte[1] / 64
-	}
-	if len(wpe) == 2 {
-		add("n_positions", wpe[0], "weights")
-	}
-	if len(fc) == 2 {
-		add("n_inner", fc[1], "weights")
-	}
-	data, path := []byte(f.Meta[weights.GPT2Config]), "the metadata of "+f.Path
-	if len(data) > 0 {
-		from = "metadata"
-	} else if data, path, err = f.Beside("config.json"); err != nil {
-		return list, nil, err
-	} else if data != nil {
-		from = "config.json"
-	}
-	if from != "assumed" {
-		if c, err = gpt2.ParseConfig(data); err != nil {
-			return list, nil, fmt.Errorf("%s: %w", path, err)
+		defer nn.Close(g.Model)
+		notes = g.Notes
+		add := func(name string, value any, from string) { list = append(list, Setting{name, fmt.Sprint(value), from}) }
+		c := g.Model.Config
+		add("n_layer", c.NLayer, "weights")
+		add("n_embd", c.NEmbd, "weights")
+		add("vocab_size", c.VocabSize, "weights")
+		add("n_positions", c.NPositions, "weights")
+		add("n_inner", cmp.Or(c.NInner, 4*c.NEmbd), "weights")
+		add("n_head", c.NHead, g.from)
+		add("activation_function", cmp.Or(c.Activation, "gelu_new"), g.from)
+		add("layer_norm_epsilon", c.LayerNormEpsilon, g.from)
+		add("scale_attn_weights", !c.UnscaledAttn, g.from)
+		add("scale_attn_by_inverse_layer_idx", c.InverseLayerScale, g.from)
+		tied := g.from
+		if c.Untied {
+			tied = "weights" // which then contain a head of their own
 		}
-	}
-	add("n_head", c.NHead, from)
-	activation := c.Activation
-	if activation == "" {
-		activation = "gelu_new"
-	}
-	add("activation_function", activation, from)
-	add("layer_norm_epsilon", c.LayerNormEpsilon, from)
-	add("scale_attn_weights", !c.UnscaledAttn, from)
-	add("scale_attn_by_inverse_layer_idx", c.InverseLayerScale, from)
-	add("tie_word_embeddings", !c.Untied, from)
-	return list, nil, nil
+		add("tie_word_embeddings", !c.Untied, tied)
+		return nil
+	})
+	return list, notes, err
 }
 
 func siglipSettings(f *weights.File) (list []Setting, notes []string, err error) {

@@ -17,6 +17,8 @@ func TestSettings(t *testing.T) {
 		{"testdata/decoders/decap.pt", []pipeline.Setting{{"mapper", "linear", "weights"}, {"feature width", "64", "weights"}, {"GPT-2 in the file", "true", "weights"}}},
 		{small + "gpt2", []pipeline.Setting{{"n_inner", "256", "weights"}, {"n_head", "1", "config.json"}, {"activation_function", "gelu_new", "config.json"}}},
 		{small + "gpt2-old.bin", []pipeline.Setting{{"n_head", "1", "assumed"}, {"tie_word_embeddings", "true", "assumed"}}},
+		// The weights contain a head of their own, whatever config.json says.
+		{gpt2Folder(t, "untied.safetensors", map[string]string{"config.json": `{"n_head": 8}`}), []pipeline.Setting{{"n_head", "8", "config.json"}, {"tie_word_embeddings", "false", "weights"}}},
 	} {
 		f, err := weights.Open(test.file)
 		if err != nil {

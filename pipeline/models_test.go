@@ -233,7 +233,11 @@ func TestClipConfig(t *testing.T) {
 	})
 	t.Run("metadata", func(t *testing.T) {
 		for _, name := range []string{"transformers", "openclip-custom/open_clip_model.safetensors", "openai-resnet-archive/clip.pt"} {
-			sd, meta, err := pipeline.ReadCLIP(clips + name)
+			f, err := weights.Open(clips + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sd, meta, err := pipeline.ReadCLIP(f)
 			if err != nil {
 				t.Fatal(err)
 			}

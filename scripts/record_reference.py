@@ -455,6 +455,14 @@ def clip_name(name):
     return name
 
 
+def layer_name(net):
+    """How cyclecap names the modules: those of a SigLIP as transformers does, and the text
+    encoder's of open_clip's models with custom_text without their prefix."""
+    if isinstance(net, Transformers):
+        return clip_name if net.model.config.model_type.startswith("clip") else lambda n: n
+    return lambda n: n.removeprefix("text.")
+
+
 def gpt2_name(name):
     return name.removeprefix("transformer.")
 
@@ -806,8 +814,7 @@ class Recorder:
                 self.clip_text(net)
 
     def clip_layers(self, of, net):
-        name = clip_name if self.args.clip_package == "transformers" else lambda n: n
-        return Layered(self.out, of, net.model, name)
+        return Layered(self.out, of, net.model, layer_name(net))
 
     def clip_image(self, net):
         photos = self.photos()

@@ -74,7 +74,7 @@ type side struct {
 }
 
 func (s *side) batch(step int, c CycleGANConfig) (torch.Tensor, error) {
-	x, err := rowsOf(s.features, share(s.order.Indices(step), c.Group), c.Device)
+	x, err := Rows(s.features, share(s.order.Indices(step), c.Group), c.Device)
 	if err == nil && s.mean.Defined() {
 		x = x.Sub(s.mean).Div(s.std)
 	}

@@ -147,7 +147,7 @@ func (t *DecoderTask) Step(step int) (Losses, error) { return wait(t.Queue(step)
 func (t *DecoderTask) Queue(step int) (Pending, error) {
 	all := t.order.Indices(step)
 	captions := share(all, t.config.Group)
-	x, err := rowsOf(t.data.Features, t.data.rows(captions), t.config.Device)
+	x, err := Rows(t.data.Features, t.data.rows(captions), t.config.Device)
 	if err != nil {
 		return Pending{}, err
 	}
@@ -218,7 +218,7 @@ func (t *DecoderTask) Validate() (float64, error) {
 			items = append(items, int32(i*t.held.Captions.Len()/n))
 		}
 		err := torch.Scope(func() error {
-			x, err := rowsOf(t.held.Features, t.held.rows(items), t.config.Device)
+			x, err := Rows(t.held.Features, t.held.rows(items), t.config.Device)
 			if err != nil {
 				return err
 			}

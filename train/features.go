@@ -1,6 +1,10 @@
 package train
 
-import "cyclecap/torch"
+import (
+	"fmt"
+
+	"cyclecap/torch"
+)
 
 // Features is a matrix of CLIP features, one per row, such as a feature store on disk.
 type Features interface {
@@ -30,11 +34,11 @@ func (m Matrix) Read(rows []int32, dst []float32) error {
 	return nil
 }
 
-// rowsOf returns rows of features as a tensor [n, width] on a device.
-func rowsOf(f Features, rows []int32, d torch.Device) (torch.Tensor, error) {
+// Rows returns rows of features as a tensor [n, width] on a device.
+func Rows(f Features, rows []int32, d torch.Device) (torch.Tensor, error) {
 	dst := make([]float32, len(rows)*f.Width())
 	if err := f.Read(rows, dst); err != nil {
-		return torch.Tensor{}, err
+		return torch.Tensor{}, fmt.Errorf("features: %w", err)
 	}
 	return torch.FromSliceOn(d, dst, int64(len(rows)), int64(f.Width())), nil
 }

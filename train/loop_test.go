@@ -455,7 +455,7 @@ func asBytes(x []int32) (b []byte) {
 func TestFoldedGenerator(t *testing.T) {
 	task := build(t, "cyclegan").(*CycleGANTask)
 	err := torch.Scope(func() error {
-		x, err := rowsOf(task.images.features, []int32{0, 1, 2}, torch.CPU)
+		x, err := Rows(task.images.features, []int32{0, 1, 2}, torch.CPU)
 		if err != nil {
 			return err
 		}

@@ -203,7 +203,11 @@ func (c *checker) transformersCLIP() error {
 }
 
 func (c *checker) loadGPT2(name string) *gpt2.Model {
-	sd, _, err := weights.LoadGPT2(c.path(name))
+	f, err := weights.Open(c.path(name))
+	if err != nil {
+		torch.Throw("parity", "%v", err)
+	}
+	sd, err := weights.LoadGPT2(f, nil)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -239,7 +243,11 @@ func (c *checker) gpt2() error {
 }
 
 func (c *checker) loadMapper(name string) clipcap.Mapper {
-	sd, _, _, err := weights.LoadDecoder(c.path(name))
+	f, err := weights.Open(c.path(name))
+	if err != nil {
+		torch.Throw("parity", "%v", err)
+	}
+	sd, _, err := weights.LoadDecoder(f)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -387,7 +395,11 @@ func (c *checker) cyclegan() error {
 	for _, n := range nets {
 		c.module("initial weights of the CycleGAN by seed, "+n.name, "PyTorch", n.net, part(first, n.name+".", "model."))
 	}
-	sd, _, err := weights.LoadGenerator(c.path("generator.pt"))
+	f, err := weights.Open(c.path("generator.pt"))
+	if err != nil {
+		return err
+	}
+	sd, err := weights.LoadGenerator(f)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cyclecap/torch"
+	"cyclecap/torch/compare"
 	"cyclecap/torch/nn"
 )
 
@@ -17,10 +18,15 @@ func (v *Verifier) layers(net string, module any, compute func()) {
 	seen := map[string]Row{}
 	nn.OnOutput(module, func(name string, out torch.Tensor) {
 		key := "layers." + net + "." + name
-		if _, again := seen[name]; again || !v.ref.Has(key) || !slices.Equal(out.Shape(), v.ref.shape(key)) {
-			return // open_clip normalises all positions, and we only the one that counts
+		if _, again := seen[name]; again || !v.ref.Has(key) {
+			return
 		}
-		seen[name] = v.row(net, name, key, v.tolerances.outputs, out)
+		shape, own := v.ref.shape(key), out.Shape()
+		if slices.Equal(shape, own) {
+			seen[name] = v.row(net, name, key, v.tolerances.outputs, out)
+		} else if len(shape) == 3 && shape[0] == 1 && slices.Equal(own, []int64{1, shape[2]}) {
+			seen[name] = Row{Part: net, What: name, Difference: v.first(key, out), Tolerance: v.tolerances.outputs}
+		}
 	})
 	defer nn.OnOutput(module, nil)
 	v.run(net, "outputs of modules", func() error {
@@ -32,6 +38,24 @@ func (v *Verifier) layers(net string, module any, compute func()) {
 			v.Modules = append(v.Modules, Module{net, name, row})
 		}
 	}
+}
+
+// first compares a tensor [1, width] with the first position of one [1, positions, width]:
+// open_clip's ln_post normalizes all positions, and ours only the class token, which is the
+// first.
+func (v *Verifier) first(name string, got torch.Tensor) compare.Difference {
+	f32 := torch.WithDType(torch.Float32)
+	part := v.ref.sample(name, got).Reshape([]int64{-1})
+	want := v.ref.tensor(name).Reshape([]int64{-1}).Narrow(0, 0, part.Numel())
+	d := compare.Tensors(part.To(f32, torch.WithDevice(torch.CPU)), want.To(f32))
+	step := max(1, v.ref.Facts.Sampled[name].Step)
+	d.Shape = got.Shape()
+	for _, e := range []*compare.Element{d.First, d.Worst} {
+		if e != nil {
+			e.Index = unflatten(e.Index[0]*step, d.Shape)
+		}
+	}
+	return d
 }
 
 // Nets returns the nets of Modules, in their order.

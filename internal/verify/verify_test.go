@@ -239,3 +239,44 @@ func TestOpen(t *testing.T) {
 		}
 	}
 }
+
+// testdata/siglip.safetensors was written with transformers, without photos:
+//
+//	python scripts/record_reference.py internal/verify/testdata/siglip.safetensors --clip-package transformers
+//	  --clip pipeline/testdata/siglip/model --threads 2
+//
+// All modules that compute something are compared, under transformers' names.
+func TestSigLIPModules(t *testing.T) {
+	ref, err := verify.Open("testdata/siglip.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	torch.SetNumThreads(ref.Facts.Threads)
+	v := verify.New(ref, pipeline.Options{})
+	defer v.Close()
+	v.Bisect = true
+	c, err := pipeline.LoadCLIP("../../pipeline/testdata/siglip/model", "", clip.Both, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	v.CLIP(c)
+	r := v.Finish()
+	have := map[string]bool{}
+	for _, m := range r.Modules {
+		have[m.Name] = true
+		if !m.Row.OK() {
+			t.Errorf("%s: %s: %v", m.Net, m.Name, m.Row.Difference)
+		}
+	}
+	for net, names := range ref.Facts.Layers {
+		for _, name := range names {
+			// Functions, and embeddings, whose shapes are others here.
+			if have[name] || strings.HasSuffix(name, "activation_fn") || strings.HasSuffix(name, "embeddings") || strings.HasSuffix(name, "embedding") {
+				continue
+			}
+			t.Errorf("%s: %s is not compared", net, name)
+		}
+	}
+}

@@ -53,14 +53,17 @@ type Block struct {
 }
 
 // LayerScale multiplies each channel by a number.
-type LayerScale struct{ Gamma torch.Tensor }
+type LayerScale struct {
+	nn.Hook
+	Gamma torch.Tensor
+}
 
 // Forward scales the last dimension of x. A nil LayerScale returns x.
 func (l *LayerScale) Forward(x torch.Tensor) torch.Tensor {
 	if l == nil {
 		return x
 	}
-	return x.Mul(l.Gamma)
+	return l.Output(x.Mul(l.Gamma))
 }
 
 // MLP is the feed-forward part: two linear layers with an activation between them.
@@ -149,7 +152,7 @@ func newTransformer(t tower) *Transformer {
 			Ln2:  t.norm(),
 		}
 		if t.layerScale {
-			b.Ls1, b.Ls2 = &LayerScale{param(t.width)}, &LayerScale{param(t.width)}
+			b.Ls1, b.Ls2 = &LayerScale{Gamma: param(t.width)}, &LayerScale{Gamma: param(t.width)}
 		}
 		out.Resblocks = append(out.Resblocks, b)
 	}

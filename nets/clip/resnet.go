@@ -56,6 +56,7 @@ type BatchNorm struct {
 
 // AttentionPool returns the attention of the mean of all positions to them.
 type AttentionPool struct {
+	nn.Hook
 	PositionalEmbedding torch.Tensor
 	KProj               *nn.LinearModule
 	QProj               *nn.LinearModule
@@ -195,5 +196,5 @@ func (p *AttentionPool) Forward(x torch.Tensor) torch.Tensor {
 	}
 	y := torch.ScaledDotProductAttention(heads(p.QProj), heads(p.KProj), heads(p.VProj))
 	y = y.Permute([]int64{2, 0, 1, 3}).Contiguous().View([]int64{n * t, width})
-	return p.CProj.Forward(y).View([]int64{t, n, -1}).Select(0, 0)
+	return p.Output(p.CProj.Forward(y).View([]int64{t, n, -1}).Select(0, 0))
 }

@@ -52,6 +52,7 @@ type Encoder struct{ Layers []*Layer }
 
 // Layer is one pre-norm block.
 type Layer struct {
+	nn.Hook
 	LayerNorm1 *nn.LayerNormModule
 	SelfAttn   *Attention
 	LayerNorm2 *nn.LayerNormModule
@@ -60,18 +61,21 @@ type Layer struct {
 
 // Attention is multi-head self-attention with separate projections.
 type Attention struct {
+	nn.Hook
 	KProj, VProj, QProj, OutProj *nn.LinearModule
 	heads                        int64
 }
 
 // MLP is the feed-forward part: two linear layers with GELU between them.
 type MLP struct {
+	nn.Hook
 	Fc1, Fc2 *nn.LinearModule
 	exact    bool
 }
 
 // Pooling attends from a learned vector, the probe, to all patches.
 type Pooling struct {
+	nn.Hook
 	Probe     torch.Tensor // [1, 1, width]
 	Attention *PoolingAttention
 	Layernorm *nn.LayerNormModule
@@ -81,6 +85,7 @@ type Pooling struct {
 // PoolingAttention is torch.nn.MultiheadAttention, whose query is another tensor than key and
 // value.
 type PoolingAttention struct {
+	nn.Hook
 	InProjWeight torch.Tensor // [3 width, width]: query, key, value
 	InProjBias   torch.Tensor // [3 width]
 	OutProj      *nn.LinearModule
@@ -130,7 +135,7 @@ func newEncoder(c Tower) *Encoder {
 	for range c.Depth {
 		e.Layers = append(e.Layers, &Layer{
 			LayerNorm1: nn.LayerNorm([]int64{c.Width}, c.Eps),
-			SelfAttn:   &Attention{linear(), linear(), linear(), linear(), c.Heads},
+			SelfAttn:   &Attention{KProj: linear(), VProj: linear(), QProj: linear(), OutProj: linear(), heads: c.Heads},
 			LayerNorm2: nn.LayerNorm([]int64{c.Width}, c.Eps),
 			Mlp:        newMLP(c),
 		})
@@ -139,7 +144,7 @@ func newEncoder(c Tower) *Encoder {
 }
 
 func newMLP(c Tower) *MLP {
-	return &MLP{nn.Linear(c.Width, c.MLP, true), nn.Linear(c.MLP, c.Width, true), c.ExactGELU}
+	return &MLP{Fc1: nn.Linear(c.Width, c.MLP, true), Fc2: nn.Linear(c.MLP, c.Width, true), exact: c.ExactGELU}
 }
 
 func param(shape ...int64) torch.Tensor {
@@ -257,7 +262,7 @@ func (e *Encoder) Forward(x torch.Tensor) torch.Tensor {
 		// Keep only the result of the layer, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
 			y := x.Add(l.SelfAttn.Forward(l.LayerNorm1.Forward(x)))
-			return y.Add(l.Mlp.Forward(l.LayerNorm2.Forward(y)))
+			return l.Output(y.Add(l.Mlp.Forward(l.LayerNorm2.Forward(y))))
 		})
 	}
 	return x
@@ -272,22 +277,22 @@ func (a *Attention) Forward(x torch.Tensor) torch.Tensor {
 	}
 	q, k, v := split(a.QProj), split(a.KProj), split(a.VProj)
 	y := torch.ScaledDotProductAttention(q, k, v, torch.WithScale(1/math.Sqrt(float64(head))))
-	return a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, width}))
+	return a.Output(a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, width})))
 }
 
 // Forward applies a linear layer, GELU and a linear layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	if m.exact {
-		return m.Fc2.Forward(m.Fc1.Forward(x).Gelu())
+		return m.Output(m.Fc2.Forward(m.Fc1.Forward(x).Gelu()))
 	}
-	return m.Fc2.Forward(m.Fc1.Forward(x).Gelu(torch.WithApproximate("tanh")))
+	return m.Output(m.Fc2.Forward(m.Fc1.Forward(x).Gelu(torch.WithApproximate("tanh"))))
 }
 
 // Forward pools x [n, t, width] into [n, width].
 func (p *Pooling) Forward(x torch.Tensor) torch.Tensor {
 	y := p.Attention.Forward(p.Probe.Repeat([]int64{x.Size(0), 1, 1}), x)
 	y = y.Add(p.Mlp.Forward(p.Layernorm.Forward(y)))
-	return y.Select(1, 0)
+	return p.Output(y.Select(1, 0))
 }
 
 // Forward returns the attention of query [n, 1, width] to x [n, t, width]. The operators are
@@ -307,7 +312,7 @@ func (a *PoolingAttention) Forward(query, x torch.Tensor) torch.Tensor {
 	q, k, v := split(q), split(both.Select(0, 0)), split(both.Select(0, 1))
 	weights := q.MulScalar(math.Sqrt(1 / float64(head))).BMM(k.Transpose(-2, -1)).Softmax(-1)
 	y := weights.BMM(v).Transpose(0, 1).Contiguous().View([]int64{n, width})
-	return a.OutProj.Forward(y).View([]int64{1, n, width}).Transpose(1, 0)
+	return a.Output(a.OutProj.Forward(y).View([]int64{1, n, width}).Transpose(1, 0))
 }
 
 // unfrozenLinear is torch.Linear with a weight that requires gradients, as those of a model in
