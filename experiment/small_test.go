@@ -90,7 +90,7 @@ func TestSmall(t *testing.T) {
 	if err := readJSON(filepath.Join(dir, "table.json"), &table); err != nil {
 		t.Fatal(err)
 	}
-	if len(x.bridges) != 8 || len(table) != 8 {
+	if len(x.bridges) != 10 || len(table) != 10 {
 		t.Fatalf("%d bridges and %d rows", len(x.bridges), len(table))
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
@@ -129,7 +129,7 @@ func TestSmall(t *testing.T) {
 	}
 	said := strings.Join(q.said, "\n")
 	for stage, done := range map[string]bool{"world": false, "clip": false, "gpt2": false, "features/val-texts": false,
-		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/cyclegan": false,
+		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/decoder-centered-noisy-texts": false, "seed-0/cyclegan": false,
 		"seed-0/captions-direct": false, "seed-0/captions-whitening": false, "seed-0/captions-scaled": true, "seed-0/captions-capdec": true,
 		"evaluate": true, "report": true} {
 		if skipped := strings.Contains(said, stage+": unchanged, skipped"); skipped == done {
