@@ -117,6 +117,30 @@ func TestSmall(t *testing.T) {
 			}
 		}
 	}
+	// Every bridge has a cost. Those with a decoder of their own and the CycleGAN count
+	// its training.
+	for _, b := range x.bridges {
+		n, s := table[b.Name]["parameters"].Value, table[b.Name]["fit_seconds"].Value
+		if n == nil || s == nil || (*n > 0) != (b.Parameters != nil) {
+			t.Errorf("%s: cost %v, %v", b.Name, n, s)
+			continue
+		}
+		training := ""
+		if b.CycleGAN {
+			training = "cyclegan"
+		} else if b.Decoder != bridge.OfTexts {
+			training = "decoder-" + b.Decoder.Name
+		}
+		if training == "" {
+			continue
+		}
+		if trained, err := trainedFor(filepath.Join(dir, "seed-0", training)); err != nil || trained <= 0 || *s < trained {
+			t.Errorf("%s: %g seconds to fit, and %g to train (%v)", b.Name, *s, trained, err)
+		}
+	}
+	for name := range table {
+		delete(table[name], "fit_seconds")
+	}
 	// With a factor of 1, the added bridge equals direct.
 	if diff := cmp.Diff(table["direct"], table["scaled"]); diff != "" {
 		t.Error(diff)
