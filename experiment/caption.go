@@ -23,12 +23,13 @@ type seedCaptions struct {
 	results  map[string][]coco.Result
 	decoders map[bridge.Decoder]learned
 	gan      *learned
+	fits     map[string]*fitted // by bridge
 }
 
 // captions captions every validation photo with every bridge and writes the captions in
 // COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
-	s := &seedCaptions{seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan}
+	s := &seedCaptions{seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
 	var keys []string
 	for _, b := range x.bridges {
 		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name),
@@ -50,6 +51,9 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 			return nil, err
 		}
 		s.results[b.Name] = r
+		if s.fits[b.Name], err = readFit(filepath.Join(x.Dir, st.dir)); err != nil {
+			return nil, err
+		}
 		keys = append(keys, b.Name, st.key())
 	}
 	s.key = strings.Join(keys, " ")
@@ -91,7 +95,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		if e.Generator != nil {
 			defer nn.Close(e.Generator)
 		}
-		transform, err := b.Fit(e)
+		transform, err := x.fit(b, e, filepath.Dir(path))
 		if err != nil {
 			return err
 		}

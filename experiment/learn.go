@@ -47,10 +47,10 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+kind.Name), keeps: true, shared: true,
 		inputs: []any{f.key, gpt.id, c, kind.Name, seed},
 	}
-	var noise float64
+	var noise *train.Noise
 	if kind.Noise != "" {
-		noise = x.Config.Bridges.Settings[kind.Noise]
-		s.inputs = append(s.inputs, noise)
+		noise = &train.Noise{Variance: x.Config.Bridges.Settings[kind.Noise]}
+		s.inputs = append(s.inputs, noise.Variance)
 	}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s.key(), seed, kind, noise, f, gpt) })
@@ -58,7 +58,7 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 	return s
 }
 
-func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int, kind bridge.Decoder, noise float64, f *featureSets, gpt *model) error {
+func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int, kind bridge.Decoder, noise *train.Noise, f *featureSets, gpt *model) error {
 	c := x.Config.Train.Decoder
 	m, language, err := x.newDecoder(gpt, f.width)
 	if err != nil {
@@ -69,8 +69,14 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 	if err != nil {
 		return err
 	}
+	if kind.Centered {
+		_, texts := f.unpaired()
+		if noise.Mean, err = bridge.MeanDirection(texts); err != nil {
+			return err
+		}
+	}
 	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WarmupSteps: c.WarmupSteps,
-		TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", NoiseVariance: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
+		TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Noise: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
 	if err != nil {
 		return err
 	}
@@ -83,7 +89,8 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 	if c.FreezeGPT2 {
 		language = nil
 	}
-	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, language, c.NormalizePrefix)
+	scaling := pipeline.Scaling{Normalize: c.NormalizePrefix || noise != nil, MeanRemoved: kind.Centered}
+	return pipeline.SaveDecoder(ctx, filepath.Join(dir, "decoder.pt"), m.Mapper, language, scaling)
 }
 
 // newDecoder returns a decoder on the device: a mapper with initial weights, and the GPT-2

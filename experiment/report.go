@@ -51,6 +51,9 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		}
 		for _, b := range x.bridges {
 			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name]}
+			if r.Cost, err = x.cost(b, captions); err != nil {
+				return err
+			}
 			e.Bridges = append(e.Bridges, r)
 		}
 		e.Examples = x.examples(captions[0])

@@ -90,7 +90,7 @@ func TestSmall(t *testing.T) {
 	if err := readJSON(filepath.Join(dir, "table.json"), &table); err != nil {
 		t.Fatal(err)
 	}
-	if len(x.bridges) != 8 || len(table) != 8 {
+	if len(x.bridges) != 10 || len(table) != 10 {
 		t.Fatalf("%d bridges and %d rows", len(x.bridges), len(table))
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
@@ -117,6 +117,30 @@ func TestSmall(t *testing.T) {
 			}
 		}
 	}
+	// Every bridge has a cost. Those with a decoder of their own and the CycleGAN count
+	// its training.
+	for _, b := range x.bridges {
+		n, s := table[b.Name]["parameters"].Value, table[b.Name]["fit_seconds"].Value
+		if n == nil || s == nil || (*n > 0) != (b.Parameters != nil) {
+			t.Errorf("%s: cost %v, %v", b.Name, n, s)
+			continue
+		}
+		training := ""
+		if b.CycleGAN {
+			training = "cyclegan"
+		} else if b.Decoder != bridge.OfTexts {
+			training = "decoder-" + b.Decoder.Name
+		}
+		if training == "" {
+			continue
+		}
+		if trained, err := trainedFor(filepath.Join(dir, "seed-0", training)); err != nil || trained <= 0 || *s < trained {
+			t.Errorf("%s: %g seconds to fit, and %g to train (%v)", b.Name, *s, trained, err)
+		}
+	}
+	for name := range table {
+		delete(table[name], "fit_seconds")
+	}
 	// With a factor of 1, the added bridge equals direct.
 	if diff := cmp.Diff(table["direct"], table["scaled"]); diff != "" {
 		t.Error(diff)
@@ -129,7 +153,7 @@ func TestSmall(t *testing.T) {
 	}
 	said := strings.Join(q.said, "\n")
 	for stage, done := range map[string]bool{"world": false, "clip": false, "gpt2": false, "features/val-texts": false,
-		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/cyclegan": false,
+		"seed-0/decoder-texts": false, "seed-0/decoder-images": false, "seed-0/decoder-noisy-texts": true, "seed-0/decoder-centered-noisy-texts": false, "seed-0/cyclegan": false,
 		"seed-0/captions-direct": false, "seed-0/captions-whitening": false, "seed-0/captions-scaled": true, "seed-0/captions-capdec": true,
 		"evaluate": true, "report": true} {
 		if skipped := strings.Contains(said, stage+": unchanged, skipped"); skipped == done {

@@ -47,6 +47,9 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 	if c.Decoder, err = LoadDecoder(f.Decoder, f.GPT2, o); err != nil {
 		return nil, err
 	}
+	if c.Decoder.MeanRemoved {
+		return nil, fmt.Errorf("%s was trained on features without their mean (C3), and the file does not have the mean of the image features; only cyclecap run can caption with it", f.Decoder)
+	}
 	if want, got := c.Decoder.FeatureWidth(), c.CLIP.Width(); want != got {
 		return nil, misfit(f.Decoder, want, f.CLIP, got)
 	}

@@ -28,6 +28,9 @@ type Decoder struct {
 	// an assumption, which NormalizeNote then states.
 	Normalize     bool
 	NormalizeNote string
+	// MeanRemoved reports whether the decoder was trained on features without their
+	// mean (C3's), which the file does not have: see Scaling.
+	MeanRemoved bool
 	// Stop is the token that ends a caption: GPT-2's "." or, for DeCap's decoders,
 	// CLIP's <|endoftext|>. MaxTokens is the limit of the decoder's own code.
 	Stop      int64
@@ -114,11 +117,17 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 
 // scaling decides whether the decoder expects features of length 1.
 func (d *Decoder) scaling(f *weights.File) (err error) {
-	if text := f.Meta[weights.NormalizePrefix]; text != "" {
-		if d.Normalize, err = strconv.ParseBool(text); err != nil {
-			return fmt.Errorf("%s: metadata %s must be true or false, got %q", d.Path, weights.NormalizePrefix, text)
+	flag := func(key string, to *bool) {
+		if text := f.Meta[key]; text != "" && err == nil {
+			if *to, err = strconv.ParseBool(text); err != nil {
+				err = fmt.Errorf("%s: metadata %s must be true or false, got %q", d.Path, key, text)
+			}
 		}
-		return nil
+	}
+	flag(weights.MeanRemoved, &d.MeanRemoved)
+	flag(weights.NormalizePrefix, &d.Normalize)
+	if err != nil || f.Meta[weights.NormalizePrefix] != "" {
+		return err
 	}
 	if weights.Detect(f) == weights.DeCapModel {
 		d.Normalize = true
@@ -139,12 +148,23 @@ func (d *Decoder) scaling(f *weights.File) (err error) {
 	return nil
 }
 
-// SaveDecoder writes a decoder in ClipCap's format, and records normalize in its
-// metadata for LoadDecoder, and the settings of its GPT-2. If gpt is nil, it writes the
-// mapper alone.
-func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *GPT2, normalize bool) error {
+// Scaling says how the features were changed that a decoder was trained on.
+type Scaling struct {
+	Normalize bool // scaled to length 1
+	// MeanRemoved says that the mean of the text features was subtracted (C3's). The
+	// decoder's input is then an image feature without the mean of the image features.
+	MeanRemoved bool
+}
+
+// SaveDecoder writes a decoder in ClipCap's format, and records the scaling of its
+// features in its metadata for LoadDecoder, and the settings of its GPT-2. If gpt is nil,
+// it writes the mapper alone.
+func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *GPT2, s Scaling) error {
 	sd := nn.NewStateDict()
-	meta := map[string]string{weights.NormalizePrefix: strconv.FormatBool(normalize)}
+	meta := map[string]string{weights.NormalizePrefix: strconv.FormatBool(s.Normalize)}
+	if s.MeanRemoved {
+		meta[weights.MeanRemoved] = "true"
+	}
 	add := func(prefix string, module any) {
 		own := nn.StateDictOf(module)
 		for _, n := range own.Names() {

@@ -364,7 +364,7 @@ func TestDecoderKeepsGPT2(t *testing.T) {
 	err = torch.Scope(func() error {
 		mapper := clipcap.NewMLPMapper(8, 24, 2)
 		defer nn.Close(mapper)
-		return pipeline.SaveDecoder(ctx, path, mapper, g, false)
+		return pipeline.SaveDecoder(ctx, path, mapper, g, pipeline.Scaling{})
 	})
 	if err != nil {
 		t.Fatal(err)

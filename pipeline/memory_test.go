@@ -143,7 +143,7 @@ func TestMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := pipeline.SaveDecoder(context.Background(), at("mapper.pt"), mapper, nil, false); err != nil {
+		if err := pipeline.SaveDecoder(context.Background(), at("mapper.pt"), mapper, nil, pipeline.Scaling{}); err != nil {
 			return err
 		}
 		save("clip.safetensors", m)

@@ -235,7 +235,7 @@ func TestNormalizeTravels(t *testing.T) {
 			} else {
 				gpt = nil
 			}
-			if err := pipeline.SaveDecoder(t.Context(), path, plain.Model.Mapper, gpt, true); err != nil {
+			if err := pipeline.SaveDecoder(t.Context(), path, plain.Model.Mapper, gpt, pipeline.Scaling{Normalize: true}); err != nil {
 				t.Fatal(err)
 			}
 			d, err := pipeline.LoadDecoder(path, gptFile, pipeline.Options{})
@@ -244,6 +244,13 @@ func TestNormalizeTravels(t *testing.T) {
 			}
 			if !d.Normalize || d.NormalizeNote != "" || d.OwnGPT2 != whole {
 				t.Errorf("%s: normalize %v, own GPT-2 %v", name, d.Normalize, d.OwnGPT2)
+			}
+			if err := pipeline.SaveDecoder(t.Context(), path, plain.Model.Mapper, gpt, pipeline.Scaling{Normalize: true, MeanRemoved: true}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = pipeline.Load(pipeline.Files{CLIP: files.CLIP, Decoder: path, GPT2: gptFile}, pipeline.Options{})
+			if err == nil || !strings.Contains(err.Error(), "without their mean (C3)") {
+				t.Errorf("%s, trained without the mean: %v", name, err)
 			}
 			m := loadCLIP(t, files.CLIP, clip.Image)
 			o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 6, Stop: clipcap.Stop}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
@@ -23,13 +22,11 @@ type DecoderConfig struct {
 	TuneGPT2 bool
 	// BF16 enables autocast to bf16. The weights stay f32, except for the matrices of
 	// a frozen GPT-2.
-	BF16 bool
-	// NoiseVariance is the variance of CapDec's Gaussian noise, which is added to the
-	// features; they are scaled to length 1 before and after. 0 means no noise.
-	NoiseVariance float64
-	Seed          uint64 // seed of the data order
-	Device        torch.Device
-	Group         *distributed.Group // processes that share each batch; nil for a single process
+	BF16   bool
+	Noise  *Noise // changes the features; nil leaves them as they are
+	Seed   uint64 // seed of the data order
+	Device torch.Device
+	Group  *distributed.Group // processes that share each batch; nil for a single process
 }
 
 // DecoderData is the training data of a decoder: captions, and a feature for each.
@@ -76,6 +73,9 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	}
 	if want, have := m.Mapper.FeatureWidth(), int64(data.Features.Width()); want != have {
 		return nil, fmt.Errorf("decoder: the mapper expects features of width %d, got %d", want, have)
+	}
+	if c.Noise != nil && c.Noise.Mean != nil && len(c.Noise.Mean) != data.Features.Width() {
+		return nil, fmt.Errorf("decoder: the mean has width %d, and the features have width %d", len(c.Noise.Mean), data.Features.Width())
 	}
 	t := &DecoderTask{Model: m, config: c, data: data, held: held, limit: captionLimit(data.Captions)}
 	if room := int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength()); t.limit > room {
@@ -151,9 +151,7 @@ func (t *DecoderTask) Queue(step int) (Pending, error) {
 	if err != nil {
 		return Pending{}, err
 	}
-	if v := t.config.NoiseVariance; v > 0 {
-		x = t.noise(x, v)
-	}
+	x = t.noisy(x)
 	tokens := t.data.Captions.batch(captions, t.limit, 0, t.config.Device)
 	t.opt.ZeroGrad()
 	loss := t.loss(x, tokens)
@@ -175,12 +173,19 @@ func (t *DecoderTask) Queue(step int) (Pending, error) {
 	}), nil
 }
 
-// noise adds CapDec's noise. Each process draws the noise of the whole batch, so that it
-// does not depend on the number of processes.
-func (t *DecoderTask) noise(x torch.Tensor, variance float64) torch.Tensor {
-	n := x.Size(0)
-	noise := torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n)
-	return capDecNoise(x, noise.Upload(x.Device()), variance)
+// noisy applies the noise. Each process draws that of the whole batch, so that it does not
+// depend on the number of processes.
+func (t *DecoderTask) noisy(x torch.Tensor) torch.Tensor {
+	c := t.config.Noise
+	if c == nil {
+		return x
+	}
+	var noise torch.Tensor
+	if c.Variance > 0 {
+		n := x.Size(0)
+		noise = torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n).Upload(x.Device())
+	}
+	return c.apply(x, noise)
 }
 
 // counted returns the number of tokens that count in the loss of captions.
@@ -222,8 +227,8 @@ func (t *DecoderTask) Validate() (float64, error) {
 			if err != nil {
 				return err
 			}
-			if t.config.NoiseVariance > 0 {
-				x = clip.Normalize(x)
+			if c := t.config.Noise; c != nil {
+				x = c.apply(x, torch.Tensor{})
 			}
 			sum += item(t.loss(x, t.held.Captions.batch(items, t.limit, 0, t.config.Device)))
 			batches++
@@ -234,13 +239,6 @@ func (t *DecoderTask) Validate() (float64, error) {
 		}
 	}
 	return sum / float64(batches), nil
-}
-
-// capDecNoise is CapDec's noise injection (Nukrai et al. 2022, section 3): it scales
-// features to length 1, adds Gaussian noise with the given variance in each dimension, and
-// scales the result to length 1. noise is drawn from the standard normal distribution.
-func capDecNoise(x, noise torch.Tensor, variance float64) torch.Tensor {
-	return clip.Normalize(clip.Normalize(x).Add(noise.MulScalar(math.Sqrt(variance))))
 }
 
 // Close frees the state of the optimizer.

@@ -66,7 +66,7 @@ var tasks = map[string]func(t *testing.T) Task{
 		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
 		m := clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: 64, ClipLength: 3, PrefixLength: 3, Layers: 1, Heads: 8})
 		data := DecoderData{Captions: captions(20, 50), Features: random(20, 16, 2)}
-		c := DecoderConfig{Epochs: 4, Batch: 4, LR: 1e-3, WarmupSteps: 4, NoiseVariance: 0.016, Seed: 3, Group: group}
+		c := DecoderConfig{Epochs: 4, Batch: 4, LR: 1e-3, WarmupSteps: 4, Noise: &Noise{Variance: 0.016, Mean: random(1, 16, 3).Data}, Seed: 3, Group: group}
 		return must(NewDecoderTask(c, &clipcap.Model{Mapper: m, GPT2: g}, data, data))(t)
 	},
 	"clip": func(t *testing.T) Task {

@@ -25,12 +25,12 @@ func TestMeta(t *testing.T) {
 	language := func() *gpt2.Model {
 		return gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 20, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
 	}
-	decoder := func(tune bool, noise float64) func() (Task, error) {
+	decoder := func(tune bool, noise *Noise) func() (Task, error) {
 		return func() (Task, error) {
 			m := &clipcap.Model{GPT2: language(), Mapper: clipcap.NewTransformerMapper(clipcap.TransformerConfig{
 				FeatureWidth: 8, Width: 64, ClipLength: 2, PrefixLength: 2, Layers: 1, Heads: 8})}
 			data := DecoderData{Captions: texts(4), Features: matrix(4, 8)}
-			return NewDecoderTask(DecoderConfig{Epochs: 1, Batch: 2, LR: 1, TuneGPT2: tune, NoiseVariance: noise, Device: torch.Meta}, m, data, data)
+			return NewDecoderTask(DecoderConfig{Epochs: 1, Batch: 2, LR: 1, TuneGPT2: tune, Noise: noise, Device: torch.Meta}, m, data, data)
 		}
 	}
 	for name, newTask := range map[string]func() (Task, error){
@@ -43,9 +43,9 @@ func TestMeta(t *testing.T) {
 		"gpt2": func() (Task, error) {
 			return NewGPT2Task(GPT2Config{Epochs: 1, Batch: 2, Window: 5, LR: 1, Device: torch.Meta}, language(), make([]int32, 40))
 		},
-		"decoder":       decoder(false, 0),
-		"noisy decoder": decoder(false, 0.1),
-		"tuned decoder": decoder(true, 0),
+		"decoder":       decoder(false, nil),
+		"noisy decoder": decoder(false, &Noise{Variance: 0.1, Mean: make([]float32, 8)}),
+		"tuned decoder": decoder(true, nil),
 		"cyclegan": func() (Task, error) {
 			c := DefaultCycleGAN()
 			c.Width, c.Epochs, c.Batch, c.DecayFrom, c.Standardize, c.Device = 8, 1, 2, 1, true, torch.Meta

@@ -11,6 +11,10 @@ import (
 // (ClipCap's normalize_prefix).
 const NormalizePrefix = "normalize_prefix"
 
+// MeanRemoved is a key of File.Meta, in a decoder's file: "true" if the mean of the
+// features was subtracted in training (C3's).
+const MeanRemoved = "mean_removed"
+
 // LoadDecoder reads the checkpoint of a decoder: ClipCap's, CapDec's (the same classes)
 // or DeCap's. It returns the mapper with its original names ("clip_project.…") and, if
 // the file contains a complete model, its GPT-2 as LoadGPT2 does; otherwise gpt is nil.

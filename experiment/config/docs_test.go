@@ -21,7 +21,7 @@ func markdown() string {
 
 ` + "`cyclecap run FILE.toml`" + ` reads the keys on this page. An unknown key, a value of the wrong type and a value that is out of range are errors.
 ` + "`--set train.cyclegan.epochs=5`" + ` overrides a value of the file. The source column says where a default comes from: the paper and
-its tables, the code of ClipCap, CLIP, CapDec or DeCap, or the CycleGAN paper (Zhu et al. 2017). ` + "`cyclecap run --keys [PREFIX]`" + `
+its tables, the code of ClipCap, CLIP, CapDec, C3 or DeCap, or the CycleGAN paper (Zhu et al. 2017). ` + "`cyclecap run --keys [PREFIX]`" + `
 prints the same descriptions. This page is generated from the comments and tags in experiment/config/config.go: to update
 it, run ` + "`go generate ./experiment/config`" + `.
 `)

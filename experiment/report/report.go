@@ -66,6 +66,8 @@ type Bridge struct {
 	Paper string `json:"paper,omitempty"`
 	// Scores maps metrics to scores. A missing score was not computed.
 	Scores map[string]Score `json:"scores"`
+	// Cost is what the bridge costs, or nil if that is not known.
+	Cost *Cost `json:"cost,omitempty"`
 }
 
 // A Score is one metric of one bridge over all images, as package eval returns it (0.247,
@@ -218,6 +220,9 @@ func (e *Experiment) check() error {
 		if b.Paper != "" && paperScores(b.Paper) == nil {
 			bad("bridge %q: the paper has no column %q; its columns are direct and textualised", b.ID, b.Paper)
 		}
+		if err := b.Cost.check(); err != nil {
+			bad("bridge %q: %w", b.ID, err)
+		}
 		for m, s := range b.Scores {
 			what := fmt.Sprintf("bridge %q, %s", b.ID, m)
 			if !slices.Contains(Metrics, m) {
@@ -283,6 +288,8 @@ func Write(dir string, e *Experiment) error {
 // JSON writes the table as JSON: bridge -> metric -> {value, low, high, std, seeds}. low
 // and high are null if there is no interval, and std is null if there are fewer than two
 // seeds. If a metric was not computed, its value is null and "missing" is the reason.
+// If the cost of a bridge is known, it also has the cells "parameters" and "fit_seconds",
+// and "decoder": {name, seconds, shared_with}.
 func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -295,9 +302,23 @@ func JSON(w io.Writer, e *Experiment) error {
 		Seeds   []float64 `json:"seeds"`
 		Missing string    `json:"missing,omitempty"`
 	}
-	table := map[string]map[string]cell{}
+	type decoder struct {
+		Name       string    `json:"name"`
+		Seconds    []float64 `json:"seconds"`
+		SharedWith []string  `json:"shared_with"`
+	}
+	table := map[string]map[string]any{}
 	for _, b := range e.Bridges {
-		table[b.ID] = map[string]cell{}
+		table[b.ID] = map[string]any{}
+		if c := b.Cost; c != nil {
+			parameters, time, std := float64(c.Parameters), c.time().Value(), c.time().Std()
+			seconds := cell{Value: &time, Seeds: c.Seconds}
+			if !math.IsNaN(std) {
+				seconds.Std = &std
+			}
+			table[b.ID]["parameters"], table[b.ID]["fit_seconds"] = cell{Value: &parameters, Seeds: []float64{}}, seconds
+			table[b.ID]["decoder"] = decoder{c.Decoder, c.DecoderSeconds, append([]string{}, c.SharedWith...)}
+		}
 		for _, m := range Metrics {
 			s := b.Scores[m]
 			c := cell{Seeds: append([]float64{}, s.Seeds...)}
@@ -333,6 +354,7 @@ type row struct {
 	Paper      bool
 	Supervised bool
 	Cells      []cell
+	Costs      []string // the columns of Cost, if the table has them
 }
 
 type cell struct {
@@ -352,6 +374,8 @@ type table struct {
 	// deviation or a mark; Seeds is the largest number of seeds.
 	Intervals, Spread, Best bool
 	Seeds                   int
+	// Costs are the titles of the columns of Cost, if there are any.
+	Costs []string
 }
 
 func (e *Experiment) table() table {
@@ -398,14 +422,23 @@ func (e *Experiment) table() table {
 			t.Seeds = max(t.Seeds, len(s.Seeds))
 			r.Cells = append(r.Cells, c)
 		}
+		if e.costs() {
+			r.Costs = b.Cost.cells()
+		}
 		t.Rows = append(t.Rows, r)
 		if e.Val2014 && b.Paper != "" {
 			r := row{Name: "the paper: " + b.Paper, Paper: true}
 			for i, v := range paperScores(b.Paper) {
 				r.Cells = append(r.Cells, cell{Metric: Metrics[i], Value: number(v)})
 			}
+			if e.costs() {
+				r.Costs = []string{"", ""}
+			}
 			t.Rows = append(t.Rows, r)
 		}
+	}
+	if e.costs() {
+		t.Costs = costHeads
 	}
 	for _, reason := range reasons {
 		if who := missing[reason]; len(who) < len(e.Bridges) {
@@ -430,6 +463,9 @@ func (t table) legend() string {
 	}
 	if t.Best {
 		s = append(s, "Bold: the best score of a column among the bridges trained without pairs.")
+	}
+	if t.Costs != nil {
+		s = append(s, costLegend)
 	}
 	return strings.Join(s, " ")
 }
@@ -463,7 +499,10 @@ func Markdown(w io.Writer, e *Experiment) error {
 		for _, m := range Metrics {
 			b.WriteString(" " + m + " |")
 		}
-		b.WriteString("\n| --- |" + strings.Repeat(" ---: |", len(Metrics)) + "\n")
+		for _, h := range t.Costs {
+			b.WriteString(" " + h + " |")
+		}
+		b.WriteString("\n| --- |" + strings.Repeat(" ---: |", len(Metrics)+len(t.Costs)) + "\n")
 		for _, r := range t.Rows {
 			name := markdown(r.Name)
 			if r.Supervised {
@@ -486,6 +525,9 @@ func Markdown(w io.Writer, e *Experiment) error {
 						v += " " + more
 					}
 				}
+				b.WriteString(" " + v + " |")
+			}
+			for _, v := range r.Costs {
 				b.WriteString(" " + v + " |")
 			}
 			b.WriteString("\n")

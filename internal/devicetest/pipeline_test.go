@@ -47,7 +47,7 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		if err != nil {
 			return err
 		}
-		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, &pipeline.GPT2{Model: language, Tokenizer: tok}, true); err != nil {
+		if err := pipeline.SaveDecoder(t.Context(), f.Decoder, mapper, &pipeline.GPT2{Model: language, Tokenizer: tok}, pipeline.Scaling{Normalize: true}); err != nil {
 			return err
 		}
 		return weights.Save(t.Context(), f.Generator, nn.StateDictOf(g), nil)

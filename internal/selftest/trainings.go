@@ -64,10 +64,15 @@ func trainings() []Check {
 	mlp := func() clipcap.Mapper { return newMLP() }
 	add("CLIP", true, clipTraining())
 	add("GPT-2", true, gpt2Training())
-	add("decoder", true, decoderTraining(transformer, false, 0))
-	add("decoder with MLP mapper", true, decoderTraining(mlp, false, 0))
-	add("decoder with CapDec noise", true, decoderTraining(transformer, false, 0.02))
-	add("decoder with GPT-2", true, decoderTraining(transformer, true, 0))
+	mean := make([]float32, featureWidth)
+	for i := range mean {
+		mean[i] = 0.1 * float32(i%3)
+	}
+	add("decoder", true, decoderTraining(transformer, false, nil))
+	add("decoder with MLP mapper", true, decoderTraining(mlp, false, nil))
+	add("decoder with CapDec noise", true, decoderTraining(transformer, false, &train.Noise{Variance: 0.02}))
+	add("decoder with C3 noise", true, decoderTraining(transformer, false, &train.Noise{Variance: 0.02, Mean: mean}))
+	add("decoder with GPT-2", true, decoderTraining(transformer, true, nil))
 	add("CycleGAN", false, cycleGANTraining())
 	return all
 }
@@ -280,7 +285,7 @@ func gpt2Training() training {
 	}
 }
 
-func decoderTraining(newMapper func() clipcap.Mapper, tune bool, variance float64) training {
+func decoderTraining(newMapper func() clipcap.Mapper, tune bool, noise *train.Noise) training {
 	const length = 10
 	networks := func() *clipcap.Model { return &clipcap.Model{Mapper: build(1, newMapper), GPT2: build(2, newGPT2)} }
 	captions := func() torch.Tensor { return ids(8, items, length, gptConfig.VocabSize) }
@@ -295,7 +300,7 @@ func decoderTraining(newMapper func() clipcap.Mapper, tune bool, variance float6
 			m := networks()
 			nn.To(m, torch.WithDevice(d))
 			data := train.DecoderData{Captions: listOf(captions()), Features: train.Matrix{Data: torch.ToSlice[float32](features(9, items)), Cols: featureWidth}}
-			c := train.DecoderConfig{Epochs: 1, Batch: batch, LR: rate, TuneGPT2: tune, NoiseVariance: variance, BF16: bf16, Device: d}
+			c := train.DecoderConfig{Epochs: 1, Batch: batch, LR: rate, TuneGPT2: tune, Noise: noise, BF16: bf16, Device: d}
 			t, err := train.NewDecoderTask(c, m, data, train.DecoderData{Captions: &train.Texts{}})
 			if err != nil {
 				nn.Close(m)
@@ -318,9 +323,12 @@ func decoderTraining(newMapper func() clipcap.Mapper, tune bool, variance float6
 			step := func(i int) train.Losses {
 				b := order(i, 0)
 				in, tokens := rows(x, b), rows(words, b)
-				if variance > 0 {
-					noise := toF64(torch.Randn(in.Shape()))
-					in = clip.Normalize(clip.Normalize(in).Add(noise.MulScalar(math.Sqrt(variance))))
+				if noise != nil {
+					in = clip.Normalize(in)
+					if m := noise.Mean; m != nil {
+						in = in.Sub(toF64(torch.FromSlice(m)))
+					}
+					in = clip.Normalize(in.Add(toF64(torch.Randn(in.Shape())).MulScalar(math.Sqrt(noise.Variance))))
 				}
 				prefix := m.Mapper.Forward(in)
 				embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1))

@@ -24,8 +24,10 @@ type Decoder struct {
 	// paired data, instead of the caption's own text feature.
 	Images bool
 	// Noise is the key of the setting with the variance of the Gaussian noise to add
-	// to the features; "" means no noise.
+	// to the features, which are scaled to length 1 before and after; "" means no noise.
 	Noise string
+	// Centered subtracts the mean of the features before the noise is added.
+	Centered bool
 }
 
 // The decoders.
@@ -72,6 +74,9 @@ type Bridge struct {
 	// transform to apply to image features at inference. It runs in the scope in which
 	// the transform is used, which owns the tensors that the transform needs.
 	Fit func(e Env) (Transform, error)
+	// Parameters returns how many numbers the transform needs, such as the weights of a
+	// network; nil means none.
+	Parameters func(e Env) int64
 }
 
 // A Transform maps image features [n, width] to inputs of the decoder [n, width].
@@ -168,12 +173,29 @@ func blocks(f train.Features, do func(x torch.Tensor) error) error {
 
 // mean returns the mean row [width] as f64 on the CPU.
 func mean(f train.Features) (torch.Tensor, error) {
+	return meanOf(f, func(x torch.Tensor) torch.Tensor { return x })
+}
+
+// meanOf returns the mean row [width] of what change makes of the rows, as f64 on the CPU.
+func meanOf(f train.Features, change func(x torch.Tensor) torch.Tensor) (torch.Tensor, error) {
 	sum := torch.Zeros([]int64{int64(f.Width())}, torch.WithDType(torch.Float64), torch.WithDevice(torch.CPU))
 	err := blocks(f, func(x torch.Tensor) error {
-		sum.Add_(x.SumDim([]int64{0}, torch.WithDType(torch.Float64)))
+		sum.Add_(change(x).SumDim([]int64{0}, torch.WithDType(torch.Float64)))
 		return nil
 	})
 	return sum.DivScalar(f.Len()), err
+}
+
+// MeanDirection returns the mean of the rows, each scaled to length 1.
+func MeanDirection(f train.Features) (m []float32, err error) {
+	err = torch.Scope(func() error {
+		mean, err := meanOf(f, clip.Normalize)
+		if err == nil {
+			m = torch.ToSlice[float32](mean)
+		}
+		return err
+	})
+	return m, err
 }
 
 // MeanLength returns the mean length (L2 norm) of the rows.

@@ -60,6 +60,20 @@ func meanRow(m train.Matrix) []float64 {
 	return out
 }
 
+// deviationRow returns the standard deviation of each column.
+func deviationRow(m train.Matrix) []float64 {
+	out, mean := make([]float64, m.Cols), meanRow(m)
+	for i := range m.Len() {
+		for k, v := range row(m, i) {
+			out[k] += (v - mean[k]) * (v - mean[k]) / float64(m.Len())
+		}
+	}
+	for k := range out {
+		out[k] = math.Sqrt(out[k])
+	}
+	return out
+}
+
 // dense is a linear layer in f64.
 func dense(l *nn.LinearModule, x []float64) []float64 {
 	out := torch.ToSlice[float64](l.Bias)
@@ -180,6 +194,23 @@ func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 			}
 			return scaled(y, e.Length)
 		},
+		"meandev": func(x []float64) []float64 {
+			a, b, da, db := meanRow(images), meanRow(texts), deviationRow(images), deviationRow(texts)
+			y := make([]float64, len(x))
+			for k := range y {
+				y[k] = (x[k]-a[k])/da[k]*db[k] + b[k]
+			}
+			return scaled(y, e.Length)
+		},
+		"c3": func(x []float64) []float64 {
+			y := scaled(x, 1)
+			for i := range images.Len() {
+				for k, v := range scaled(row(images, i), 1) {
+					y[k] -= v / float64(images.Len())
+				}
+			}
+			return scaled(y, 1)
+		},
 		"whitening": func(x []float64) []float64 {
 			y := slices.Clone(center)
 			for k := range y {
@@ -212,11 +243,70 @@ func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 // those that its transform returns.
 func TestDecoders(t *testing.T) {
 	want := map[string]Decoder{"direct": OfTexts, "cyclegan": OfTexts, "meanshift": OfTexts, "decap": OfTexts, "whitening": OfTexts,
-		"capdec": {Name: "noisy-texts", Noise: "capdec_variance"}, "clipcap": OfImages}
+		"meandev": OfTexts, "capdec": {Name: "noisy-texts", Noise: "capdec_variance"}, "clipcap": OfImages,
+		"c3": {Name: "centered-noisy-texts", Noise: "c3_variance", Centered: true}}
 	for _, b := range all {
 		if b.Decoder != want[b.Name] {
 			t.Errorf("%s uses the decoder of %s, want that of %s", b.Name, b.Decoder.Name, want[b.Name].Name)
 		}
+	}
+}
+
+// TestParameters checks the number of parameters of every bridge.
+func TestParameters(t *testing.T) {
+	const width, texts = 8, 30
+	want := map[string]int64{"direct": 0, "clipcap": 0, "capdec": 0, "c3": width, "meanshift": width, "meandev": 2 * width,
+		"whitening": width*width + width, "decap": 12 * width, "cyclegan": 0}
+	err := torch.Scope(func() error {
+		g := cyclegan.NewGenerator(width)
+		for _, l := range []*nn.LinearModule{g.Model.L0, g.Model.L1, g.Model.L2, g.Model.L3} {
+			want["cyclegan"] += l.Weight.Numel() + l.Bias.Numel()
+		}
+		e := Env{Images: random(20, width, 1), Texts: random(texts, width, 2), Generator: g, Settings: map[string]float64{"decap_memory": 12}}
+		for _, b := range all {
+			var n int64
+			if b.Parameters != nil {
+				n = b.Parameters(e)
+			}
+			if n != want[b.Name] {
+				t.Errorf("%s has %d parameters, want %d", b.Name, n, want[b.Name])
+			}
+		}
+		for memory, n := range map[float64]int64{0: texts, 29: 29, 31: texts} {
+			e.Settings["decap_memory"] = memory
+			if p := all["decap"].Parameters(e); p != n*width {
+				t.Errorf("decap with a memory of %g has %d parameters, want %d", memory, p, n*width)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFlatDimension checks that a dimension in which all image features are equal gets the
+// mean of the texts.
+func TestFlatDimension(t *testing.T) {
+	images, texts := random(20, 8, 1), random(30, 8, 2)
+	for i := range images.Len() {
+		images.Data[i*8+3] = 1
+	}
+	err := torch.Scope(func() error {
+		transform, err := all["meandev"].Fit(Env{Images: images, Texts: texts, Length: 1})
+		if err != nil {
+			return err
+		}
+		y := torch.ToSlice[float64](transform(torch.FromSlice(random(1, 8, 4).Data, 1, 8)))
+		for _, v := range y {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				t.Errorf("got %v", y)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -255,7 +345,7 @@ func TestGet(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].Name != "cyclegan" || list[1].Title != "direct" {
 		t.Errorf("%v, %v", list, err)
 	}
-	if _, err := Get([]string{"capdeck"}); err == nil || !strings.Contains(err.Error(), "capdec, clipcap, cyclegan, decap, direct, meanshift, whitening") {
+	if _, err := Get([]string{"capdeck"}); err == nil || !strings.Contains(err.Error(), "c3, capdec, clipcap, cyclegan, decap, direct, meandev, meanshift, whitening") {
 		t.Error(err)
 	}
 }

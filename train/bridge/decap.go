@@ -20,6 +20,9 @@ var _ = Register(Bridge{
 		{Key: "decap_memory", Whole: true, Range: "[0,1e9]", Source: "DeCap",
 			Text: "is the number of texts in DeCap's memory, selected at random by the seed; 0 means all."},
 	},
+	Parameters: func(e Env) int64 {
+		return int64(remembered(e.Texts, int(e.Settings["decap_memory"]))) * int64(e.Texts.Width())
+	},
 	Fit: func(e Env) (Transform, error) {
 		temperature := e.Settings["decap_temperature"]
 		memory, err := sample(e.Texts, int(e.Settings["decap_memory"]), e.Seed)
@@ -53,6 +56,14 @@ var _ = Register(Bridge{
 	},
 })
 
+// remembered returns the number of rows in a memory of n rows, where 0 means all.
+func remembered(f train.Features, n int) int {
+	if n == 0 {
+		return f.Len()
+	}
+	return min(n, f.Len())
+}
+
 // sample returns n rows drawn by a seed, or all rows in order if n is 0.
 func sample(f train.Features, n int, seed uint64) (torch.Tensor, error) {
 	total := f.Len()
@@ -60,7 +71,7 @@ func sample(f train.Features, n int, seed uint64) (torch.Tensor, error) {
 	for i := range rows {
 		rows[i] = int32(i)
 	}
-	if n > 0 && n < total {
+	if n = remembered(f, n); n < total {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		rng.Shuffle(total, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 		rows = rows[:n]

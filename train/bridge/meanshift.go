@@ -6,6 +6,7 @@ import "cyclecap/torch"
 // and scales the result to the length of a text feature.
 var _ = Register(Bridge{
 	Name: "meanshift", Title: "mean shift", Decoder: OfTexts,
+	Parameters: func(e Env) int64 { return int64(e.Texts.Width()) },
 	Fit: func(e Env) (Transform, error) {
 		images, err := mean(e.Images)
 		if err != nil {

@@ -12,6 +12,8 @@ import (
 // baseline.
 var _ = Register(Bridge{
 	Name: "whitening", Title: "whitening and colouring", Decoder: OfTexts,
+	// A matrix, and a vector that joins the two means.
+	Parameters: func(e Env) int64 { return int64(e.Texts.Width()) * int64(e.Texts.Width()+1) },
 	Fit: func(e Env) (Transform, error) {
 		a, from, to, err := gaussianMap(e.Images, e.Texts, whiteningRidge)
 		if err != nil {
