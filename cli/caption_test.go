@@ -46,21 +46,30 @@ func library(t *testing.T, paths []string, o clipcap.Options, normalize bool) []
 		if err != nil {
 			return err
 		}
-		if sd, _, err = weights.LoadGPT2(gptF); err != nil {
+		if file, err = weights.Open(gptF); err != nil {
+			return err
+		}
+		if sd, err = weights.LoadGPT2(file); err != nil {
 			return err
 		}
 		g, err := gpt2.Load(sd)
 		if err != nil {
 			return err
 		}
-		if sd, _, _, err = weights.LoadDecoder(mapperF); err != nil {
+		if file, err = weights.Open(mapperF); err != nil {
+			return err
+		}
+		if sd, _, err = weights.LoadDecoder(file); err != nil {
 			return err
 		}
 		m, err := clipcap.LoadMapper(sd, g.Config.NEmbd)
 		if err != nil {
 			return err
 		}
-		if sd, _, err = weights.LoadGenerator(genF); err != nil {
+		if file, err = weights.Open(genF); err != nil {
+			return err
+		}
+		if sd, err = weights.LoadGenerator(file); err != nil {
 			return err
 		}
 		gen, err := cyclegan.LoadGenerator(sd)

@@ -99,7 +99,7 @@ func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[
 		}
 		return nn.StateDictOf(g.Model), g.Meta(), nil
 	case "clipcap":
-		sd, _, f, err := weights.LoadDecoder(path)
+		sd, _, err := weights.LoadDecoder(f)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -119,7 +119,7 @@ func loadNamed(f *weights.File, path, names string) (sd *nn.StateDict, meta map[
 // For a GPT-2, that is the config.json beside it.
 func kept(f *weights.File) (map[string]string, error) {
 	meta := map[string]string{}
-	for _, key := range []string{weights.NormalizePrefix, weights.GPT2Config, weights.GPT2Tokenizer} {
+	for _, key := range []string{weights.CLIPConfig, weights.NormalizePrefix, weights.GPT2Config, weights.GPT2Tokenizer} {
 		if v, ok := f.Meta[key]; ok {
 			meta[key] = v
 		}

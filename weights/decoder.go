@@ -11,20 +11,17 @@ import (
 // (ClipCap's normalize_prefix).
 const NormalizePrefix = "normalize_prefix"
 
-// LoadDecoder reads the checkpoint of a decoder: ClipCap's, CapDec's (the same classes)
+// LoadDecoder reads the checkpoint of a decoder from f: ClipCap's, CapDec's (the same classes)
 // or DeCap's. It returns the mapper with its original names ("clip_project.…") and, if
 // the file contains a complete model, its GPT-2 as LoadGPT2 does; otherwise gpt is nil.
 // Detect tells the kind of f.
-func LoadDecoder(path string) (mapper, gpt *nn.StateDict, f *File, err error) {
-	if f, err = Open(path); err != nil {
-		return nil, nil, nil, err
-	}
+func LoadDecoder(f *File) (mapper, gpt *nn.StateDict, err error) {
 	if err := wants(f, "a ClipCap or DeCap decoder", ClipCapMapper, ClipCapModel, DeCapModel); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	inside := "gpt."
 	if Detect(f) == DeCapModel {
@@ -42,25 +39,21 @@ func LoadDecoder(path string) (mapper, gpt *nn.StateDict, f *File, err error) {
 	}
 	if rest.Len() > 0 {
 		if gpt, err = gpt2Names(rest); err != nil {
-			return nil, nil, nil, &Error{path, err}
+			return nil, nil, &Error{f.Path, err}
 		}
 	}
-	return mapper, gpt, f, nil
+	return mapper, gpt, nil
 }
 
-// LoadGenerator reads a CycleGAN generator, with cyclecap's tensor names
+// LoadGenerator reads a CycleGAN generator from f, with cyclecap's tensor names
 // ("model.0.weight", …) or those of a plain nn.Sequential ("0.weight", …).
-func LoadGenerator(path string) (*nn.StateDict, *File, error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
+func LoadGenerator(f *File) (*nn.StateDict, error) {
 	if err := wants(f, "a CycleGAN generator", Generator); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out := nn.NewStateDict()
 	for _, name := range sd.Names() {
@@ -70,5 +63,5 @@ func LoadGenerator(path string) (*nn.StateDict, *File, error) {
 		}
 		out.Add(name, t)
 	}
-	return out, f, nil
+	return out, nil
 }

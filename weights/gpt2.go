@@ -19,26 +19,22 @@ const (
 // older versions of transformers stored, and the second head of GPT2DoubleHeadsModel.
 var gpt2Unused = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$|^multiple_choice_head\.`)
 
-// LoadGPT2 reads a GPT-2 model with transformers' tensor names and returns it without
+// LoadGPT2 reads a GPT-2 model from f, with transformers' tensor names, and returns it without
 // the leading "transformer.". The head, lm_head.weight, is among the tensors only if
 // the file contains it.
-func LoadGPT2(path string) (*nn.StateDict, *File, error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
+func LoadGPT2(f *File) (*nn.StateDict, error) {
 	if err := wants(f, "a GPT-2 model", GPT2); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	sd, err := f.Load()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := gpt2Names(sd)
 	if err != nil {
-		return nil, nil, &Error{f.Path, err}
+		return nil, &Error{f.Path, err}
 	}
-	return out, f, nil
+	return out, nil
 }
 
 func gpt2Names(in *nn.StateDict) (*nn.StateDict, error) {

@@ -28,7 +28,11 @@ func TestUnknown(t *testing.T) {
 		{[]string{"a.weight", "b"}, "2 tensors of no model that is known (a.weight, b, …)"},
 	} {
 		path := written(t, filepath.Join(t.TempDir(), "x.pt"), []int64{2, 2}, c.names...)
-		_, _, err := weights.LoadGenerator(path)
+		f, err := weights.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = weights.LoadGenerator(f)
 		if err == nil {
 			t.Errorf("%v: loaded", c.names)
 			continue

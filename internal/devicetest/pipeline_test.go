@@ -155,7 +155,11 @@ func TestMovesBack(t *testing.T) {
 		if err := weights.SaveSafetensors(t.Context(), path, nn.StateDictOf(m), nil); err != nil {
 			return err
 		}
-		sd, _, err := weights.LoadGenerator(path)
+		f, err := weights.Open(path)
+		if err != nil {
+			return err
+		}
+		sd, err := weights.LoadGenerator(f)
 		if err != nil {
 			return err
 		}

@@ -202,8 +202,16 @@ func (c *checker) transformersCLIP() error {
 	return nil
 }
 
+func (c *checker) open(name string) *weights.File {
+	f, err := weights.Open(c.path(name))
+	if err != nil {
+		torch.Throw("parity", "%v", err)
+	}
+	return f
+}
+
 func (c *checker) loadGPT2(name string) *gpt2.Model {
-	sd, _, err := weights.LoadGPT2(c.path(name))
+	sd, err := weights.LoadGPT2(c.open(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -239,7 +247,7 @@ func (c *checker) gpt2() error {
 }
 
 func (c *checker) loadMapper(name string) clipcap.Mapper {
-	sd, _, _, err := weights.LoadDecoder(c.path(name))
+	sd, _, err := weights.LoadDecoder(c.open(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -387,7 +395,7 @@ func (c *checker) cyclegan() error {
 	for _, n := range nets {
 		c.module("initial weights of the CycleGAN by seed, "+n.name, "PyTorch", n.net, part(first, n.name+".", "model."))
 	}
-	sd, _, err := weights.LoadGenerator(c.path("generator.pt"))
+	sd, err := weights.LoadGenerator(c.open("generator.pt"))
 	if err != nil {
 		return err
 	}
