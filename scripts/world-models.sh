@@ -19,9 +19,9 @@ weights() { awk -F'"' -v section="[$1]" '/^\[/ {on = ($0 == section)} on && /^we
 
 new=$(mktemp -d "$to/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
-convert() { # FILE NAME [options]
+convert() {
   [ -f "$1" ] || die "$1 is missing: the run is not finished"
-  bin/cyclecap convert --dtype f16 "${@:3}" "$1" "$new/$2.safetensors"
+  bin/cyclecap convert --dtype f16 "$1" "$new/$2.safetensors"
 }
 for model in clip gpt2; do
   case $(weights $model) in
