@@ -54,8 +54,7 @@ The two beam searches differ in when they stop: a caption that has ended keeps
 its beam in ClipCap's, and makes room for another one in transformers'.
 
 EXAMPLES:
-   cyclecap world --sample 6 drawn/
-   cyclecap caption drawn/
+   cyclecap world --sample 6 drawn/ && cyclecap caption drawn/
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/*.jpg
    cyclecap caption --clip clip.pt --decoder decoder.pt --gpt2 gpt2.safetensors \
        --generator image2text.pt --decode beam --json photo.jpg | jq -r .caption

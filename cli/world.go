@@ -27,7 +27,7 @@ func worldCommand() *cli.Command {
 		Usage:     "write a small world: rendered photos with captions, as a COCO data set",
 		UsageText: "[options] DIR",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "sample", Usage: "instead of a data set, write `N` photos of scenes like those of val2014, with their captions, for `cyclecap caption`"},
+			&cli.IntFlag{Name: "sample", Usage: "instead of a data set, write `N` photos of scenes like those of val2014, with their captions, for `cyclecap caption`", DefaultText: "a whole data set"},
 			&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`; the same seed gives the same files"},
 			&cli.IntFlag{Name: "size", Value: 224, Usage: "make photos `PIXELS` wide and high"},
 			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "write `N` photos for training CLIP and GPT-2"},
