@@ -202,6 +202,8 @@ OPTIONS:
 {{end}}
 EXAMPLES:
    cyclecap doctor
+   cyclecap world --sample 6 drawn/
+   cyclecap caption drawn/
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/
    cyclecap features --clip ViT-B-32.pt --images photos/ -o features.safetensors
 

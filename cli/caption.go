@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"cyclecap/data/coco"
+	worldmodels "cyclecap/models/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 
@@ -19,7 +20,7 @@ func captionCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "caption",
 		Usage:     "write a caption for each photo",
-		UsageText: "--clip F --decoder F [--gpt2 F] [--generator F] [options] PHOTO…",
+		UsageText: "[--clip F --decoder F [--gpt2 F] [--generator F]] [options] PHOTO…",
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
@@ -45,10 +46,15 @@ caption ends at its first full stop, as in ClipCap. DeCap's decoders end caption
 with a token of their own. A photo that cannot be read is reported and skipped,
 and the exit code is then 1.
 
+Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
+in the program itself, which know only the drawn scenes of cyclecap world. For
+other photos, give a CLIP and a decoder that was trained on its features.
+
 The two beam searches differ in when they stop: a caption that has ended keeps
 its beam in ClipCap's, and makes room for another one in transformers'.
 
 EXAMPLES:
+   cyclecap world --sample 6 drawn/ && cyclecap caption drawn/
    cyclecap caption --clip ViT-B-32.pt --decoder coco_prefix.pt --gpt2 gpt2/ photos/*.jpg
    cyclecap caption --clip clip.pt --decoder decoder.pt --gpt2 gpt2.safetensors \
        --generator image2text.pt --decode beam --json photo.jpg | jq -r .caption
@@ -59,9 +65,16 @@ EXAMPLES:
 	}
 }
 
+// builtIn reports whether caption uses the models in the program: no flag names others.
+func builtIn(c *cli.Context) bool {
+	return !slices.ContainsFunc([]string{"clip", "clip-config", "decoder", "gpt2", "generator"}, c.IsSet)
+}
+
 func caption(c *cli.Context) error {
-	if err := need(c, "clip", "decoder"); err != nil {
-		return err
+	if !builtIn(c) {
+		if err := need(c, "clip", "decoder"); err != nil {
+			return err
+		}
 	}
 	if !c.Args().Present() {
 		return usagef("no PHOTO given; see `cyclecap caption --help`")
@@ -93,7 +106,7 @@ func caption(c *cli.Context) error {
 	room := p.Decoder.Model.Room()
 	switch {
 	case room < 1:
-		return fmt.Errorf("%s: its prefix of length %d leaves no room for captions in GPT-2's %d positions", c.Path("decoder"), p.Decoder.Model.Mapper.PrefixLength(), p.Decoder.Model.GPT2.Config.NPositions)
+		return fmt.Errorf("%s: its prefix of length %d leaves no room for captions in GPT-2's %d positions", p.Decoder.Path, p.Decoder.Model.Mapper.PrefixLength(), p.Decoder.Model.GPT2.Config.NPositions)
 	case !c.IsSet("max-tokens"):
 		o.MaxTokens = min(p.Decoder.MaxTokens, room)
 	case o.MaxTokens > room:
@@ -163,7 +176,12 @@ func normalize(c *cli.Context, d *pipeline.Decoder) {
 
 func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, error) {
 	decoder := c.Path("decoder")
-	p, err := pipeline.Load(pipeline.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}, on)
+	files := pipeline.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}
+	if builtIn(c) {
+		files = pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", Generator: "generator.safetensors", FS: worldmodels.FS}
+		note(c, "the built-in models know only the drawn scenes of `cyclecap world`; for other photos, give your own with --clip, --decoder, --gpt2 and --generator (see `cyclecap caption --help`)")
+	}
+	p, err := pipeline.Load(files, on)
 	if missing := (*pipeline.MissingGPT2Error)(nil); errors.As(err, &missing) {
 		return nil, usagef("--gpt2 is required: %s contains only a mapper, without its GPT-2", decoder)
 	} else if err != nil {
@@ -212,7 +230,7 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 				file := paths[b.Index[k]]
 				id, _ := coco.FileID(file)
 				line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
-				if err := line.print(c); err != nil {
+				if err := line.print(c, p.Generator != nil); err != nil {
 					return err
 				}
 			}
@@ -226,14 +244,15 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 	return nil
 }
 
-func (l captionLine) print(c *cli.Context) error {
+// print prints the line. named says whether text names the pipeline.
+func (l captionLine) print(c *cli.Context, named bool) error {
 	if c.Bool("json") {
 		e := json.NewEncoder(c.App.Writer)
 		e.SetEscapeHTML(false)
 		return e.Encode(l)
 	}
 	file := oneLine(l.File)
-	if c.Path("generator") != "" {
+	if named {
 		file += " (" + l.Pipeline + ")"
 	}
 	_, err := fmt.Fprintf(c.App.Writer, "%s: %s\n", file, oneLine(l.Caption))

@@ -27,6 +27,7 @@ func worldCommand() *cli.Command {
 		Usage:     "write a small world: rendered photos with captions, as a COCO data set",
 		UsageText: "[options] DIR",
 		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "sample", Usage: "instead of a data set, write `N` photos of scenes like those of val2014, with their captions, for `cyclecap caption`", DefaultText: "a whole data set"},
 			&cli.Uint64Flag{Name: "seed", Usage: "random `SEED`; the same seed gives the same files"},
 			&cli.IntFlag{Name: "size", Value: 224, Usage: "make photos `PIXELS` wide and high"},
 			&cli.IntFlag{Name: "pretrain", Value: 10000, Usage: "write `N` photos for training CLIP and GPT-2"},
@@ -42,12 +43,21 @@ another kind) occur only in val2014 and tune2014; "held_out" in the entry of eac
 them. An incomplete DIR is completed; one that was written in full with the same
 options is left as it is.
 
+With --sample, DIR itself contains the photos, and captions.json with their
+captions. They are in no data set, whatever its seed and sizes.
+
 EXAMPLES:
+   cyclecap world --sample 6 photos/
+   cyclecap caption photos/
+   cyclecap world --sample 100 --seed 7 --size 96 more/
    cyclecap world world/
    cyclecap world --seed 1 --size 64 --pretrain 1000 --train 400 --val 50 small/`,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
 				return usagef("world takes one DIR, got %d", c.NArg())
+			}
+			if c.IsSet("sample") {
+				return sampleWorld(c)
 			}
 			s := worldSummary{Dir: c.Args().First(), Config: world.Config{
 				Seed: c.Uint64("seed"), Size: c.Int("size"), Pretrain: c.Int("pretrain"), Train: c.Int("train"), Val: c.Int("val"), Tune: c.Int("tune"),

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"slices"
 
 	"cyclecap/data/photo"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
+	"cyclecap/weights"
 )
 
 // Files lists the weights files of a Captioner.
@@ -21,6 +23,17 @@ type Files struct {
 	// Generator translates image features into text features. If it is empty,
 	// there are only direct captions.
 	Generator string
+	// FS is the file system with the weights, such as an embed.FS; nil stands for
+	// the disk. CLIPConfig is always on disk.
+	FS fs.FS
+}
+
+// open reads the list of tensors in one of the files.
+func (f Files) open(path string) (*weights.File, error) {
+	if f.FS != nil {
+		return weights.OpenFS(f.FS, path)
+	}
+	return weights.Open(path)
 }
 
 // A Captioner captions photos.
@@ -41,10 +54,10 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 			c.Close()
 		}
 	}()
-	if c.CLIP, err = LoadCLIP(f.CLIP, f.CLIPConfig, clip.Image, o); err != nil {
+	if c.CLIP, err = f.loadCLIP(clip.Image, o); err != nil {
 		return nil, err
 	}
-	if c.Decoder, err = LoadDecoder(f.Decoder, f.GPT2, o); err != nil {
+	if c.Decoder, err = f.loadDecoder(o); err != nil {
 		return nil, err
 	}
 	if c.Decoder.MeanRemoved {
@@ -56,7 +69,7 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 	if f.Generator == "" {
 		return c, nil
 	}
-	if c.Generator, err = LoadGenerator(f.Generator, o); err != nil {
+	if c.Generator, err = f.loadGenerator(o); err != nil {
 		return nil, err
 	}
 	if want, got := int(c.Generator.Model.Width()), c.CLIP.Width(); want != got {

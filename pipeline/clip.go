@@ -32,10 +32,15 @@ type CLIP struct {
 // (see clip.Named); if it is empty, LoadCLIP takes what the weights file itself says,
 // or the configuration beside it, and Notes lists what it had to assume.
 func LoadCLIP(path, config string, part clip.Part, o Options) (*CLIP, error) {
+	return Files{CLIP: path, CLIPConfig: config}.loadCLIP(part, o)
+}
+
+func (from Files) loadCLIP(part clip.Part, o Options) (*CLIP, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	f, err := weights.Open(path)
+	path, config := from.CLIP, from.CLIPConfig
+	f, err := from.open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -62,10 +62,15 @@ func (e *MissingGPT2Error) Error() string {
 // weights in gpt2Path; but where no config.json or no tokenizer lies beside the
 // decoder, it uses those beside gpt2Path, if that is not empty.
 func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
+	return Files{Decoder: path, GPT2: gpt2Path}.loadDecoder(o)
+}
+
+func (from Files) loadDecoder(o Options) (*Decoder, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	f, err := weights.Open(path)
+	path, gpt2Path := from.Decoder, from.GPT2
+	f, err := from.open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +81,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: f.Notes, MaxTokens: clipCapTokens, on: o}
 	var other *weights.File
 	if gpt != nil && gpt2Path != "" {
-		if other, err = weights.Open(gpt2Path); err != nil {
+		if other, err = from.open(gpt2Path); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +99,7 @@ func LoadDecoder(path, gpt2Path string, o Options) (*Decoder, error) {
 		return nil, &MissingGPT2Error{path}
 	default:
 		gptFile = gpt2Path
-		if d.GPT2, err = LoadGPT2(gpt2Path); err != nil {
+		if d.GPT2, err = from.loadGPT2(); err != nil {
 			return nil, err
 		}
 	}
@@ -251,10 +256,14 @@ type Generator struct {
 
 // LoadGenerator loads a generator that translates image features into text features.
 func LoadGenerator(path string, o Options) (*Generator, error) {
+	return Files{Generator: path}.loadGenerator(o)
+}
+
+func (from Files) loadGenerator(o Options) (*Generator, error) {
 	if err := ready(); err != nil {
 		return nil, err
 	}
-	f, err := weights.Open(path)
+	f, err := from.open(from.Generator)
 	if err != nil {
 		return nil, err
 	}
@@ -262,9 +271,9 @@ func LoadGenerator(path string, o Options) (*Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{Path: path, Notes: f.Notes}
+	g := &Generator{Path: from.Generator, Notes: f.Notes}
 	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", g.Path, err)
 	}
 	return g, o.prepare(g.Model)
 }

@@ -43,8 +43,10 @@ var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.
 // tokenizer are those of the files beside the weights: config.json, and tokenizer.json
 // or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
 // GPT-2, and says so in Notes.
-func LoadGPT2(path string) (*GPT2, error) {
-	f, err := weights.Open(path)
+func LoadGPT2(path string) (*GPT2, error) { return Files{GPT2: path}.loadGPT2() }
+
+func (from Files) loadGPT2() (*GPT2, error) {
+	f, err := from.open(from.GPT2)
 	if err != nil {
 		return nil, err
 	}

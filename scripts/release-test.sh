@@ -4,7 +4,8 @@
 #   1. A new module gets it with `go get`, runs torch/setup, and trains the network
 #      of docs/torch.md.
 #   2. The same with `go mod vendor`, without a module cache.
-#   3. The archive captions photos, with a libtorch that has been moved.
+#   3. The archive captions photos, with a libtorch that has been moved, with the
+#      models in the program too.
 # It writes only to a temporary folder, and uses the libtorch of `make setup`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -109,5 +110,10 @@ run LIBTORCH="$work/python/torch" bin/cyclecap "${caption[@]}" | tee "$work/capt
 diff "$work/captions" <("$repository/bin/cyclecap" "${caption[@]}") || die "the program in the repository writes another caption"
 # The torch package of the python3 on the PATH.
 run PATH=/usr/bin:/bin PYTHONPATH="$work/python" bin/cyclecap "${caption[@]}" | diff "$work/captions" - || die "the torch of python3 gives another caption"
+# The first commands of the README: the models are in the program.
+run bin/cyclecap world --sample 2 "$work/photos"
+run LIBTORCH="$work/python/torch" bin/cyclecap caption "$work/photos" | tee "$work/drawn"
+[ "$(grep -c '(textualised): .' "$work/drawn")" = 2 ] || die "the built-in models did not caption the two photos"
+"$repository/bin/cyclecap" caption "$work/photos" | diff "$work/drawn" - || die "the built-in models in the repository write other captions"
 
 say "all passed"

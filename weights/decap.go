@@ -2,15 +2,11 @@ package weights
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"path/filepath"
 
 	"cyclecap/internal/atomicfile"
 	"cyclecap/internal/pickle"
-	"cyclecap/internal/regular"
 )
 
 // decapConfig is the file from which DeCap's code reads the settings of its decoder: a
@@ -24,11 +20,8 @@ const maxConfig = 1 << 20
 // the weights, in the form of a config.json, and the path of the file. It returns nil if
 // there is no such file. No code of the pickle is executed.
 func DeCapConfig(f *File) (data []byte, path string, err error) {
-	path = filepath.Join(filepath.Dir(f.Path), decapConfig)
-	in, err := regular.Read(path, maxConfig)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, path, nil
-	} else if err != nil {
+	in, path, err := f.beside(decapConfig, maxConfig)
+	if in == nil || err != nil {
 		return nil, path, err
 	}
 	data, err = configJSON(in)

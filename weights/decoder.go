@@ -15,7 +15,7 @@ const NormalizePrefix = "normalize_prefix"
 // features was subtracted in training (C3's).
 const MeanRemoved = "mean_removed"
 
-// LoadDecoder reads the checkpoint of a decoder: ClipCap's, CapDec's (the same classes)
+// LoadDecoder reads the checkpoint of a decoder from f: ClipCap's, CapDec's (the same classes)
 // or DeCap's. It returns the mapper with its original names ("clip_project.…") and, if
 // the file contains a complete model, its GPT-2 as LoadGPT2 does; otherwise gpt is nil.
 // Detect tells the kind of f.
@@ -49,7 +49,7 @@ func LoadDecoder(f *File) (mapper, gpt *nn.StateDict, err error) {
 	return mapper, gpt, nil
 }
 
-// LoadGenerator reads a CycleGAN generator, with cyclecap's tensor names
+// LoadGenerator reads a CycleGAN generator from f, with cyclecap's tensor names
 // ("model.0.weight", …) or those of a plain nn.Sequential ("0.weight", …).
 func LoadGenerator(f *File) (*nn.StateDict, error) {
 	if err := wants(f, "a CycleGAN generator", Generator); err != nil {

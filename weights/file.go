@@ -14,7 +14,7 @@
 // their memory is the file itself.
 //
 // Open also finds models by the name that they have on the Hugging Face Hub, in
-// its cache on this machine; see [Find].
+// its cache on this machine; see [Find]. [OpenFS] opens files that are not on disk.
 //
 // If a checkpoint nests its state dict (under "state_dict", "model", "module" or
 // "net"), Open finds it there. The other contents are not silently dropped:
@@ -40,6 +40,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -133,6 +134,10 @@ type File struct {
 	// Meta contains values that are not tensors, such as safetensors metadata
 	// or a checkpoint's epoch.
 	Meta map[string]string
+
+	// The file system of a file that OpenFS opened, and its contents.
+	fsys fs.FS
+	data []byte
 }
 
 // Error reports a file that cannot be read, and why.
@@ -171,6 +176,26 @@ func Open(path string) (*File, error) {
 		}
 		return nil, &Error{path, atomicfile.Plain(err)}
 	}
+	f.unwrap()
+	return f, nil
+}
+
+// OpenFS is like Open for a file in fsys, such as an embed.FS. It reads the whole
+// file, and takes what lies beside the weights from fsys too. The file may not be an
+// index of shards.
+func OpenFS(fsys fs.FS, path string) (*File, error) {
+	in, err := fs.ReadFile(fsys, path)
+	if err == nil && len(in) == 0 {
+		err = errors.New("the file is empty")
+	}
+	var f *File
+	if err == nil {
+		f, err = parse(path, in)
+	}
+	if err != nil {
+		return nil, &Error{path, atomicfile.Plain(err)}
+	}
+	f.Path, f.fsys, f.data = path, fsys, in
 	f.unwrap()
 	return f, nil
 }
@@ -384,6 +409,10 @@ func (f *File) storages() (map[string]*base, error) {
 	for _, e := range f.Entries {
 		b := bases[e.Storage]
 		if b == nil || b.t.Defined() {
+			continue
+		}
+		if f.data != nil {
+			b.t = torch.FromSlice(f.data[b.from:b.to])
 			continue
 		}
 		if b.from%alignment != 0 {

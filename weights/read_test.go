@@ -372,33 +372,24 @@ func TestRefused(t *testing.T) {
 
 // TestWrongRole: a file used as what it is not is named for what it is.
 func TestWrongRole(t *testing.T) {
-	const dir = "../internal/parity/testdata/small/"
-	clip, err := weights.Open(dir + "clip.pt")
-	if err != nil {
-		t.Fatal(err)
+	open := func(path string) *weights.File {
+		f, err := weights.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
-	if _, _, err := weights.LoadDecoder(clip); err == nil || !strings.Contains(err.Error(), "OpenAI CLIP") {
+	const dir = "../internal/parity/testdata/small/"
+	if _, _, err := weights.LoadDecoder(open(dir + "clip.pt")); err == nil || !strings.Contains(err.Error(), "OpenAI CLIP") {
 		t.Errorf("a CLIP as decoder: %v", err)
 	}
-	decoder, err := weights.Open(dir + "decoder.pt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := weights.LoadCLIP(decoder, nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
+	if _, err := weights.LoadCLIP(open(dir+"decoder.pt"), nil); err == nil || !strings.Contains(err.Error(), "ClipCap mapper") {
 		t.Errorf("a decoder as CLIP: %v", err)
 	}
-	plain, err := weights.Open("testdata/zip.pt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := weights.LoadGPT2(plain, nil); err == nil || !strings.Contains(err.Error(), "float32") {
+	if _, err := weights.LoadGPT2(open("testdata/zip.pt"), nil); err == nil || !strings.Contains(err.Error(), "float32") {
 		t.Errorf("something as GPT-2: %v", err)
 	}
-	gpt, err := weights.Open(dir + "gpt2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := weights.LoadGenerator(gpt); err == nil || !strings.Contains(err.Error(), "GPT-2") {
+	if _, err := weights.LoadGenerator(open(dir + "gpt2")); err == nil || !strings.Contains(err.Error(), "GPT-2") {
 		t.Errorf("a GPT-2 as generator: %v", err)
 	}
 }

@@ -202,12 +202,16 @@ func (c *checker) transformersCLIP() error {
 	return nil
 }
 
-func (c *checker) loadGPT2(name string) *gpt2.Model {
+func (c *checker) open(name string) *weights.File {
 	f, err := weights.Open(c.path(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
-	sd, err := weights.LoadGPT2(f, nil)
+	return f
+}
+
+func (c *checker) loadGPT2(name string) *gpt2.Model {
+	sd, err := weights.LoadGPT2(c.open(name), nil)
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -243,11 +247,7 @@ func (c *checker) gpt2() error {
 }
 
 func (c *checker) loadMapper(name string) clipcap.Mapper {
-	f, err := weights.Open(c.path(name))
-	if err != nil {
-		torch.Throw("parity", "%v", err)
-	}
-	sd, _, err := weights.LoadDecoder(f)
+	sd, _, err := weights.LoadDecoder(c.open(name))
 	if err != nil {
 		torch.Throw("parity", "%v", err)
 	}
@@ -395,11 +395,7 @@ func (c *checker) cyclegan() error {
 	for _, n := range nets {
 		c.module("initial weights of the CycleGAN by seed, "+n.name, "PyTorch", n.net, part(first, n.name+".", "model."))
 	}
-	f, err := weights.Open(c.path("generator.pt"))
-	if err != nil {
-		return err
-	}
-	sd, err := weights.LoadGenerator(f)
+	sd, err := weights.LoadGenerator(c.open("generator.pt"))
 	if err != nil {
 		return err
 	}

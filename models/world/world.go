@@ -1,0 +1,12 @@
+// Package world embeds the models with which `cyclecap caption` captions photos if it
+// is given no others. They know only the drawn scenes of package data/world.
+package world
+
+import "embed"
+
+// FS contains the models: clip.safetensors, gpt2.safetensors, decoder.safetensors (the
+// mapper of a ClipCap decoder) and generator.safetensors (the CycleGAN's, from image
+// features to text features). README.md says how they were trained.
+//
+//go:embed clip.safetensors gpt2.safetensors decoder.safetensors generator.safetensors
+var FS embed.FS
