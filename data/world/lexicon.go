@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// What a caption can say something about. Light is that of the weather or the time of
-// day; Relations includes the side of the picture on which an object is.
+// What a caption can say something about. Lights are those of the weather and the time of
+// day, Sides the parts of the picture in which an object is.
 const (
 	Objects Subject = iota
 	Colours
@@ -18,15 +18,16 @@ const (
 	Places
 	Lights
 	Relations
+	Sides
 )
 
 // A Subject is what a claim is about.
 type Subject uint8
 
 // Subjects lists all subjects.
-var Subjects = []Subject{Objects, Colours, Numbers, Textures, Sizes, Places, Lights, Relations}
+var Subjects = []Subject{Objects, Colours, Numbers, Textures, Sizes, Places, Lights, Relations, Sides}
 
-var subjectNames = []string{"objects", "colours", "numbers", "textures", "sizes", "places", "light", "relations"}
+var subjectNames = []string{"objects", "colours", "numbers", "textures", "sizes", "places", "light", "relations", "sides"}
 
 func (s Subject) String() string               { return subjectNames[s] }
 func (s Subject) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
@@ -34,17 +35,18 @@ func (s Subject) MarshalText() ([]byte, error) { return []byte(s.String()), nil 
 // A Claim is something that a caption says about its photo.
 type Claim struct {
 	// Start and End are the words that say it: caption[Start:End].
-	Start, End int
-	Subject    Subject
+	Start   int     `json:"start"`
+	End     int     `json:"end"`
+	Subject Subject `json:"subject"`
 	// Right is true if the photo shows it. It is false for a second mention of objects
 	// that are named already ("a bird next to a bird" where there is one).
-	Right bool
+	Right bool `json:"right"`
 	// Object is the object that the claim is about, by its index in Photo.Objects. It is -1
-	// for one of Photo.Others, for what the photo does not show, and for places, light and
-	// relations.
-	Object int
+	// for one of Photo.Others, for what the photo does not show, and for places, light,
+	// relations and sides.
+	Object int `json:"object"`
 	// Absent is true for a claim about an object of a kind that the photo does not show.
-	Absent bool
+	Absent bool `json:"absent,omitempty"`
 }
 
 // Claims returns what a caption says about a photo, in the order of its words. It reads
@@ -54,8 +56,8 @@ type Claim struct {
 //   - An object is right if the photo shows one of its kind.
 //   - A colour, number, texture or size is right if the object that it describes is right
 //     and has it. One that describes nothing ("a green tiny.") is wrong.
-//   - A place, light or relation is right if a caption of the photo could name it so. A
-//     relation is between the objects named before and after it. Relations to one of
+//   - A place, light, relation or side is right if a caption of the photo could name it so.
+//     A relation is between the objects named before and after it. Relations to one of
 //     Photo.Others are not claims, because nothing is known about them.
 func (p Photo) Claims(caption string) []Claim {
 	r := reader{photo: p, words: split(caption)}
@@ -471,7 +473,7 @@ func (r *reader) side(i int) int {
 	if object == others {
 		return n
 	}
-	r.claim(i, i+n, Relations, object >= 0 && r.photo.sideOf(object) == side, -1)
+	r.claim(i, i+n, Sides, object >= 0 && r.photo.sideOf(object) == side, -1)
 	return n
 }
 

@@ -49,4 +49,5 @@ func (b *Background) UnmarshalText(text []byte) error {
 }
 func (l *Light) UnmarshalText(text []byte) error    { return parse("light", lightNames, text, l) }
 func (r *Relation) UnmarshalText(text []byte) error { return parse("relation", relationNames, text, r) }
+func (s *Subject) UnmarshalText(text []byte) error  { return parse("subject", subjectNames, text, s) }
 func (s *Side) UnmarshalText(text []byte) error     { return parse("side", sideNames, text, s) }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/world"
 	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 	"cyclecap/internal/atomicfile"
@@ -38,6 +39,8 @@ type Experiment struct {
 	Bridges []Bridge `json:"bridges"`
 	// Differences are the comparisons between bridges to show.
 	Differences []Difference `json:"differences,omitempty"`
+	// References has the scores of people's captions, to compare those of the bridges with.
+	References *Claims `json:"references,omitempty"`
 
 	Examples []Example `json:"examples,omitempty"`
 	// ExamplesNote says how the examples were selected.
@@ -66,6 +69,7 @@ type Bridge struct {
 	Paper string `json:"paper,omitempty"`
 	// Scores maps metrics to scores. A missing score was not computed.
 	Scores map[string]Score `json:"scores"`
+	*Claims
 }
 
 // A Score is one metric of one bridge over all images, as package eval returns it (0.247,
@@ -124,6 +128,8 @@ type Example struct {
 type Caption struct {
 	Bridge string `json:"bridge"`
 	Text   string `json:"text"`
+	// Claims are the words that say something right or wrong about a photo of a world.
+	Claims []world.Claim `json:"claims,omitempty"`
 }
 
 // A Chart shows series over training steps, such as the losses of a decoder.
@@ -233,6 +239,13 @@ func (e *Experiment) check() error {
 				interval(what, *s.Interval)
 			}
 		}
+		for name, s := range b.Claims.shares() {
+			what := fmt.Sprintf("bridge %q, %s", b.ID, name)
+			if !finite(s.Mean) {
+				bad("%s: must be finite, got %v", what, s.Mean)
+			}
+			interval(what, eval.Interval{Low: s.Low, High: s.High})
+		}
 	}
 	for _, d := range e.Differences {
 		what := fmt.Sprintf("difference of %q and %q in %s", d.Bridge, d.Baseline, d.Score)
@@ -282,7 +295,8 @@ func Write(dir string, e *Experiment) error {
 
 // JSON writes the table as JSON: bridge -> metric -> {value, low, high, std, seeds}. low
 // and high are null if there is no interval, and std is null if there are fewer than two
-// seeds. If a metric was not computed, its value is null and "missing" is the reason.
+// seeds. If a metric was not computed, its value is null and "missing" is the reason. The
+// fields of Claims stand beside the metrics.
 func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -295,9 +309,9 @@ func JSON(w io.Writer, e *Experiment) error {
 		Seeds   []float64 `json:"seeds"`
 		Missing string    `json:"missing,omitempty"`
 	}
-	table := map[string]map[string]cell{}
+	table := map[string]map[string]any{}
 	for _, b := range e.Bridges {
-		table[b.ID] = map[string]cell{}
+		table[b.ID] = b.Claims.fields()
 		for _, m := range Metrics {
 			s := b.Scores[m]
 			c := cell{Seeds: append([]float64{}, s.Seeds...)}
@@ -503,6 +517,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if e.Val2014 {
 		b.WriteString("\n" + published + "\n")
 	}
+	b.WriteString(e.claimsTable())
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {
