@@ -107,7 +107,7 @@ func TestEvalCHAIR(t *testing.T) {
 	if math.Abs(got.Corpus["CHAIRi"]-.4639) > 1e-4 || math.Abs(got.Corpus["CHAIRs"]-.5667) > 1e-4 || len(got.Corpus) != 4 {
 		t.Errorf("%v", got.Corpus)
 	}
-	run("", append(args, metricsF+"captions_val2014.json")...).fails(t, 1, "captions_val2014.json", "categories")
+	run("", append(args, metricsF+"captions_val2014.json")...).fails(t, 1, "captions_val2014.json", "is this an instances file")
 }
 
 func TestEvalBadInput(t *testing.T) {
