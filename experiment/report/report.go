@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/world"
 	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 	"cyclecap/internal/atomicfile"
@@ -38,6 +39,8 @@ type Experiment struct {
 	Bridges []Bridge `json:"bridges"`
 	// Differences are the comparisons between bridges to show.
 	Differences []Difference `json:"differences,omitempty"`
+	// References has the scores of people's captions, to compare those of the bridges with.
+	References *Claims `json:"references,omitempty"`
 
 	Examples []Example `json:"examples,omitempty"`
 	// ExamplesNote says how the examples were selected.
@@ -68,6 +71,7 @@ type Bridge struct {
 	Scores map[string]Score `json:"scores"`
 	// Cost is what the bridge costs, or nil if that is not known.
 	Cost *Cost `json:"cost,omitempty"`
+	*Claims
 }
 
 // A Score is one metric of one bridge over all images, as package eval returns it (0.247,
@@ -126,6 +130,8 @@ type Example struct {
 type Caption struct {
 	Bridge string `json:"bridge"`
 	Text   string `json:"text"`
+	// Claims are the words that say something right or wrong about a photo of a world.
+	Claims []world.Claim `json:"claims,omitempty"`
 }
 
 // A Chart shows series over training steps, such as the losses of a decoder.
@@ -238,6 +244,13 @@ func (e *Experiment) check() error {
 				interval(what, *s.Interval)
 			}
 		}
+		for name, s := range b.Claims.shares() {
+			what := fmt.Sprintf("bridge %q, %s", b.ID, name)
+			if !finite(s.Mean) {
+				bad("%s: must be finite, got %v", what, s.Mean)
+			}
+			interval(what, eval.Interval{Low: s.Low, High: s.High})
+		}
 	}
 	for _, d := range e.Differences {
 		what := fmt.Sprintf("difference of %q and %q in %s", d.Bridge, d.Baseline, d.Score)
@@ -290,6 +303,7 @@ func Write(dir string, e *Experiment) error {
 // seeds. If a metric was not computed, its value is null and "missing" is the reason.
 // If the cost of a bridge is known, it also has the cells "parameters" and "fit_seconds",
 // and "decoder": {name, seconds, shared_with}.
+// The fields of Claims stand beside the metrics.
 func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -309,7 +323,7 @@ func JSON(w io.Writer, e *Experiment) error {
 	}
 	table := map[string]map[string]any{}
 	for _, b := range e.Bridges {
-		table[b.ID] = map[string]any{}
+		table[b.ID] = b.Claims.fields()
 		if c := b.Cost; c != nil {
 			parameters, time, std := float64(c.Parameters), c.time().Value(), c.time().Std()
 			seconds := cell{Value: &time, Seeds: c.Seconds}
@@ -545,6 +559,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if e.Val2014 {
 		b.WriteString("\n" + published + "\n")
 	}
+	b.WriteString(e.claimsTable())
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {

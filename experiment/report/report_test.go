@@ -114,7 +114,7 @@ func sample(t testing.TB) *Experiment {
 			}
 		}
 		for j, b := range e.Bridges {
-			x.Captions = append(x.Captions, Caption{b.ID, set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption})
+			x.Captions = append(x.Captions, Caption{Bridge: b.ID, Text: set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption})
 		}
 		e.Examples = append(e.Examples, x)
 	}
@@ -283,7 +283,7 @@ func TestMissingParts(t *testing.T) {
 		"not COCO":          {&Experiment{Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, nil, []string{"the paper: ", "CapDec"}},
 		"COCO":              {&Experiment{Val2014: true, Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, []string{"the paper: direct", "0.281", "CapDec"}, nil},
 		"photo not a photo": {&Experiment{Examples: []Example{{ID: "7", Photo: []byte("no")}}}, []string{"photo 7 cannot be shown"}, []string{"<img"}},
-		"empty caption":     {&Experiment{Examples: []Example{{ID: "7", Captions: []Caption{{"x", ""}}}}}, []string{"(empty)"}, nil},
+		"empty caption":     {&Experiment{Examples: []Example{{ID: "7", Captions: []Caption{{Bridge: "x"}}}}}, []string{"(empty)"}, nil},
 		"no values":         {&Experiment{Charts: []Chart{{Title: "T"}, {Title: "U", Series: []Series{{Name: "s", Points: []Point{{1, math.NaN()}}}}}}}, nil, []string{"<svg", "Training"}},
 		"one point":         {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
 		"a flat line":       {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}, {6, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
