@@ -38,6 +38,9 @@ type Experiment struct {
 	Bridges []Bridge `json:"bridges"`
 	// Differences are the comparisons between bridges to show.
 	Differences []Difference `json:"differences,omitempty"`
+	// Closed maps metrics to the share of the distance from the direct to the supervised
+	// captions that textualising closes, with its interval, where there is such a distance.
+	Closed map[string]eval.Interval `json:"closed,omitempty"`
 
 	Examples []Example `json:"examples,omitempty"`
 	// ExamplesNote says how the examples were selected.
@@ -108,6 +111,8 @@ type Difference struct {
 	Bridge   string `json:"bridge"`
 	Baseline string `json:"baseline"`
 	eval.Difference
+	// Holm is the p-value corrected for the number of comparisons.
+	Holm float64 `json:"p_holm"`
 }
 
 // An Example is a photo and the caption of each bridge.
@@ -124,6 +129,8 @@ type Example struct {
 type Caption struct {
 	Bridge string `json:"bridge"`
 	Text   string `json:"text"`
+	// Marks are the parts that are right or wrong about the photo, in order.
+	Marks []Mark `json:"marks,omitempty"`
 }
 
 // A Chart shows series over training steps, such as the losses of a decoder.
@@ -244,6 +251,16 @@ func (e *Experiment) check() error {
 		}
 		interval(what, eval.Interval{Low: d.Low, High: d.High})
 	}
+	for m, i := range e.Closed {
+		interval("distance closed in "+m, i)
+	}
+	for _, x := range e.Examples {
+		for _, c := range x.Captions {
+			if err := checkMarks(c.Text, c.Marks); err != nil {
+				bad("example %s, bridge %q: %w", x.ID, c.Bridge, err)
+			}
+		}
+	}
 	for _, c := range e.Charts {
 		if len(c.Series) > colours {
 			bad("chart %q: %d series, but there are only %d colours", c.Title, len(c.Series), colours)
@@ -345,7 +362,9 @@ type cell struct {
 
 // A table is the table of scores, formatted.
 type table struct {
-	Rows []row
+	// Heads are the titles of the columns, where they are not Metrics.
+	Heads []string
+	Rows  []row
 	// Missing lists the metrics that were not computed, with the reason.
 	Missing []string
 	// Intervals, Spread and Best report whether any cell has an interval, a standard
@@ -455,6 +474,9 @@ func Markdown(w io.Writer, e *Experiment) error {
 	t := e.table()
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s\n", markdown(e.Name), markdown(e.subtitle()))
+	if sentence, detail := e.headline(); sentence != "" {
+		b.WriteString("\n" + strings.TrimSpace("**"+markdown(sentence)+"** "+markdown(detail)) + "\n")
+	}
 	for _, n := range e.Notes {
 		fmt.Fprintf(&b, "\n> %s\n", markdown(n))
 	}

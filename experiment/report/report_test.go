@@ -52,10 +52,17 @@ func sample(t testing.TB) *Experiment {
 		e.Bridges = append(e.Bridges, b)
 	}
 	e.Bridges[3].Scores["METEOR"] = Score{Missing: "its data is missing; run make meteor-data"}
-	e.Differences = []Difference{
-		{"cyclegan", "direct", eval.Difference{Score: "CIDEr", Difference: .183, Low: .176, High: .190}},
-		{"cyclegan", "mean-shift", eval.Difference{Score: "CIDEr", Difference: .026, Low: -.002, High: .05}},
+	for i, a := range e.Bridges {
+		for j, b := range e.Bridges[:i] {
+			for k, m := range []string{"CIDEr", "BLEU-1"} {
+				d := eval.Difference{Score: m, A: base[i][6-6*k], B: base[j][6-6*k], P: .002}
+				d.Difference, d.Low, d.High = d.A-d.B, d.A-d.B-.01, d.A-d.B+.012
+				e.Differences = append(e.Differences, Difference{a.ID, b.ID, d, .004})
+			}
+		}
 	}
+	e.Differences[1*2].Holm = .08 // mean shift minus direct, CIDEr
+	e.Closed = map[string]eval.Interval{"CIDEr": {Low: .15, High: .19}}
 
 	for _, c := range []struct {
 		title  string
@@ -114,7 +121,17 @@ func sample(t testing.TB) *Experiment {
 			}
 		}
 		for j, b := range e.Bridges {
-			x.Captions = append(x.Captions, Caption{b.ID, set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption})
+			c := Caption{Bridge: b.ID, Text: set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption}
+			if words := strings.SplitAfter(c.Text, " "); len(words) > 4 && j > 0 {
+				at := len(words[0])
+				for k, w := range words[1:4] {
+					if n := len(strings.TrimSpace(w)); n > 0 {
+						c.Marks = append(c.Marks, Mark{at, at + n, (i+j+k)%3 > 0})
+					}
+					at += len(w)
+				}
+			}
+			x.Captions = append(x.Captions, c)
 		}
 		e.Examples = append(e.Examples, x)
 	}
@@ -210,8 +227,8 @@ func TestPageStandsAlone(t *testing.T) {
 	if len(p) > 2<<20 {
 		t.Errorf("the page has %d bytes", len(p))
 	}
-	svgs := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(p, -1)
-	if len(svgs) != 8 {
+	svgs := regexp.MustCompile(`(?s)<svg viewBox.*?</svg>`).FindAllString(p, -1)
+	if len(svgs) != 2+7+4+4 { // the gap, scores, curves and geometry
 		t.Errorf("%d drawings", len(svgs))
 	}
 	for i, s := range svgs {
@@ -283,7 +300,7 @@ func TestMissingParts(t *testing.T) {
 		"not COCO":          {&Experiment{Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, nil, []string{"the paper: ", "CapDec"}},
 		"COCO":              {&Experiment{Val2014: true, Bridges: []Bridge{{ID: "direct", Paper: "direct"}}}, []string{"the paper: direct", "0.281", "CapDec"}, nil},
 		"photo not a photo": {&Experiment{Examples: []Example{{ID: "7", Photo: []byte("no")}}}, []string{"photo 7 cannot be shown"}, []string{"<img"}},
-		"empty caption":     {&Experiment{Examples: []Example{{ID: "7", Captions: []Caption{{"x", ""}}}}}, []string{"(empty)"}, nil},
+		"empty caption":     {&Experiment{Examples: []Example{{ID: "7", Captions: []Caption{{Bridge: "x"}}}}}, []string{"(empty)"}, nil},
 		"no values":         {&Experiment{Charts: []Chart{{Title: "T"}, {Title: "U", Series: []Series{{Name: "s", Points: []Point{{1, math.NaN()}}}}}}}, nil, []string{"<svg", "Training"}},
 		"one point":         {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
 		"a flat line":       {&Experiment{Charts: []Chart{{Title: "T", Series: []Series{{"s", []Point{{5, 2}, {6, 2}}}}}}}, []string{"<svg"}, []string{"NaN", "Inf"}},
