@@ -21,7 +21,12 @@ type scoreTable struct {
 	Bridges map[string]map[string]report.Score `json:"bridges"`
 	// Differences compares each bridge with the baseline.
 	Differences []report.Difference `json:"differences"`
-	Images      int                 `json:"images"`
+	// Claims says of each bridge how much of what its captions say is right, and how often
+	// they repeat themselves. References is the same for the first reference caption of each
+	// photo.
+	Claims     map[string]*report.Claims `json:"claims"`
+	References *report.Claims            `json:"references"`
+	Images     int                       `json:"images"`
 
 	key string
 }
@@ -29,7 +34,7 @@ type scoreTable struct {
 // evaluate scores all captions: means over seeds, with intervals over photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing}}
+	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims"}}
 	for _, c := range captions {
 		s.inputs = append(s.inputs, c.seed, c.key)
 	}
@@ -37,6 +42,9 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	s.do = func(ctx context.Context, dir string) error {
 		t, err := x.score(ctx, captions, scorer, missing)
 		if err != nil {
+			return err
+		}
+		if err := x.scoreClaims(ctx, captions, t); err != nil {
 			return err
 		}
 		return writeJSON(path, t)

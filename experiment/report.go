@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/world"
 	"cyclecap/eval/geometry"
 	"cyclecap/experiment/report"
 	"cyclecap/internal/jsonerror"
@@ -46,14 +47,18 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		}
 		e := &report.Experiment{
 			Name: x.Config.Name, Data: x.dataName(), Val2014: x.data.isCOCO, Images: scores.Images,
-			Differences: scores.Differences, Config: string(resolved), Notes: x.reportNotes(),
+			Differences: scores.Differences, References: scores.References, Config: string(resolved), Notes: x.reportNotes(),
 			ExamplesNote: fmt.Sprintf("Selected at random from all validation photos with seed %d.", x.Config.Seed),
 		}
 		for _, b := range x.bridges {
-			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name]}
+			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name], Claims: scores.Claims[b.Name]}
 			e.Bridges = append(e.Bridges, r)
 		}
-		e.Examples = x.examples(captions[0])
+		shown, err := x.shown()
+		if err != nil {
+			return err
+		}
+		e.Examples = x.examples(captions[0], shown)
 		if e.Charts, err = x.charts(captions[0]); err != nil {
 			return err
 		}
@@ -99,7 +104,7 @@ func (x *Experiment) reportNotes() []string {
 }
 
 // examples selects photos at random, with the captions of each bridge.
-func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
+func (x *Experiment) examples(c *seedCaptions, shown map[coco.ID]world.Photo) (list []report.Example) {
 	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 3))
 	refs := x.data.val.references()
 	paths := map[coco.ID]string{}
@@ -112,7 +117,8 @@ func (x *Experiment) examples(c *seedCaptions) (list []report.Example) {
 		e := report.Example{ID: id.String(), Truths: refs[id]}
 		e.Photo, _ = os.ReadFile(paths[id]) // the page says so if the photo is missing
 		for _, b := range x.bridges {
-			e.Captions = append(e.Captions, report.Caption{Bridge: b.Name, Text: c.results[b.Name][i].Caption})
+			text := c.results[b.Name][i].Caption
+			e.Captions = append(e.Captions, report.Caption{Bridge: b.Name, Text: text, Claims: shown[id].Claims(text)})
 		}
 		list = append(list, e)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"cyclecap/data/coco"
 	"cyclecap/experiment/config"
+	"cyclecap/experiment/report"
 	"cyclecap/train"
 	"cyclecap/train/bridge"
 
@@ -117,6 +118,7 @@ func TestSmall(t *testing.T) {
 			}
 		}
 	}
+	checkClaims(t, dir, len(x.bridges))
 	// With a factor of 1, the added bridge equals direct.
 	if diff := cmp.Diff(table["direct"], table["scaled"]); diff != "" {
 		t.Error(diff)
@@ -136,6 +138,43 @@ func TestSmall(t *testing.T) {
 			t.Errorf("%s: repeated: %v", stage, !skipped)
 		}
 	}
+}
+
+// checkClaims checks that the files of a run have the scores of what captions say.
+func checkClaims(t *testing.T, dir string, bridges int) {
+	t.Helper()
+	var scores struct {
+		Claims     map[string]*report.Claims
+		References *report.Claims
+	}
+	if err := readJSON(filepath.Join(dir, "evaluate", "scores.json"), &scores); err != nil {
+		t.Fatal(err)
+	}
+	var table map[string]report.Claims
+	if err := readJSON(filepath.Join(dir, "table.json"), &table); err != nil {
+		t.Fatal(err)
+	}
+	if len(scores.Claims) != bridges {
+		t.Errorf("scores.json has claims of %d bridges", len(scores.Claims))
+	}
+	for name, c := range scores.Claims {
+		if c.Truth == nil || c.Truth.Objects.Recall == nil || c.Truth.ChairS.High > 1 {
+			t.Errorf("%s: %+v", name, c)
+		}
+		if diff := cmp.Diff(*c, table[name]); diff != "" {
+			t.Error(diff)
+		}
+	}
+	// The photos' own captions are right.
+	if own := scores.References; own == nil || own.Truth.Objects.Precision.Mean != 1 || own.Truth.ChairI.Mean != 0 || own.Truth.Objects.Recall.Mean < .5 {
+		t.Errorf("%+v", own)
+	}
+	markdown, err := os.ReadFile(filepath.Join(dir, "table.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, string(markdown), "| *reference captions* | 1.000 / ")
+	has(t, string(markdown), "| captions | name the main object with its colour | CHAIRi | CHAIRs | repeat a bigram | repeat a word |")
 }
 
 // checkPlan compares the plan of a finished run with what the run left on the disk.

@@ -76,7 +76,40 @@ var relationWords = [relationCount]struct{ a, b []string }{
 	Under:     {[]string{"under", "underneath", "beneath", "below"}, []string{"above", "over"}},
 }
 
-var numbers = []string{"zero", "one", "two", "three", "four"}
+// What a caption says about the number, size and texture of objects, and about where
+// they are. A word that stands twice is twice as frequent.
+var (
+	numbers      = []string{"zero", "one", "two", "three", "four"}
+	pairWords    = []string{"two", "two", "two", "a pair of", "a couple of"}
+	severalWords = []string{"several", "a group of"} // three or four
+	sizeWords    = map[Size][]string{
+		Small: {"small", "small", "little", "tiny"},
+		Large: {"large", "big", "big", "huge"},
+	}
+	textureWords = map[Texture][]string{
+		Striped:   {"striped", "striped", "stripy"},
+		Dotted:    {"dotted", "spotted", "polka dot"},
+		Chequered: {"checkered", "checkered", "checked"},
+	}
+	sideWords = map[Side][]string{
+		Left:   {"on the left", "on the left side of the picture", "to the left side", "on the left of the photo"},
+		Middle: {"in the middle of the picture", "in the center of the photo", "in the middle", "in the center"},
+		Right:  {"on the right", "on the right side of the picture", "to the right side", "on the right of the photo"},
+	}
+	// besideWords are relations to something that an object is next to, by its side.
+	besideWords = map[Side][]string{
+		Left:  {"to the left of", "on the left of"},
+		Right: {"to the right of", "on the right of"},
+	}
+	togetherWords = []string{"side by side", "together", "next to each other"}
+	rowWords      = []string{"side by side", "together", "in a row", "next to each other"}
+	// withWords end a sentence that names the second group first: "a table with a cup on it".
+	withWords = map[Relation][]string{
+		InFrontOf: {"behind it", "in the background", "in back"},
+		On:        {"on it", "on top", "on top of it"},
+		Under:     {"under it", "beneath it", "underneath"},
+	}
+)
 
 // speaker writes captions of a scene.
 type speaker struct {
@@ -137,21 +170,16 @@ func (p speaker) name(i int) string {
 	var words []string
 	switch {
 	case g.Size == Small:
-		words = append(words, p.maybe(.55, "small", "small", "little", "tiny"))
+		words = append(words, p.maybe(.55, sizeWords[Small]...))
 	case g.Size == Large:
-		words = append(words, p.maybe(.55, "large", "big", "big", "huge"))
+		words = append(words, p.maybe(.55, sizeWords[Large]...))
 	}
 	coloured := chance(p.rng, .88)
 	if coloured {
 		words = append(words, g.Colour.String())
 	}
 	if g.Texture != Plain && chance(p.rng, .8) {
-		names := map[Texture][]string{
-			Striped:   {"striped", "striped", "stripy"},
-			Dotted:    {"dotted", "spotted", "polka dot"},
-			Chequered: {"checkered", "checkered", "checked"},
-		}
-		words = append(words, p.pick(names[g.Texture]...))
+		words = append(words, p.pick(textureWords[g.Texture]...))
 	}
 	nouns := kinds[g.Kind].nouns
 	n := nouns[0]
@@ -164,9 +192,9 @@ func (p speaker) name(i int) string {
 	count := numbers[g.Count]
 	switch {
 	case g.Count == 2:
-		count = p.pick("two", "two", "two", "a pair of", "a couple of")
+		count = p.pick(pairWords...)
 	case chance(p.rng, .2):
-		count = p.pick("several", "a group of")
+		count = p.pick(severalWords...)
 	}
 	return join(append(append([]string{count}, words...), n.many)...)
 }
@@ -229,15 +257,7 @@ func (p speaker) photo() string {
 	return p.pick("a photo of", "a picture of", "a view of", "this is a picture of", "an image of", "a photograph of")
 }
 
-func (p speaker) side() string {
-	switch p.s.Where {
-	case Left:
-		return p.pick("on the left", "on the left side of the picture", "to the left side", "on the left of the photo")
-	case Right:
-		return p.pick("on the right", "on the right side of the picture", "to the right side", "on the right of the photo")
-	}
-	return p.pick("in the middle of the picture", "in the center of the photo", "in the middle", "in the center")
-}
+func (p speaker) side() string { return p.pick(sideWords[p.s.Where]...) }
 
 func (p speaker) plans() []func() string {
 	switch len(p.s.Groups) {
@@ -278,7 +298,7 @@ func (p speaker) one() []func() string {
 		plans = append(plans,
 			func() string { return join(p.name(0), "can be seen", p.place(1, air), p.light(.3)) },
 			func() string {
-				return join(p.name(0), p.pick("side by side", "together", "next to each other"), p.place(1, air))
+				return join(p.name(0), p.pick(togetherWords...), p.place(1, air))
 			})
 	}
 	if p.s.Where != Anywhere {
@@ -304,10 +324,7 @@ func (p speaker) two() []func() string {
 	air := p.s.Groups[0].Air && p.s.Groups[1].Air
 	a := func() string { // relation of the first to the second
 		if r == NextTo && chance(p.rng, .2) {
-			if p.s.Where == Left {
-				return p.pick("to the left of", "on the left of")
-			}
-			return p.pick("to the right of", "on the right of")
+			return p.pick(besideWords[p.s.Where]...)
 		}
 		return p.pick(relationWords[r].a...)
 	}
@@ -325,7 +342,7 @@ func (p speaker) two() []func() string {
 	switch r {
 	case On:
 		plans = append(plans, func() string {
-			return join(p.name(1), place(.6), "with", p.name(0), p.pick("on it", "on top", "on top of it"))
+			return join(p.name(1), place(.6), "with", p.name(0), p.pick(withWords[On]...))
 		}, func() string {
 			return join(p.name(0), p.pick("has been placed on", "has been put on"), p.name(1), place(.5))
 		})
@@ -334,7 +351,7 @@ func (p speaker) two() []func() string {
 		}
 	case Under:
 		plans = append(plans, func() string {
-			return join(p.name(1), place(.6), "with", p.name(0), p.pick("under it", "beneath it", "underneath"))
+			return join(p.name(1), place(.6), "with", p.name(0), p.pick(withWords[Under]...))
 		})
 	default:
 		plans = append(plans, func() string {
@@ -343,7 +360,7 @@ func (p speaker) two() []func() string {
 	}
 	if r == InFrontOf {
 		plans = append(plans, func() string {
-			return join(p.name(0), place(.5), "with", p.name(1), p.pick("behind it", "in the background", "in back"))
+			return join(p.name(0), place(.5), "with", p.name(1), p.pick(withWords[InFrontOf]...))
 		})
 		if p.s.Groups[0].Count > 1 {
 			plans = plans[:len(plans)-1]
@@ -364,7 +381,7 @@ func (p speaker) three() []func() string {
 		func() string { return join(p.photo(), list(), p.place(.5, air)) },
 		func() string { return join(p.scene(), "with", list()) },
 		func() string {
-			return join(list(), p.pick("side by side", "together", "in a row", "next to each other"), p.place(.6, air))
+			return join(list(), p.pick(rowWords...), p.place(.6, air))
 		},
 		func() string { return join(list(), "can be seen", p.place(1, air)) },
 		func() string { return join(p.name(1), "between", p.name(0), "and", p.name(2), p.place(.6, air)) },

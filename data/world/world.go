@@ -357,21 +357,11 @@ func whole(path string) bool {
 
 // imageEntry and annotationEntry are COCO's entries, with "world" added.
 type imageEntry struct {
-	ID       int64     `json:"id"`
-	FileName string    `json:"file_name"`
-	Width    int       `json:"width"`
-	Height   int       `json:"height"`
-	World    worldInfo `json:"world"`
-}
-
-// worldInfo describes what a photo shows.
-type worldInfo struct {
-	Objects    []Group    `json:"objects"`
-	Relation   Relation   `json:"relation"`
-	Side       Side       `json:"side"` // position of the first object, "" if undefined
-	Background Background `json:"background"`
-	Light      Light      `json:"light"`
-	HeldOut    []string   `json:"held_out"`
+	ID       int64  `json:"id"`
+	FileName string `json:"file_name"`
+	Width    int    `json:"width"`
+	Height   int    `json:"height"`
+	World    Photo  `json:"world"`
 }
 
 type annotationEntry struct {
@@ -404,9 +394,7 @@ func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 	}
 	fmt.Fprintf(b, "{\"info\": {\"description\": \"cyclecap's world: drawn photos with captions from a grammar\", \"version\": \"%d\", \"seed\": %d},\n\"images\": [\n", version, c.Seed)
 	list(func(i int, entry func(any)) {
-		s := c.scene(p, i)
-		entry(imageEntry{p.id(i), p.name(i), c.Size, c.Size,
-			worldInfo{s.Groups, s.Relation, s.Where, s.Background, s.Light, s.HeldOut()}})
+		entry(imageEntry{p.id(i), p.name(i), c.Size, c.Size, c.scene(p, i).Photo()})
 	})
 	b.WriteString("\n],\n\"annotations\": [\n")
 	list(func(i int, entry func(any)) {

@@ -65,15 +65,15 @@ func HTML(w io.Writer, e *Experiment) error {
 			if !ok {
 				b.ID = c.Bridge
 			}
-			to := said{Name: b.name(), Role: b.role(), Supervised: b.Supervised, Spans: spans(c.Text, c.Marks)}
-			for _, m := range c.Marks {
+			to := said{Name: b.name(), Role: b.role(), Supervised: b.Supervised, Spans: spans(c.Text, c.Claims)}
+			for _, m := range c.Claims {
 				if m.Right {
 					to.Right++
 				} else {
 					to.Invented++
 				}
 			}
-			v.Marked = v.Marked || len(c.Marks) > 0
+			v.Marked = v.Marked || len(c.Claims) > 0
 			s.Captions = append(s.Captions, to)
 		}
 		v.Samples = append(v.Samples, s)

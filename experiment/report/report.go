@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/world"
 	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 	"cyclecap/internal/atomicfile"
@@ -41,6 +42,8 @@ type Experiment struct {
 	// Closed maps metrics to the share of the distance from the direct to the supervised
 	// captions that textualising closes, with its interval, where there is such a distance.
 	Closed map[string]eval.Interval `json:"closed,omitempty"`
+	// References has the scores of people's captions, to compare those of the bridges with.
+	References *Claims `json:"references,omitempty"`
 
 	Examples []Example `json:"examples,omitempty"`
 	// ExamplesNote says how the examples were selected.
@@ -69,6 +72,7 @@ type Bridge struct {
 	Paper string `json:"paper,omitempty"`
 	// Scores maps metrics to scores. A missing score was not computed.
 	Scores map[string]Score `json:"scores"`
+	*Claims
 }
 
 // A Score is one metric of one bridge over all images, as package eval returns it (0.247,
@@ -129,8 +133,8 @@ type Example struct {
 type Caption struct {
 	Bridge string `json:"bridge"`
 	Text   string `json:"text"`
-	// Marks are the parts that are right or wrong about the photo, in order.
-	Marks []Mark `json:"marks,omitempty"`
+	// Claims are the words that say something right or wrong about a photo of a world.
+	Claims []world.Claim `json:"claims,omitempty"`
 }
 
 // A Chart shows series over training steps, such as the losses of a decoder.
@@ -240,6 +244,13 @@ func (e *Experiment) check() error {
 				interval(what, *s.Interval)
 			}
 		}
+		for name, s := range b.Claims.shares() {
+			what := fmt.Sprintf("bridge %q, %s", b.ID, name)
+			if !finite(s.Mean) {
+				bad("%s: must be finite, got %v", what, s.Mean)
+			}
+			interval(what, eval.Interval{Low: s.Low, High: s.High})
+		}
 	}
 	for _, d := range e.Differences {
 		what := fmt.Sprintf("difference of %q and %q in %s", d.Bridge, d.Baseline, d.Score)
@@ -256,7 +267,7 @@ func (e *Experiment) check() error {
 	}
 	for _, x := range e.Examples {
 		for _, c := range x.Captions {
-			if err := checkMarks(c.Text, c.Marks); err != nil {
+			if err := checkClaims(c); err != nil {
 				bad("example %s, bridge %q: %w", x.ID, c.Bridge, err)
 			}
 		}
@@ -299,7 +310,8 @@ func Write(dir string, e *Experiment) error {
 
 // JSON writes the table as JSON: bridge -> metric -> {value, low, high, std, seeds}. low
 // and high are null if there is no interval, and std is null if there are fewer than two
-// seeds. If a metric was not computed, its value is null and "missing" is the reason.
+// seeds. If a metric was not computed, its value is null and "missing" is the reason. The
+// fields of Claims stand beside the metrics.
 func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
@@ -312,9 +324,9 @@ func JSON(w io.Writer, e *Experiment) error {
 		Seeds   []float64 `json:"seeds"`
 		Missing string    `json:"missing,omitempty"`
 	}
-	table := map[string]map[string]cell{}
+	table := map[string]map[string]any{}
 	for _, b := range e.Bridges {
-		table[b.ID] = map[string]cell{}
+		table[b.ID] = b.Claims.fields()
 		for _, m := range Metrics {
 			s := b.Scores[m]
 			c := cell{Seeds: append([]float64{}, s.Seeds...)}
@@ -525,6 +537,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 	if e.Val2014 {
 		b.WriteString("\n" + published + "\n")
 	}
+	b.WriteString(e.claimsTable())
 	if len(e.Differences) > 0 {
 		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
 		for _, d := range e.differences() {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/world"
 	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 
@@ -126,7 +127,7 @@ func sample(t testing.TB) *Experiment {
 				at := len(words[0])
 				for k, w := range words[1:4] {
 					if n := len(strings.TrimSpace(w)); n > 0 {
-						c.Marks = append(c.Marks, Mark{at, at + n, (i+j+k)%3 > 0})
+						c.Claims = append(c.Claims, world.Claim{Start: at, End: at + n, Right: (i+j+k)%3 > 0})
 					}
 					at += len(w)
 				}

@@ -1,0 +1,273 @@
+// Package truth measures how much of what captions say about the photos of a world
+// (package world) is right, and how much they leave out. A world knows what its photos
+// show, which no other data set does.
+//
+// Captions claim things: that there is an object of some kind, its colour and number, the
+// place, and so on; world.Photo.Claims finds them. For each subject,
+//
+//   - precision is the share of the claims that are right; the others are invented,
+//   - recall is the share of what could be said that is said and right; the rest is left
+//     out or wrong.
+//
+// CHAIR (Rohrbach et al. 2018) looks at objects alone: CHAIRi is the share of mentioned
+// objects of a kind that the photo does not show, CHAIRs the share of captions that mention
+// one.
+package truth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"cyclecap/data/coco"
+	"cyclecap/data/world"
+	"cyclecap/eval"
+)
+
+// Read returns what the photos of a captions file show. It returns nil if the file is not
+// one of a world, and an error if that is true of some of its photos only.
+func Read(path string) (map[coco.ID]world.Photo, error) {
+	photos := map[coco.ID]world.Photo{}
+	without := 0
+	var first coco.ID
+	err := coco.Scan(path, map[string]func(int, func(any) error) error{"images": func(i int, decode func(any) error) error {
+		var image struct {
+			ID    coco.ID
+			World json.RawMessage
+		}
+		if err := decode(&image); err != nil {
+			return err
+		}
+		if image.World == nil {
+			if without++; without == 1 {
+				first = image.ID
+			}
+			return nil
+		}
+		var p world.Photo
+		if err := json.Unmarshal(image.World, &p); err != nil {
+			return fmt.Errorf("truth: %s: images[%d]: %w", path, i, err)
+		}
+		if len(p.Objects) == 0 {
+			return fmt.Errorf("truth: %s: images[%d]: \"world\" has no \"objects\"", path, i)
+		}
+		photos[image.ID] = p
+		return nil
+	}})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(photos) == 0:
+		return nil, nil
+	case without > 0:
+		return nil, fmt.Errorf("truth: %s: image %s has no \"world\", but others have", path, first)
+	}
+	return photos, nil
+}
+
+// Scores are the scores of a set of captions. A subject of which the photos have nothing to
+// say has no recall.
+type Scores struct {
+	Objects   Subject `json:"objects"`
+	Colours   Subject `json:"colours"`
+	Numbers   Subject `json:"numbers"`
+	Textures  Subject `json:"textures"`
+	Sizes     Subject `json:"sizes"`
+	Places    Subject `json:"places"`
+	Light     Subject `json:"light"`
+	Relations Subject `json:"relations"`
+	Sides     Subject `json:"sides"`
+	// ChairI and ChairS are CHAIRi and CHAIRs.
+	ChairI eval.Share `json:"chair_i"`
+	ChairS eval.Share `json:"chair_s"`
+	// MainObjectColour is the share of captions that name the photo's first object with
+	// its colour, and no other colour.
+	MainObjectColour eval.Share `json:"main_object_colour"`
+}
+
+// A Subject has the scores of the claims about a subject.
+type Subject struct {
+	Precision eval.Share  `json:"precision"`
+	Recall    *eval.Share `json:"recall"`
+}
+
+// Of returns the scores of a result that contains those of Metric.
+func Of(ctx context.Context, r *eval.Result, seed uint64) (*Scores, error) {
+	shares, err := r.Shares(ctx, seed)
+	if err != nil {
+		return nil, err
+	}
+	s := &Scores{ChairI: shares[chairI], ChairS: shares[chairS], MainObjectColour: shares[mainColour]}
+	for i, to := range []*Subject{&s.Objects, &s.Colours, &s.Numbers, &s.Textures, &s.Sizes, &s.Places, &s.Light, &s.Relations, &s.Sides} {
+		of := world.Subjects[i]
+		to.Precision = shares[precision(of)]
+		if share, ok := shares[recall(of)]; ok {
+			to.Recall = &share
+		}
+	}
+	return s, nil
+}
+
+// The names of the scores of Metric.
+const (
+	chairI     = "chair_i"
+	chairS     = "chair_s"
+	mainColour = "main_object_colour"
+)
+
+func precision(s world.Subject) string { return s.String() + "_precision" }
+func recall(s world.Subject) string    { return s.String() + "_recall" }
+
+// Metric returns the metric for captions of photos. Its scores are named after the subjects
+// ("colours_precision", "colours_recall"), "chair_i", "chair_s" and "main_object_colour".
+// Precision and CHAIRi are computed from sums over the set; they are 0 where a caption or a
+// set claims nothing.
+func Metric(photos map[coco.ID]world.Photo, items []eval.Item) (eval.Metric, error) {
+	m := &metric{counts: make(map[coco.ID]counts, len(items))}
+	var total counts
+	for _, item := range items {
+		p, ok := photos[item.ImageID]
+		if !ok {
+			return nil, fmt.Errorf("truth: nothing is known about image %s", item.ImageID)
+		}
+		c := count(p, item.Candidate)
+		m.counts[item.ImageID] = c
+		total.add(c, 1)
+	}
+	for i, s := range world.Subjects {
+		m.score(precision(s), func(c *counts) (int, int) { return c.right[i], c.said[i] })
+		if total.there[i] > 0 {
+			m.score(recall(s), func(c *counts) (int, int) { return c.named[i], c.there[i] })
+		}
+	}
+	m.score(chairI, func(c *counts) (int, int) { return c.absent, c.mentions })
+	m.score(chairS, func(c *counts) (int, int) { return c.inventing, c.captions })
+	m.score(mainColour, func(c *counts) (int, int) { return c.main, c.captions })
+	return m, nil
+}
+
+const subjects = 9
+
+// counts are sums over captions.
+type counts struct {
+	captions int
+	// By subject: claims, right ones, things that could be said, and those that are said
+	// and right.
+	said, right, there, named [subjects]int
+	mentions, absent          int // mentioned objects, and those of kinds that are not there
+	inventing                 int // captions that mention one of these
+	main                      int // captions that name the first object with its colour
+}
+
+// add adds c n times.
+func (t *counts) add(c counts, n int) {
+	t.captions += n * c.captions
+	for i := range t.said {
+		t.said[i] += n * c.said[i]
+		t.right[i] += n * c.right[i]
+		t.there[i] += n * c.there[i]
+		t.named[i] += n * c.named[i]
+	}
+	t.mentions += n * c.mentions
+	t.absent += n * c.absent
+	t.inventing += n * c.inventing
+	t.main += n * c.main
+}
+
+// count counts the claims of a caption.
+func count(p world.Photo, caption string) counts {
+	c := counts{captions: 1}
+	named := map[world.Subject]map[int]bool{} // objects about which something right is said
+	wrongColour := false
+	for _, claim := range p.Claims(caption) {
+		s := claim.Subject
+		c.said[s]++
+		if claim.Right {
+			c.right[s]++
+			if named[s] == nil {
+				named[s] = map[int]bool{}
+			}
+			named[s][claim.Object] = true
+		}
+		if s == world.Objects {
+			c.mentions++
+			if claim.Absent {
+				c.absent++
+			}
+		}
+		wrongColour = wrongColour || s == world.Colours && claim.Object == 0 && !claim.Right
+	}
+	for i, o := range p.Objects {
+		for s, has := range map[world.Subject]bool{world.Objects: true, world.Colours: true, world.Numbers: true,
+			world.Textures: o.Texture != world.Plain, world.Sizes: o.Size != world.Medium} {
+			if has {
+				c.there[s]++
+				c.named[s] += number(named[s][i])
+			}
+		}
+	}
+	for s, has := range map[world.Subject]bool{world.Places: true, world.Lights: p.Light != world.Day,
+		world.Relations: p.Relation != world.Alone, world.Sides: p.Side != world.Anywhere && len(p.Objects) == 1} {
+		if has {
+			c.there[s]++
+			c.named[s] += number(len(named[s]) > 0)
+		}
+	}
+	c.inventing = number(c.absent > 0)
+	c.main = number(named[world.Objects][0] && named[world.Colours][0] && !wrongColour)
+	return c
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// metric implements eval.Metric.
+type metric struct {
+	names  []string
+	parts  []func(*counts) (part, whole int)
+	counts map[coco.ID]counts
+}
+
+// score adds a score: a share of sums.
+func (m *metric) score(name string, part func(*counts) (part, whole int)) {
+	m.names, m.parts = append(m.names, name), append(m.parts, part)
+}
+
+func (m *metric) Names() []string { return m.names }
+
+func (m *metric) Score(_ context.Context, set *eval.Set) (*eval.Scores, error) {
+	all := make([]counts, len(set.Images))
+	images := make([][]float64, len(set.Images))
+	var total counts
+	for i, image := range set.Images {
+		c, ok := m.counts[image.ImageID]
+		if !ok {
+			return nil, fmt.Errorf("truth: nothing is known about image %s", image.ImageID)
+		}
+		all[i], images[i] = c, m.shares(&c)
+		total.add(c, 1)
+	}
+	return &eval.Scores{Corpus: m.shares(&total), Images: images, Resample: func(count []int32, _ int) []float64 {
+		var total counts
+		for i, n := range count {
+			if n > 0 {
+				total.add(all[i], int(n))
+			}
+		}
+		return m.shares(&total)
+	}}, nil
+}
+
+func (m *metric) shares(c *counts) []float64 {
+	list := make([]float64, len(m.parts))
+	for i, f := range m.parts {
+		if part, whole := f(c); whole > 0 {
+			list[i] = float64(part) / float64(whole)
+		}
+	}
+	return list
+}
