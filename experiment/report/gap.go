@@ -129,14 +129,16 @@ func (m centres) Plot(c draw.Canvas, p *plot.Plot) {
 	at := func(p plotter.XY) vg.Point { return vg.Point{X: round(x(p.X)), Y: round(y(p.Y))} }
 	a, b := at(m.a), at(m.b)
 	c.StrokeLine2(draw.LineStyle{Color: strong, Width: 1.6}, a.X, a.Y, b.X, b.Y)
+	// The centre of the texts is the larger one, so that both are visible where they meet.
 	for _, s := range []struct {
-		at  vg.Point
-		col color.Color
-	}{{a, colour(m.set.colour)}, {b, colour(textSet.colour)}} {
+		at   vg.Point
+		size vg.Length
+		col  color.Color
+	}{{b, 11, colour(textSet.colour)}, {a, 6, colour(m.set.colour)}} {
 		for _, ring := range []struct {
 			width vg.Length
 			col   color.Color
-		}{{13, paperColour}, {11, strong}, {8, s.col}} {
+		}{{s.size + 5, paperColour}, {s.size + 3, strong}, {s.size, s.col}} {
 			var path vg.Path
 			path.Move(s.at)
 			path.Line(s.at)

@@ -37,6 +37,10 @@ func HTML(w io.Writer, e *Experiment) error {
 	if v.Whiskers, err = e.whiskers(e.scoreColumns()); err != nil {
 		return err
 	}
+	if v.ClaimWhiskers, err = e.whiskers(e.claimColumns()); err != nil {
+		return err
+	}
+	v.Claimed, v.Subjects = e.claimTables()
 	v.Roles = e.roleKeys()
 	if e.Val2014 {
 		v.Published = published
@@ -102,25 +106,27 @@ func HTML(w io.Writer, e *Experiment) error {
 // A view is the data of the template.
 type view struct {
 	*Experiment
-	Subtitle  string
-	Headline  string
-	Detail    string
-	Gap       []figure
-	Samples   []example
-	Marked    bool // whether any caption has marks
-	Whiskers  []figure
-	Roles     []key
-	Metrics   []string
-	Table     table
-	Legend    string
-	Published string
-	Matrices  []matrix
-	Criterion string
-	Curves    []figure
-	Ranks     []int
-	Sides     []side
-	Planes    []figure
-	Durations []Fact
+	Subtitle          string
+	Headline          string
+	Detail            string
+	Gap               []figure
+	Samples           []example
+	Marked            bool // whether any caption has marks
+	Whiskers          []figure
+	Roles             []key
+	ClaimWhiskers     []figure
+	Claimed, Subjects table
+	Metrics           []string
+	Table             table
+	Legend            string
+	Published         string
+	Matrices          []matrix
+	Criterion         string
+	Curves            []figure
+	Ranks             []int
+	Sides             []side
+	Planes            []figure
+	Durations         []Fact
 }
 
 type example struct {

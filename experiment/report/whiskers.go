@@ -2,8 +2,12 @@ package report
 
 import (
 	"fmt"
+	escape "html"
+	"html/template"
 	"image/color"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -84,12 +88,30 @@ func (e *Experiment) whiskers(columns []column) (list []figure, err error) {
 		}
 		room := (p.X.Max - p.X.Min) * .04
 		p.X.Min, p.X.Max = p.X.Min-room, p.X.Max+room
+		// The labels get the room that a wide font of the browser needs.
+		label := &p.Y.Tick.Label
+		label.Font.Size = 12.5
 		if f.SVG, err = svg(p, figureWidth, vg.Length(34+19*n)); err != nil {
 			return nil, err
 		}
+		f.SVG = rightAligned(f.SVG, label.Width)
 		list = append(list, f)
 	}
 	return list, nil
+}
+
+var labelAt = regexp.MustCompile(`<text x="([-0-9.]+)"([^>]*)font-size:12.5px([^>]*)>([^<]*)</text>`)
+
+// rightAligned lets the browser, which knows its font, align the labels of the bridges at
+// their ends.
+func rightAligned(drawing template.HTML, width func(string) vg.Length) template.HTML {
+	var end float64
+	found := labelAt.FindAllStringSubmatch(string(drawing), -1)
+	for _, m := range found {
+		x, _ := strconv.ParseFloat(m[1], 64)
+		end = max(end, x+float64(width(escape.UnescapeString(m[4]))))
+	}
+	return template.HTML(labelAt.ReplaceAllString(string(drawing), fmt.Sprintf(`<text x="%.1f" text-anchor="end"${2}font-size:11px${3}>${4}</text>`, end-2)))
 }
 
 // roleKeys is the legend of the panels.
