@@ -244,6 +244,8 @@ type TrainDecoder struct {
 type TrainCycleGAN struct {
 	// Epochs is the number of passes over the larger of the two sets of features.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 2"`
+	// Layers is the number of linear layers in each generator.
+	Layers int `toml:"layers" default:"4" range:"[1,64]" source:"Table 2" json:",omitempty"`
 	// Batch is the number of image features and of text features per step.
 	Batch int `toml:"batch" default:"64" range:"[1,1e6]" source:"Table 2"`
 	// LR is the learning rate of Adam, for generators and discriminators.
