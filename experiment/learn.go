@@ -37,7 +37,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 		if err := x.run(ctx, s); err != nil {
 			return nil, err
 		}
-		dir := filepath.Join(x.Dir, s.dir)
+		dir := x.folder(s)
 		out[kind] = learned{path: filepath.Join(dir, "decoder.pt"), key: s.key(), log: dir}
 	}
 	return out, nil
@@ -53,6 +53,9 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 	if kind.Noise != "" {
 		noise = x.Config.Bridges.Settings[kind.Noise]
 		s.inputs = append(s.inputs, noise)
+	}
+	if !kind.Images {
+		s.inputs = append(s.inputs, x.captionSelection()...)
 	}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s.key(), seed, kind, noise, f, gpt) })
@@ -173,13 +176,14 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	}
 	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
 		inputs: []any{f.key, asInput(x.Config.Train.CycleGAN), x.Config.Data.Pairing, seed}}
+	s.inputs = append(s.inputs, x.bothSelections()...)
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s.key(), seed, f) })
 	}
 	if err := x.run(ctx, s); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(x.Dir, s.dir)
+	dir := x.folder(s)
 	return &learned{path: filepath.Join(dir, "image2text.pt"), key: s.key(), log: dir}, nil
 }
 
