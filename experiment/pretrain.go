@@ -30,7 +30,9 @@ func (x *Experiment) world() *stage {
 	if w == nil {
 		return nil
 	}
-	return &stage{name: "world", dir: "world", inputs: []any{w}, keeps: true, do: func(ctx context.Context, dir string) error {
+	rendered := *w
+	rendered.Texts, rendered.TextSeed = 0, 0 // which concern no photos
+	return &stage{name: "world", dir: "world", inputs: []any{rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
 		bar := x.UI.Bar("photos", 0, w.Pretrain+w.Train+w.Val)
 		defer bar.Finish()
 		return world.Write(ctx, dir, worldConfig(w), func(done, total int) { bar.Set(done, "") })
@@ -43,8 +45,8 @@ func worldConfig(w *config.World) world.Config {
 
 // pretrained returns the training photos and captions of the small CLIP and GPT-2, and the
 // folder of the photos.
-func (x *Experiment) pretrained() (*coco.Dataset, string, error) {
-	dir := filepath.Join(x.Config.WorldDir(), "pretrain")
+func (x *Experiment) pretrained(worldStage *stage) (*coco.Dataset, string, error) {
+	dir := filepath.Join(x.folder(worldStage), "pretrain")
 	d, err := coco.Read(filepath.Join(dir, "captions_pretrain.json"))
 	return d, dir, err
 }
@@ -63,14 +65,14 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 	}
 	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.CLIP, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key()) })
+		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key(), worldStage) })
 	}
-	return &model{stage: s, path: filepath.Join(x.Dir, "clip", "clip.safetensors"), id: s.key()}, nil
+	return &model{stage: s, path: filepath.Join(x.folder(s), "clip.safetensors"), id: s.key()}, nil
 }
 
-func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
+func (x *Experiment) trainCLIP(ctx context.Context, dir, key string, worldStage *stage) error {
 	c := x.Config.Train.CLIP
-	d, images, err := x.pretrained()
+	d, images, err := x.pretrained(worldStage)
 	if err != nil {
 		return err
 	}
@@ -214,14 +216,14 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 	}
 	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s.key()) })
+		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s.key(), worldStage) })
 	}
-	return &model{stage: s, path: filepath.Join(x.Dir, "gpt2", "gpt2.safetensors"), id: s.key()}, nil
+	return &model{stage: s, path: filepath.Join(x.folder(s), "gpt2.safetensors"), id: s.key()}, nil
 }
 
-func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
+func (x *Experiment) trainGPT2(ctx context.Context, dir, key string, worldStage *stage) error {
 	c := x.Config.Train.GPT2
-	d, _, err := x.pretrained()
+	d, _, err := x.pretrained(worldStage)
 	if err != nil {
 		return err
 	}

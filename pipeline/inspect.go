@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"cyclecap/nets/clip"
 	"cyclecap/nets/gpt2"
@@ -55,7 +56,13 @@ func Settings(f *weights.File) (list []Setting, notes []string, err error) {
 		return decoderSettings(f), nil, nil
 	case weights.Generator:
 		if w := shapeOf(f, "model.0.weight", "0.weight"); len(w) == 2 {
-			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"})
+			layers := 0
+			for _, e := range f.Entries {
+				if strings.HasSuffix(e.Name, ".weight") {
+					layers++
+				}
+			}
+			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"}, Setting{"linear layers", fmt.Sprint(layers), "weights"})
 		}
 	}
 	return list, nil, nil

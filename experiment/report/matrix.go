@@ -5,9 +5,6 @@ import (
 	"slices"
 )
 
-// significant is the level below which a P value is significant.
-const significant = .05
-
 // A matrix is the differences of all bridges in one metric: the row's bridge minus the
 // column's.
 type matrix struct {

@@ -165,8 +165,13 @@ func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 		"clipcap": asItIs,
 		"capdec":  func(x []float64) []float64 { return scaled(x, 1) },
 		"cyclegan": func(x []float64) []float64 {
-			g := e.Generator.Model
-			y := dense(g.L3, tanh(dense(g.L2, tanh(dense(g.L1, tanh(dense(g.L0, x)))))))
+			y := x
+			for i := 0; i < len(e.Generator.Model.Modules); i += 2 {
+				if i > 0 {
+					y = tanh(y)
+				}
+				y = dense(e.Generator.Model.Modules[i].(*nn.LinearModule), y)
+			}
 			if e.Normalized {
 				y = scaled(y, 1)
 			}
