@@ -9,6 +9,7 @@ import (
 
 	"cyclecap/data/coco"
 	"cyclecap/eval"
+	"cyclecap/eval/chair"
 	"cyclecap/eval/clipscore"
 	"cyclecap/eval/meteor"
 	"cyclecap/nets/clip"
@@ -32,10 +33,11 @@ func evalCommand() *cli.Command {
 			&cli.PathFlag{Name: "results", Usage: "score the captions in `RESULTS.json`, a list of objects with image_id and caption"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object", DisableDefaultText: true},
 			&cli.PathFlag{Name: "per-image", Usage: "write the scores and tokens of every image to `OUT.json`"},
-			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr", Usage: "compute the metrics in `NAMES`, separated by commas"},
+			&cli.StringFlag{Name: "metrics", Value: "BLEU,METEOR,ROUGE_L,CIDEr,repetition", Usage: "compute the metrics in `NAMES`, separated by commas"},
 			&cli.PathFlag{Name: "meteor-data", Value: meteor.DefaultDir(), DefaultText: "cyclecap/meteor in the user's cache folder", Usage: "read METEOR's data from `DIR`; run `make meteor-data` to get it"},
 			&cli.PathFlag{Name: "clip", Usage: "also compute CLIPScore and RefCLIPScore, with the CLIP in `FILE`; needs --images"},
 			clipConfigFlag(),
+			&cli.PathFlag{Name: "instances", Usage: "also compute CHAIRi and CHAIRs, with the objects in COCO's `INSTANCES.json`"},
 			&cli.PathFlag{Name: "images", Usage: "with --clip: read the photos from `DIR`, by the file names in the annotations"},
 			&cli.PathFlag{Name: "compare", Usage: "compare with the results in `OTHER.json`, by a paired bootstrap over the images"},
 			&cli.BoolFlag{Name: "partial", Usage: "score only the images that have a result; without this flag, a missing result is an error", DisableDefaultText: true},
@@ -43,7 +45,12 @@ func evalCommand() *cli.Command {
 		Description: `The table shows the 95 % interval of each score, from 1,000 bootstrap samples of
 the images. CIDEr depends on the set that is scored, and its interval keeps the
 document frequencies of the whole set. METEOR needs data that does not come with
-cyclecap; without that data the other metrics are still computed.
+cyclecap; without that data the other metrics are still computed. repetition is
+the share of captions in which two adjacent words occur again (repeated_bigram),
+and in which a word follows itself (repeated_word).
+
+--instances computes the share of the objects that captions mention although the
+photo has none (CHAIRi), and the share of captions with such an object (CHAIRs).
 
 --json prints {"corpus": {"BLEU-1": 0.5, …}, "images": n}, and "not_computed"
 with the reason for each metric that could not be computed. --compare adds
@@ -58,7 +65,8 @@ EXAMPLES:
    cyclecap eval --annotations captions_val2014.json --results results.json
    cyclecap eval --annotations captions_val2014.json --results textualised.json --compare direct.json
    cyclecap eval --annotations captions_val2014.json --results results.json --json | jq .corpus.CIDEr
-   cyclecap eval --annotations captions_val2014.json --results results.json --clip ViT-B-32.pt --images val2014/`,
+   cyclecap eval --annotations captions_val2014.json --results results.json --clip ViT-B-32.pt --images val2014/
+   cyclecap eval --annotations captions_val2014.json --results results.json --instances instances_val2014.json`,
 		Action: evaluate,
 	}
 }
@@ -81,6 +89,8 @@ func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string
 			metrics = append(metrics, eval.ROUGE{})
 		case "CIDER":
 			metrics = append(metrics, eval.CIDEr{})
+		case "REPETITION":
+			metrics = append(metrics, eval.Repetition{})
 		case "METEOR":
 			m, err := openMETEOR(c.Path("meteor-data"))
 			if err != nil {
@@ -89,7 +99,7 @@ func metricsOf(c *cli.Context) (metrics []eval.Metric, missing map[string]string
 			}
 			metrics = append(metrics, m)
 		default:
-			return nil, nil, usagef("--metrics: unknown metric %q; must be BLEU, METEOR, ROUGE_L or CIDEr", name)
+			return nil, nil, usagef("--metrics: unknown metric %q; must be BLEU, METEOR, ROUGE_L, CIDEr or repetition", name)
 		}
 	}
 	return metrics, missing, nil
@@ -128,7 +138,7 @@ func evaluate(c *cli.Context) error {
 		defer model.Close()
 		notes(c, model.Notes)
 	}
-	if len(metrics) == 0 && model == nil {
+	if len(metrics) == 0 && model == nil && c.Path("instances") == "" {
 		return errReported // the reasons were printed above
 	}
 	set, err := coco.Read(c.Path("annotations"))
@@ -176,6 +186,17 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 	}
 	if c.Path("compare") != "" {
 		slices.SortFunc(items, func(a, b eval.Item) int { return a.ImageID.Compare(b.ImageID) })
+	}
+	if instances := c.Path("instances"); instances != "" {
+		objects, err := chair.ReadInstances(instances)
+		if err != nil {
+			return nil, err
+		}
+		m, err := chair.Metric(items, objects)
+		if err != nil {
+			return nil, err
+		}
+		metrics = append(slices.Clip(metrics), m)
 	}
 	if model != nil {
 		files := map[coco.ID]string{}

@@ -97,6 +97,19 @@ func TestEval(t *testing.T) {
 	}
 }
 
+// TestEvalCHAIR: the scores of the published code.
+func TestEvalCHAIR(t *testing.T) {
+	args := []string{"eval", "--annotations", metricsF + "captions_val2014.json", "--results", metricsF + "results.json", "--metrics", "repetition", "--json", "--instances"}
+	var got struct{ Corpus map[string]float64 }
+	if err := json.Unmarshal([]byte(ok(t, append(args, "../eval/chair/testdata/fakecap/instances_val2014.json")...)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if math.Abs(got.Corpus["CHAIRi"]-.4639) > 1e-4 || math.Abs(got.Corpus["CHAIRs"]-.5667) > 1e-4 || len(got.Corpus) != 4 {
+		t.Errorf("%v", got.Corpus)
+	}
+	run("", append(args, metricsF+"captions_val2014.json")...).fails(t, 1, "captions_val2014.json", "is this an instances file")
+}
+
 func TestEvalBadInput(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string { return put(t, filepath.Join(dir, name), []byte(text)) }
