@@ -71,8 +71,17 @@ func (d Difference) sign() int {
 	return 0
 }
 
+// alone is like sign, without the correction for other comparisons.
+func (d Difference) alone() int {
+	d.Holm = 0
+	return d.sign()
+}
+
 // headline is the sentence that the table supports, and a line with its intervals. Both
-// are empty if there are no scores.
+// are empty if there are no scores. What it compares (textualised, direct and supervised, in
+// one metric) is the paper's question, chosen before the run, so these differences are judged
+// by their own intervals. The other bridges are compared because they came out well, so they
+// are judged after the correction.
 func (e *Experiment) headline() (sentence, detail string) {
 	direct, textualised, supervised := e.roles()
 	metric := ""
@@ -86,19 +95,16 @@ func (e *Experiment) headline() (sentence, detail string) {
 	d, t := score(direct), score(textualised)
 	// Without an interval, the difference is taken at its word, and the sentence says so.
 	gain, tested := e.between(textualised.ID, direct.ID, metric)
-	better := tested && gain.sign() > 0 || !tested && t > d
+	better := tested && gain.alone() > 0 || !tested && t > d
 
 	var s strings.Builder
 	switch {
 	case better:
 		fmt.Fprintf(&s, "Textualised captions score %s %s, direct ones %s", metric, number(t), number(d))
-	case tested && gain.sign() < 0 || !tested && t < d:
+	case tested && gain.alone() < 0 || !tested && t < d:
 		fmt.Fprintf(&s, "Textualised captions score %s %s, less than direct ones (%s)", metric, number(t), number(d))
 	case !tested:
 		fmt.Fprintf(&s, "Textualised captions and direct ones both score %s %s", metric, number(t))
-	case gain.Low > 0 || gain.High < 0:
-		fmt.Fprintf(&s, "Textualised captions score %s %s and direct ones %s, a difference that may be chance (P = %.2g after Holm's correction)",
-			metric, number(t), number(d), gain.Holm)
 	default:
 		fmt.Fprintf(&s, "Textualised captions score %s %s and direct ones %s, a difference that may be chance", metric, number(t), number(d))
 	}
@@ -106,14 +112,14 @@ func (e *Experiment) headline() (sentence, detail string) {
 	if supervised != nil && len(supervised.Scores[metric].Seeds) > 0 {
 		ceiling := score(supervised)
 		distance, known := e.between(supervised.ID, direct.ID, metric)
-		above := known && distance.sign() > 0 || !known && ceiling > d
+		above := known && distance.alone() > 0 || !known && ceiling > d
 		rest, compared := e.between(supervised.ID, textualised.ID, metric)
 		switch {
 		case !above:
 			fmt.Fprintf(&s, "; the supervised decoder (%s) is not clearly better than direct captions, so there is no distance to close", number(ceiling))
 		case !better:
 			fmt.Fprintf(&s, "; the supervised decoder scores %s", number(ceiling))
-		case t >= ceiling && compared && rest.sign() < 0:
+		case t >= ceiling && compared && rest.alone() < 0:
 			closed = (t - d) / (ceiling - d)
 			fmt.Fprintf(&s, ": the translation goes beyond the supervised decoder (%s), which is no ceiling here", number(ceiling))
 		case t >= ceiling:
@@ -147,7 +153,7 @@ func (e *Experiment) headline() (sentence, detail string) {
 
 	var parts []string
 	if tested {
-		parts = append(parts, fmt.Sprintf("Textualised minus direct: %s (95%% interval %s to %s).", signed(gain.Difference.Difference), signed(gain.Low), signed(gain.High)))
+		parts = append(parts, fmt.Sprintf("Textualised minus direct: %s (95%% interval %s to %s, for this comparison alone).", signed(gain.Difference.Difference), signed(gain.Low), signed(gain.High)))
 	} else {
 		parts = append(parts, "The difference has no interval.")
 	}
