@@ -23,6 +23,7 @@ func runFlags() []cli.Flag {
 		&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FOLDER` instead of the configuration's output folder"},
 		&cli.BoolFlag{Name: "resume", Usage: "continue training that was interrupted", DisableDefaultText: true},
 		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "run the trainings with `N` consecutive seeds, starting at the configuration's"},
+		&cli.IntFlag{Name: "worlds", Value: 1, Usage: "repeat the run in `M` worlds with consecutive seeds, starting at the configuration's world.seed"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, and the time, disk and memory of each stage, estimated from a short measurement", DisableDefaultText: true},
 	}
 }
@@ -31,7 +32,7 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "run an experiment: train, caption with every bridge, score and report",
-		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--until STAGE]\n   cyclecap run --keys [PREFIX]",
+		UsageText: "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--worlds M] [--until STAGE]\n   cyclecap run --keys [PREFIX]",
 		Flags: append(runFlags(),
 			&cli.StringFlag{Name: "until", Usage: "stop after `STAGE`: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"},
 			&cli.BoolFlag{Name: "keys", Usage: "explain the keys of CONFIG.toml, or only those that begin with PREFIX, such as train.cyclegan", DisableDefaultText: true}),
@@ -44,7 +45,8 @@ result is bit-identical to that of an uninterrupted run.
 
 EXAMPLES:
    cyclecap run configs/demo.toml
-   cyclecap run configs/demo.toml --set train.cyclegan.epochs=5 --seeds 3
+   cyclecap run configs/demo.toml --seeds 3 --worlds 2
+   cyclecap run configs/demo.toml --set train.cyclegan.epochs=5
    cyclecap run configs/paper.toml --dry-run
    cyclecap run configs/paper.toml --until features
    cyclecap run --keys train.cyclegan`,
@@ -76,7 +78,7 @@ func trainCommand() *cli.Command {
 		return &cli.Command{
 			Name:               stage,
 			Usage:              usage,
-			UsageText:          "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N]",
+			UsageText:          "CONFIG.toml [--set KEY=VALUE…] [--resume] [--seeds N] [--worlds M]",
 			Flags:              runFlags(),
 			Description:        "Earlier stages that it needs run first, unless they are up to date.\n\nEXAMPLES:\n   cyclecap train " + stage + " configs/demo.toml --resume",
 			Action:             func(c *cli.Context) error { return runExperiment(c, stage) },
@@ -113,8 +115,10 @@ func runExperiment(c *cli.Context, last string) error {
 	if c.NArg() != 1 {
 		return usagef("one CONFIG.toml is required, got %d; see `%s --help`", c.NArg(), c.Command.HelpName)
 	}
-	if n := c.Int("seeds"); n < 1 || n > 1000 {
-		return usagef("--seeds %d: must be between 1 and 1000", n)
+	for _, flag := range []string{"seeds", "worlds"} {
+		if n := c.Int(flag); n < 1 || n > 1000 {
+			return usagef("--%s %d: must be between 1 and 1000", flag, n)
+		}
 	}
 	if last != "" && !slices.Contains(experiment.Stages, last) {
 		return usagef("--until %s: no such stage%s", last, meant(last, experiment.Stages))
@@ -132,7 +136,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if _, err := torch.BuildInfo(); err != nil {
 		return err
 	}
-	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
+	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
 	}

@@ -2,19 +2,64 @@ package eval
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 )
 
-// resamples is the number of bootstrap samples; the ends of the interval are the
-// 25th values from either side.
-const resamples = 1000
+const (
+	// resamples is the number of bootstrap samples of an interval, whose ends are the
+	// 25th values from either side.
+	resamples = 1000
+	// comparisons is the number of bootstrap samples of CompareAll. The smallest p-value
+	// is 2/(comparisons+1), which must remain below 0.05 after Holm's correction for some
+	// hundreds of comparisons.
+	comparisons = 20_000
+)
 
 // An Interval is the 95 % bootstrap interval of a corpus score.
 type Interval struct {
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
+}
+
+// Runs are the results of one method: Runs[w][s] is that of seed s in world w. The results
+// of a world must be for the same images, in the same order. A score is the mean over the
+// worlds of the means over their seeds.
+//
+// Runs are resampled from the top: as many worlds as there are, drawn with replacement; in
+// each drawn world, seeds and images, as many as it has, drawn with replacement and
+// independently of each other, since all seeds caption the same images. What exists only
+// once is not drawn. (Efron 1979; for several levels, Davison and Hinkley 1997, section
+// 3.8; for seeds crossed with images, Owen 2007.)
+type Runs [][]*Result
+
+// Corpus returns the scores by name.
+func (r Runs) Corpus() map[string]float64 {
+	scores := map[string]float64{}
+	for _, seeds := range r {
+		for _, one := range seeds {
+			for name, v := range one.Corpus {
+				scores[name] += v / float64(len(seeds)) / float64(len(r))
+			}
+		}
+	}
+	return scores
+}
+
+// Intervals returns the 95 % bootstrap interval of every score: percentiles of 1,000
+// samples.
+func (r Runs) Intervals(ctx context.Context, seed uint64) (map[string]Interval, error) {
+	samples, err := sample(ctx, []Runs{r}, resamples, seed)
+	if err != nil {
+		return nil, err
+	}
+	intervals := map[string]Interval{}
+	for k, name := range r[0][0].Names {
+		intervals[name] = interval(column(samples, k))
+	}
+	return intervals, nil
 }
 
 // Intervals returns the 95 % bootstrap interval of every corpus score: as many
@@ -23,19 +68,7 @@ type Interval struct {
 // the drawn images; ROUGE_L and CIDEr are means, where CIDEr keeps the document
 // frequencies of the whole set. The same seed gives the same intervals.
 func (r *Result) Intervals(ctx context.Context, seed uint64) (map[string]Interval, error) {
-	samples, err := sample(ctx, len(r.Images), seed, r.scores)
-	if err != nil {
-		return nil, err
-	}
-	intervals := make(map[string]Interval, len(r.Names))
-	for k, name := range r.Names {
-		values := make([]float64, resamples)
-		for i := range values {
-			values[i] = samples[i][k]
-		}
-		intervals[name] = interval(values)
-	}
-	return intervals, nil
+	return Runs{{r}}.Intervals(ctx, seed)
 }
 
 // A Difference is the difference between two results in one score.
@@ -46,42 +79,95 @@ type Difference struct {
 	Difference float64 `json:"difference"` // A - B
 	Low        float64 `json:"low"`        // its 95 % interval
 	High       float64 `json:"high"`
-	// P is the two-sided fraction of resamples in which the difference has the
-	// opposite sign or is 0.
+	// P is the two-sided p-value: twice the share of samples in which the difference has
+	// the opposite sign or is 0, where the data themselves count as one more sample
+	// (Davison and Hinkley 1997, section 4.4.1), so that P is never 0.
 	P float64 `json:"p"`
 }
 
 // Compare tests two results against each other with a paired bootstrap (Koehn
-// 2004), which resamples both with the same draws; see Intervals. The results must
-// be for the same images, in the same order, and have the same scores.
+// 2004) of 1,000 samples, which resamples both with the same draws; see Intervals. The
+// results must be for the same images, in the same order, and have the same scores.
 func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, error) {
-	if err := alike(a, b); err != nil {
-		return nil, err
-	}
-	samples, err := sample(ctx, len(a.Images), seed, slices.Concat(a.scores, b.scores))
+	list, err := compare(ctx, []Runs{{{a}}, {{b}}}, [][2]int{{0, 1}}, resamples, seed)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Difference, len(a.Names))
-	for k, name := range a.Names {
-		values := make([]float64, resamples)
-		above, below := 0, 0
-		for i := range values {
-			values[i] = samples[i][k] - samples[i][len(a.Names)+k]
-			if values[i] >= 0 {
-				above++
-			}
-			if values[i] <= 0 {
-				below++
-			}
-		}
-		around := interval(values)
-		list[k] = Difference{
-			Score: name, A: a.Corpus[name], B: b.Corpus[name], Difference: a.Corpus[name] - b.Corpus[name],
-			Low: around.Low, High: around.High, P: min(1, 2*float64(min(above, below))/resamples),
+	return list[0], nil
+}
+
+// CompareAll tests pairs of methods against each other with a paired bootstrap, which
+// resamples all methods with the same draws, 20,000 times: list[i] has the differences of
+// pairs[i] in every score. The methods must have the same worlds, seeds, images and scores.
+// The p-values are for one comparison each; Holm corrects them.
+func CompareAll(ctx context.Context, methods []Runs, pairs [][2]int, seed uint64) (list [][]Difference, err error) {
+	return compare(ctx, methods, pairs, comparisons, seed)
+}
+
+func compare(ctx context.Context, methods []Runs, pairs [][2]int, n int, seed uint64) ([][]Difference, error) {
+	samples, err := sample(ctx, methods, n, seed)
+	if err != nil {
+		return nil, err
+	}
+	var corpus []map[string]float64
+	for _, m := range methods {
+		corpus = append(corpus, m.Corpus())
+	}
+	names := methods[0][0][0].Names
+	list := make([][]Difference, len(pairs))
+	for i, p := range pairs {
+		for k, name := range names {
+			a, b := column(samples, p[0]*len(names)+k), column(samples, p[1]*len(names)+k)
+			d := difference(a, b)
+			d.Score, d.A, d.B = name, corpus[p[0]][name], corpus[p[1]][name]
+			d.Difference = d.A - d.B
+			list[i] = append(list[i], d)
 		}
 	}
 	return list, nil
+}
+
+// difference returns the interval and the p-value of the difference, given the values of
+// all samples.
+func difference(a, b []float64) Difference {
+	values := make([]float64, len(a))
+	above, below := 0, 0
+	for i := range values {
+		values[i] = a[i] - b[i]
+		if values[i] >= 0 {
+			above++
+		}
+		if values[i] <= 0 {
+			below++
+		}
+	}
+	around := interval(values)
+	return Difference{Low: around.Low, High: around.High, P: min(1, 2*float64(min(above, below)+1)/float64(len(a)+1))}
+}
+
+// Holm returns p-values corrected for their number (Holm 1979): if those below 0.05 are
+// called significant, the probability that any of them is so by chance is at most 0.05.
+func Holm(p []float64) []float64 {
+	order := make([]int, len(p))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		switch {
+		case p[a] < p[b]:
+			return -1
+		case p[a] > p[b]:
+			return 1
+		}
+		return a - b
+	})
+	out := make([]float64, len(p))
+	least := 0.0
+	for rank, i := range order {
+		least = max(least, min(1, float64(len(p)-rank)*p[i]))
+		out[i] = least
+	}
+	return out
 }
 
 // alike returns an error if the results are not for the same images and scores.
@@ -100,65 +186,120 @@ func alike(a, b *Result) error {
 	return nil
 }
 
-// sample returns the values of all scores in every resampled set.
-func sample(ctx context.Context, n int, seed uint64, scores []*Scores) ([][]float64, error) {
-	values := make([][]float64, resamples)
-	err := inBlocks(ctx, resamples, 16, func(i int) {
-		// A separate generator for each, so that the samples can be computed in any order.
-		draw := rand.New(rand.NewPCG(seed, uint64(i)))
-		count := make([]int32, n)
-		for range n {
-			count[draw.IntN(n)]++
+// checkRuns returns an error unless all methods have the same worlds, seeds, images and
+// scores.
+func checkRuns(methods []Runs) error {
+	if len(methods) == 0 || len(methods[0]) == 0 {
+		return errors.New("eval: no results")
+	}
+	first := methods[0]
+	for _, m := range methods {
+		if len(m) != len(first) {
+			return fmt.Errorf("eval: cannot compare results of %d and %d worlds", len(first), len(m))
 		}
-		for _, s := range scores {
-			values[i] = append(values[i], s.resample(count, n)...)
+		for w := range m {
+			if len(m[w]) != len(first[w]) || len(m[w]) == 0 {
+				return fmt.Errorf("eval: cannot compare results of %d and %d seeds in world %d", len(first[w]), len(m[w]), w)
+			}
+			for _, r := range m[w] {
+				if err := alike(first[w][0], r); err != nil {
+					return err
+				}
+				if !slices.Equal(r.Names, first[0][0].Names) {
+					return fmt.Errorf("eval: cannot compare the scores %v with %v", first[0][0].Names, r.Names)
+				}
+			}
 		}
-	})
-	return values, err
+	}
+	return nil
 }
 
-// interval returns the 2.5th and 97.5th percentiles.
-func interval(values []float64) Interval {
-	slices.Sort(values)
-	const out = resamples / 40
-	return Interval{values[out], values[len(values)-1-out]}
+// A drawn world is an element of a bootstrap sample: a world, and how often each of its
+// seeds and images was drawn.
+type drawn struct {
+	world         int
+	seeds, images []int32
 }
 
-// Mean returns the mean of several runs over the same images: each corpus score is
-// the mean over the runs, and all runs are resampled with the same draws. Images
-// of the result has no scores.
-func Mean(runs []*Result) (*Result, error) {
-	if len(runs) == 0 {
-		return nil, fmt.Errorf("eval: cannot compute the mean of no results")
-	}
-	first := runs[0]
-	mean := &Result{Names: first.Names, Corpus: map[string]float64{}}
-	for i := range first.Images {
-		mean.Images = append(mean.Images, ImageScores{Tokenized: Tokenized{ImageID: first.Images[i].ImageID}})
-	}
-	scores := &Scores{Corpus: make([]float64, len(first.Names))}
-	for _, r := range runs {
-		if err := alike(first, r); err != nil {
-			return nil, err
+// draw draws a bootstrap sample of the worlds of r, their seeds and images.
+func (r Runs) draw(rng *rand.Rand) []drawn {
+	list := make([]drawn, len(r))
+	for i := range list {
+		d := drawn{world: i}
+		if len(r) > 1 {
+			d.world = rng.IntN(len(r))
 		}
-		for k, name := range first.Names {
-			mean.Corpus[name] += r.Corpus[name] / float64(len(runs))
-			scores.Corpus[k] = mean.Corpus[name]
-		}
+		d.seeds = counts(rng, len(r[d.world]))
+		d.images = counts(rng, len(r[d.world][0].Images))
+		list[i] = d
 	}
-	scores.Resample = func(count []int32, total int) []float64 {
-		sums := make([]float64, len(first.Names))
-		for _, r := range runs {
+	return list
+}
+
+// counts draws n of n with replacement, and returns how often each was drawn.
+func counts(rng *rand.Rand, n int) []int32 {
+	count := make([]int32, n)
+	if n == 1 {
+		count[0] = 1
+		return count
+	}
+	for range n {
+		count[rng.IntN(n)]++
+	}
+	return count
+}
+
+// resampled returns the scores of a bootstrap sample, in the order of Names.
+func (r Runs) resampled(sample []drawn) []float64 {
+	sums := make([]float64, len(r[0][0].Names))
+	for _, d := range sample {
+		seeds := r[d.world]
+		for s, times := range d.seeds {
+			if times == 0 {
+				continue
+			}
 			k := 0
-			for _, s := range r.scores {
-				for _, v := range s.resample(count, total) {
-					sums[k] += v / float64(len(runs))
+			for _, scores := range seeds[s].scores {
+				for _, v := range scores.resample(d.images, len(d.images)) {
+					sums[k] += v * float64(times) / float64(len(seeds)) / float64(len(sample))
 					k++
 				}
 			}
 		}
-		return sums
 	}
-	mean.scores = []*Scores{scores}
-	return mean, nil
+	return sums
+}
+
+// sample returns the scores of all methods in n bootstrap samples: those of the first
+// method, then those of the second, and so on.
+func sample(ctx context.Context, methods []Runs, n int, seed uint64) ([][]float64, error) {
+	if err := checkRuns(methods); err != nil {
+		return nil, err
+	}
+	values := make([][]float64, n)
+	err := inBlocks(ctx, n, 16, func(i int) {
+		// A separate generator for each, so that the samples can be computed in any order.
+		sample := methods[0].draw(rand.New(rand.NewPCG(seed, uint64(i))))
+		row := make([]float64, 0, len(methods)*len(methods[0][0][0].Names))
+		for _, m := range methods {
+			row = append(row, m.resampled(sample)...)
+		}
+		values[i] = row
+	})
+	return values, err
+}
+
+func column(samples [][]float64, k int) []float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = s[k]
+	}
+	return values
+}
+
+// interval returns the 2.5th and 97.5th percentiles. It sorts the values.
+func interval(values []float64) Interval {
+	slices.Sort(values)
+	out := len(values) / 40
+	return Interval{values[out], values[len(values)-1-out]}
 }

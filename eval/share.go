@@ -11,13 +11,19 @@ type Share struct {
 
 // Shares returns every corpus score with its interval.
 func (r *Result) Shares(ctx context.Context, seed uint64) (map[string]Share, error) {
+	return Runs{{r}}.Shares(ctx, seed)
+}
+
+// Shares returns every score with its interval.
+func (r Runs) Shares(ctx context.Context, seed uint64) (map[string]Share, error) {
 	intervals, err := r.Intervals(ctx, seed)
 	if err != nil {
 		return nil, err
 	}
+	corpus := r.Corpus()
 	shares := make(map[string]Share, len(intervals))
 	for name, i := range intervals {
-		shares[name] = Share{r.Corpus[name], i.Low, i.High}
+		shares[name] = Share{corpus[name], i.Low, i.High}
 	}
 	return shares, nil
 }

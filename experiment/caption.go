@@ -16,8 +16,9 @@ import (
 	"cyclecap/train/bridge"
 )
 
-// seedCaptions are the captions of a run with one seed, by bridge.
+// seedCaptions are the captions of a run with one seed in one world, by bridge.
 type seedCaptions struct {
+	in       *Experiment // the experiment in its world
 	seed     int
 	key      string
 	results  map[string][]coco.Result
@@ -29,7 +30,7 @@ type seedCaptions struct {
 // captions captions every validation photo with every bridge and writes the captions in
 // COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
-	s := &seedCaptions{seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
+	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
 	var keys []string
 	for _, b := range x.bridges {
 		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name),
@@ -37,6 +38,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		if b.CycleGAN {
 			st.inputs = append(st.inputs, gan.key)
 		}
+		st.inputs = append(st.inputs, x.bothSelections()...)
 		for _, setting := range b.Settings {
 			st.inputs = append(st.inputs, x.Config.Bridges.Settings[setting.Key])
 		}
@@ -46,7 +48,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		if err := x.run(ctx, st); err != nil {
 			return nil, err
 		}
-		r, err := coco.ReadResults(filepath.Join(x.Dir, st.dir, "results.json"))
+		r, err := coco.ReadResults(filepath.Join(x.folder(st), "results.json"))
 		if err != nil {
 			return nil, err
 		}

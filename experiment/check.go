@@ -16,9 +16,12 @@ type sizes struct {
 	photos, captions       int // of the training set; both sets for features
 	valPhotos, valCaptions int
 	width                  int // of a feature
-	used, usedCaptions     int // photos and captions that bridges and text decoders train on
-	files                  []photoFile
-	sample                 []string
+	// Photos and captions that bridges and text decoders may train on, and those that
+	// they do, within the limits.
+	eligible, eligibleCaptions int
+	used, usedCaptions         int
+	files                      []photoFile
+	sample                     []string
 }
 
 // worldTokens is the approximate number of tokens in a caption of a world.
@@ -32,16 +35,12 @@ func (x *Experiment) sizesKnown() bool {
 // sizes returns the sizes of the data, and of the features of the CLIP that the
 // configuration describes. It reads annotations, but no photos.
 func (x *Experiment) sizes() (n sizes, err error) {
-	n.width = x.Config.Train.CLIP.EmbedDim
-	if w := x.Config.World; w != nil && x.sizesKnown() {
-		n.photos, n.captions = w.Train, w.Train*world.CaptionsEach
-		n.valPhotos, n.valCaptions = w.Val, w.Val*world.CaptionsEach
-		n.used, n.usedCaptions = n.photos, n.captions
-		if x.Config.Data.Pairing == "disjoint" {
-			n.used = n.photos / 2
-			n.usedCaptions = (n.photos - n.used) * world.CaptionsEach
-		}
-		return n, nil
+	defer func() {
+		n.width = x.Config.Train.CLIP.EmbedDim
+		n.limit(x.Config.Data.PhotoLimit, x.Config.Data.CaptionLimit)
+	}()
+	if x.Config.World != nil && x.sizesKnown() {
+		return x.worldSizes(), nil
 	}
 	if x.data == nil {
 		if x.data, err = x.loadData(); err != nil {
@@ -53,12 +52,12 @@ func (x *Experiment) sizes() (n sizes, err error) {
 	n.valPhotos, n.valCaptions = len(d.val.photos), len(d.val.texts)
 	n.files = d.train.photos[:min(len(d.train.photos), 2*planBatch)]
 	n.sample = d.train.texts[:min(n.captions, 2*planBatch)]
-	n.used, n.usedCaptions = n.photos, n.captions
-	if half := x.firstHalf(); half != nil {
-		n.used, n.usedCaptions = len(half), 0
+	n.eligible, n.eligibleCaptions = n.photos, n.captions
+	if ofImages, ofTexts := x.halves(); ofImages != nil {
+		n.eligible, n.eligibleCaptions = len(ofImages), 0
 		for _, id := range d.train.textImage {
-			if !half[id] {
-				n.usedCaptions++
+			if ofTexts[id] {
+				n.eligibleCaptions++
 			}
 		}
 	}
@@ -104,6 +103,14 @@ func (x *Experiment) check(n sizes, last string) error {
 		if most := c.World.Pretrain*world.CaptionsEach*2*worldTokens/window - 1; most < c.Train.GPT2.Batch {
 			return fmt.Errorf("train.gpt2.batch: must be at most about %d, the number of windows of %d tokens in the captions of world.pretrain = %d photos, got %d",
 				max(0, most/2), window, c.World.Pretrain, c.Train.GPT2.Batch)
+		}
+	}
+	for _, p := range []struct {
+		key, of   string
+		limit, in int
+	}{{"data.photo_limit", "photos", c.Data.PhotoLimit, n.eligible}, {"data.caption_limit", "captions", c.Data.CaptionLimit, n.eligibleCaptions}} {
+		if p.limit > p.in {
+			return fmt.Errorf("%s: must be at most %d, the number of training %s for unpaired training, got %d", p.key, p.in, p.of, p.limit)
 		}
 	}
 	captions := n.captions

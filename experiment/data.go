@@ -100,6 +100,9 @@ func (x *Experiment) loadData() (*data, error) {
 		} else {
 			d.train, err = d.readCOCO(c.TrainAnnotations, c.TrainImages, c.MaxBad)
 		}
+		if err == nil {
+			err = x.withTexts(&d.train)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -12,15 +12,16 @@ import (
 	"cyclecap/eval"
 	"cyclecap/eval/meteor"
 	"cyclecap/experiment/report"
-	"cyclecap/train/bridge"
 )
 
 // scoreTable is the result of the evaluate stage, which it writes to scores.json.
 type scoreTable struct {
 	// Bridges maps bridges and metrics to scores.
 	Bridges map[string]map[string]report.Score `json:"bridges"`
-	// Differences compares each bridge with the baseline.
+	// Differences compares every two bridges in every metric.
 	Differences []report.Difference `json:"differences"`
+	// Closed is report.Experiment.Closed.
+	Closed map[string]eval.Interval `json:"closed"`
 	// Claims says of each bridge how much of what its captions say is right, and how often
 	// they repeat themselves. References is the same for the first reference caption of each
 	// photo.
@@ -31,10 +32,11 @@ type scoreTable struct {
 	key string
 }
 
-// evaluate scores all captions: means over seeds, with intervals over photos.
+// evaluate scores all captions: means over worlds and seeds, with intervals over worlds,
+// seeds and photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims"}}
+	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims", "all pairs"}}
 	for _, c := range captions {
 		s.inputs = append(s.inputs, c.seed, c.key)
 	}
@@ -97,76 +99,33 @@ func (x *Experiment) metrics(scorer eval.Metric) []eval.Metric {
 }
 
 func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer eval.Metric, missing string) (*scoreTable, error) {
-	refs := x.data.val.references()
 	t := &scoreTable{Bridges: map[string]map[string]report.Score{}}
-	options := eval.Options{Metrics: x.metrics(scorer)}
-	seed := uint64(x.Config.Seed)
-	results, mean := map[string][]*eval.Result{}, map[string]*eval.Result{}
+	var methods []eval.Runs
 	bar := x.UI.Bar("scored", 0, len(x.bridges)*len(captions))
 	defer bar.Finish()
 	done := 0
 	for _, b := range x.bridges {
-		for _, c := range captions {
-			items, err := itemsOf(c.results[b.Name], refs)
-			if err != nil {
-				return nil, fmt.Errorf("%s, seed %d: %w", b.Name, c.seed, err)
-			}
-			r, err := eval.Evaluate(ctx, items, options)
-			if err != nil {
-				return nil, fmt.Errorf("%s, seed %d: %w", b.Name, c.seed, err)
-			}
-			t.Images = len(items)
-			results[b.Name] = append(results[b.Name], r)
-			done++
-			bar.Set(done, "")
-		}
-		of := map[string]report.Score{}
-		for _, name := range results[b.Name][0].Names {
-			var score report.Score
-			for _, r := range results[b.Name] {
-				score.Seeds = append(score.Seeds, r.Corpus[name])
-			}
-			of[name] = score
-		}
-		var err error
-		if mean[b.Name], err = eval.Mean(results[b.Name]); err != nil {
-			return nil, err
-		}
-		intervals, err := mean[b.Name].Intervals(ctx, seed)
+		runs, err := x.scored(ctx, b.Name, captions, scorer, func() { done++; bar.Set(done, "") })
 		if err != nil {
 			return nil, err
 		}
-		for name, i := range intervals {
-			score := of[name]
-			score.Interval = &i
-			of[name] = score
+		methods = append(methods, runs)
+		if t.Bridges[b.Name], err = scoresOf(ctx, runs, uint64(x.Config.Seed)); err != nil {
+			return nil, err
 		}
 		if missing != "" {
-			of["METEOR"] = report.Score{Missing: missing}
-		}
-		t.Bridges[b.Name] = of
-	}
-	i := slices.IndexFunc(x.bridges, func(b bridge.Bridge) bool { return b.Role == bridge.Baseline })
-	if i < 0 {
-		return t, nil
-	}
-	base := x.bridges[i].Name
-	for _, b := range x.bridges {
-		if b.Name == base {
-			continue
-		}
-		differences, err := eval.Compare(ctx, mean[b.Name], mean[base], seed)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range differences {
-			if b.Paper == "" && d.Score != "CIDEr" {
-				continue // all metrics for the paper's bridges, only CIDEr for the others
-			}
-			t.Differences = append(t.Differences, report.Difference{Bridge: b.Name, Baseline: base, Difference: d})
+			t.Bridges[b.Name]["METEOR"] = report.Score{Missing: missing}
 		}
 	}
-	return t, nil
+	for _, seeds := range methods[0] {
+		t.Images += len(seeds[0].Images)
+	}
+	var err error
+	if t.Differences, err = x.differences(ctx, methods); err != nil {
+		return nil, err
+	}
+	t.Closed, err = x.closed(ctx, methods)
+	return t, err
 }
 
 // itemsOf pairs captions with their references.

@@ -27,7 +27,8 @@ import (
 type Experiment struct {
 	Config *config.Config
 	Dir    string // folder for all results
-	Seeds  int    // number of runs, with the seeds from Config.Seed on
+	Seeds  int    // number of runs in each world, with the seeds from Config.Seed on
+	Worlds int    // number of worlds, with the seeds from Config.World.Seed on; 0 means 1
 	Resume bool   // continue interrupted trainings
 	UI     UI
 	// Group is the processes that train together, or nil for a single process. Only
@@ -37,7 +38,12 @@ type Experiment struct {
 	device  torch.Device
 	bridges []bridge.Bridge
 	data    *data
-	// The stages in the report.
+	place   string // prefix of the names of stages: "world-2" in the second world
+	log     *stageLog
+}
+
+// stageLog is the stages that ran or were skipped, for the report.
+type stageLog struct {
 	order   []string
 	took    map[string]float64 // seconds
 	skipped map[string]bool
@@ -62,8 +68,8 @@ type Bar interface {
 	Finish()
 }
 
-// Stages are the names of the stages in order. decoder, cyclegan and caption run once for
-// each seed.
+// Stages are the names of the stages in order. Those before evaluate run once for each
+// world, and decoder, cyclegan and caption once for each of its seeds.
 var Stages = []string{"world", "clip", "gpt2", "features", "decoder", "cyclegan", "caption", "evaluate", "report"}
 
 // Open creates the folder, locks it and writes the configuration to it. The caller must
@@ -109,7 +115,10 @@ func (x *Experiment) prepare() (err error) {
 	if x.bridges, err = bridge.Get(c.Bridges.Use); err != nil {
 		return fmt.Errorf("bridges.use: %w", err)
 	}
-	x.took, x.skipped = map[string]float64{}, map[string]bool{}
+	if err := x.checkWorlds(); err != nil {
+		return err
+	}
+	x.log = &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}
 	for _, p := range []struct{ key, path string }{{"clip.weights", c.CLIP.Weights}, {"gpt2.weights", c.GPT2.Weights}} {
 		if p.path == "" {
 			continue
@@ -136,76 +145,97 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 	if err := x.prepare(); err != nil {
 		return err
 	}
+	var features *featureSets // of the first world
+	var captions []*seedCaptions
+	for i := range x.worlds() {
+		in, err := x.inWorld(i)
+		if err != nil {
+			return err
+		}
+		f, list, err := in.executeWorld(ctx, last)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			features = f
+		}
+		captions = append(captions, list...)
+	}
+	if last != "" && slices.Index(Stages, last) <= slices.Index(Stages, "caption") || x.Group.Rank() != 0 {
+		return nil
+	}
+	scores, err := x.evaluate(ctx, captions)
+	if err != nil || last == "evaluate" {
+		return err
+	}
+	return x.report(ctx, features, captions, scores)
+}
+
+// executeWorld runs the stages of one world up to the one named last: those before
+// evaluate.
+func (x *Experiment) executeWorld(ctx context.Context, last string) (features *featureSets, captions []*seedCaptions, err error) {
 	until := func(stage string) bool { return last == stage }
 	x.data = nil
 	world := x.world()
 	if world == nil && until("world") {
-		return errors.New("world: the configuration has no [world]; it names existing data")
+		return nil, nil, errors.New("world: the configuration has no [world]; it names existing data")
 	}
 	if x.sizesKnown() {
 		if err := x.checkSizes(last); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	if world != nil {
 		if err := x.run(ctx, world); err != nil || until("world") {
-			return err
+			return nil, nil, err
 		}
 	}
 	if !x.sizesKnown() {
 		if err := x.checkSizes(last); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	clip, err := x.clip(world)
+	clip, err := x.clip()
 	if err == nil {
 		err = x.runModel(ctx, clip)
 	}
 	if err != nil || until("clip") {
-		return err
+		return nil, nil, err
 	}
-	gpt, err := x.gpt2(world)
+	gpt, err := x.gpt2()
 	if err == nil {
 		err = x.runModel(ctx, gpt)
 	}
 	if err != nil || until("gpt2") {
-		return err
+		return nil, nil, err
 	}
-	features, err := x.features(ctx, world, clip)
+	features, err = x.features(ctx, world, clip)
 	if err != nil || until("features") {
-		return err
+		return features, nil, err
 	}
-	var captions []*seedCaptions
 	for i := range x.Seeds {
 		seed := x.Config.Seed + i
 		decoders, err := x.decoders(ctx, seed, features, gpt)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if until("decoder") {
 			continue
 		}
 		gan, err := x.cyclegan(ctx, seed, features)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if until("cyclegan") {
 			continue
 		}
 		s, err := x.captions(ctx, seed, features, gpt, decoders, gan)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		captions = append(captions, s)
 	}
-	if until("decoder") || until("cyclegan") || until("caption") || x.Group.Rank() != 0 {
-		return nil
-	}
-	scores, err := x.evaluate(ctx, captions)
-	if err != nil || until("evaluate") {
-		return err
-	}
-	return x.report(ctx, features, captions, scores)
+	return features, captions, nil
 }
 
 // model is a CLIP or GPT-2: existing weights, or a stage that trains them.

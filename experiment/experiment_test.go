@@ -49,7 +49,7 @@ func (noBar) Finish()         {}
 func experiment(t *testing.T, c *config.Config) (*Experiment, *quiet) {
 	t.Helper()
 	q := &quiet{}
-	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, took: map[string]float64{}, skipped: map[string]bool{}}, q
+	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, log: &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}}, q
 }
 
 // plain returns a config of defaults, without [world].

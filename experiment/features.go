@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,7 +97,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if err := x.run(ctx, st); err != nil {
 			return nil, err
 		}
-		set, err := features.Open(filepath.Join(x.Dir, st.dir))
+		set, err := features.Open(x.folder(st))
 		if err != nil {
 			return nil, err
 		}
@@ -202,39 +201,6 @@ func rowsByID(ids []int64) map[int64]int {
 		rows[id] = i
 	}
 	return rows
-}
-
-// split limits the bridges to the photos of one half of the training set and the captions
-// of the other half if data.pairing is "disjoint".
-func (x *Experiment) split(f *featureSets) {
-	ofImages := x.firstHalf()
-	if ofImages == nil {
-		return
-	}
-	for i, id := range f.trainImageIDs {
-		if ofImages[id] {
-			f.imageRows = append(f.imageRows, int32(i))
-		}
-	}
-	for i, id := range x.data.train.textImage {
-		if !ofImages[id] {
-			f.textRows = append(f.textRows, int32(i))
-		}
-	}
-}
-
-// firstHalf returns the photos for bridges if data.pairing is "disjoint", and otherwise nil.
-func (x *Experiment) firstHalf() map[int64]bool {
-	if x.Config.Data.Pairing != "disjoint" || !x.data.paired() {
-		return nil
-	}
-	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 2))
-	half := map[int64]bool{}
-	photos := x.data.train.photos
-	for _, i := range rng.Perm(len(photos))[:len(photos)/2] {
-		half[photos[i].id] = true
-	}
-	return half
 }
 
 // copyStored writes the features that come with the training set to dir, in the form of

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 
 	"cyclecap/data/tokenizer"
+	"cyclecap/experiment/config"
 	"cyclecap/nets/clipcap"
+	"cyclecap/nets/cyclegan"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -35,7 +37,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 		if err := x.run(ctx, s); err != nil {
 			return nil, err
 		}
-		dir := filepath.Join(x.Dir, s.dir)
+		dir := x.folder(s)
 		out[kind] = learned{path: filepath.Join(dir, "decoder.pt"), key: s.key(), log: dir}
 	}
 	return out, nil
@@ -51,6 +53,9 @@ func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets,
 	if kind.Noise != "" {
 		noise = &train.Noise{Variance: x.Config.Bridges.Settings[kind.Noise]}
 		s.inputs = append(s.inputs, noise.Variance)
+	}
+	if !kind.Images {
+		s.inputs = append(s.inputs, x.captionSelection()...)
 	}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s.key(), seed, kind, noise, f, gpt) })
@@ -177,15 +182,25 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 		return nil, nil
 	}
 	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
-		inputs: []any{f.key, x.Config.Train.CycleGAN, x.Config.Data.Pairing, seed}}
+		inputs: []any{f.key, asInput(x.Config.Train.CycleGAN), x.Config.Data.Pairing, seed}}
+	s.inputs = append(s.inputs, x.bothSelections()...)
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s.key(), seed, f) })
 	}
 	if err := x.run(ctx, s); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(x.Dir, s.dir)
+	dir := x.folder(s)
 	return &learned{path: filepath.Join(dir, "image2text.pt"), key: s.key(), log: dir}, nil
+}
+
+// asInput returns the settings as an input of the stage: without keys that are newer than
+// the first runs and have their default, so that the key of a stage stays the same.
+func asInput(c config.TrainCycleGAN) config.TrainCycleGAN {
+	if c.Layers == cyclegan.Layers {
+		c.Layers = 0
+	}
+	return c
 }
 
 func (x *Experiment) trainCycleGAN(ctx context.Context, dir, key string, seed int, f *featureSets) error {
@@ -211,7 +226,7 @@ func (x *Experiment) trainCycleGAN(ctx context.Context, dir, key string, seed in
 
 func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
 	c := x.Config.Train.CycleGAN
-	return train.CycleGANConfig{Width: int64(width), LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
+	return train.CycleGANConfig{Width: int64(width), Layers: c.Layers, LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
 		IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved,
 		Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom, Standardize: c.Normalize == "standard", Device: x.device}
 }

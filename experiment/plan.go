@@ -61,8 +61,12 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 		t.AppendRow(table.Row{p.name, count(p.trained), count(p.frozen), amount, rounded(each), rounded(p.total()), bytes(p.disk), gib(p.memory)})
 	}
 	t.AppendFooter(table.Row{"total", "", "", "", "", rounded(total), bytes(disk), gib(memory)})
-	fmt.Fprintf(out, "%s: %d training photos, %d training captions, %d validation photos, bridges %s, seeds %d to %d, output %s\n%s\n",
-		x.Config.Name, n.used, n.usedCaptions, n.valPhotos, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, x.Dir, t.Render())
+	worlds := ""
+	if k := x.worlds(); k > 1 {
+		worlds = fmt.Sprintf(", worlds %d to %d", x.Config.World.Seed, x.Config.World.Seed+k-1)
+	}
+	fmt.Fprintf(out, "%s: %d training photos, %d training captions, %d validation photos, bridges %s, seeds %d to %d%s, output %s\n%s\n",
+		x.Config.Name, n.used, n.usedCaptions, n.valPhotos, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, worlds, x.Dir, t.Render())
 	fmt.Fprintln(out, "Times are estimated from a few steps on this machine. They do not include the rendering of a world, the scores and the report.")
 	fmt.Fprintln(out, "Disk is the room in the output folder, with a checkpoint of each training; memory is that of the process (the total: the largest).")
 	return nil
@@ -104,11 +108,15 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 		if !stage.wanted {
 			continue
 		}
-		p, err := stage.plan()
+		list, err := stage.plan()
 		if err != nil {
 			return n, nil, err
 		}
-		lines = append(lines, p...)
+		for _, p := range list {
+			p.times *= x.worlds()
+			p.disk *= int64(x.worlds())
+			lines = append(lines, p)
+		}
 	}
 	return n, lines, nil
 }

@@ -29,9 +29,11 @@ func (x *Experiment) world() *stage {
 	if w == nil {
 		return nil
 	}
-	return &stage{name: "world", dir: "world", inputs: []any{w}, keeps: true, do: func(ctx context.Context, dir string) error {
-		c := worldConfig(w)
-		c.Pretrain = 0 // drawn in memory while CLIP and GPT-2 are trained
+	rendered := *w
+	rendered.Texts, rendered.TextSeed = 0, 0 // which concern no photos
+	rendered.Pretrain = 0                    // drawn in memory while CLIP and GPT-2 are trained
+	return &stage{name: "world", dir: "world", inputs: []any{rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
+		c := worldConfig(&rendered)
 		bar := x.UI.Bar("photos", 0, c.Photos())
 		defer bar.Finish()
 		return world.Write(ctx, dir, c, func(done, total int) { bar.Set(done, "") })
@@ -42,8 +44,14 @@ func worldConfig(w *config.World) world.Config {
 	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val, Tune: w.Tune}
 }
 
+// pretrain is the part of the world that CLIP and GPT-2 are trained on.
+func (x *Experiment) pretrain() world.Config {
+	w := x.Config.World
+	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain}
+}
+
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.
-func (x *Experiment) clip(worldStage *stage) (*model, error) {
+func (x *Experiment) clip() (*model, error) {
 	if p := x.Config.CLIP.Weights; p != "" {
 		m, err := x.given(p)
 		if err != nil {
@@ -54,11 +62,11 @@ func (x *Experiment) clip(worldStage *stage) (*model, error) {
 		m.id += described
 		return m, err
 	}
-	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.CLIP, x.Config.Seed}}
+	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{x.pretrain(), x.Config.Train.CLIP, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key()) })
 	}
-	return &model{stage: s, path: filepath.Join(x.Dir, "clip", "clip.safetensors"), id: s.key()}, nil
+	return &model{stage: s, path: filepath.Join(x.folder(s), "clip.safetensors"), id: s.key()}, nil
 }
 
 func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
@@ -140,7 +148,7 @@ func (x *Experiment) newGPT2() *gpt2.Model {
 }
 
 // gpt2 returns the GPT-2 in gpt2.weights, or one with a stage that trains it.
-func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
+func (x *Experiment) gpt2() (*model, error) {
 	if p := x.Config.GPT2.Weights; p != "" {
 		m, err := x.given(p)
 		if err != nil {
@@ -159,11 +167,11 @@ func (x *Experiment) gpt2(worldStage *stage) (*model, error) {
 		}
 		return m, nil
 	}
-	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{worldStage.key(), x.Config.Train.GPT2, x.Config.Seed}}
+	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{x.pretrain(), x.Config.Train.GPT2, x.Config.Seed}}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s.key()) })
 	}
-	return &model{stage: s, path: filepath.Join(x.Dir, "gpt2", "gpt2.safetensors"), id: s.key()}, nil
+	return &model{stage: s, path: filepath.Join(x.folder(s), "gpt2.safetensors"), id: s.key()}, nil
 }
 
 func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {

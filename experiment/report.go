@@ -47,7 +47,7 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		}
 		e := &report.Experiment{
 			Name: x.Config.Name, Data: x.dataName(), Val2014: x.data.isCOCO, Images: scores.Images,
-			Differences: scores.Differences, References: scores.References, Config: string(resolved), Notes: x.reportNotes(),
+			Differences: scores.Differences, Closed: scores.Closed, Baseline: x.baseline(), References: scores.References, Config: string(resolved), Notes: x.reportNotes(),
 			ExamplesNote: fmt.Sprintf("Selected at random from all validation photos with seed %d.", x.Config.Seed),
 		}
 		for _, b := range x.bridges {
@@ -93,7 +93,11 @@ func (x *Experiment) dataName() string {
 	case x.Config.Data.Karpathy != "":
 		return "COCO, Karpathy's test split"
 	case x.Config.World != nil:
-		return fmt.Sprintf("rendered world (seed %d, %d validation photos)", x.Config.World.Seed, x.Config.World.Val)
+		w := x.Config.World
+		if n := x.worlds(); n > 1 {
+			return fmt.Sprintf("%d rendered worlds (seeds %d to %d, %d validation photos each)", n, w.Seed, w.Seed+n-1, w.Val)
+		}
+		return fmt.Sprintf("rendered world (seed %d, %d validation photos)", w.Seed, w.Val)
 	}
 	return x.Config.Data.ValAnnotations
 }
@@ -286,7 +290,7 @@ func (x *Experiment) facts(e *report.Experiment, f *featureSets) {
 	for _, n := range x.data.notes {
 		e.Counts = append(e.Counts, report.Fact{Name: "skipped", Value: strings.TrimPrefix(n, "skipped ")})
 	}
-	for _, name := range x.order {
-		e.Stages = append(e.Stages, report.Stage{Name: name, Seconds: x.took[name], Skipped: x.skipped[name]})
+	for _, name := range x.log.order {
+		e.Stages = append(e.Stages, report.Stage{Name: name, Seconds: x.log.took[name], Skipped: x.log.skipped[name]})
 	}
 }

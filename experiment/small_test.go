@@ -16,10 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// smallRun runs an experiment of a few steps with every bridge.
-func smallRun(t *testing.T, dir string, sets ...string) (*Experiment, *quiet) {
-	t.Helper()
-	path := write(t, filepath.Join(t.TempDir(), "small.toml"), `
+// small is an experiment of a few steps.
+const small = `
 [world]
 size = 32
 pretrain = 64
@@ -56,7 +54,12 @@ max_tokens = 12
 [eval]
 metrics = ["bleu", "rouge", "cider"]
 examples = 2
-`)
+`
+
+// smallRun runs an experiment of a few steps with every bridge.
+func smallRun(t *testing.T, dir string, sets ...string) (*Experiment, *quiet) {
+	t.Helper()
+	path := write(t, filepath.Join(t.TempDir(), "small.toml"), small)
 	var names []string
 	for _, b := range bridge.All() {
 		names = append(names, b.Name)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -79,7 +80,7 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if done, err = x.agree(done, err); done || err != nil {
 		return err
 	}
-	dir := filepath.Join(x.Dir, s.dir)
+	dir := x.folder(s)
 	began := time.Now()
 	if first || s.shared {
 		err = s.do(ctx, dir)
@@ -90,7 +91,7 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 		err = writeJSON(filepath.Join(dir, stageFile), r)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w", s.title(), err)
+		err = fmt.Errorf("%s: %w", x.title(s), err)
 	}
 	_, err = x.agree(false, err)
 	return err
@@ -98,16 +99,17 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 
 // note records the duration of a stage for the report.
 func (x *Experiment) note(s *stage, seconds float64, skipped bool) {
-	x.order = append(x.order, s.title())
-	x.took[s.title()], x.skipped[s.title()] = seconds, skipped
+	name := x.title(s)
+	x.log.order = append(x.log.order, name)
+	x.log.took[name], x.log.skipped[name] = seconds, skipped
 }
 
 // begin prepares the folder of a stage, or reports that the stage is done.
 func (x *Experiment) begin(s *stage) (done bool, err error) {
-	dir := filepath.Join(x.Dir, s.dir)
+	dir := x.folder(s)
 	switch r, err := readRecord(dir); {
 	case err == nil && r.Key == s.key():
-		x.UI.Say("%s: unchanged, skipped", s.title())
+		x.UI.Say("%s: unchanged, skipped", x.title(s))
 		x.note(s, r.Seconds, true)
 		return true, nil
 	case err == nil:
@@ -119,7 +121,7 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 		if err := os.Rename(dir, aside); err != nil {
 			return false, err
 		}
-		x.UI.Say("%s: settings or inputs have changed; moved the old results to %s", s.title(), aside)
+		x.UI.Say("%s: settings or inputs have changed; moved the old results to %s", x.title(s), aside)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, err
 	case !s.keeps:
@@ -127,7 +129,7 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 			return false, err
 		}
 	}
-	x.UI.Say("%s", s.title())
+	x.UI.Say("%s", x.title(s))
 	return false, os.MkdirAll(dir, 0o777)
 }
 
@@ -164,8 +166,11 @@ func number(b bool) float32 {
 	return 0
 }
 
-// title returns the name of the stage in messages: "seed-0/decoder-texts".
-func (s *stage) title() string { return filepath.ToSlash(s.dir) }
+// folder returns the folder of a stage.
+func (x *Experiment) folder(s *stage) string { return filepath.Join(x.Dir, s.dir) }
+
+// title returns the name of a stage in messages: "seed-0/decoder-texts".
+func (x *Experiment) title(s *stage) string { return path.Join(x.place, filepath.ToSlash(s.dir)) }
 
 // writeJSON writes a file atomically.
 func writeJSON(path string, v any) error {

@@ -20,57 +20,55 @@ func (x *Experiment) shown() (map[coco.ID]world.Photo, error) {
 }
 
 // scoreClaims adds to t what each bridge's captions say about the photos of a world, and how
-// often captions repeat themselves: means over seeds, with intervals over photos.
-func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, t *scoreTable) error {
-	photos, err := x.shown()
-	if err != nil {
-		return err
-	}
-	refs := x.data.val.references()
+// often captions repeat themselves: means over worlds and seeds, with intervals.
+func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, t *scoreTable) (err error) {
 	t.Claims = map[string]*report.Claims{}
 	for _, b := range x.bridges {
-		var runs []*eval.Result
-		for _, c := range captions {
-			r, err := claimsOf(ctx, c.results[b.Name], refs, photos)
-			if err != nil {
-				return fmt.Errorf("%s, seed %d: %w", b.Name, c.seed, err)
+		if t.Claims[b.Name], err = x.claims(ctx, captions, func(c *seedCaptions) []coco.Result { return c.results[b.Name] }); err != nil {
+			return fmt.Errorf("%s: %w", b.Name, err)
+		}
+	}
+	t.References, err = x.claims(ctx, captions, func(c *seedCaptions) (own []coco.Result) {
+		refs := c.in.data.val.references()
+		for _, r := range c.results[x.bridges[0].Name] {
+			if len(refs[r.ImageID]) > 0 {
+				own = append(own, coco.Result{ImageID: r.ImageID, Caption: refs[r.ImageID][0]})
 			}
-			runs = append(runs, r)
 		}
-		mean, err := eval.Mean(runs)
-		if err != nil {
-			return err
-		}
-		if t.Claims[b.Name], err = x.claims(ctx, mean, photos != nil); err != nil {
-			return err
-		}
-	}
-	var own []coco.Result
-	for _, r := range captions[0].results[x.bridges[0].Name] {
-		if len(refs[r.ImageID]) > 0 {
-			own = append(own, coco.Result{ImageID: r.ImageID, Caption: refs[r.ImageID][0]})
-		}
-	}
-	r, err := claimsOf(ctx, own, refs, photos)
-	if err != nil {
-		return err
-	}
-	t.References, err = x.claims(ctx, r, photos != nil)
+		return own
+	})
 	return err
 }
 
-// claims returns the scores of a result of claimsOf, with their intervals.
-func (x *Experiment) claims(ctx context.Context, r *eval.Result, known bool) (*report.Claims, error) {
-	seed := uint64(x.Config.Seed)
-	shares, err := r.Shares(ctx, seed)
+// claims scores the captions that of selects in every world and with every seed.
+func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, of func(*seedCaptions) []coco.Result) (*report.Claims, error) {
+	var runs eval.Runs
+	known := true
+	for i, c := range captions {
+		photos, err := c.in.shown()
+		if err != nil {
+			return nil, err
+		}
+		known = known && photos != nil
+		if i == 0 || c.in != captions[i-1].in {
+			runs = append(runs, nil)
+		}
+		r, err := claimsOf(ctx, of(c), c.in.data.val.references(), photos)
+		if err != nil {
+			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
+		}
+		last := len(runs) - 1
+		runs[last] = append(runs[last], r)
+	}
+	shares, err := runs.Shares(ctx, uint64(x.Config.Seed))
 	if err != nil {
 		return nil, err
 	}
 	c := &report.Claims{Repetition: shares[eval.RepeatedBigram], RepeatedWord: shares[eval.RepeatedWord]}
 	if known {
-		c.Truth, err = truth.Of(ctx, r, seed)
+		c.Truth = truth.Of(shares)
 	}
-	return c, err
+	return c, nil
 }
 
 // claimsOf scores captions by themselves, and by the photos if they are known.

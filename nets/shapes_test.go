@@ -21,6 +21,7 @@ import (
 func TestShapes(t *testing.T) {
 	const width = 64
 	mapper := func(sd *nn.StateDict) error { return second(clipcap.LoadMapper(sd, width)) }
+	generator := func(sd *nn.StateDict) error { return second(cyclegan.LoadGenerator(sd)) }
 	for name, net := range map[string]struct {
 		module func() any
 		prefix string
@@ -35,9 +36,10 @@ func TestShapes(t *testing.T) {
 		"transformer mapper": {func() any {
 			return clipcap.NewTransformerMapper(clipcap.TransformerConfig{FeatureWidth: 16, Width: width, ClipLength: 2, PrefixLength: 3, Layers: 1, Heads: clipcap.Heads})
 		}, "clip_project.", mapper},
-		"MLP mapper":    {func() any { return clipcap.NewMLPMapper(16, width, 3) }, "clip_project.", mapper},
-		"linear mapper": {func() any { return clipcap.NewLinearMapper(16, width) }, "clip_project.", mapper},
-		"generator":     {func() any { return cyclegan.NewGenerator(16) }, "", func(sd *nn.StateDict) error { return second(cyclegan.LoadGenerator(sd)) }},
+		"MLP mapper":       {func() any { return clipcap.NewMLPMapper(16, width, 3) }, "clip_project.", mapper},
+		"linear mapper":    {func() any { return clipcap.NewLinearMapper(16, width) }, "clip_project.", mapper},
+		"generator":        {func() any { return cyclegan.NewGenerator(16) }, "", generator},
+		"linear generator": {func() any { return cyclegan.NewGeneratorOf(16, 1) }, "", generator},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := torch.Scope(func() error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"cyclecap/nets/clip"
 	"cyclecap/nets/siglip"
@@ -57,7 +58,13 @@ func Settings(f *weights.File) (list []Setting, notes []string, err error) {
 		return list, nil, err
 	case weights.Generator:
 		if w := shapeOf(f, "model.0.weight", "0.weight"); len(w) == 2 {
-			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"})
+			layers := 0
+			for _, e := range f.Entries {
+				if strings.HasSuffix(e.Name, ".weight") {
+					layers++
+				}
+			}
+			list = append(list, Setting{"feature width", fmt.Sprint(w[1]), "weights"}, Setting{"linear layers", fmt.Sprint(layers), "weights"})
 		}
 	}
 	return list, nil, nil

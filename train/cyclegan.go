@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -16,6 +17,7 @@ import (
 // and what it leaves open. Start from DefaultCycleGAN; the zero value is not usable.
 type CycleGANConfig struct {
 	Width          int64   // of the features
+	Layers         int     // number of linear layers in a generator; 0 means the paper's
 	LR             float64 // learning rate of Adam, for generators and discriminators
 	Beta1, Beta2   float64
 	CycleWeight    float64 // weight of both cycle losses
@@ -101,7 +103,8 @@ func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, e
 	}
 	t := &CycleGANTask{config: c, fakeText: pool{size: c.Pool}, fakeImage: pool{size: c.Pool}}
 	torch.OnDevice(c.Device, func() {
-		t.ToText, t.ToImage = cyclegan.NewGenerator(c.Width), cyclegan.NewGenerator(c.Width)
+		layers := cmp.Or(c.Layers, cyclegan.Layers)
+		t.ToText, t.ToImage = cyclegan.NewGeneratorOf(c.Width, layers), cyclegan.NewGeneratorOf(c.Width, layers)
 		t.TextDisc, t.ImageDisc = cyclegan.NewDiscriminator(c.Width), cyclegan.NewDiscriminator(c.Width)
 	})
 	t.gens = append(nn.Parameters(t.ToText), nn.Parameters(t.ToImage)...)
@@ -430,9 +433,10 @@ func fold(g *cyclegan.Generator, from, to *side) *nn.StateDict {
 		w, b := get("model.0.weight"), get("model.0.bias")
 		out.Add("model.0.bias", b.Sub(w.MV(from.mean.Div(from.std))))
 		out.Add("model.0.weight", w.Div(from.std))
-		w, b = get("model.6.weight"), get("model.6.bias")
-		out.Add("model.6.weight", w.Mul(to.std.Unsqueeze(1)))
-		out.Add("model.6.bias", b.Mul(to.std).Add(to.mean))
+		last := g.Last()
+		w, b = get(last+".weight"), get(last+".bias")
+		out.Add(last+".weight", w.Mul(to.std.Unsqueeze(1)))
+		out.Add(last+".bias", b.Mul(to.std).Add(to.mean))
 	})
 	return out
 }

@@ -2,6 +2,7 @@ package weights
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -50,10 +51,32 @@ func Detect(f *File) Scheme {
 		return ClipCapMapper
 	case f.has("wte.weight"), f.has("transformer.wte.weight"), f.has("h.0.attn.c_attn.weight"), f.has("transformer.h.0.attn.c_attn.weight"):
 		return GPT2
-	case f.has("model.6.weight") && f.has("model.0.weight"), f.has("6.weight") && f.has("0.weight"):
+	case f.has("model.6.weight") && f.has("model.0.weight"), f.has("6.weight") && f.has("0.weight"), isGenerator(f):
 		return Generator
 	}
 	return Unknown
+}
+
+var generatorTensor = regexp.MustCompile(`^(model\.)?\d*[02468]\.(weight|bias)$`)
+
+// isGenerator reports whether a file has nothing but square linear layers of one width,
+// with an activation between them: a generator of any depth.
+func isGenerator(f *File) bool {
+	first, ok := f.Get("model.0.weight")
+	if !ok {
+		first, ok = f.Get("0.weight")
+	}
+	if !ok || len(first.Shape) != 2 || first.Shape[0] != first.Shape[1] {
+		return false
+	}
+	for _, e := range f.Entries {
+		square := slices.Equal(e.Shape, first.Shape)
+		bias := len(e.Shape) == 1 && e.Shape[0] == first.Shape[0]
+		if !generatorTensor.MatchString(e.Name) || strings.HasSuffix(e.Name, ".weight") && !square || strings.HasSuffix(e.Name, ".bias") && !bias {
+			return false
+		}
+	}
+	return true
 }
 
 // Describe returns a description of the model in a file, such as "OpenAI CLIP,

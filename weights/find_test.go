@@ -55,10 +55,12 @@ func TestPrefix(t *testing.T) {
 		{[]string{"net.clip_project.model.0.weight", "net.gpt.transformer.wte.weight"}, "net.", weights.ClipCapModel},
 		{[]string{"state_dict.clip_project.model.0.weight", "state_dict.clip_project.model.0.bias"}, "state_dict.", weights.ClipCapMapper},
 		{[]string{"module.model.0.weight", "module.model.6.weight"}, "module.", weights.Generator},
+		{[]string{"module.0.weight", "module.2.weight"}, "module.", weights.Generator}, // of two layers
 		// Not wrappers.
 		{[]string{"model.0.weight", "model.6.weight"}, "", weights.Generator},
 		{[]string{"transformer.wte.weight", "transformer.wpe.weight"}, "", weights.GPT2},
 		{[]string{"clip_project.model.0.weight", "clip_project.model.0.bias"}, "", weights.ClipCapMapper},
+		{[]string{"0.weight", "1.weight"}, "", weights.Unknown}, // no activation between them
 		{[]string{"module.visual.conv1.weight", "logit_scale"}, "", weights.Unknown},
 		{[]string{"a.b.c.d.e.f.g.wte.weight"}, "", weights.Unknown},
 		{[]string{"module.fc.weight", "module.fc.bias"}, "", weights.Unknown},

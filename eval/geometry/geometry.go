@@ -276,6 +276,8 @@ type Geometry struct {
 	Explained [2]float64 `json:"explained"`
 	// Texts holds the points of the texts, for the same pairs as the other points.
 	Texts [][2]float64 `json:"texts"`
+	// TextsAcross holds the points of the texts across the gap; see Side.Across.
+	TextsAcross [][2]float64 `json:"texts_across"`
 	// Sides holds the images, followed by the features of each bridge.
 	Sides []Side `json:"sides"`
 }
@@ -292,6 +294,10 @@ type Side struct {
 	Unpaired Histogram `json:"unpaired"`
 	// Points are coordinates in the plane of images and texts.
 	Points [][2]float64 `json:"points"`
+	// Across are coordinates in the plane that shows the gap: the first runs from the mean
+	// of the images, at 0, to that of the texts, at their distance; the second runs along
+	// the principal axis of images and texts without the first direction.
+	Across [][2]float64 `json:"across"`
 }
 
 // A Histogram counts values in equal bins from Low to High.
@@ -326,9 +332,14 @@ func Measure(images, texts [][]float32, bridged []Set, points int) (*Geometry, e
 	if err != nil {
 		return nil, err
 	}
+	across, err := acrossGap(normalised(images), normalised(texts))
+	if err != nil {
+		return nil, err
+	}
 	g := &Geometry{
 		Pairs: len(images), Width: len(images[0]), Explained: plane.Explained,
-		Texts: plane.Project(normalised(thin(texts, points))),
+		Texts:       plane.Project(normalised(thin(texts, points))),
+		TextsAcross: across.Project(normalised(thin(texts, points))),
 	}
 	// All sides use the same bins, so that their heights are comparable.
 	cosines := make([][2][]float64, len(sets))
@@ -349,9 +360,46 @@ func Measure(images, texts [][]float32, bridged []Set, points int) (*Geometry, e
 			Paired:   histogram(cosines[i][0], low, high),
 			Unpaired: histogram(cosines[i][1], low, high),
 			Points:   plane.Project(normalised(thin(s.Features, points))),
+			Across:   across.Project(normalised(thin(s.Features, points))),
 		})
 	}
 	return g, nil
+}
+
+// acrossGap returns the plane of Side.Across. Without a gap, its first axis is zero.
+func acrossGap(images, texts [][]float32) (*Plane, error) {
+	a, b := mean(images), mean(texts)
+	direction := make([]float64, len(a))
+	var length float64
+	for j := range a {
+		direction[j] = b[j] - a[j]
+		length += direction[j] * direction[j]
+	}
+	if length = math.Sqrt(length); length > 0 {
+		for j := range direction {
+			direction[j] /= length
+		}
+	}
+	rest := make([][]float32, 0, len(images)+len(texts))
+	for _, rows := range [][][]float32{images, texts} {
+		for _, r := range rows {
+			var along float64
+			for j, v := range r {
+				along += float64(v) * direction[j]
+			}
+			out := make([]float32, len(r))
+			for j, v := range r {
+				out[j] = v - float32(along*direction[j])
+			}
+			rest = append(rest, out)
+		}
+	}
+	p, err := PCA2(rest)
+	if err != nil {
+		return nil, err
+	}
+	p.axes[0], p.axes[1], p.mean = direction, p.axes[0], a
+	return p, nil
 }
 
 func histogram(values []float64, low, high float64) Histogram {

@@ -178,6 +178,19 @@ func TestMeasure(t *testing.T) {
 			}
 		}
 	}
+	// Across the gap, the means are 0 and the gap apart, and not apart in the other direction.
+	all, err := Measure(images, texts, nil, 300)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var apart, beside float64
+	for i, p := range all.TextsAcross {
+		apart += (p[0] - all.Sides[0].Across[i][0]) / 300
+		beside += (p[1] - all.Sides[0].Across[i][1]) / 300
+	}
+	if math.Abs(apart-image.Gap) > 1e-5 || math.Abs(beside) > 1e-5 {
+		t.Errorf("the means are %v and %v apart, the gap is %v", apart, beside, image.Gap)
+	}
 	var back Geometry
 	if data, err := json.Marshal(g); err != nil {
 		t.Error(err)

@@ -92,11 +92,7 @@ type Subject struct {
 }
 
 // Of returns the scores of a result that contains those of Metric.
-func Of(ctx context.Context, r *eval.Result, seed uint64) (*Scores, error) {
-	shares, err := r.Shares(ctx, seed)
-	if err != nil {
-		return nil, err
-	}
+func Of(shares map[string]eval.Share) *Scores {
 	s := &Scores{ChairI: shares[chairI], ChairS: shares[chairS], MainObjectColour: shares[mainColour]}
 	for i, to := range []*Subject{&s.Objects, &s.Colours, &s.Numbers, &s.Textures, &s.Sizes, &s.Places, &s.Light, &s.Relations, &s.Sides} {
 		of := world.Subjects[i]
@@ -105,7 +101,7 @@ func Of(ctx context.Context, r *eval.Result, seed uint64) (*Scores, error) {
 			to.Recall = &share
 		}
 	}
-	return s, nil
+	return s
 }
 
 // The names of the scores of Metric.

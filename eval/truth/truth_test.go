@@ -24,10 +24,11 @@ func score(t *testing.T, photos map[coco.ID]world.Photo, items []eval.Item) *tru
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := truth.Of(t.Context(), r, 1)
+	shares, err := r.Shares(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := truth.Of(shares)
 	return s
 }
 

@@ -28,6 +28,9 @@ func (l *loader) resolve() {
 	if c.World == nil {
 		return
 	}
+	if _, given := l.origin["world.text_seed"]; !given {
+		c.World.TextSeed = c.World.Seed
+	}
 	d, dir := &c.Data, c.WorldDir()
 	fill := func(to *string, path ...string) {
 		if *to == "" {
@@ -103,6 +106,16 @@ func (l *loader) check() {
 		"missing: set it to a CLIP weights file or folder, or add [world] to train a small CLIP")
 	rule(c.World == nil && c.GPT2.Weights == "", on("gpt2.weights"),
 		"missing: set it to a GPT-2 weights file or folder, or add [world] to train a small GPT-2")
+
+	rule(d.Overlap > 0 && d.Pairing != "disjoint", on("data.overlap", "data.pairing"), `requires data.pairing = "disjoint", got %q`, d.Pairing)
+	if w := c.World; w != nil && w.Texts > 0 {
+		rule(plain || d.ClipCap != "" || d.Karpathy != "" || !c.inWorld(d.TrainAnnotations), on("world.texts", "data.train_annotations", "data.karpathy", "data.photos", "data.captions", "data.clipcap"),
+			"replaces the captions of the rendered training set, but [data] names another training set: remove one of them")
+		rule(d.Pairing == "disjoint", on("data.pairing", "world.texts"), "with world.texts there are no pairs: remove one of them")
+		for _, b := range used {
+			rule(b.Decoder.Images, on("bridges.use", "world.texts"), "%s needs paired photos and captions, but with world.texts there are none", b.Name)
+		}
+	}
 
 	// Sizes of the trained models.
 	for _, w := range []struct {

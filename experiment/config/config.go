@@ -26,8 +26,8 @@ type Config struct {
 	// Output is the folder that all results are written to. The default is work/NAME.
 	Output string `toml:"output"`
 	// Seed is the seed of all random choices: initial weights, data order, noise and
-	// bootstrap samples. With --seeds N, the runs use this seed and the N-1 seeds that
-	// follow it.
+	// bootstrap samples. With --seeds N, the runs in each world use this seed and the N-1
+	// seeds that follow it.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Device is the device to compute on: cpu, cuda or cuda:N. With cuda, each of
 	// several processes uses the GPU of its LOCAL_RANK.
@@ -54,7 +54,8 @@ type Config struct {
 // World configures the rendered data set (see `cyclecap world`).
 type World struct {
 	// Seed is the seed of the scenes. It is separate from the experiment's seed so
-	// that runs with different seeds share a data set.
+	// that runs with different seeds share a data set. With --worlds M, there are M data
+	// sets, with this seed and the M-1 seeds that follow it.
 	Seed int `toml:"seed" default:"0" range:"[0,1e15]"`
 	// Size is the width and height of the photos in pixels.
 	Size int `toml:"size" default:"224" range:"[32,1024]" source:"CLIP ViT-B/32"`
@@ -67,7 +68,15 @@ type World struct {
 	Val int `toml:"val" default:"500" range:"[1,1e7]"`
 	// Tune is the number of photos, like those of the validation set, to choose settings
 	// with.
-	Tune int `toml:"tune" default:"0" range:"[0,1e7]"`
+	Tune int `toml:"tune" default:"0" range:"[0,1e7]" json:",omitempty"`
+	// Texts is the number of scenes that the training captions describe, each in five
+	// captions. If it is 0, the captions describe the training photos. Otherwise they
+	// describe the scenes of text_seed, of which no photos are rendered: captions and
+	// photos are two separate sets, and there are no pairs to train on.
+	Texts int `toml:"texts" default:"0" range:"[0,1e7]" source:"the paper: future work" json:",omitempty"`
+	// TextSeed is the seed of those scenes. The default is the seed of the photos, so that
+	// the captions of the training photos are among them.
+	TextSeed int `toml:"text_seed" range:"[0,1e15]" source:"the paper: future work" json:",omitempty"`
 }
 
 // Data is the data to train on and the photos to caption.
@@ -104,6 +113,16 @@ type Data struct {
 	// present but not known to belong to it; "disjoint" uses the photos of one half of
 	// the training set and the captions of the other half.
 	Pairing string `toml:"pairing" default:"paper" choices:"paper,disjoint" source:"the paper"`
+	// Overlap is the share of the photos used with pairing = "disjoint" whose captions are
+	// used too, in place of captions of the other half. The sizes of both sets stay the
+	// same: 0 is disjoint, and with 1 the photos and the captions are those of one half.
+	Overlap float64 `toml:"overlap" default:"0" range:"[0,1]"`
+	// PhotoLimit is the number of training photos for unpaired training, selected at
+	// random by the seed; 0 means all.
+	PhotoLimit int `toml:"photo_limit" default:"0" range:"[0,1e9]"`
+	// CaptionLimit is the number of training captions for unpaired training and for text
+	// decoders, selected at random by the seed; 0 means all.
+	CaptionLimit int `toml:"caption_limit" default:"0" range:"[0,1e9]"`
 	// MaxBad is the largest share of bad inputs to accept: photos that are missing or
 	// unreadable, and captions that are empty or refer to an unknown photo. Bad inputs
 	// are listed and skipped; if their share is larger, the run stops.
@@ -255,6 +274,8 @@ type TrainDecoder struct {
 type TrainCycleGAN struct {
 	// Epochs is the number of passes over the larger of the two sets of features.
 	Epochs int `toml:"epochs" default:"20" range:"[1,1e6]" source:"Table 2"`
+	// Layers is the number of linear layers in each generator.
+	Layers int `toml:"layers" default:"4" range:"[1,64]" source:"Table 2" json:",omitempty"`
 	// Batch is the number of image features and of text features per step.
 	Batch int `toml:"batch" default:"64" range:"[1,1e6]" source:"Table 2"`
 	// LR is the learning rate of Adam, for generators and discriminators.

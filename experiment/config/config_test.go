@@ -93,7 +93,7 @@ weights = "g"
 		{"below", world + "[train.decoder]\nprefix_length = 0\n", nil,
 			`x.toml:3: train.decoder.prefix_length: must be an integer between 1 and 1024, got 0`},
 		{"above", world + "max = 3\nsize = 5000\n", nil,
-			"2 problems:\nx.toml:2: world.max: unknown key; valid keys in [world]: seed, size, pretrain, train, val, tune\n" +
+			"2 problems:\nx.toml:2: world.max: unknown key; valid keys in [world]: seed, size, pretrain, train, val, tune, texts, text_seed\n" +
 				`x.toml:3: world.size: must be an integer between 32 and 1024, got 5000`},
 		{"open end", world + "[train.cyclegan]\nbeta1 = 1\n", nil,
 			`x.toml:3: train.cyclegan.beta1: must be a number greater than or equal to 0 and less than 1, got 1`},
@@ -158,7 +158,7 @@ weights = "g"
 			`x.toml:2: world.pretrain: train.clip.batch = 128 is greater than world.pretrain = 100`},
 		{"examples", coco + "[eval]\nexamples = 20\n[data.x]\n", []string{"data.val_limit=10"}, strings.Join([]string{"2 problems:",
 			`x.toml:11: eval.examples: eval.examples = 20 is greater than data.val_limit = 10`,
-			`x.toml:12: data.x: unknown table; valid keys in [data]: train_annotations, train_images, val_annotations, val_images, karpathy, photos, captions, clipcap, pairing, max_bad, val_limit`}, "\n")},
+			`x.toml:12: data.x: unknown table; valid keys in [data]: train_annotations, train_images, val_annotations, val_images, karpathy, photos, captions, clipcap, pairing, overlap, photo_limit, caption_limit, max_bad, val_limit`}, "\n")},
 
 		// --set.
 		{"set: unknown key", world, []string{"train.cyclegan.epoch=5"},

@@ -64,7 +64,7 @@ func TestPaper(t *testing.T) {
 	if diff := cmp.Diff(wantDecoder, c.Train.Decoder); diff != "" {
 		t.Error(diff)
 	}
-	wantGAN := TrainCycleGAN{Epochs: 20, Batch: 64, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, DecayFrom: 10, Adversarial: "least-squares",
+	wantGAN := TrainCycleGAN{Epochs: 20, Layers: 4, Batch: 64, LR: 2e-4, Beta1: 0.5, Beta2: 0.999, DecayFrom: 10, Adversarial: "least-squares",
 		CycleWeight: 10, IdentityWeight: 0.5, Pool: 50, DiscHalved: true, Normalize: "none", CheckpointEvery: 5000}
 	if diff := cmp.Diff(wantGAN, c.Train.CycleGAN); diff != "" {
 		t.Error(diff)
@@ -76,7 +76,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (&World{Seed: 1, Size: 224, Pretrain: 8000, Train: 2500, Val: 500}); !cmp.Equal(want, c.World) {
+	if want := (&World{Seed: 1, Size: 224, Pretrain: 8000, Train: 2500, Val: 500, TextSeed: 1}); !cmp.Equal(want, c.World) {
 		t.Error(cmp.Diff(want, c.World))
 	}
 	want := Data{

@@ -27,8 +27,21 @@ func HTML(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	v := view{Experiment: e, Subtitle: e.subtitle(), Metrics: Metrics, Table: e.table(), Differences: e.differences()}
+	v := view{Experiment: e, Subtitle: e.subtitle(), Metrics: Metrics, Table: e.table(), Matrices: e.matrices(), Criterion: e.criterion()}
 	v.Legend = v.Table.legend()
+	v.Headline, v.Detail = e.headline()
+	var err error
+	if v.Gap, err = e.gap(); err != nil {
+		return err
+	}
+	if v.Whiskers, err = e.whiskers(e.scoreColumns()); err != nil {
+		return err
+	}
+	if v.ClaimWhiskers, err = e.whiskers(e.claimColumns()); err != nil {
+		return err
+	}
+	v.Claimed, v.Subjects = e.claimTables()
+	v.Roles = e.roleKeys()
 	if e.Val2014 {
 		v.Published = published
 	}
@@ -44,19 +57,28 @@ func HTML(w io.Writer, e *Experiment) error {
 	if err := v.geometry(e.Geometry); err != nil {
 		return err
 	}
-	names := map[string]string{}
+	bridges := map[string]Bridge{}
 	for _, b := range e.Bridges {
-		names[b.ID] = b.name()
+		bridges[b.ID] = b
 	}
 	for _, x := range e.Examples {
 		s := example{ID: x.ID, Truths: x.Truths}
 		s.Photo, s.Width, s.Height = thumbnail(x.Photo)
 		for _, c := range x.Captions {
-			name := names[c.Bridge]
-			if name == "" {
-				name = c.Bridge
+			b, ok := bridges[c.Bridge]
+			if !ok {
+				b.ID = c.Bridge
 			}
-			s.Captions = append(s.Captions, Fact{name, c.Text})
+			to := said{Name: b.name(), Role: b.role(), Supervised: b.Supervised, Spans: spans(c.Text, c.Claims)}
+			for _, m := range c.Claims {
+				if m.Right {
+					to.Right++
+				} else {
+					to.Invented++
+				}
+			}
+			v.Marked = v.Marked || len(c.Claims) > 0
+			s.Captions = append(s.Captions, to)
 		}
 		v.Samples = append(v.Samples, s)
 	}
@@ -77,25 +99,34 @@ func HTML(w io.Writer, e *Experiment) error {
 	if err := page.Execute(&b, v); err != nil {
 		return fmt.Errorf("report: cannot create the page: %w", err)
 	}
-	_, err := b.WriteTo(w)
+	_, err = b.WriteTo(w)
 	return err
 }
 
 // A view is the data of the template.
 type view struct {
 	*Experiment
-	Subtitle    string
-	Metrics     []string
-	Table       table
-	Legend      string
-	Published   string
-	Differences []difference
-	Samples     []example
-	Curves      []figure
-	Ranks       []int
-	Sides       []side
-	Planes      []figure
-	Durations   []Fact
+	Subtitle          string
+	Headline          string
+	Detail            string
+	Gap               []figure
+	Samples           []example
+	Marked            bool // whether any caption has marks
+	Whiskers          []figure
+	Roles             []key
+	ClaimWhiskers     []figure
+	Claimed, Subjects table
+	Metrics           []string
+	Table             table
+	Legend            string
+	Published         string
+	Matrices          []matrix
+	Criterion         string
+	Curves            []figure
+	Ranks             []int
+	Sides             []side
+	Planes            []figure
+	Durations         []Fact
 }
 
 type example struct {
@@ -103,7 +134,7 @@ type example struct {
 	Photo         template.URL // empty if there is none
 	Width, Height int
 	Truths        []string
-	Captions      []Fact
+	Captions      []said
 }
 
 type side struct {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"cyclecap/eval/geometry"
 
@@ -27,10 +28,15 @@ type figure struct {
 	Alt    string
 	SVG    template.HTML
 	Legend []key
+	Note   string // below the legend
 }
 
+// A key is an entry of a legend. Its mark is the shape of dots, or a line in the given
+// pattern of dashes.
 type key struct {
 	Colour int
+	Shape  string
+	Dashes string
 	Name   string
 	Note   string
 }
@@ -53,7 +59,22 @@ const (
 var (
 	ink  = color.RGBA{0xA0, 0, 0xF0, 255}
 	grid = color.RGBA{0xA0, 0, 0xF1, 255}
+	// The colours of the text and of the page.
+	strong      = color.RGBA{0xA0, 0, 0xF2, 255}
+	paperColour = color.RGBA{0xA0, 0, 0xF3, 255}
 )
+
+// dashes are the patterns of the lines of a chart, by the number of the line.
+var dashes = [colours][]vg.Length{nil, {6, 3}, {2, 3}, {9, 3, 2, 3}, {4, 2}, {1, 2}, {10, 4}, {6, 2, 2, 2, 2, 2}}
+
+// pattern returns a pattern of dashes as an SVG attribute.
+func pattern(d []vg.Length) string {
+	var s []string
+	for _, v := range d {
+		s = append(s, fmt.Sprint(float64(v)))
+	}
+	return strings.Join(s, " ")
+}
 
 func colour(i int) color.RGBA { return color.RGBA{0xA0, 0, uint8(i), 255} }
 
@@ -81,10 +102,11 @@ func newPlot(x, y string) *plot.Plot {
 	return p
 }
 
-// ticks chooses few ticks with short labels, such as 20k for 20000, to suit a phone.
-type ticks struct{}
+// ticks chooses few ticks with short labels, such as 20k for 20000, to suit a phone. If
+// share is true, the values are shown in percent.
+type ticks struct{ share bool }
 
-func (ticks) Ticks(low, high float64) []plot.Tick {
+func (t ticks) Ticks(low, high float64) []plot.Tick {
 	step := math.Pow(10, math.Floor(math.Log10((high-low)/5)))
 	for _, by := range []float64{1, 2, 5, 10} {
 		if (high-low)/(step*by) <= 5.5 {
@@ -99,7 +121,11 @@ func (ticks) Ticks(low, high float64) []plot.Tick {
 		if v > high+step*1e-9 {
 			break
 		}
-		out = append(out, plot.Tick{Value: v, Label: short(v, step, max(math.Abs(low), math.Abs(high)))})
+		label := short(v, step, max(math.Abs(low), math.Abs(high)))
+		if t.share {
+			label = short(100*v, 100*step, max(math.Abs(low), math.Abs(high))*100) + "%"
+		}
+		out = append(out, plot.Tick{Value: v, Label: label})
 	}
 	return out
 }
@@ -131,14 +157,14 @@ var (
 
 // svg returns p as inline SVG for HTML: without prologue, namespaces and ids, and with the
 // font and colours of the page, which the browser adapts to dark mode and print.
-func svg(p *plot.Plot) (template.HTML, error) {
-	c := vgsvg.New(figureWidth, figureHeight)
+func svg(p *plot.Plot, width, height vg.Length) (template.HTML, error) {
+	c := vgsvg.New(width, height)
 	p.Draw(draw.Crop(draw.New(c), 1, -8, 1, -5))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", fmt.Errorf("report: cannot draw: %w", err)
 	}
-	s := svgStart.ReplaceAllString(b.String(), fmt.Sprintf(`<svg viewBox="0 0 %d %d" aria-hidden="true">`, figureWidth, figureHeight))
+	s := svgStart.ReplaceAllString(b.String(), fmt.Sprintf(`<svg viewBox="0 0 %g %g" aria-hidden="true">`, float64(width), float64(height)))
 	s = svgFont.ReplaceAllString(s, "")
 	s = svgMark.ReplaceAllStringFunc(s, func(m string) string {
 		switch m[5:] {
@@ -146,6 +172,10 @@ func svg(p *plot.Plot) (template.HTML, error) {
 			return "var(--soft)"
 		case "F1":
 			return "var(--grid)"
+		case "F2":
+			return "var(--ink)"
+		case "F3":
+			return "var(--paper)"
 		}
 		v, _ := strconv.ParseUint(m[1:], 16, 32)
 		c := fmt.Sprintf("var(--c%d)", v&0xFF)
@@ -171,7 +201,7 @@ func curves(c Chart) (f figure, ok bool, err error) {
 	var lines []plot.Plotter
 	for i, s := range c.Series {
 		points := finitePoints(s.Points)
-		k := key{Colour: i, Name: s.Name}
+		k := key{Colour: i, Name: s.Name, Dashes: pattern(dashes[i])}
 		if len(points) == 0 {
 			k.Note = "no values"
 			f.Legend = append(f.Legend, k)
@@ -185,9 +215,11 @@ func curves(c Chart) (f figure, ok bool, err error) {
 			shown = spread(smooth(points), each)
 		}
 		if len(shown) == 1 {
-			lines = append(lines, dots{shown, colour(i), 6})
+			lines = append(lines, dots{shown, colour(i), 6, nil})
 		} else {
-			lines = append(lines, line(shown, colour(i), 1.8))
+			l := line(shown, colour(i), 1.8)
+			l.Dashes = dashes[i]
+			lines = append(lines, l)
 		}
 		last := shown[len(shown)-1].Y
 		k.Note = fmt.Sprintf("%.3g → %.3g", shown[0].Y, last)
@@ -201,7 +233,7 @@ func curves(c Chart) (f figure, ok bool, err error) {
 	if smoothed {
 		f.Alt += " The strong lines are smoothed; the faint lines are the values."
 	}
-	f.SVG, err = svg(p)
+	f.SVG, err = svg(p, figureWidth, figureHeight)
 	return f, true, err
 }
 
@@ -271,21 +303,35 @@ func spread(xy plotter.XYs, n int) plotter.XYs {
 	return out
 }
 
-// dots draws points as one path of zero-length strokes with round ends, which takes a tenth
-// of the bytes of circles.
+// dots draws points as one path: of zero-length strokes with round ends, which take a tenth
+// of the bytes of circles, or of the given strokes around each point.
 type dots struct {
 	plotter.XYs
-	colour color.Color
-	width  vg.Length
+	colour  color.Color
+	width   vg.Length
+	strokes [][]vg.Point
 }
 
 func (d dots) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
+	strokes := d.strokes
+	if strokes == nil {
+		strokes = [][]vg.Point{{{}, {}}}
+	}
 	var path vg.Path
 	for _, at := range d.XYs {
-		pt := vg.Point{X: round(x(at.X)), Y: round(y(at.Y))}
-		path.Move(pt)
-		path.Line(pt)
+		pt := vg.Point{X: x(at.X), Y: y(at.Y)}
+		for _, s := range strokes {
+			for i, by := range s {
+				to := pt.Add(by)
+				to.X, to.Y = round(to.X), round(to.Y)
+				if i == 0 {
+					path.Move(to)
+				} else {
+					path.Line(to)
+				}
+			}
+		}
 	}
 	c.SetLineStyle(draw.LineStyle{Color: d.colour, Width: d.width})
 	c.Stroke(path)
@@ -297,38 +343,31 @@ func (d dots) DataRange() (xmin, xmax, ymin, ymax float64) { return plotter.XYRa
 
 // plane draws the features of images, texts and a bridge, if it is not nil, in a plane.
 func plane(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
-	percent := func(i int) string { return fmt.Sprintf("axis %d (%.0f%% of variance)", i+1, 100*g.Explained[i]) }
-	p := newPlot(percent(0), percent(1))
+	p := newPlot(axis(g, 0), axis(g, 1))
 	f := figure{Title: "Features"}
-	sides := []struct {
+	type part struct {
 		name   string
 		points [][2]float64
-	}{{"image", g.Sides[0].Points}, {"text", g.Texts}}
+		set    set
+	}
+	parts := []part{{"image", g.Sides[0].Points, imageSet}, {"text", g.Texts, textSet}}
 	if bridge != nil {
 		f.Title += ", with " + bridge.Name
-		sides = append(sides, struct {
-			name   string
-			points [][2]float64
-		}{bridge.Name, bridge.Points})
+		parts = append(parts, part{bridge.Name, bridge.Points, bridgedSet})
 	}
 	f.Alt = "Scatter plot of features along the two principal axes of images and texts."
-	for i, s := range sides {
-		xy := make(plotter.XYs, 0, len(s.points))
-		var mx, my float64
-		for _, at := range s.points[:min(len(s.points), maxPoints/len(sides))] {
-			xy = append(xy, plotter.XY{X: at[0], Y: at[1]})
-			mx, my = mx+at[0], my+at[1]
-		}
+	for _, s := range parts {
+		xy := some(s.points, maxPoints/len(parts))
 		if len(xy) == 0 {
 			continue
 		}
-		p.Add(dots{xy, faint(i, 40), 3})
-		n := float64(len(xy))
-		f.Alt += fmt.Sprintf(" %s: centred at (%.2f, %.2f).", s.name, mx/n, my/n)
-		f.Legend = append(f.Legend, key{Colour: i, Name: s.name})
+		p.Add(s.set.plotter(xy))
+		c := centre(xy)
+		f.Alt += fmt.Sprintf(" %s: centred at (%.2f, %.2f).", s.name, c.X, c.Y)
+		f.Legend = append(f.Legend, key{Colour: s.set.colour, Shape: s.set.shape, Name: s.name})
 	}
 	var err error
-	f.SVG, err = svg(p)
+	f.SVG, err = svg(p, figureWidth, figureHeight)
 	return f, err
 }
 
@@ -340,11 +379,10 @@ func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 		l := line(steps(h), colour(i), 1.6)
 		if dashed {
 			l.Dashes = []vg.Length{3, 2}
-			name += " (dashed)"
 		}
 		p.Add(l)
 		f.Alt += fmt.Sprintf(" %s: mean %.3f.", name, h.Mean)
-		f.Legend = append(f.Legend, key{Colour: i, Name: name, Note: fmt.Sprintf("mean %.3f", h.Mean)})
+		f.Legend = append(f.Legend, key{Colour: i, Dashes: pattern(l.Dashes), Name: name, Note: fmt.Sprintf("mean %.3f", h.Mean)})
 	}
 	add(0, "image and own caption", g.Sides[0].Paired, false)
 	add(0, "image and other captions", g.Sides[0].Unpaired, true)
@@ -355,7 +393,7 @@ func cosines(g *geometry.Geometry, bridge *geometry.Side) (figure, error) {
 	}
 	p.Y.Min = 0
 	var err error
-	f.SVG, err = svg(p)
+	f.SVG, err = svg(p, figureWidth, figureHeight)
 	return f, err
 }
 

@@ -37,8 +37,14 @@ type Experiment struct {
 	// Images is the number of evaluated images.
 	Images  int      `json:"images"`
 	Bridges []Bridge `json:"bridges"`
-	// Differences are the comparisons between bridges to show.
+	// Differences are the comparisons of every two bridges in every metric.
 	Differences []Difference `json:"differences,omitempty"`
+	// Baseline is the ID of the bridge whose scores the others' are marked against, or
+	// empty.
+	Baseline string `json:"baseline,omitempty"`
+	// Closed maps metrics to the share of the distance from the direct to the supervised
+	// captions that textualising closes, with its interval, where there is such a distance.
+	Closed map[string]eval.Interval `json:"closed,omitempty"`
 	// References has the scores of people's captions, to compare those of the bridges with.
 	References *Claims `json:"references,omitempty"`
 
@@ -77,10 +83,12 @@ type Bridge struct {
 // A Score is one metric of one bridge over all images, as package eval returns it (0.247,
 // not 24.7).
 type Score struct {
-	// Seeds are the scores of the runs, one per seed.
+	// Seeds are the scores of the runs, one per seed, and world after world.
 	Seeds []float64 `json:"seeds,omitempty"`
-	// Interval is the 95% bootstrap interval over images of the mean over seeds, or nil
-	// if it was not computed.
+	// Worlds are the means over the seeds of each world, if there are several worlds.
+	Worlds []float64 `json:"worlds,omitempty"`
+	// Interval is the 95% bootstrap interval of the mean over worlds, seeds and images, or
+	// nil if it was not computed.
 	Interval *eval.Interval `json:"interval,omitempty"`
 	// Missing is the reason why the metric was not computed; Seeds is empty then.
 	Missing string `json:"missing,omitempty"`
@@ -109,11 +117,13 @@ func (s Score) Std() float64 {
 }
 
 // A Difference is a paired comparison over the same images: a bridge's score minus that of
-// the baseline.
+// another one, the baseline.
 type Difference struct {
 	Bridge   string `json:"bridge"`
 	Baseline string `json:"baseline"`
 	eval.Difference
+	// Holm is the p-value corrected for the number of comparisons (see Correct).
+	Holm float64 `json:"p_holm"`
 }
 
 // An Example is a photo and the caption of each bridge.
@@ -262,6 +272,16 @@ func (e *Experiment) check() error {
 		}
 		interval(what, eval.Interval{Low: d.Low, High: d.High})
 	}
+	for m, i := range e.Closed {
+		interval("distance closed in "+m, i)
+	}
+	for _, x := range e.Examples {
+		for _, c := range x.Captions {
+			if err := checkClaims(c); err != nil {
+				bad("example %s, bridge %q: %w", x.ID, c.Bridge, err)
+			}
+		}
+	}
 	for _, c := range e.Charts {
 		if len(c.Series) > colours {
 			bad("chart %q: %d series, but there are only %d colours", c.Title, len(c.Series), colours)
@@ -300,7 +320,8 @@ func Write(dir string, e *Experiment) error {
 
 // JSON writes the table as JSON: bridge -> metric -> {value, low, high, std, seeds}. low
 // and high are null if there is no interval, and std is null if there are fewer than two
-// seeds. If a metric was not computed, its value is null and "missing" is the reason.
+// seeds. Several worlds add their means, and a baseline adds the difference from it. If a
+// metric was not computed, its value is null and "missing" is the reason.
 // If the cost of a bridge is known, it also has the cells "parameters" and "fit_seconds",
 // and "decoder": {name, seconds, shared_with}.
 // The fields of Claims stand beside the metrics.
@@ -308,13 +329,23 @@ func JSON(w io.Writer, e *Experiment) error {
 	if err := e.check(); err != nil {
 		return err
 	}
+	type difference struct {
+		From  string  `json:"from"`
+		Value float64 `json:"value"`
+		Low   float64 `json:"low"`
+		High  float64 `json:"high"`
+		P     float64 `json:"p"`
+		Holm  float64 `json:"p_holm"`
+	}
 	type cell struct {
-		Value   *float64  `json:"value"`
-		Low     *float64  `json:"low"`
-		High    *float64  `json:"high"`
-		Std     *float64  `json:"std"`
-		Seeds   []float64 `json:"seeds"`
-		Missing string    `json:"missing,omitempty"`
+		Value      *float64    `json:"value"`
+		Low        *float64    `json:"low"`
+		High       *float64    `json:"high"`
+		Std        *float64    `json:"std"`
+		Seeds      []float64   `json:"seeds"`
+		Worlds     []float64   `json:"worlds,omitempty"`
+		Difference *difference `json:"difference,omitempty"`
+		Missing    string      `json:"missing,omitempty"`
 	}
 	type decoder struct {
 		Name       string    `json:"name"`
@@ -335,7 +366,10 @@ func JSON(w io.Writer, e *Experiment) error {
 		}
 		for _, m := range Metrics {
 			s := b.Scores[m]
-			c := cell{Seeds: append([]float64{}, s.Seeds...)}
+			c := cell{Seeds: append([]float64{}, s.Seeds...), Worlds: s.Worlds}
+			if d := e.fromBaseline(b.ID, m); d != nil {
+				c.Difference = &difference{d.Baseline, d.Difference.Difference, d.Low, d.High, d.P, d.Holm}
+			}
 			if v := s.Value(); len(s.Seeds) > 0 {
 				c.Value = &v
 				if s.Interval != nil {
@@ -377,17 +411,21 @@ type cell struct {
 	Interval string
 	Std      string
 	Best     bool
+	Mark     string // of a difference from the baseline
 }
 
 // A table is the table of scores, formatted.
 type table struct {
-	Rows []row
+	// Heads are the titles of the columns, where they are not Metrics.
+	Heads []string
+	Rows  []row
 	// Missing lists the metrics that were not computed, with the reason.
 	Missing []string
 	// Intervals, Spread and Best report whether any cell has an interval, a standard
 	// deviation or a mark; Seeds is the largest number of seeds.
 	Intervals, Spread, Best bool
-	Seeds                   int
+	Seeds, Worlds           int
+	Marks                   string // explanation of the marks, if there are any
 	// Costs are the titles of the columns of Cost, if there are any.
 	Costs []string
 }
@@ -429,11 +467,14 @@ func (e *Experiment) table() table {
 				if v := s.Std(); !math.IsNaN(v) {
 					c.Std = "± " + number(v)
 				}
+				if c.Mark = e.mark(b.ID, m); c.Mark != "" {
+					t.Marks = e.marks()
+				}
 			}
 			t.Intervals = t.Intervals || c.Interval != ""
 			t.Spread = t.Spread || c.Std != ""
 			t.Best = t.Best || c.Best
-			t.Seeds = max(t.Seeds, len(s.Seeds))
+			t.Seeds, t.Worlds = max(t.Seeds, len(s.Seeds)), max(t.Worlds, len(s.Worlds))
 			r.Cells = append(r.Cells, c)
 		}
 		if e.costs() {
@@ -466,14 +507,27 @@ func (e *Experiment) table() table {
 // legend explains the table.
 func (t table) legend() string {
 	var s []string
-	if t.Seeds > 1 {
+	over := []string{"images"}
+	runs := "seeds"
+	switch seeds := t.Seeds / max(1, t.Worlds); {
+	case t.Worlds > 1 && seeds > 1:
+		s = append(s, fmt.Sprintf("Each score is the mean over %d worlds with %d seeds each.", t.Worlds, seeds))
+		over, runs = []string{"worlds", "seeds and images"}, "runs"
+	case t.Worlds > 1:
+		s = append(s, fmt.Sprintf("Each score is the mean over %d worlds.", t.Worlds))
+		over, runs = []string{"worlds and images"}, "worlds"
+	case t.Seeds > 1:
 		s = append(s, fmt.Sprintf("Each score is the mean over %d seeds.", t.Seeds))
+		over = []string{"seeds and images"}
 	}
 	if t.Intervals {
-		s = append(s, "Brackets: the 95% bootstrap interval over images.")
+		s = append(s, fmt.Sprintf("Brackets: the 95%% bootstrap interval over %s.", strings.Join(over, ", ")))
 	}
 	if t.Spread {
-		s = append(s, "±: the standard deviation over seeds.")
+		s = append(s, fmt.Sprintf("±: the standard deviation over %s.", runs))
+	}
+	if t.Marks != "" {
+		s = append(s, t.Marks)
 	}
 	if t.Best {
 		s = append(s, "Bold: the best score of a column among the bridges trained without pairs.")
@@ -505,6 +559,9 @@ func Markdown(w io.Writer, e *Experiment) error {
 	t := e.table()
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s\n", markdown(e.Name), markdown(e.subtitle()))
+	if sentence, detail := e.headline(); sentence != "" {
+		b.WriteString("\n" + strings.TrimSpace("**"+markdown(sentence)+"** "+markdown(detail)) + "\n")
+	}
 	for _, n := range e.Notes {
 		fmt.Fprintf(&b, "\n> %s\n", markdown(n))
 	}
@@ -534,6 +591,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 				if c.Best {
 					v = "**" + v + "**"
 				}
+				v += c.Mark
 				for _, more := range []string{c.Std, c.Interval} {
 					if more != "" {
 						v += " " + more
@@ -548,7 +606,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 		}
 	}
 	if s := t.legend(); s != "" {
-		b.WriteString("\n" + s + "\n")
+		b.WriteString("\n" + markdown(s) + "\n")
 	}
 	if len(t.Missing) > 0 {
 		b.WriteString("\nNot computed:\n\n")
@@ -561,9 +619,9 @@ func Markdown(w io.Writer, e *Experiment) error {
 	}
 	b.WriteString(e.claimsTable())
 	if len(e.Differences) > 0 {
-		b.WriteString("\n| difference | metric | value |\n| --- | --- | ---: |\n")
+		b.WriteString("\n| difference | metric | value | p | p (Holm) |\n| --- | --- | ---: | ---: | ---: |\n")
 		for _, d := range e.differences() {
-			fmt.Fprintf(&b, "| %s minus %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval)
+			fmt.Fprintf(&b, "| %s minus %s | %s | %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval, markdown(d.P), markdown(d.Holm))
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -587,7 +645,7 @@ func (e *Experiment) subtitle() string {
 	return s
 }
 
-type difference struct{ Bridge, Baseline, Metric, Value, Interval, Verdict string }
+type difference struct{ Bridge, Baseline, Metric, Value, Interval, P, Holm, Verdict string }
 
 func (e *Experiment) differences() []difference {
 	names := map[string]string{}
@@ -595,16 +653,16 @@ func (e *Experiment) differences() []difference {
 		names[b.ID] = b.name()
 	}
 	var out []difference
-	for _, d := range e.Differences {
+	for _, d := range e.shown() {
 		x := difference{Bridge: names[d.Bridge], Baseline: names[d.Baseline], Metric: d.Score, Value: fmt.Sprintf("%+.3f", d.Difference.Difference),
-			Interval: fmt.Sprintf("[%+.3f, %+.3f]", d.Low, d.High)}
+			Interval: fmt.Sprintf("[%+.3f, %+.3f]", d.Low, d.High), P: probability(d.P), Holm: probability(d.Holm)}
 		switch {
-		case d.Low > 0:
-			x.Verdict = "better"
-		case d.High < 0:
-			x.Verdict = "worse"
-		default:
+		case d.Holm >= significant:
 			x.Verdict = "not significant"
+		case d.Difference.Difference > 0:
+			x.Verdict = "better"
+		default:
+			x.Verdict = "worse"
 		}
 		out = append(out, x)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/world"
 	"cyclecap/eval"
 	"cyclecap/eval/geometry"
 
@@ -52,10 +53,16 @@ func sample(t testing.TB) *Experiment {
 		e.Bridges = append(e.Bridges, b)
 	}
 	e.Bridges[3].Scores["METEOR"] = Score{Missing: "its data is missing; run make meteor-data"}
+	e.Baseline = "direct"
 	e.Differences = []Difference{
-		{"cyclegan", "direct", eval.Difference{Score: "CIDEr", Difference: .183, Low: .176, High: .190}},
-		{"cyclegan", "mean-shift", eval.Difference{Score: "CIDEr", Difference: .026, Low: -.002, High: .05}},
+		{"cyclegan", "direct", eval.Difference{Score: "CIDEr", Difference: .183, Low: .176, High: .190, P: .0001}, 0},
+		{"cyclegan", "direct", eval.Difference{Score: "BLEU-4", Difference: .042, Low: .001, High: .080, P: .03}, 0},
+		{"mean-shift", "direct", eval.Difference{Score: "CIDEr", Difference: .157, Low: .1, High: .2, P: .001}, 0},
+		{"mean-shift", "direct", eval.Difference{Score: "BLEU-4", Difference: .038, Low: -.002, High: .08, P: .06}, 0},
+		{"mean-shift", "cyclegan", eval.Difference{Score: "CIDEr", Difference: -.026, Low: -.05, High: .002, P: .07}, 0},
 	}
+	Correct(e.Differences)
+	e.Closed = map[string]eval.Interval{"CIDEr": {Low: .15, High: .19}}
 
 	for _, c := range []struct {
 		title  string
@@ -114,7 +121,17 @@ func sample(t testing.TB) *Experiment {
 			}
 		}
 		for j, b := range e.Bridges {
-			x.Captions = append(x.Captions, Caption{Bridge: b.ID, Text: set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption})
+			c := Caption{Bridge: b.ID, Text: set.Annotations[(i*7+j*13)%len(set.Annotations)].Caption}
+			if words := strings.SplitAfter(c.Text, " "); len(words) > 4 && j > 0 {
+				at := len(words[0])
+				for k, w := range words[1:4] {
+					if n := len(strings.TrimSpace(w)); n > 0 {
+						c.Claims = append(c.Claims, world.Claim{Start: at, End: at + n, Right: (i+j+k)%3 > 0})
+					}
+					at += len(w)
+				}
+			}
+			x.Captions = append(x.Captions, c)
 		}
 		e.Examples = append(e.Examples, x)
 	}
@@ -173,6 +190,43 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestMarks checks that scores are marked by the corrected p-values of their differences
+// from the baseline, and that the legend says over what the means are.
+func TestMarks(t *testing.T) {
+	e := sample(t)
+	for _, c := range []struct{ bridge, metric, want string }{
+		{"cyclegan", "CIDEr", "†"}, {"cyclegan", "BLEU-4", ""}, {"mean-shift", "CIDEr", "†"}, {"direct", "CIDEr", ""}, {"capdec", "CIDEr", ""},
+	} {
+		if got := e.mark(c.bridge, c.metric); got != c.want {
+			t.Errorf("%s of %s is marked %q, want %q", c.metric, c.bridge, got, c.want)
+		}
+	}
+	if p := e.fromBaseline("cyclegan", "BLEU-4").Holm; math.Abs(p-.09) > 1e-12 {
+		t.Errorf("the corrected p-value of 0.03, the third of five, is %v", p)
+	}
+	var shown []string
+	for _, d := range e.shown() {
+		shown = append(shown, d.Bridge+" "+d.Score)
+	}
+	if diff := cmp.Diff([]string{"cyclegan CIDEr", "cyclegan BLEU-4", "mean-shift CIDEr"}, shown); diff != "" {
+		t.Error(diff)
+	}
+	for _, c := range []struct {
+		seeds, worlds int
+		want          string
+	}{
+		{1, 0, "Brackets: the 95% bootstrap interval over images."},
+		{3, 0, "Each score is the mean over 3 seeds. Brackets: the 95% bootstrap interval over seeds and images. ±: the standard deviation over seeds."},
+		{6, 2, "Each score is the mean over 2 worlds with 3 seeds each. Brackets: the 95% bootstrap interval over worlds, seeds and images. ±: the standard deviation over runs."},
+		{2, 2, "Each score is the mean over 2 worlds. Brackets: the 95% bootstrap interval over worlds and images. ±: the standard deviation over worlds."},
+	} {
+		e := &Experiment{Bridges: []Bridge{{ID: "a", Scores: map[string]Score{"CIDEr": {Seeds: make([]float64, c.seeds), Interval: &eval.Interval{}, Worlds: make([]float64, c.worlds)}}}}}
+		if got := e.table().legend(); got != c.want {
+			t.Errorf("%d runs in %d worlds: %q", c.seeds, c.worlds, got)
+		}
+	}
+}
+
 func TestScore(t *testing.T) {
 	s := Score{Seeds: []float64{1, 2, 6}}
 	if s.Value() != 3 || math.Abs(s.Std()-math.Sqrt(7)) > 1e-12 {
@@ -210,8 +264,8 @@ func TestPageStandsAlone(t *testing.T) {
 	if len(p) > 2<<20 {
 		t.Errorf("the page has %d bytes", len(p))
 	}
-	svgs := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(p, -1)
-	if len(svgs) != 8 {
+	svgs := regexp.MustCompile(`(?s)<svg viewBox.*?</svg>`).FindAllString(p, -1)
+	if len(svgs) != 2+7+4+4 { // the gap, scores, curves and geometry
 		t.Errorf("%d drawings", len(svgs))
 	}
 	for i, s := range svgs {

@@ -15,33 +15,36 @@ import (
 // bounded by 1. Parameter names are those of an nn.Sequential of linear and Tanh
 // layers under "model".
 type Generator struct {
-	Model *generatorLayers
+	Model *nn.SequentialModule
 }
 
-type generatorLayers struct {
-	L0 *nn.LinearModule `name:"0"`
-	L1 *nn.LinearModule `name:"2"`
-	L2 *nn.LinearModule `name:"4"`
-	L3 *nn.LinearModule `name:"6"`
-}
+// Layers is the paper's number of linear layers in a generator.
+const Layers = 4
 
-// NewGenerator returns a generator for features of the given width (512 in the paper).
-func NewGenerator(width int64) *Generator {
-	l := func() *nn.LinearModule { return nn.Linear(width, width, true) }
-	return &Generator{Model: &generatorLayers{l(), l(), l(), l()}}
+// NewGenerator returns the paper's generator for features of the given width (512 in
+// the paper).
+func NewGenerator(width int64) *Generator { return NewGeneratorOf(width, Layers) }
+
+// NewGeneratorOf returns a generator with another number of linear layers.
+func NewGeneratorOf(width int64, layers int) *Generator {
+	var m []nn.Module
+	for i := range layers {
+		if i > 0 {
+			m = append(m, nn.Tanh())
+		}
+		m = append(m, nn.Linear(width, width, true))
+	}
+	return &Generator{Model: nn.Sequential(m...)}
 }
 
 // Width returns the width of the features.
-func (g *Generator) Width() int64 { return g.Model.L0.Weight.Size(1) }
+func (g *Generator) Width() int64 { return g.Model.Modules[0].(*nn.LinearModule).Weight.Size(1) }
 
 // Forward maps [n, width] to [n, width].
-func (g *Generator) Forward(x torch.Tensor) torch.Tensor {
-	m := g.Model
-	x = m.L0.Forward(x).Tanh()
-	x = m.L1.Forward(x).Tanh()
-	x = m.L2.Forward(x).Tanh()
-	return m.L3.Forward(x)
-}
+func (g *Generator) Forward(x torch.Tensor) torch.Tensor { return g.Model.Forward(x) }
+
+// Last returns the name of the last linear layer, such as "model.6".
+func (g *Generator) Last() string { return fmt.Sprintf("model.%d", len(g.Model.Modules)-1) }
 
 // Discriminator distinguishes real from generated features: a linear layer from
 // width to width/2, LeakyReLU(0.2), and a linear layer to 1. There is no sigmoid,
@@ -71,8 +74,15 @@ func LoadGenerator(sd *nn.StateDict) (g *Generator, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a CycleGAN generator: %w", err)
 	}
+	layers := 1
+	for {
+		if _, more := sd.Get(fmt.Sprintf("model.%d.weight", 2*layers)); !more {
+			break
+		}
+		layers++
+	}
 	err = torch.Scope(func() error {
-		torch.OnDevice(torch.Meta, func() { g = NewGenerator(first[1]) })
+		torch.OnDevice(torch.Meta, func() { g = NewGeneratorOf(first[1], layers) })
 		return nn.LoadStateDict(g, sd)
 	})
 	if err != nil {

@@ -179,8 +179,13 @@ func formulas(t *testing.T, e Env) map[string]func(x []float64) []float64 {
 		"clipcap": asItIs,
 		"capdec":  func(x []float64) []float64 { return scaled(x, 1) },
 		"cyclegan": func(x []float64) []float64 {
-			g := e.Generator.Model
-			y := dense(g.L3, tanh(dense(g.L2, tanh(dense(g.L1, tanh(dense(g.L0, x)))))))
+			y := x
+			for i := 0; i < len(e.Generator.Model.Modules); i += 2 {
+				if i > 0 {
+					y = tanh(y)
+				}
+				y = dense(e.Generator.Model.Modules[i].(*nn.LinearModule), y)
+			}
 			if e.Normalized {
 				y = scaled(y, 1)
 			}
@@ -259,8 +264,8 @@ func TestParameters(t *testing.T) {
 		"whitening": width*width + width, "decap": 12 * width, "cyclegan": 0}
 	err := torch.Scope(func() error {
 		g := cyclegan.NewGenerator(width)
-		for _, l := range []*nn.LinearModule{g.Model.L0, g.Model.L1, g.Model.L2, g.Model.L3} {
-			want["cyclegan"] += l.Weight.Numel() + l.Bias.Numel()
+		for _, p := range nn.Parameters(g) {
+			want["cyclegan"] += p.Numel()
 		}
 		e := Env{Images: random(20, width, 1), Texts: random(texts, width, 2), Generator: g, Settings: map[string]float64{"decap_memory": 12}}
 		for _, b := range all {
