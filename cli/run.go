@@ -127,7 +127,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if dir := c.Path("output"); dir != "" {
 		sets = append(sets, "output="+strconv.Quote(dir))
 	}
-	conf, err := config.Load(c.Args().First(), sets)
+	conf, variants, err := config.LoadVariants(c.Args().First(), sets)
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		return fmt.Errorf("%s: %w", p.Path, p.Err)
 	} else if err != nil {
@@ -136,7 +136,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if _, err := torch.BuildInfo(); err != nil {
 		return err
 	}
-	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
+	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Variants: variants, Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
 	}

@@ -532,7 +532,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 		}
 	}
 	if s := t.legend(); s != "" {
-		b.WriteString("\n" + s + "\n")
+		b.WriteString("\n" + markdown(s) + "\n")
 	}
 	if len(t.Missing) > 0 {
 		b.WriteString("\nNot computed:\n\n")
