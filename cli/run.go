@@ -41,10 +41,12 @@ settings and inputs have not changed since the last run. The output folder
 receives the resolved configuration, checkpoints, losses (metrics.jsonl and
 TensorBoard event files), captions in COCO's results format, table.json, table.md
 and report.html. Ctrl-C writes a checkpoint; --resume continues from it, and the
-result is bit-identical to that of an uninterrupted run.
+result is bit-identical to that of an uninterrupted run. A file with [[variant]]
+tables compares changes of its settings in one table (docs/experiment.md).
 
 EXAMPLES:
    cyclecap run configs/demo.toml
+   cyclecap run configs/ablations.toml
    cyclecap run configs/demo.toml --seeds 3 --worlds 2
    cyclecap run configs/demo.toml --set train.cyclegan.epochs=5
    cyclecap run configs/paper.toml --dry-run
