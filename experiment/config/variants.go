@@ -81,7 +81,7 @@ func LoadVariants(path string, sets []string) (*Config, []Variant, error) {
 // common are the keys that all variants share, since their scores are compared photo by
 // photo and seed by seed.
 var common = []string{"output", "seed", "device", "threads", "world.seed", "world.size", "world.val", "world.tune",
-	"data.val_annotations", "data.val_images", "data.val_limit", "data.val_part", "data.karpathy"}
+	"data.val_annotations", "data.val_images", "data.val_limit", "data.karpathy"}
 
 // variant reads a variant's changes and returns its name.
 func (l *loader) variant(values map[string]any, taken map[string]bool) string {
