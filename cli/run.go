@@ -41,10 +41,12 @@ settings and inputs have not changed since the last run. The output folder
 receives the resolved configuration, checkpoints, losses (metrics.jsonl and
 TensorBoard event files), captions in COCO's results format, table.json, table.md
 and report.html. Ctrl-C writes a checkpoint; --resume continues from it, and the
-result is bit-identical to that of an uninterrupted run.
+result is bit-identical to that of an uninterrupted run. A file with [[variant]]
+tables compares changes of its settings in one table (docs/experiment.md).
 
 EXAMPLES:
    cyclecap run configs/demo.toml
+   cyclecap run configs/ablations.toml
    cyclecap run configs/demo.toml --seeds 3 --worlds 2
    cyclecap run configs/demo.toml --set train.cyclegan.epochs=5
    cyclecap run configs/paper.toml --dry-run
@@ -127,7 +129,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if dir := c.Path("output"); dir != "" {
 		sets = append(sets, "output="+strconv.Quote(dir))
 	}
-	conf, err := config.Load(c.Args().First(), sets)
+	conf, variants, err := config.LoadVariants(c.Args().First(), sets)
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		return fmt.Errorf("%s: %w", p.Path, p.Err)
 	} else if err != nil {
@@ -136,7 +138,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if _, err := torch.BuildInfo(); err != nil {
 		return err
 	}
-	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
+	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Variants: variants, Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
 	}

@@ -21,6 +21,7 @@ type seedCaptions struct {
 	in       *Experiment // the experiment in its world
 	seed     int
 	key      string
+	keys     map[string]string // of the captions of each bridge
 	results  map[string][]coco.Result
 	decoders map[bridge.Decoder]learned
 	gan      *learned
@@ -30,7 +31,7 @@ type seedCaptions struct {
 // captions captions every validation photo with every bridge and writes the captions in
 // COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
-	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
+	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, keys: map[string]string{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
 	var keys []string
 	for _, b := range x.bridges {
 		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name),
@@ -53,9 +54,10 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 			return nil, err
 		}
 		s.results[b.Name] = r
-		if s.fits[b.Name], err = readFit(filepath.Join(x.Dir, st.dir)); err != nil {
+		if s.fits[b.Name], err = readFit(x.folder(st)); err != nil {
 			return nil, err
 		}
+		s.keys[b.Name] = st.key()
 		keys = append(keys, b.Name, st.key())
 	}
 	s.key = strings.Join(keys, " ")

@@ -30,7 +30,9 @@ type Experiment struct {
 	Seeds  int    // number of runs in each world, with the seeds from Config.Seed on
 	Worlds int    // number of worlds, with the seeds from Config.World.Seed on; 0 means 1
 	Resume bool   // continue interrupted trainings
-	UI     UI
+	// Variants are changes of the configuration to compare with it.
+	Variants []config.Variant
+	UI       UI
 	// Group is the processes that train together, or nil for a single process. Only
 	// rank 0 writes files and runs the stages that are not trainings.
 	Group *distributed.Group
@@ -39,6 +41,7 @@ type Experiment struct {
 	bridges []bridge.Bridge
 	data    *data
 	place   string // prefix of the names of stages: "world-2" in the second world
+	keyed   bool   // the names of stages end with their keys, so that variants share them
 	log     *stageLog
 }
 
@@ -142,33 +145,47 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 	if last != "" && !slices.Contains(Stages, last) {
 		return fmt.Errorf("unknown stage %q; valid stages: %s", last, strings.Join(Stages, ", "))
 	}
+	if len(x.Variants) > 0 {
+		return x.executeVariants(ctx, last)
+	}
 	if err := x.prepare(); err != nil {
 		return err
 	}
-	var features *featureSets // of the first world
-	var captions []*seedCaptions
-	for i := range x.worlds() {
-		in, err := x.inWorld(i)
-		if err != nil {
-			return err
-		}
-		f, list, err := in.executeWorld(ctx, last)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			features = f
-		}
-		captions = append(captions, list...)
-	}
-	if last != "" && slices.Index(Stages, last) <= slices.Index(Stages, "caption") || x.Group.Rank() != 0 {
-		return nil
+	features, captions, err := x.executeWorlds(ctx, last)
+	if err != nil || beforeEvaluate(last) || x.Group.Rank() != 0 {
+		return err
 	}
 	scores, err := x.evaluate(ctx, captions)
 	if err != nil || last == "evaluate" {
 		return err
 	}
 	return x.report(ctx, features, captions, scores)
+}
+
+// beforeEvaluate reports whether a stage is one of those that run in each world.
+func beforeEvaluate(stage string) bool {
+	return stage != "" && slices.Index(Stages, stage) < slices.Index(Stages, "evaluate")
+}
+
+// executeWorlds runs the stages up to the one named last, but at most those before
+// evaluate, in every world. It returns the features of the first world and the captions of
+// all.
+func (x *Experiment) executeWorlds(ctx context.Context, last string) (features *featureSets, captions []*seedCaptions, err error) {
+	for i := range x.worlds() {
+		in, err := x.inWorld(i)
+		if err != nil {
+			return nil, nil, err
+		}
+		f, list, err := in.executeWorld(ctx, last)
+		if err != nil {
+			return nil, nil, err
+		}
+		if i == 0 {
+			features = f
+		}
+		captions = append(captions, list...)
+	}
+	return features, captions, nil
 }
 
 // executeWorld runs the stages of one world up to the one named last: those before

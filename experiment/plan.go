@@ -16,7 +16,6 @@ import (
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
-	"cyclecap/train/bridge"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/shirou/gopsutil/v4/process"
@@ -62,8 +61,11 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 	}
 	t.AppendFooter(table.Row{"total", "", "", "", "", rounded(total), bytes(disk), gib(memory)})
 	worlds := ""
+	if k := len(x.Variants); k > 0 {
+		worlds = fmt.Sprintf(", %d variants", k+1)
+	}
 	if k := x.worlds(); k > 1 {
-		worlds = fmt.Sprintf(", worlds %d to %d", x.Config.World.Seed, x.Config.World.Seed+k-1)
+		worlds += fmt.Sprintf(", worlds %d to %d", x.Config.World.Seed, x.Config.World.Seed+k-1)
 	}
 	fmt.Fprintf(out, "%s: %d training photos, %d training captions, %d validation photos, bridges %s, seeds %d to %d%s, output %s\n%s\n",
 		x.Config.Name, n.used, n.usedCaptions, n.valPhotos, strings.Join(x.Config.Bridges.Use, ", "), x.Config.Seed, x.Config.Seed+x.Seeds-1, worlds, x.Dir, t.Render())
@@ -74,6 +76,14 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 
 // plan measures the stages in order.
 func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err error) {
+	if len(x.Variants) > 0 {
+		return x.planVariants(func(of *Experiment, shared sharedPlan) (sizes, []planned, error) { return of.planStages(ctx, shared) })
+	}
+	return x.planStages(ctx, nil)
+}
+
+// planStages measures the stages that are not in the shared plan yet.
+func (x *Experiment) planStages(ctx context.Context, shared sharedPlan) (n sizes, lines []planned, err error) {
 	if err := x.prepare(); err != nil {
 		return n, nil, err
 	}
@@ -88,22 +98,17 @@ func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err er
 	if err != nil {
 		return n, nil, err
 	}
-	kinds := map[bridge.Decoder]bool{}
-	gan := false
-	for _, b := range x.bridges {
-		kinds[b.Decoder] = true
-		gan = gan || b.CycleGAN
-	}
+	w := shared.work(x)
 	for _, stage := range []struct {
 		wanted bool
 		plan   func() ([]planned, error)
 	}{
-		{x.Config.CLIP.Weights == "", func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
-		{x.Config.GPT2.Weights == "", func() ([]planned, error) { return one(x.planGPT2(ctx, tokens)) }},
-		{true, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
-		{true, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, len(kinds)*x.Seeds)) }},
-		{gan, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
-		{true, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, len(x.bridges)*x.Seeds)) }},
+		{w.clip, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
+		{w.gpt2, func() ([]planned, error) { return one(x.planGPT2(ctx, tokens)) }},
+		{w.features, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
+		{w.decoders > 0, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, w.decoders*x.Seeds)) }},
+		{w.cyclegan, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
+		{w.captions > 0, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, w.captions*x.Seeds)) }},
 	} {
 		if !stage.wanted {
 			continue

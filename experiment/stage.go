@@ -167,10 +167,18 @@ func number(b bool) float32 {
 }
 
 // folder returns the folder of a stage.
-func (x *Experiment) folder(s *stage) string { return filepath.Join(x.Dir, s.dir) }
+func (x *Experiment) folder(s *stage) string { return filepath.Join(x.Dir, x.name(s)) }
 
 // title returns the name of a stage in messages: "seed-0/decoder-texts".
-func (x *Experiment) title(s *stage) string { return path.Join(x.place, filepath.ToSlash(s.dir)) }
+func (x *Experiment) title(s *stage) string { return path.Join(x.place, filepath.ToSlash(x.name(s))) }
+
+// name returns the folder of a stage in the experiment's folder.
+func (x *Experiment) name(s *stage) string {
+	if x.keyed {
+		return s.dir + "-" + s.key()[:8]
+	}
+	return s.dir
+}
 
 // writeJSON writes a file atomically.
 func writeJSON(path string, v any) error {

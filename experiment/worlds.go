@@ -1,7 +1,6 @@
 package experiment
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 )
@@ -21,18 +20,28 @@ func (x *Experiment) checkWorlds() error {
 
 // inWorld returns the experiment in world i. The first world is in the experiment's own
 // folder, as in an experiment with a single world. The others have folders in it.
+// So are all worlds of variants, whose folders have the stages' keys in their names.
 func (x *Experiment) inWorld(i int) (*Experiment, error) {
-	if i == 0 {
+	if x.Config.World == nil || i == 0 && !x.keyed {
 		return x, nil
 	}
 	in := *x
 	in.data = nil
-	seed := x.Config.World.Seed + i
-	in.place = fmt.Sprintf("world-%d", seed)
-	in.Dir = filepath.Join(x.Dir, in.place)
-	var err error
-	if in.Config, err = x.Config.InWorld(seed, in.Dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("%d worlds", x.worlds()), err)
+	if i > 0 {
+		seed := x.Config.World.Seed + i
+		output := x.Config.Output
+		if !x.keyed {
+			in.place = fmt.Sprintf("world-%d", seed)
+			in.Dir = filepath.Join(x.Dir, in.place)
+			output = in.Dir
+		}
+		var err error
+		if in.Config, err = x.Config.InWorld(seed, output); err != nil {
+			return nil, fmt.Errorf("%d worlds: %w", x.worlds(), err)
+		}
+	}
+	if x.keyed {
+		in.Config = in.Config.WithWorldIn(in.folder(in.world()))
 	}
 	return &in, nil
 }

@@ -70,6 +70,14 @@ const maxSize = 32 << 10
 // as "train.cyclegan.epochs=5". Their values are TOML or bare words. Keys that are not
 // set get their defaults. If the config is invalid, the error is an *Error.
 func Load(path string, sets []string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, data, sets)
+}
+
+func readFile(path string) ([]byte, error) {
 	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
@@ -82,7 +90,7 @@ func Load(path string, sets []string) (*Config, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("%s: not a configuration file: it is larger than 32 KiB", path)
 	}
-	return parse(path, data, sets)
+	return data, nil
 }
 
 // defaults returns a config with the default of every key, including World. Its name,
@@ -145,12 +153,22 @@ type loader struct {
 	origin   map[string]Problem // where each key was set
 	bad      map[string]bool    // keys with an invalid value
 	problems []Problem
+	variants []map[string]any // of the file
+	changed  []string         // keys that a variant has set
 }
 
 func parse(path string, data []byte, sets []string) (*Config, error) {
 	l, err := read(path, data, sets)
 	if err != nil {
 		return nil, err
+	}
+	return l.finish()
+}
+
+// finish returns the config, or its problems.
+func (l *loader) finish() (*Config, error) {
+	if !l.world {
+		l.config.World = nil
 	}
 	l.resolve()
 	l.check()
@@ -175,6 +193,19 @@ func parse(path string, data []byte, sets []string) (*Config, error) {
 
 // read checks each value by itself; resolve and check look at them together.
 func read(path string, data []byte, sets []string) (*loader, error) {
+	l := &loader{config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
+	if err := l.toml(path, data, false); err != nil {
+		return nil, err
+	}
+	for _, arg := range sets {
+		l.argument(arg)
+	}
+	l.set = ""
+	return l, nil
+}
+
+// toml reads a file: the configuration itself, or its base.
+func (l *loader) toml(path string, data []byte, isBase bool) error {
 	text := strings.TrimPrefix(string(data), "\uFEFF")
 	broken := func(at int, why string) error {
 		before := text[:min(max(at, 0), len(text))]
@@ -186,27 +217,23 @@ func read(path string, data []byte, sets []string) (*loader, error) {
 		for r, n := utf8.DecodeRuneInString(text); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRuneInString(text[at:]) {
 			at += n
 		}
-		return nil, broken(at, fmt.Sprintf("byte %#x is not valid UTF-8", text[at]))
+		return broken(at, fmt.Sprintf("byte %#x is not valid UTF-8", text[at]))
 	}
 	var root map[string]any
 	if _, err := toml.Decode(text, &root); err != nil {
 		var syntax toml.ParseError
 		if !errors.As(err, &syntax) {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return fmt.Errorf("%s: %w", path, err)
 		}
 		// Its column is off by one at the start of a line, so it is recomputed here.
-		return nil, broken(syntax.Position.Start, syntax.Message)
+		return broken(syntax.Position.Start, syntax.Message)
 	}
-	l := &loader{file: path, lines: keyLines(text), config: defaults(), origin: map[string]Problem{}, bad: map[string]bool{}}
+	l.file, l.lines = path, keyLines(text)
+	if err := l.special(root, isBase); err != nil {
+		return err
+	}
 	l.table(nil, root)
-	for _, arg := range sets {
-		l.argument(arg)
-	}
-	l.set = ""
-	if !l.world {
-		l.config.World = nil
-	}
-	return l, nil
+	return nil
 }
 
 // at returns a Problem without text that says where a key was set.

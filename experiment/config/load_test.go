@@ -215,6 +215,9 @@ func TestRoundTrip(t *testing.T) {
 		if l.problems != nil {
 			return
 		}
+		if !l.world {
+			l.config.World = nil
+		}
 		if diff := cmp.Diff(c, l.config); diff != "" {
 			t.Fatal(diff)
 		}
