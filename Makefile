@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo world-models fuzz references generate release-test gpu gpu-test clean FORCE
+.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo standins world-models fuzz references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -77,6 +77,10 @@ parity-metrics: build references meteor-data ## compare scores with pycocoevalca
 demo: build ## run the whole experiment on a small rendered world (about 10 minutes)
 	@scripts/meteor-data.sh || echo "demo: METEOR will not be computed" >&2
 	@scripts/demo.sh
+
+standins: build ## train the demo's CLIP and GPT-2 again; minutes on a GPU (STANDINS="--set device=cuda:0"), hours on two cores
+	@scripts/standins.sh $(STANDINS)
+	@$(MAKE) build
 
 world-models: build ## embed the models of a finished demo, or of another run with RUN=folder
 	@scripts/world-models.sh $(RUN)
