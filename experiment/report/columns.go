@@ -15,7 +15,6 @@ type column struct {
 	lower bool
 	// share is true for shares, which are shown in percent.
 	share bool
-	text  string // explains it below the table
 	of    func(b *Bridge) (value float64, low, high *float64, ok bool)
 }
 
