@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the whole experiment on a small rendered world, from scratch: photos, a
-# small CLIP and GPT-2, the text decoders, the latent CycleGAN, captions by every
-# bridge, scores and a report. A second run skips the stages that are done, and
-# continues one that was interrupted.
+# Runs the whole experiment on a small rendered world, with the CLIP and the GPT-2 of
+# models/world: photos, features, decoders, the latent CycleGAN, captions by every bridge,
+# scores and a report. A second run skips the stages that are done, and continues one that
+# was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 begin=$SECONDS
