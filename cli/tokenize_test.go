@@ -168,7 +168,7 @@ func TestSelfTest(t *testing.T) {
 		}
 	}
 	text := ok(t, "doctor", "--self-test", "--device", "cpu")
-	for _, w := range []string{"self-test on cpu", "CLIP, images, f32", "difference", "bound", ": ok", "all 35 checks passed", "no problems found"} {
+	for _, w := range []string{"self-test on cpu", "CLIP, images, f32", "difference", "bound", ": ok", "all 37 checks passed", "no problems found"} {
 		if !strings.Contains(text, w) {
 			t.Errorf("%q is missing in:\n%s", w, text)
 		}

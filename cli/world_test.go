@@ -17,9 +17,9 @@ func TestWorld(t *testing.T) {
 		d := json.NewDecoder(strings.NewReader(ok(t, args...)))
 		d.DisallowUnknownFields()
 		var got struct {
-			Dir                                                string
-			Photos, Captions, Seed, Size, Pretrain, Train, Val int
-			Seconds                                            float64
+			Dir                                                      string
+			Photos, Captions, Seed, Size, Pretrain, Train, Val, Tune int
+			Seconds                                                  float64
 		}
 		if err := d.Decode(&got); err != nil {
 			t.Fatal(err)

@@ -43,6 +43,7 @@ func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, 
 // claims scores the captions that of selects in every world and with every seed.
 func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, of func(*seedCaptions) []coco.Result) (*report.Claims, error) {
 	var runs eval.Runs
+	var recallable map[world.Subject]bool // in every world
 	known := true
 	for i, c := range captions {
 		photos, err := c.in.shown()
@@ -53,7 +54,18 @@ func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, of fu
 		if i == 0 || c.in != captions[i-1].in {
 			runs = append(runs, nil)
 		}
-		r, err := claimsOf(ctx, of(c), c.in.data.val.references(), photos)
+		items, err := itemsOf(of(c), c.in.data.val.references())
+		if err != nil {
+			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
+		}
+		here := truth.Recallable(photos, items)
+		if recallable == nil {
+			recallable = here
+		}
+		for s := range recallable {
+			recallable[s] = recallable[s] && here[s]
+		}
+		r, err := claimsOf(ctx, items, photos)
 		if err != nil {
 			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
 		}
@@ -66,17 +78,13 @@ func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, of fu
 	}
 	c := &report.Claims{Repetition: shares[eval.RepeatedBigram], RepeatedWord: shares[eval.RepeatedWord]}
 	if known {
-		c.Truth = truth.Of(shares)
+		c.Truth = truth.Of(shares, recallable)
 	}
 	return c, nil
 }
 
 // claimsOf scores captions by themselves, and by the photos if they are known.
-func claimsOf(ctx context.Context, results []coco.Result, refs map[coco.ID][]string, photos map[coco.ID]world.Photo) (*eval.Result, error) {
-	items, err := itemsOf(results, refs)
-	if err != nil {
-		return nil, err
-	}
+func claimsOf(ctx context.Context, items []eval.Item, photos map[coco.ID]world.Photo) (*eval.Result, error) {
 	metrics := []eval.Metric{eval.Repetition{}}
 	if photos != nil {
 		m, err := truth.Metric(photos, items)

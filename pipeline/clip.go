@@ -72,13 +72,10 @@ func (from Files) loadCLIP(part clip.Part, o Options) (*CLIP, error) {
 	}
 	c.Model, c.texts = m, tokenizer.CLIP()
 	if part != clip.Image && f.Meta[weights.CLIPConfig] != "" {
-		// One that we trained may have fewer tokens.
-		first, err := tokenizer.CLIPFirst(int(of.Vocab))
-		if err != nil {
-			nn.Close(m)
-			return nil, fmt.Errorf("%s: %w", path, err)
+		// One that we trained may have fewer tokens; CheckTokenizer refuses any other number.
+		if first, err := tokenizer.CLIPFirst(int(of.Vocab)); err == nil {
+			c.texts = first
 		}
-		c.texts = first
 	}
 	if part != clip.Text {
 		err = c.preprocess(f, config, photo.CLIP(0), "CLIPImageProcessor")

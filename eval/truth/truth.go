@@ -91,17 +91,30 @@ type Subject struct {
 	Recall    *eval.Share `json:"recall"`
 }
 
-// Of returns the scores of a result that contains those of Metric.
-func Of(shares map[string]eval.Share) *Scores {
+// Of returns the scores of a result that contains those of Metric. recallable are the
+// subjects that have a recall.
+func Of(shares map[string]eval.Share, recallable map[world.Subject]bool) *Scores {
 	s := &Scores{ChairI: shares[chairI], ChairS: shares[chairS], MainObjectColour: shares[mainColour]}
 	for i, to := range []*Subject{&s.Objects, &s.Colours, &s.Numbers, &s.Textures, &s.Sizes, &s.Places, &s.Light, &s.Relations, &s.Sides} {
 		of := world.Subjects[i]
 		to.Precision = shares[precision(of)]
-		if share, ok := shares[recall(of)]; ok {
+		if share := shares[recall(of)]; recallable[of] {
 			to.Recall = &share
 		}
 	}
 	return s
+}
+
+// Recallable returns the subjects about which the photos of items have something to say.
+func Recallable(photos map[coco.ID]world.Photo, items []eval.Item) map[world.Subject]bool {
+	all := map[world.Subject]bool{}
+	for _, item := range items {
+		c := count(photos[item.ImageID], "")
+		for i, s := range world.Subjects {
+			all[s] = all[s] || c.there[i] > 0
+		}
+	}
+	return all
 }
 
 // The names of the scores of Metric.
@@ -116,25 +129,20 @@ func recall(s world.Subject) string    { return s.String() + "_recall" }
 
 // Metric returns the metric for captions of photos. Its scores are named after the subjects
 // ("colours_precision", "colours_recall"), "chair_i", "chair_s" and "main_object_colour".
-// Precision and CHAIRi are computed from sums over the set; they are 0 where a caption or a
-// set claims nothing.
+// Precision, recall and CHAIRi are computed from sums over the set; they are 0 where there is
+// nothing to divide by.
 func Metric(photos map[coco.ID]world.Photo, items []eval.Item) (eval.Metric, error) {
 	m := &metric{counts: make(map[coco.ID]counts, len(items))}
-	var total counts
 	for _, item := range items {
 		p, ok := photos[item.ImageID]
 		if !ok {
 			return nil, fmt.Errorf("truth: nothing is known about image %s", item.ImageID)
 		}
-		c := count(p, item.Candidate)
-		m.counts[item.ImageID] = c
-		total.add(c, 1)
+		m.counts[item.ImageID] = count(p, item.Candidate)
 	}
 	for i, s := range world.Subjects {
 		m.score(precision(s), func(c *counts) (int, int) { return c.right[i], c.said[i] })
-		if total.there[i] > 0 {
-			m.score(recall(s), func(c *counts) (int, int) { return c.named[i], c.there[i] })
-		}
+		m.score(recall(s), func(c *counts) (int, int) { return c.named[i], c.there[i] })
 	}
 	m.score(chairI, func(c *counts) (int, int) { return c.absent, c.mentions })
 	m.score(chairS, func(c *counts) (int, int) { return c.inventing, c.captions })

@@ -28,7 +28,7 @@ func score(t *testing.T, photos map[coco.ID]world.Photo, items []eval.Item) *tru
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := truth.Of(shares)
+	s := truth.Of(shares, truth.Recallable(photos, items))
 	return s
 }
 

@@ -20,7 +20,9 @@ import (
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var page = template.Must(template.New("page").Funcs(template.FuncMap{
+	"costHead": func(column int) string { return costHeads[column] },
+}).Parse(pageText))
 
 // HTML writes the page, which is self-contained: there is nothing to load or run.
 func HTML(w io.Writer, e *Experiment) error {
