@@ -73,6 +73,8 @@ type CLIPTask struct {
 	next   chan clipBatch // the batch of step ahead, which is being read
 	ahead  int            // -1: none
 	pixels [2][]uint8     // of the current step and of the next one
+	// By channel, [1, 3, 1, 1] on the device: 255, Mean and Std.
+	scale, mean, std torch.Tensor
 }
 
 // clipBatch is the batch of a step.
@@ -96,6 +98,8 @@ func NewCLIPTask(c CLIPConfig, m *clip.Model, source CLIPSource) (*CLIPTask, err
 	for i := range t.pixels {
 		t.pixels[i] = make([]uint8, int64(c.Batch)*3*m.Config.ImageSize*m.Config.ImageSize)
 	}
+	channels := func(v [3]float32) torch.Tensor { return torch.FromSliceOn(c.Device, v[:], 1, 3, 1, 1).Keep() }
+	t.scale, t.mean, t.std = channels([3]float32{255, 255, 255}), channels(c.Mean), channels(c.Std)
 	// As in CLIP, gains, biases and the temperature have no weight decay.
 	var decay, rest []torch.Tensor
 	for _, p := range nn.Parameters(m) {
@@ -223,9 +227,8 @@ func (t *CLIPTask) loss(step int) (loss torch.Tensor, more []torch.Tensor, err e
 // quarter of the time to copy there.
 func (t *CLIPTask) normalized(pixels []uint8) torch.Tensor {
 	d, size := t.config.Device, t.Model.Config.ImageSize
-	channels := func(v [3]float32) torch.Tensor { return torch.FromSliceOn(d, v[:], 1, 3, 1, 1) }
 	x := torch.FromSliceOn(d, pixels, int64(t.config.Batch), 3, size, size).To(torch.WithDType(torch.Float32))
-	return x.Div(channels([3]float32{255, 255, 255})).Sub(channels(t.config.Mean)).Div(channels(t.config.Std))
+	return x.Div(t.scale).Sub(t.mean).Div(t.std)
 }
 
 // Close frees the optimizers' state, after the batch that is being read.
@@ -236,6 +239,9 @@ func (t *CLIPTask) Close() {
 	}
 	t.opt.Close()
 	t.rest.Close()
+	for _, c := range []torch.Tensor{t.scale, t.mean, t.std} {
+		c.Close()
+	}
 }
 
 // WarmupCosine returns the factor of the learning rate at a step, counted from 0: it rises

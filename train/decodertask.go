@@ -59,6 +59,7 @@ type DecoderTask struct {
 	params []torch.Tensor
 	limit  int // maximum number of tokens of a caption
 	steps  int
+	mean   torch.Tensor // Noise.Mean on the device, if there is one
 }
 
 // NewDecoderTask returns a task that trains m on data. It freezes m's GPT-2 or, with
@@ -80,6 +81,9 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	t := &DecoderTask{Model: m, config: c, data: data, held: held, limit: captionLimit(data.Captions)}
 	if room := int(m.GPT2.Config.NPositions - m.Mapper.PrefixLength()); t.limit > room {
 		t.limit = room
+	}
+	if c.Noise != nil && c.Noise.Mean != nil {
+		t.mean = torch.FromSliceOn(c.Device, c.Noise.Mean, int64(len(c.Noise.Mean))).Keep()
 	}
 	t.order = Order{N: data.Captions.Len(), Batch: c.Batch, Seed: c.Seed}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
@@ -185,7 +189,7 @@ func (t *DecoderTask) noisy(x torch.Tensor) torch.Tensor {
 		n := x.Size(0)
 		noise = torch.Randn([]int64{n * int64(t.config.Group.Size()), x.Size(1)}).Narrow(0, n*int64(t.config.Group.Rank()), n).Upload(x.Device())
 	}
-	return c.apply(x, noise)
+	return c.apply(x, noise, t.mean)
 }
 
 // counted returns the number of tokens that count in the loss of captions.
@@ -228,7 +232,7 @@ func (t *DecoderTask) Validate() (float64, error) {
 				return err
 			}
 			if c := t.config.Noise; c != nil {
-				x = c.apply(x, torch.Tensor{})
+				x = c.apply(x, torch.Tensor{}, t.mean)
 			}
 			sum += item(t.loss(x, t.held.Captions.batch(items, t.limit, 0, t.config.Device)))
 			batches++
@@ -242,4 +246,9 @@ func (t *DecoderTask) Validate() (float64, error) {
 }
 
 // Close frees the state of the optimizer.
-func (t *DecoderTask) Close() { t.opt.Close() }
+func (t *DecoderTask) Close() {
+	t.opt.Close()
+	if t.mean.Defined() {
+		t.mean.Close()
+	}
+}

@@ -19,14 +19,14 @@ type Noise struct {
 // apply scales features [n, width] to length 1, subtracts the mean, adds noise and scales
 // the result to length 1: noise_injection in CapDec's train.py, and ClipCocoDataset in
 // C3's dataset_coco.py. noise is drawn from the standard normal distribution, and
-// undefined in validation.
-func (n Noise) apply(x, noise torch.Tensor) torch.Tensor {
+// undefined in validation; mean is n.Mean [width] on the device of x, if it is not nil.
+func (n Noise) apply(x, noise, mean torch.Tensor) torch.Tensor {
 	x = clip.Normalize(x)
 	if n.Mean == nil && !noise.Defined() {
 		return x
 	}
 	if n.Mean != nil {
-		x = x.Sub(torch.FromSliceOn(x.Device(), n.Mean, int64(len(n.Mean))))
+		x = x.Sub(mean)
 	}
 	if noise.Defined() {
 		x = x.Add(noise.MulScalar(math.Sqrt(n.Variance)))

@@ -31,17 +31,17 @@ func TestNoise(t *testing.T) {
 	}
 	err = torch.Scope(func() error {
 		x := torch.FromSlice(want.X, int64(len(want.X))/want.Width, want.Width)
-		noise := torch.FromSlice(want.Noise, x.Shape()...)
+		noise, mean := torch.FromSlice(want.Noise, x.Shape()...), torch.FromSlice(want.Mean, x.Size(1))
 		capdec, c3 := Noise{Variance: want.Variance}, Noise{Variance: want.Variance, Mean: want.Mean}
 		for _, c := range []struct {
 			name string
 			have torch.Tensor
 			want []float64
 		}{
-			{"CapDec", capdec.apply(x, noise), want.CapDec},
-			{"CapDec, validation", capdec.apply(x, torch.Tensor{}), want.CapDecVal},
-			{"C3", c3.apply(x, noise), want.C3},
-			{"C3, validation", c3.apply(x, torch.Tensor{}), want.C3Val},
+			{"CapDec", capdec.apply(x, noise, torch.Tensor{}), want.CapDec},
+			{"CapDec, validation", capdec.apply(x, torch.Tensor{}, torch.Tensor{}), want.CapDecVal},
+			{"C3", c3.apply(x, noise, mean), want.C3},
+			{"C3, validation", c3.apply(x, torch.Tensor{}, mean), want.C3Val},
 		} {
 			// Another processor may add the squares of a row in another order.
 			if d := compare.Numbers(torch.ToSlice[float64](c.have), c.want); !(compare.Tolerance{Max: 1e-7}).Within(d) {
