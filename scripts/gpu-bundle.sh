@@ -14,7 +14,7 @@ commit=$(git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null || 
 # Programs find libjpeg and libwebp beside them.
 link=(-ldflags "-s -w -r \$ORIGIN/lib -X main.commit=$commit -X cyclecap/cli.commit=$commit")
 go build "${link[@]}" -o "$files/gpu" ./internal/gpu
-go build "${link[@]}" -o "$files/cyclecap" ./cli/cyclecap
+go build -tags nomodels "${link[@]}" -o "$files/cyclecap" ./cli/cyclecap
 if [ -d internal/devicetest ]; then
   go test -c "${link[@]}" -o "$files/devicetest" ./internal/devicetest
 fi

@@ -1,3 +1,5 @@
+//go:build !nomodels
+
 // Package world embeds the models with which `cyclecap caption` captions photos if it
 // is given no others. They know only the drawn scenes of package data/world.
 package world
