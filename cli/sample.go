@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,16 +33,7 @@ func sampleWorld(c *cli.Context) error {
 	}
 	s.Captions = s.Photos * world.CaptionsEach
 	begin := time.Now()
-	if err := world.WriteSample(c.Context, s.Dir, s.Seed, s.Size, s.Photos); err != nil {
-		if c.Context.Err() != nil {
-			return err
-		}
-		return errors.New(strings.TrimPrefix(err.Error(), "world: "))
-	}
+	err := world.WriteSample(c.Context, s.Dir, s.Seed, s.Size, s.Photos)
 	s.Seconds = time.Since(begin).Seconds()
-	if c.Bool("json") {
-		return json.NewEncoder(c.App.Writer).Encode(s)
-	}
-	fmt.Fprintf(c.App.ErrWriter, "%s: %d photos with %d captions\n", s.Dir, s.Photos, s.Captions)
-	return nil
+	return written(c, err, s.Dir, s.Photos, s.Captions, s)
 }

@@ -75,19 +75,25 @@ EXAMPLES:
 				before = done
 			})
 			bar.finish()
-			switch {
-			case err == nil:
-			case c.Context.Err() != nil:
-				return err
-			default:
-				return errors.New(strings.TrimPrefix(err.Error(), "world: "))
-			}
 			s.Seconds = time.Since(begin).Seconds()
-			if c.Bool("json") {
-				return json.NewEncoder(c.App.Writer).Encode(s)
-			}
-			fmt.Fprintf(c.App.ErrWriter, "%s: %d photos with %d captions\n", s.Dir, s.Photos, s.Captions)
-			return nil
+			return written(c, err, s.Dir, s.Photos, s.Captions, s)
 		},
 	}
+}
+
+// written prints what was written, as a line or as the JSON of summary, or returns err as
+// users read it.
+func written(c *cli.Context, err error, dir string, photos, captions int, summary any) error {
+	switch {
+	case err == nil:
+	case c.Context.Err() != nil:
+		return err
+	default:
+		return errors.New(strings.TrimPrefix(err.Error(), "world: "))
+	}
+	if c.Bool("json") {
+		return json.NewEncoder(c.App.Writer).Encode(summary)
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s: %d photos with %d captions\n", dir, photos, captions)
+	return nil
 }

@@ -13,22 +13,35 @@ import (
 // scored scores the captions of one bridge in every world and with every seed. done is
 // called after each.
 func (x *Experiment) scored(ctx context.Context, name string, captions []*seedCaptions, scorer eval.Metric, done func()) (eval.Runs, error) {
-	var runs eval.Runs
+	runs, err := runsOf(captions, func(c *seedCaptions) (*eval.Result, error) {
+		items, err := itemsOf(c.results[name], c.in.data.val.references())
+		if err != nil {
+			return nil, err
+		}
+		r, err := eval.Evaluate(ctx, items, eval.Options{Metrics: x.metrics(scorer)})
+		if err == nil {
+			done()
+		}
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s, %w", name, err)
+	}
+	return runs, nil
+}
+
+// runsOf returns what evaluate returns for each seed of each world.
+func runsOf(captions []*seedCaptions, evaluate func(c *seedCaptions) (*eval.Result, error)) (runs eval.Runs, err error) {
 	for i, c := range captions {
 		if i == 0 || c.in != captions[i-1].in {
 			runs = append(runs, nil)
 		}
-		items, err := itemsOf(c.results[name], c.in.data.val.references())
+		r, err := evaluate(c)
 		if err != nil {
-			return nil, fmt.Errorf("%s, seed %d: %w", name, c.seed, err)
-		}
-		r, err := eval.Evaluate(ctx, items, eval.Options{Metrics: x.metrics(scorer)})
-		if err != nil {
-			return nil, fmt.Errorf("%s, seed %d: %w", name, c.seed, err)
+			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
 		}
 		last := len(runs) - 1
 		runs[last] = append(runs[last], r)
-		done()
 	}
 	return runs, nil
 }

@@ -22,13 +22,21 @@ func (x *Experiment) shown() (map[coco.ID]world.Photo, error) {
 // scoreClaims adds to t what each bridge's captions say about the photos of a world, and how
 // often captions repeat themselves: means over worlds and seeds, with intervals.
 func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, t *scoreTable) (err error) {
+	photos := map[*Experiment]map[coco.ID]world.Photo{} // in each world
+	for _, c := range captions {
+		if _, known := photos[c.in]; !known {
+			if photos[c.in], err = c.in.shown(); err != nil {
+				return err
+			}
+		}
+	}
 	t.Claims = map[string]*report.Claims{}
 	for _, b := range x.bridges {
-		if t.Claims[b.Name], err = x.claims(ctx, captions, func(c *seedCaptions) []coco.Result { return c.results[b.Name] }); err != nil {
+		if t.Claims[b.Name], err = x.claims(ctx, captions, photos, func(c *seedCaptions) []coco.Result { return c.results[b.Name] }); err != nil {
 			return fmt.Errorf("%s: %w", b.Name, err)
 		}
 	}
-	t.References, err = x.claims(ctx, captions, func(c *seedCaptions) (own []coco.Result) {
+	t.References, err = x.claims(ctx, captions, photos, func(c *seedCaptions) (own []coco.Result) {
 		refs := c.in.data.val.references()
 		for _, r := range c.results[x.bridges[0].Name] {
 			if len(refs[r.ImageID]) > 0 {
@@ -41,36 +49,27 @@ func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, 
 }
 
 // claims scores the captions that of selects in every world and with every seed.
-func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, of func(*seedCaptions) []coco.Result) (*report.Claims, error) {
-	var runs eval.Runs
+func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, photos map[*Experiment]map[coco.ID]world.Photo, of func(*seedCaptions) []coco.Result) (*report.Claims, error) {
 	var recallable map[world.Subject]bool // in every world
 	known := true
-	for i, c := range captions {
-		photos, err := c.in.shown()
+	runs, err := runsOf(captions, func(c *seedCaptions) (*eval.Result, error) {
+		shown := photos[c.in]
+		known = known && shown != nil
+		items, err := itemsOf(of(c), c.in.data.val.references())
 		if err != nil {
 			return nil, err
 		}
-		known = known && photos != nil
-		if i == 0 || c.in != captions[i-1].in {
-			runs = append(runs, nil)
-		}
-		items, err := itemsOf(of(c), c.in.data.val.references())
-		if err != nil {
-			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
-		}
-		here := truth.Recallable(photos, items)
+		here := truth.Recallable(shown, items)
 		if recallable == nil {
 			recallable = here
 		}
 		for s := range recallable {
 			recallable[s] = recallable[s] && here[s]
 		}
-		r, err := claimsOf(ctx, items, photos)
-		if err != nil {
-			return nil, fmt.Errorf("seed %d: %w", c.seed, err)
-		}
-		last := len(runs) - 1
-		runs[last] = append(runs[last], r)
+		return claimsOf(ctx, items, shown)
+	})
+	if err != nil {
+		return nil, err
 	}
 	shares, err := runs.Shares(ctx, uint64(x.Config.Seed))
 	if err != nil {

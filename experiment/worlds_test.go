@@ -16,20 +16,7 @@ import (
 // few runs the small experiment with two bridges.
 func few(t *testing.T, dir string, change func(*Experiment), last string, sets ...string) (*Experiment, *quiet, error) {
 	t.Helper()
-	path := write(t, filepath.Join(t.TempDir(), "small.toml"), small)
-	c, err := config.Load(path, append([]string{"output=" + dir, "bridges.use=[direct,cyclegan,meanshift]"}, sets...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := &quiet{}
-	x := &Experiment{Config: c, Dir: c.Output, Seeds: 1, UI: q}
-	change(x)
-	done, err := x.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer done()
-	return x, q, x.Execute(t.Context(), last)
+	return variantsOf(t, dir, "", last, change, append([]string{"bridges.use=[direct,cyclegan,meanshift]"}, sets...)...)
 }
 
 // TestWorlds runs two worlds with two seeds after a run with one of each, which must be

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -104,8 +105,9 @@ func (p *phrases[T]) before(words []word, start, end int) (meaning T, n int) {
 	return meaning, 0
 }
 
-// The words of the grammar, by what they mean. A word may mean any of several things.
-var lexicon = func() (x struct {
+// meanings are the words of the grammar, by what they mean. A word may mean any of several
+// things.
+type meanings struct {
 	nouns    phrases[nounMeaning]
 	colours  phrases[Colour]
 	textures phrases[Texture]
@@ -117,7 +119,13 @@ var lexicon = func() (x struct {
 	together phrases[bool]
 	with     phrases[Relation]
 	relation phrases[[]relationMeaning]
-}) {
+}
+
+// lexicon returns the meanings. They are collected when they are first needed, since most
+// commands read no captions of a world.
+var lexicon = sync.OnceValue(func() *meanings {
+	x := &meanings{}
+
 	for k := range kindCount {
 		for _, n := range kinds[k].nouns {
 			x.nouns.add(n.many, func(nounMeaning) nounMeaning { return nounMeaning{k, true} })
@@ -194,7 +202,7 @@ var lexicon = func() (x struct {
 		}
 	}
 	return x
-}()
+})
 
 type nounMeaning struct {
 	kind Kind
@@ -321,13 +329,13 @@ func (r *reader) read() {
 			i += n
 		} else if n := r.dangling(i); n > 0 {
 			i += n
-		} else if n := setting(r, i, &lexicon.places, Places, r.photo.Background); n > 0 {
+		} else if n := setting(r, i, &lexicon().places, Places, r.photo.Background); n > 0 {
 			i += n
-		} else if n := setting(r, i, &lexicon.lights, Lights, r.photo.Light); n > 0 {
+		} else if n := setting(r, i, &lexicon().lights, Lights, r.photo.Light); n > 0 {
 			i += n
 		} else if n := r.side(i); n > 0 {
 			i += n
-		} else if _, n := lexicon.together.at(r.words, i); n > 0 {
+		} else if _, n := lexicon().together.at(r.words, i); n > 0 {
 			r.together(i, n)
 			i += n
 		} else {
@@ -354,13 +362,13 @@ func (r *reader) attributes(i int) (list []attribute, next int) {
 		i += n
 	}
 	for i < len(r.words) {
-		if count, n := lexicon.numbers.at(r.words, i); n > 0 {
+		if count, n := lexicon().numbers.at(r.words, i); n > 0 {
 			add(n, Numbers, func(g Group) bool { return slices.Contains(count, g.Count) })
-		} else if c, n := lexicon.colours.at(r.words, i); n > 0 {
+		} else if c, n := lexicon().colours.at(r.words, i); n > 0 {
 			add(n, Colours, func(g Group) bool { return g.Colour == c })
-		} else if t, n := lexicon.textures.at(r.words, i); n > 0 {
+		} else if t, n := lexicon().textures.at(r.words, i); n > 0 {
 			add(n, Textures, func(g Group) bool { return g.Texture == t })
-		} else if s, n := lexicon.sizes.at(r.words, i); n > 0 {
+		} else if s, n := lexicon().sizes.at(r.words, i); n > 0 {
 			add(n, Sizes, func(g Group) bool { return g.Size == s })
 		} else if w := r.words[i].text; (w == "and" || w == ",") && len(list) > 0 && r.adjective(i+1) && list[len(list)-1].subject != Numbers {
 			i++ // "red and white"
@@ -373,16 +381,16 @@ func (r *reader) attributes(i int) (list []attribute, next int) {
 
 // adjective reports whether a word describes an object.
 func (r *reader) adjective(i int) bool {
-	_, colour := lexicon.colours.at(r.words, i)
-	_, texture := lexicon.textures.at(r.words, i)
-	_, size := lexicon.sizes.at(r.words, i)
+	_, colour := lexicon().colours.at(r.words, i)
+	_, texture := lexicon().textures.at(r.words, i)
+	_, size := lexicon().sizes.at(r.words, i)
 	return colour+texture+size > 0
 }
 
 // name reads a name that begins with words[i], and returns its number of words.
 func (r *reader) name(i int) int {
 	list, at := r.attributes(i)
-	noun, n := lexicon.nouns.at(r.words, at)
+	noun, n := lexicon().nouns.at(r.words, at)
 	if n == 0 {
 		return 0
 	}
@@ -462,7 +470,7 @@ func setting[T comparable](r *reader, i int, p *phrases[[]T], s Subject, is T) i
 
 // side reads words about where in the picture an object is.
 func (r *reader) side(i int) int {
-	side, n := lexicon.sides.at(r.words, i)
+	side, n := lexicon().sides.at(r.words, i)
 	if n == 0 || i+n < len(r.words) && r.words[i+n].text == "of" {
 		return 0 // "on the left of a tree" is a relation, "in the middle of the woods" a place
 	}
@@ -507,7 +515,7 @@ func (r *reader) together(i, n int) {
 func (r *reader) relations() {
 	for k := 1; k < len(r.names); k++ {
 		a, b := r.names[k-1], r.names[k]
-		if means, n := lexicon.relation.before(r.words, a.end, b.start); n > 0 {
+		if means, n := lexicon().relation.before(r.words, a.end, b.start); n > 0 {
 			r.relation(b.start-n, b.start, a, b, means)
 			continue
 		}
@@ -522,7 +530,7 @@ func (r *reader) relations() {
 			}
 		}
 		if last >= 0 && between[last].text == "with" {
-			if rel, n := lexicon.with.at(r.words, b.end); n > 0 {
+			if rel, n := lexicon().with.at(r.words, b.end); n > 0 {
 				// "a table with a cup on it", "a cup with a table behind it"
 				m := relationMeaning{relation: rel, inverse: rel != InFrontOf}
 				r.relation(b.end, b.end+n, a, b, []relationMeaning{m})

@@ -224,17 +224,17 @@ func TestClaims(t *testing.T) {
 // little enough.
 func TestLexicon(t *testing.T) {
 	for _, w := range placeNouns {
-		if n := len(lexicon.places.of[w]); n < 1 || n > 2 {
+		if n := len(lexicon().places.of[w]); n < 1 || n > 2 {
 			t.Errorf("%s means %d backgrounds", w, n)
 		}
 	}
 	for _, w := range lightNouns {
-		if n := len(lexicon.lights.of[w]); n < 1 || n > 2 {
+		if n := len(lexicon().lights.of[w]); n < 1 || n > 2 {
 			t.Errorf("%s means %d lights", w, n)
 		}
 	}
 	for w := range backOf {
-		if lexicon.places.of[w] == nil {
+		if lexicon().places.of[w] == nil {
 			t.Errorf("%s means no place", w)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	_ "embed"
 	"fmt"
 	"strings"
+	"sync"
 
 	"cyclecap/data/coco"
 	"cyclecap/eval"
@@ -21,12 +22,15 @@ import (
 //go:embed words.txt
 var wordsFile string
 
-// words is the contents of words.txt.
-var words = func() (w struct {
+// wordList is the contents of words.txt.
+type wordList struct {
 	category map[string]string // of a word
 	pairs    map[string]string // two words to what they stand for
 	singular map[string]string
-}) {
+}
+
+// words returns the contents of words.txt, which are read when they are first needed.
+var words = sync.OnceValue(func() (w wordList) {
 	w.category, w.pairs, w.singular = map[string]string{}, map[string]string{}, map[string]string{}
 	for line := range strings.Lines(wordsFile) {
 		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -50,21 +54,21 @@ var words = func() (w struct {
 		}
 	}
 	return w
-}()
+})
 
 // Objects returns the categories of the objects that a caption mentions, in the order of
 // its words. An object that is mentioned twice is listed twice.
 func Objects(caption string) []string {
 	tokens := tokenize(caption)
 	for i, t := range tokens {
-		tokens[i] = words.singular[t] // "" for words that mean nothing here
+		tokens[i] = words().singular[t] // "" for words that mean nothing here
 	}
 	var list []string
 	toilet, seat := false, false
 	for i := 0; i < len(tokens); i++ {
 		word := tokens[i]
 		if i+1 < len(tokens) {
-			if means, ok := words.pairs[word+" "+tokens[i+1]]; ok {
+			if means, ok := words().pairs[word+" "+tokens[i+1]]; ok {
 				word = means
 				i++
 			}
@@ -77,7 +81,7 @@ func Objects(caption string) []string {
 		if toilet && seat && word == "seat" {
 			continue // the seat of a toilet is no chair
 		}
-		if category := words.category[word]; category != "" {
+		if category := words().category[word]; category != "" {
 			out = append(out, category)
 		}
 	}
@@ -113,7 +117,7 @@ func ReadInstances(path string) (map[coco.ID][]string, error) {
 			if err := decode(&c); err != nil {
 				return err
 			}
-			if words.category[c.Name] != c.Name {
+			if words().category[c.Name] != c.Name {
 				return fmt.Errorf("chair: %s: categories[%d]: %q is not one of COCO's 80 objects", path, i, c.Name)
 			}
 			categories[c.ID] = c.Name

@@ -337,16 +337,6 @@ func JSON(w io.Writer, e *Experiment) error {
 		P     float64 `json:"p"`
 		Holm  float64 `json:"p_holm"`
 	}
-	type cell struct {
-		Value      *float64    `json:"value"`
-		Low        *float64    `json:"low"`
-		High       *float64    `json:"high"`
-		Std        *float64    `json:"std"`
-		Seeds      []float64   `json:"seeds"`
-		Worlds     []float64   `json:"worlds,omitempty"`
-		Difference *difference `json:"difference,omitempty"`
-		Missing    string      `json:"missing,omitempty"`
-	}
 	type decoder struct {
 		Name       string    `json:"name"`
 		Seconds    []float64 `json:"seconds"`
@@ -357,29 +347,17 @@ func JSON(w io.Writer, e *Experiment) error {
 		table[b.ID] = b.Claims.fields()
 		if c := b.Cost; c != nil {
 			parameters, time, std := float64(c.Parameters), c.time().Value(), c.time().Std()
-			seconds := cell{Value: &time, Seeds: c.Seconds}
+			seconds := scoreJSON{Value: &time, Seeds: c.Seconds}
 			if !math.IsNaN(std) {
 				seconds.Std = &std
 			}
-			table[b.ID]["parameters"], table[b.ID]["fit_seconds"] = cell{Value: &parameters, Seeds: []float64{}}, seconds
+			table[b.ID]["parameters"], table[b.ID]["fit_seconds"] = scoreJSON{Value: &parameters, Seeds: []float64{}}, seconds
 			table[b.ID]["decoder"] = decoder{c.Decoder, c.DecoderSeconds, append([]string{}, c.SharedWith...)}
 		}
 		for _, m := range Metrics {
-			s := b.Scores[m]
-			c := cell{Seeds: append([]float64{}, s.Seeds...), Worlds: s.Worlds}
+			c := b.Scores[m].json()
 			if d := e.fromBaseline(b.ID, m); d != nil {
-				c.Difference = &difference{d.Baseline, d.Difference.Difference, d.Low, d.High, d.P, d.Holm}
-			}
-			if v := s.Value(); len(s.Seeds) > 0 {
-				c.Value = &v
-				if s.Interval != nil {
-					c.Low, c.High = &s.Interval.Low, &s.Interval.High
-				}
-			} else {
-				c.Missing = why(s)
-			}
-			if v := s.Std(); !math.IsNaN(v) {
-				c.Std = &v
+				c.Difference = difference{d.Baseline, d.Difference.Difference, d.Low, d.High, d.P, d.Holm}
 			}
 			table[b.ID][m] = c
 		}
@@ -387,6 +365,34 @@ func JSON(w io.Writer, e *Experiment) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(table)
+}
+
+// scoreJSON is a score in a table's JSON.
+type scoreJSON struct {
+	Value      *float64  `json:"value"`
+	Low        *float64  `json:"low"`
+	High       *float64  `json:"high"`
+	Std        *float64  `json:"std"`
+	Seeds      []float64 `json:"seeds"`
+	Worlds     []float64 `json:"worlds,omitempty"`
+	Difference any       `json:"difference,omitempty"` // set by the table
+	Missing    string    `json:"missing,omitempty"`
+}
+
+func (s Score) json() scoreJSON {
+	c := scoreJSON{Seeds: append([]float64{}, s.Seeds...), Worlds: s.Worlds}
+	if v := s.Value(); len(s.Seeds) > 0 {
+		c.Value = &v
+		if s.Interval != nil {
+			c.Low, c.High = &s.Interval.Low, &s.Interval.High
+		}
+	} else {
+		c.Missing = why(s)
+	}
+	if v := s.Std(); !math.IsNaN(v) {
+		c.Std = &v
+	}
+	return c
 }
 
 func why(s Score) string {

@@ -87,21 +87,11 @@ func (t *Variants) JSON() ([]byte, error) {
 		P     float64  `json:"p"`
 		Holm  *float64 `json:"p_holm,omitempty"`
 	}
-	type cell struct {
-		Value      *float64  `json:"value"`
-		Low        *float64  `json:"low"`
-		High       *float64  `json:"high"`
-		Std        *float64  `json:"std"`
-		Seeds      []float64 `json:"seeds"`
-		Worlds     []float64 `json:"worlds,omitempty"`
-		Difference *change   `json:"difference,omitempty"`
-		Missing    string    `json:"missing,omitempty"`
-	}
 	type row struct {
-		Name    string                     `json:"name"`
-		Changes []string                   `json:"changes"`
-		Scores  map[string]map[string]cell `json:"scores"`
-		Same    []string                   `json:"same_as_base,omitempty"`
+		Name    string                          `json:"name"`
+		Changes []string                        `json:"changes"`
+		Scores  map[string]map[string]scoreJSON `json:"scores"`
+		Same    []string                        `json:"same_as_base,omitempty"`
 	}
 	out := struct {
 		Name     string `json:"name"`
@@ -110,27 +100,19 @@ func (t *Variants) JSON() ([]byte, error) {
 		Variants []row  `json:"variants"`
 	}{t.Name, t.Data, t.Images, nil}
 	for _, v := range t.Rows {
-		r := row{v.Name, append([]string{}, v.Changes...), map[string]map[string]cell{}, v.Same}
+		r := row{v.Name, append([]string{}, v.Changes...), map[string]map[string]scoreJSON{}, v.Same}
 		for bridge, scores := range v.Bridges {
-			r.Scores[bridge] = map[string]cell{}
+			r.Scores[bridge] = map[string]scoreJSON{}
 			for m, s := range scores {
-				c := cell{Seeds: append([]float64{}, s.Seeds...), Worlds: s.Worlds, Missing: s.Missing}
-				if value := s.Value(); len(s.Seeds) > 0 {
-					c.Value = &value
-				}
-				if s.Interval != nil {
-					c.Low, c.High = &s.Interval.Low, &s.Interval.High
-				}
-				if std := s.Std(); !math.IsNaN(std) {
-					c.Std = &std
-				}
+				cell := s.Score.json()
 				if d := s.Difference; d != nil {
-					c.Difference = &change{Value: d.Difference.Difference, Low: d.Low, High: d.High, P: d.P}
+					c := change{Value: d.Difference.Difference, Low: d.Low, High: d.High, P: d.P}
 					if slices.Contains(columns, m) {
-						c.Difference.Holm = &d.Holm
+						c.Holm = &d.Holm
 					}
+					cell.Difference = c
 				}
-				r.Scores[bridge][m] = c
+				r.Scores[bridge][m] = cell
 			}
 		}
 		out.Variants = append(out.Variants, r)
