@@ -26,9 +26,9 @@ type drawn struct {
 	room atomic.Int64 // bytes
 }
 
-// newDrawn returns the photos that a CLIP is trained on.
-func newDrawn(w *config.World, c config.TrainCLIP) (*drawn, error) {
-	tokens, err := tokenizer.CLIPFirst(c.Vocab)
+// newDrawn returns the photos that a CLIP with a vocabulary of that size is trained on.
+func newDrawn(w *config.World, c config.TrainCLIP, vocab int) (*drawn, error) {
+	tokens, err := tokenizer.CLIPFirst(vocab)
 	if err != nil {
 		return nil, err
 	}

@@ -269,15 +269,18 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	c, w := x.Config.Train.CLIP, x.Config.World
 	p = planned{name: "clip", amount: c.Epochs * (w.Pretrain / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {
-		m := x.newCLIP()
+		m, err := x.newCLIP()
+		if err != nil {
+			return err
+		}
 		defer closing(m)
 		p.trained = parameters(m)
 		p.disk = p.trained * 4 * (1 + checkpointed)
-		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, 49000)}
+		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, int(m.Config.Vocab))}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
 		}
-		t, err := train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, data)
+		t, err := train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", LockText: c.Text != "", Device: x.device}, m, data)
 		if err != nil {
 			return err
 		}
@@ -337,7 +340,10 @@ func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, err
 			m = e.clip.Model
 			n.width = e.clip.Width()
 		} else {
-			c := x.newCLIP()
+			c, err := x.newCLIP()
+			if err != nil {
+				return err
+			}
 			defer closing(c)
 			m = c
 		}

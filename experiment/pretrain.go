@@ -3,6 +3,7 @@ package experiment
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"math/rand/v2"
@@ -62,7 +63,15 @@ func (x *Experiment) clip() (*model, error) {
 		m.id += described
 		return m, err
 	}
-	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: []any{x.pretrain(), x.Config.Train.CLIP, x.Config.Seed}}
+	inputs := []any{x.pretrain(), x.Config.Train.CLIP, x.Config.Seed}
+	if p := x.Config.Train.CLIP.Text; p != "" {
+		m, err := x.given(p)
+		if err != nil {
+			return nil, fmt.Errorf("train.clip.text: %w", err)
+		}
+		inputs = append(inputs, m.id)
+	}
+	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: inputs}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key()) })
 	}
@@ -71,15 +80,18 @@ func (x *Experiment) clip() (*model, error) {
 
 func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 	c := x.Config.Train.CLIP
-	m := x.newCLIP()
+	m, err := x.newCLIP()
+	if err != nil {
+		return err
+	}
 	defer closing(m)
-	source, err := newDrawn(x.Config.World, c)
+	source, err := newDrawn(x.Config.World, c, int(m.Config.Vocab))
 	if err != nil {
 		return err
 	}
 	of := photo.CLIP(c.Image)
 	t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WeightDecay: c.WeightDecay,
-		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Mean: of.Mean, Std: of.Std, Seed: uint64(x.Config.Seed), Device: x.device}, m, source)
+		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Mean: of.Mean, Std: of.Std, LockText: c.Text != "", Seed: uint64(x.Config.Seed), Device: x.device}, m, source)
 	if err != nil {
 		return err
 	}
@@ -125,17 +137,65 @@ const headWidth = 64
 const clipContext = 32
 
 // newCLIP returns a new CLIP of the configured size on the device.
-func (x *Experiment) newCLIP() *clip.Model {
+func (x *Experiment) newCLIP() (*clip.Model, error) {
 	c := x.Config.Train.CLIP
-	m := clip.New(clip.Config{
-		EmbedDim: int64(c.EmbedDim), ImageSize: int64(c.Image), PatchSize: int64(c.Patch),
-		VisionWidth: int64(c.Width), VisionDepth: int64(c.Layers),
-		Context: clipContext, Vocab: int64(c.Vocab),
+	of := clip.Config{
+		EmbedDim: int64(c.EmbedDim),
+		Context:  clipContext, Vocab: int64(c.Vocab),
 		TextWidth: int64(c.TextWidth), TextHeads: int64(c.TextWidth / headWidth), TextDepth: int64(c.TextLayers),
+	}
+	var text *clip.Model
+	if c.Text != "" {
+		p, err := pipeline.LoadCLIP(c.Text, "", clip.Text, pipeline.Options{})
+		if err != nil {
+			return nil, fmt.Errorf("train.clip.text: %w", err)
+		}
+		defer p.Close()
+		var ok bool
+		if text, ok = p.Model.(*clip.Model); !ok {
+			return nil, fmt.Errorf("train.clip.text: %s has the text encoder of a %s; only that of a CLIP can be used", c.Text, p.Model.Name())
+		}
+		if err := p.CheckTokenizer(); err != nil {
+			return nil, fmt.Errorf("train.clip.text: %w", err)
+		}
+		of = text.Config
+	}
+	of.ImageSize, of.VisionWidth = int64(c.Image), int64(c.Width)
+	if n := int64(c.Layers); c.ImageEncoder == "resnet" {
+		of.ResNet, of.PatchSize, of.VisionDepth = [4]int64{n, n, n, n}, 0, 0
+	} else {
+		of.ResNet, of.PatchSize, of.VisionDepth = [4]int64{}, int64(c.Patch), n
+	}
+	m := clip.New(of)
+	var err error
+	torch.NoGrad(func() {
+		m.LogitScale.Fill_(-math.Log(c.Temperature))
+		if text != nil {
+			err = copyText(m, text)
+		}
 	})
-	torch.NoGrad(func() { m.LogitScale.Fill_(-math.Log(c.Temperature)) })
+	if err != nil {
+		closing(m)
+		return nil, err
+	}
 	nn.To(m, torch.WithDevice(x.device))
-	return m
+	return m, nil
+}
+
+// copyText sets the parameters of the text encoder of m to those of another CLIP.
+func copyText(m, from *clip.Model) error {
+	own := nn.StateDictOf(m)
+	for _, p := range nn.NamedParameters(from) {
+		if p.Name == "logit_scale" {
+			continue
+		}
+		t, ok := own.Get(p.Name)
+		if !ok {
+			return fmt.Errorf("train.clip.text: the new CLIP has no %s", p.Name)
+		}
+		t.Copy_(*p.Tensor)
+	}
+	return nil
 }
 
 // newGPT2 returns a new GPT-2 of the configured size on the device.

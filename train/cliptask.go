@@ -21,6 +21,9 @@ type CLIPConfig struct {
 	WeightDecay float64
 	WarmupSteps int
 	BF16        bool
+	// LockText says that the text encoder is not trained (LiT: Zhai et al. 2022, with
+	// images and texts exchanged).
+	LockText bool
 	// Mean and Std normalize each channel after scaling pixels to [0, 1].
 	Mean, Std [3]float32
 	Seed      uint64
@@ -102,13 +105,17 @@ func NewCLIPTask(c CLIPConfig, m *clip.Model, source CLIPSource) (*CLIPTask, err
 	t.scale, t.mean, t.std = channels([3]float32{255, 255, 255}), channels(c.Mean), channels(c.Std)
 	// As in CLIP, gains, biases and the temperature have no weight decay.
 	var decay, rest []torch.Tensor
-	for _, p := range nn.Parameters(m) {
-		if p.Dim() < 2 {
-			rest = append(rest, p)
-		} else {
-			decay = append(decay, p)
+	for _, p := range nn.NamedParameters(m) {
+		switch {
+		case c.LockText && p.Name != "logit_scale" && clip.Text.Has(p.Name):
+			p.Tensor.SetRequiresGrad(false)
+		case p.Tensor.Dim() < 2:
+			rest = append(rest, *p.Tensor)
+		default:
+			decay = append(decay, *p.Tensor)
 		}
 	}
+	m.Train(true)
 	o := optim.AdamOptions{LR: c.LR, Beta1: 0.9, Beta2: 0.98, Eps: 1e-6, WeightDecay: c.WeightDecay, Fused: true}
 	t.opt = optim.AdamW(decay, o)
 	o.WeightDecay = 0
@@ -228,11 +235,17 @@ func (t *CLIPTask) loss(step int) (loss torch.Tensor, more []torch.Tensor, err e
 func (t *CLIPTask) normalized(pixels []uint8) torch.Tensor {
 	d, size := t.config.Device, t.Model.Config.ImageSize
 	x := torch.FromSliceOn(d, pixels, int64(t.config.Batch), 3, size, size).To(torch.WithDType(torch.Float32))
+	if t.Model.ResNet != nil {
+		// Channels last is what convolutions are fastest with, on CPUs and GPUs.
+		x = x.Contiguous(torch.WithMemoryFormat(torch.ChannelsLastFormat))
+	}
 	return x.Div(t.scale).Sub(t.mean).Div(t.std)
 }
 
-// Close frees the optimizers' state, after the batch that is being read.
+// Close frees the optimizers' state, after the batch that is being read. The model is no
+// longer being trained.
 func (t *CLIPTask) Close() {
+	t.Model.Train(false)
 	if t.ahead >= 0 {
 		<-t.next
 		t.ahead = -1

@@ -70,22 +70,30 @@ var tasks = map[string]func(t *testing.T) Task{
 		return must(NewDecoderTask(c, &clipcap.Model{Mapper: m, GPT2: g}, data, data))(t)
 	},
 	"clip": func(t *testing.T) Task {
-		m := clip.New(clip.Config{EmbedDim: 16, ImageSize: 16, PatchSize: 8, VisionWidth: 64, VisionDepth: 1, Context: 12, Vocab: 50, TextWidth: 64, TextHeads: 1, TextDepth: 1})
-		data := CLIPData{Pixels: make([]uint8, 20*3*16*16), Captions: captions(40, 50)}
-		rng := rand.New(rand.NewPCG(1, 1))
-		for i := range data.Pixels {
-			data.Pixels[i] = uint8(rng.Uint32())
-		}
-		for i := range 20 {
-			data.Of = append(data.Of, []int32{int32(2 * i), int32(2*i + 1)})
-		}
-		return must(NewCLIPTask(CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, Seed: 3}, m, data))(t)
+		return clipTask(t, clip.Config{ImageSize: 16, PatchSize: 8, VisionWidth: 64, VisionDepth: 1}, false)
+	},
+	// Its running statistics are neither parameters nor in an optimizer.
+	"clip with a ResNet and a locked text encoder": func(t *testing.T) Task {
+		return clipTask(t, clip.Config{ImageSize: 32, VisionWidth: 2, ResNet: [4]int64{1, 1, 1, 1}}, true)
 	},
 	"gpt2": func(t *testing.T) Task {
 		g := gpt2.New(gpt2.Config{VocabSize: 50, NPositions: 32, NEmbd: 64, NLayer: 1, NHead: 1, LayerNormEpsilon: 1e-5})
 		text := captions(100, 50)
 		return must(NewGPT2Task(GPT2Config{Epochs: 1, Batch: 4, Window: 8, LR: 1e-3, WarmupSteps: 2, Seed: 3}, g, text.ids))(t)
 	},
+}
+
+func clipTask(t *testing.T, c clip.Config, lockText bool) Task {
+	c.EmbedDim, c.Context, c.Vocab, c.TextWidth, c.TextHeads, c.TextDepth = 16, 12, 50, 64, 1, 1
+	data := CLIPData{Pixels: make([]uint8, 20*3*c.ImageSize*c.ImageSize), Captions: captions(40, 50)}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range data.Pixels {
+		data.Pixels[i] = uint8(rng.Uint32())
+	}
+	for i := range 20 {
+		data.Of = append(data.Of, []int32{int32(2 * i), int32(2*i + 1)})
+	}
+	return must(NewCLIPTask(CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 4, Batch: 4, LR: 1e-3, WeightDecay: 0.1, WarmupSteps: 2, LockText: lockText, Seed: 3}, clip.New(c), data))(t)
 }
 
 func must[T Task](task T, err error) func(*testing.T) Task {

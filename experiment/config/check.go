@@ -118,13 +118,17 @@ func (l *loader) check() {
 	}
 
 	// Sizes of the trained models.
+	resnet := t.CLIP.ImageEncoder == "resnet"
 	for _, w := range []struct {
 		name  string
 		width int
 	}{{"train.clip.width", t.CLIP.Width}, {"train.clip.text_width", t.CLIP.TextWidth}, {"train.gpt2.width", t.GPT2.Width}} {
-		rule(w.width%64 != 0, on(w.name), "must be a multiple of 64, the width of an attention head, got %d", w.width)
+		rule(w.width%64 != 0 && !(resnet && w.name == "train.clip.width"), on(w.name), "must be a multiple of 64, the width of an attention head, got %d", w.width)
 	}
-	rule(t.CLIP.Image%t.CLIP.Patch != 0, on("train.clip.patch", "train.clip.image"),
+	rule(resnet && t.CLIP.Width%2 != 0, on("train.clip.width"), "must be even, got %d", t.CLIP.Width)
+	rule(resnet && t.CLIP.Image%32 != 0, on("train.clip.image", "train.clip.image_encoder"),
+		"must be a multiple of 32, by which a ResNet reduces photos, got %d", t.CLIP.Image)
+	rule(!resnet && t.CLIP.Image%t.CLIP.Patch != 0, on("train.clip.patch", "train.clip.image"),
 		"train.clip.patch = %d does not divide train.clip.image = %d", t.CLIP.Patch, t.CLIP.Image)
 	if c.GPT2.Weights == "" && c.World != nil { // otherwise its sizes are only known once it is loaded
 		// The last token is never an input.

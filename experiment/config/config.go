@@ -161,16 +161,27 @@ type Train struct {
 // TrainCLIP is the architecture and training of a small CLIP, which is used if
 // clip.weights is empty.
 type TrainCLIP struct {
-	// Width is the width of the image encoder; it must be a multiple of 64, the width
-	// of an attention head.
-	Width int `toml:"width" default:"192" range:"[64,16384]"`
-	// Layers is the number of layers of the image encoder.
+	// ImageEncoder is the architecture of the image encoder: "vit", a vision transformer, or
+	// "resnet", OpenAI's ModifiedResNet. A small ResNet learns shapes from fewer photos.
+	ImageEncoder string `toml:"image_encoder" default:"vit" choices:"vit,resnet" source:"CLIP"`
+	// Width is the width of the image encoder. That of a vision transformer must be a
+	// multiple of 64, the width of an attention head; that of a ResNet is the width of its
+	// first stage, and must be even (RN50: 64).
+	Width int `toml:"width" default:"192" range:"[2,16384]"`
+	// Layers is the number of layers of a vision transformer, or of blocks in each of the
+	// four stages of a ResNet.
 	Layers int `toml:"layers" default:"4" range:"[1,1000]"`
-	// Patch is the width and height of a patch in pixels; it must divide
-	// train.clip.image.
+	// Patch is the width and height of a patch of a vision transformer in pixels; it must
+	// divide train.clip.image.
 	Patch int `toml:"patch" default:"16" range:"[1,1024]"`
-	// Image is the width and height in pixels of the encoder's input.
+	// Image is the width and height in pixels of the encoder's input. That of a ResNet must
+	// be a multiple of 32.
 	Image int `toml:"image" default:"128" range:"[1,4096]"`
+	// Text names the weights of a CLIP whose text encoder this one has, with its vocabulary
+	// and the width of its features. It is not trained further, as in locked-image tuning
+	// (LiT: Zhai et al. 2022) with images and texts exchanged. If it is empty, both encoders
+	// are trained.
+	Text string `toml:"text"`
 	// TextWidth is the width of the text encoder; it must be a multiple of 64, the
 	// width of an attention head.
 	TextWidth int `toml:"text_width" default:"128" range:"[64,16384]"`

@@ -74,12 +74,8 @@ type MLP struct {
 }
 
 // New returns a CLIP with random weights, initialised like OpenAI's code
-// (initialize_parameters in its class CLIP), for training from scratch. Its image
-// encoder must be a vision transformer: a ResNet can only be loaded.
+// (initialize_parameters in its class CLIP), for training from scratch.
 func New(c Config) *Model {
-	if c.ResNet != [4]int64{} {
-		torch.Throw("clip.New", "a CLIP with a ResNet can be loaded, but not trained")
-	}
 	m := build(c, Both)
 	m.LogitScale = torch.Full([]int64{}, math.Log(1/0.07)).Keep().SetRequiresGrad(true)
 	torch.NoGrad(func() {
@@ -95,8 +91,20 @@ func New(c Config) *Model {
 			normal(b.Mlp.CProj.Weight, proj)
 		}
 		normal(m.TextProjection, attn)
+		if m.ResNet != nil {
+			m.ResNet.initialize()
+		}
 	})
 	return m
+}
+
+// Train sets whether m is being trained, which only concerns a ResNet: it normalizes
+// each batch with its own statistics then, and updates the running ones. A new or loaded
+// model is not being trained.
+func (m *Model) Train(on bool) {
+	if m.ResNet != nil {
+		m.ResNet.train(on)
+	}
 }
 
 // build returns the encoders of part, without logit_scale, with the initial weights

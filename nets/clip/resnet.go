@@ -2,14 +2,16 @@ package clip
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
 
-// ResNet is OpenAI's ModifiedResNet as image encoder, in evaluation mode: three
-// convolutions at the start instead of one, average pooling in place of strided
-// convolutions, and attention in place of the last pooling.
+// ResNet is OpenAI's ModifiedResNet as image encoder: three convolutions at the start
+// instead of one, average pooling in place of strided convolutions, and attention in
+// place of the last pooling.
 type ResNet struct {
 	Conv1    *nn.Conv2dModule `name:"conv1"`
 	BN1      *BatchNorm       `name:"bn1"`
@@ -44,14 +46,16 @@ type Downsample struct {
 	BN   *BatchNorm       `name:"1"`
 }
 
-// BatchNorm is torch.nn.BatchNorm2d in evaluation mode, which normalizes with the
-// statistics of training. Files also count the batches of training in
-// num_batches_tracked, which is not needed here.
+// BatchNorm is torch.nn.BatchNorm2d. It normalizes with the running statistics of
+// training, or while it is trained (Model.Train) with those of the batch, which it adds
+// to the running ones. Files also count the batches of training in num_batches_tracked,
+// which is not needed here.
 type BatchNorm struct {
 	nn.Hook
 	Weight, Bias torch.Tensor
 	RunningMean  torch.Tensor `buffer:"true"`
 	RunningVar   torch.Tensor `buffer:"true"`
+	training     bool
 }
 
 // AttentionPool returns the attention of the mean of all positions to them.
@@ -65,7 +69,8 @@ type AttentionPool struct {
 	heads               int64
 }
 
-// newResNet returns a ResNet of the right shapes, without meaningful weights.
+// newResNet returns a ResNet of the right shapes with the initial weights of PyTorch's
+// modules, but without a positional embedding.
 func newResNet(c Config) *ResNet {
 	w := c.VisionWidth
 	r := &ResNet{
@@ -113,7 +118,42 @@ func newBottleneck(in, planes, stride int64) *Bottleneck {
 }
 
 func newBatchNorm(n int64) *BatchNorm {
-	return &BatchNorm{Weight: param(n), Bias: param(n), RunningMean: torch.Empty([]int64{n}).Keep(), RunningVar: torch.Empty([]int64{n}).Keep()}
+	shape := []int64{n}
+	return &BatchNorm{
+		Weight: torch.Ones(shape).Keep().SetRequiresGrad(true), Bias: torch.Zeros(shape).Keep().SetRequiresGrad(true),
+		RunningMean: torch.Zeros(shape).Keep(), RunningVar: torch.Ones(shape).Keep(),
+	}
+}
+
+// initialize sets the weights as OpenAI's initialize_parameters does.
+func (r *ResNet) initialize() {
+	p := r.AttnPool
+	std := math.Pow(float64(p.PositionalEmbedding.Size(1)), -0.5)
+	for _, t := range []torch.Tensor{p.PositionalEmbedding, p.QProj.Weight, p.KProj.Weight, p.VProj.Weight, p.CProj.Weight} {
+		normal(t, std)
+	}
+	for _, b := range r.blocks() {
+		b.BN3.Weight.Zero_() // each block begins as the identity
+	}
+}
+
+// blocks lists the blocks of all stages.
+func (r *ResNet) blocks() []*Bottleneck {
+	return slices.Concat(r.Layer1, r.Layer2, r.Layer3, r.Layer4)
+}
+
+// train sets whether each batch is normalized with its own statistics.
+func (r *ResNet) train(on bool) {
+	norms := []*BatchNorm{r.BN1, r.BN2, r.BN3}
+	for _, b := range r.blocks() {
+		norms = append(norms, b.BN1, b.BN2, b.BN3)
+		if b.Downsample != nil {
+			norms = append(norms, b.Downsample.BN)
+		}
+	}
+	for _, n := range norms {
+		n.training = on
+	}
 }
 
 // resNetSizes infers the fields of a ResNet.
@@ -150,10 +190,8 @@ func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
 		y = r.BN3.Forward(r.Conv3.Forward(y)).Relu_()
 		return pool(y, 2)
 	})
-	for _, stage := range [][]*Bottleneck{r.Layer1, r.Layer2, r.Layer3, r.Layer4} {
-		for _, b := range stage {
-			x = torch.Tidy(func() torch.Tensor { return b.Forward(x) })
-		}
+	for _, b := range r.blocks() {
+		x = torch.Tidy(func() torch.Tensor { return b.Forward(x) })
 	}
 	return r.AttnPool.Forward(x)
 }
@@ -179,7 +217,7 @@ func pool(x torch.Tensor, n int64) torch.Tensor {
 
 // Forward normalizes each channel of x [n, channels, h, w].
 func (b *BatchNorm) Forward(x torch.Tensor) torch.Tensor {
-	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, false, 0.1, 1e-5, true))
+	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, b.training, 0.1, 1e-5, true))
 }
 
 // Forward maps [n, width, h, w] to [n, embed]. The order of the dimensions is that of
