@@ -164,6 +164,19 @@ func DeterministicAlgorithms() bool {
 	return on
 }
 
+// EnableFlashSDP is torch.backends.cuda.enable_flash_sdp: ScaledDotProductAttention may
+// use flash attention, on CUDA and on the CPU. The default is true. Without it the CPU
+// computes attention with matrix products and a softmax, whose backward pass is several
+// times as fast in bf16 for short sequences.
+func EnableFlashSDP(on bool) { must("enable_flash_sdp", shim.SetSwitch(shim.FlashSDP, on)) }
+
+// FlashSDPEnabled returns the setting of EnableFlashSDP.
+func FlashSDPEnabled() bool {
+	on, err := shim.Switch(shim.FlashSDP)
+	must("enable_flash_sdp", err)
+	return on
+}
+
 // SetNumThreads sets the number of threads that one operator may use, as
 // torch.set_num_threads does. Call it once, before the first operator: each OS
 // thread has its own libtorch thread pool, and low-order bits of results may

@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 4
+#define CT_ABI 5
 
 #ifdef __cplusplus
 extern "C" {
@@ -222,6 +222,7 @@ enum ct_switch {
   CT_TF32_CUDNN = 1,      /* backends.cudnn.allow_tf32: 0 or 1            */
   CT_CUDNN_BENCHMARK = 2, /* backends.cudnn.benchmark: 0 or 1             */
   CT_DETERMINISTIC = 3,   /* use_deterministic_algorithms: 0 or 1         */
+  CT_FLASH_SDP = 4,       /* backends.cuda.enable_flash_sdp: 0 or 1       */
 };
 CT_API ct_error ct_switch_get(int which, int *value);
 CT_API ct_error ct_switch_set(int which, int value);

@@ -181,6 +181,9 @@ ct_error ct_switch_get(int which, int *value) {
       case CT_DETERMINISTIC:
         *value = c.deterministicAlgorithms();
         return;
+      case CT_FLASH_SDP:
+        *value = c.userEnabledFlashSDP();
+        return;
     }
     TORCH_CHECK(false, "unknown switch ", which);
   });
@@ -198,6 +201,8 @@ ct_error ct_switch_set(int which, int value) {
         return c.setBenchmarkCuDNN(value != 0);
       case CT_DETERMINISTIC:
         return c.setDeterministicAlgorithms(value != 0, false);
+      case CT_FLASH_SDP:
+        return c.setSDPUseFlash(value != 0);
     }
     TORCH_CHECK(false, "unknown switch ", which);
   });

@@ -434,6 +434,7 @@ const (
 	TF32CuDNN      = C.CT_TF32_CUDNN
 	CuDNNBenchmark = C.CT_CUDNN_BENCHMARK
 	Deterministic  = C.CT_DETERMINISTIC
+	FlashSDP       = C.CT_FLASH_SDP
 )
 
 // Switch returns the state of a switch.
