@@ -24,6 +24,7 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "resume", Usage: "continue training that was interrupted", DisableDefaultText: true},
 		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "run the trainings with `N` consecutive seeds, starting at the configuration's"},
 		&cli.IntFlag{Name: "worlds", Value: 1, Usage: "repeat the run in `M` worlds with consecutive seeds, starting at the configuration's world.seed"},
+		&cli.BoolFlag{Name: "verify-outputs", Usage: "read all files that finished stages have written, and make those again that have changed; without it, only missing files and other sizes are noticed", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, and the time, disk and memory of each stage, estimated from a short measurement", DisableDefaultText: true},
 	}
 }
@@ -37,7 +38,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "until", Usage: "stop after `STAGE`: world, clip, gpt2, features, decoder, cyclegan, caption, evaluate or report"},
 			&cli.BoolFlag{Name: "keys", Usage: "explain the keys of CONFIG.toml, or only those that begin with PREFIX, such as train.cyclegan", DisableDefaultText: true}),
 		Description: `The stages run in the order listed under --until. A stage is skipped if its
-settings and inputs have not changed since the last run. The output folder
+settings, the contents of its inputs and its outputs have not changed. The output folder
 receives the resolved configuration, checkpoints, losses (metrics.jsonl and
 TensorBoard event files), captions in COCO's results format, table.json, table.md
 and report.html. Ctrl-C writes a checkpoint; --resume continues from it, and the
@@ -138,7 +139,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if _, err := torch.BuildInfo(); err != nil {
 		return err
 	}
-	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Variants: variants, Resume: c.Bool("resume"), UI: ui{c.App.ErrWriter}}
+	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Variants: variants, Resume: c.Bool("resume"), VerifyOutputs: c.Bool("verify-outputs"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer)
 	}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/features"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -20,8 +20,8 @@ import (
 type seedCaptions struct {
 	in       *Experiment // the experiment in its world
 	seed     int
-	key      string
-	keys     map[string]string // of the captions of each bridge
+	hashes   map[string]string // of the captions of each bridge
+	keys     map[string]string // of the stages that wrote them
 	results  map[string][]coco.Result
 	decoders map[bridge.Decoder]learned
 	gan      *learned
@@ -31,25 +31,33 @@ type seedCaptions struct {
 // captions captions every validation photo with every bridge and writes the captions in
 // COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
-	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, keys: map[string]string{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
-	var keys []string
+	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, hashes: map[string]string{}, keys: map[string]string{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
 	for _, b := range x.bridges {
-		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name),
-			inputs: []any{f.key, decoders[b.Decoder].key, x.Config.Caption, x.Config.Data.Pairing, seed}}
-		if b.CycleGAN {
-			st.inputs = append(st.inputs, gan.key)
+		ids := make([]string, len(f.valImageIDs))
+		for i, id := range f.valImageIDs {
+			ids[i] = x.data.val.id(id).String()
 		}
-		st.inputs = append(st.inputs, x.bothSelections()...)
+		normalize := x.Config.Train.Decoder.NormalizePrefix
+		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name), products: []string{resultsFile},
+			settings: []any{b.Name, x.Config.Caption, normalize, seed},
+			// A decoder's file may lack a GPT-2, and has no tokenizer.
+			inputs: []string{f.results.valImages, features.Hash(ids...), decoders[b.Decoder].result, gpt.id}}
+		if b.CycleGAN {
+			st.inputs = append(st.inputs, gan.result)
+		}
+		if b.Sets {
+			st.inputs = append(st.inputs, f.unpairedInputs()...)
+		}
 		for _, setting := range b.Settings {
-			st.inputs = append(st.inputs, x.Config.Bridges.Settings[setting.Key])
+			st.settings = append(st.settings, x.Config.Bridges.Settings[setting.Key])
 		}
 		st.do = func(ctx context.Context, dir string) error {
-			return x.captionBridge(ctx, b, seed, f, gpt, decoders[b.Decoder], gan, filepath.Join(dir, "results.json"))
+			return x.captionBridge(ctx, b, seed, f, gpt, decoders[b.Decoder], gan, filepath.Join(dir, resultsFile))
 		}
 		if err := x.run(ctx, st); err != nil {
 			return nil, err
 		}
-		r, err := coco.ReadResults(filepath.Join(x.folder(st), "results.json"))
+		r, err := coco.ReadResults(filepath.Join(x.folder(st), resultsFile))
 		if err != nil {
 			return nil, err
 		}
@@ -57,21 +65,38 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		if s.fits[b.Name], err = readFit(x.folder(st)); err != nil {
 			return nil, err
 		}
-		s.keys[b.Name] = st.key()
-		keys = append(keys, b.Name, st.key())
+		s.hashes[b.Name], s.keys[b.Name] = st.result, st.key()
 	}
-	s.key = strings.Join(keys, " ")
 	return s, nil
 }
+
+// inputs are what the evaluation reads of the captions and their world.
+func (s *seedCaptions) inputs() ([]string, error) {
+	x := s.in
+	list := []string{fmt.Sprint(s.seed), x.data.val.referenceHash()}
+	for _, b := range x.bridges {
+		list = append(list, b.Name, s.hashes[b.Name])
+	}
+	shown, err := x.shown()
+	if shown != nil {
+		list = append(list, features.Hash(fmt.Sprint(shown))) // fmt sorts the keys
+	}
+	return list, err
+}
+
+// resultsFile is the name of the file with a bridge's captions.
+const resultsFile = "results.json"
 
 // env returns the data that a bridge may use.
 func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned) (e bridge.Env, err error) {
 	e = bridge.Env{Normalized: x.Config.Train.Decoder.NormalizePrefix, Length: 1,
 		Settings: x.Config.Bridges.Settings, Seed: uint64(seed), Device: x.device}
-	e.Images, e.Texts = f.unpaired()
-	if !e.Normalized {
-		if e.Length, err = bridge.MeanLength(e.Texts); err != nil {
-			return e, err
+	if b.Sets {
+		e.Images, e.Texts = f.unpaired()
+		if !e.Normalized {
+			if e.Length, err = bridge.MeanLength(e.Texts); err != nil {
+				return e, err
+			}
 		}
 	}
 	if b.CycleGAN {
@@ -114,15 +139,15 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			rows := span(at, min(n, at+c.Batch))
+			index := span(at, min(n, at+c.Batch))
 			err := torch.Scope(func() (err error) {
 				torch.InferenceMode(func() {
-					var features torch.Tensor
-					if features, err = train.Rows(f.valImages, rows, x.device); err != nil {
+					var rows torch.Tensor
+					if rows, err = train.Rows(f.valImages, index, x.device); err != nil {
 						return
 					}
 					var captions [][]pipeline.Caption
-					if captions, err = m.Generate(ctx, transform(features), o); err != nil {
+					if captions, err = m.Generate(ctx, transform(rows), o); err != nil {
 						if bad := (*pipeline.NotFiniteError)(nil); errors.As(err, &bad) {
 							err = fmt.Errorf("captions of bridge %s: image id %s: %w", b.Name, x.data.val.id(f.valImageIDs[at+bad.Index]), err)
 						}

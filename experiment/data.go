@@ -1,9 +1,9 @@
 package experiment
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,6 +78,15 @@ func (p part) references() map[coco.ID][]string {
 		refs[id] = append(refs[id], t)
 	}
 	return refs
+}
+
+// referenceHash returns a hash of the captions of each photo.
+func (p part) referenceHash() string {
+	list := make([]string, 0, 2*len(p.texts))
+	for i, t := range p.texts {
+		list = append(list, p.id(p.textImage[i]).String(), t)
+	}
+	return features.Hash(list...)
 }
 
 // loadData reads the annotations, but no photos.
@@ -224,22 +233,28 @@ func (d *data) readClipCap(path string, maxBad float64) error {
 	return nil
 }
 
-// identity returns a hash of the ids, names, sizes and modification times of photos, to detect
-// whether they have changed.
-func (p part) identity() (string, error) {
-	list := make([]string, 0, len(p.photos))
-	for _, f := range p.photos {
-		info, err := os.Stat(f.path)
-		if err != nil {
-			list = append(list, f.path+" missing")
-			continue
-		}
-		// The identity of integers is that of their numbers.
-		var id any = f.id
-		if own, ok := p.ids[f.id]; ok {
-			id = own
-		}
-		list = append(list, fmt.Sprint(id, f.path, info.Size(), info.ModTime().UnixNano()))
+// photoHash returns a hash of the ids and contents of photos, in their order. Only rank 0
+// reads them.
+func (x *Experiment) photoHash(ctx context.Context, name string, p part) (string, error) {
+	if x.Group.Rank() != 0 {
+		return "", nil
+	}
+	paths := make([]string, len(p.photos))
+	for i, f := range p.photos {
+		paths[i] = f.path
+	}
+	bar := x.UI.Bar(name+" to check", 0, len(paths))
+	hashes, err := x.contents.all(ctx, paths, func(n int) { bar.Set(n, "") })
+	bar.Finish()
+	if err == nil {
+		err = x.contents.save()
+	}
+	if err != nil {
+		return "", err
+	}
+	list := make([]string, len(hashes))
+	for i, hash := range hashes {
+		list[i] = p.id(p.photos[i].id).String() + " " + hash
 	}
 	return features.Hash(list...), nil
 }

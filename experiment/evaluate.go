@@ -29,18 +29,22 @@ type scoreTable struct {
 	References *report.Claims            `json:"references"`
 	Images     int                       `json:"images"`
 
-	key string
+	result string // stage.result
 }
 
 // evaluate scores all captions: means over worlds and seeds, with intervals over worlds,
 // seeds and photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims", "all pairs"}}
+	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims", "all pairs"}, products: []string{scoresFile}}
 	for _, c := range captions {
-		s.inputs = append(s.inputs, c.seed, c.key)
+		inputs, err := c.inputs()
+		if err != nil {
+			return nil, err
+		}
+		s.inputs = append(s.inputs, inputs...)
 	}
-	path := filepath.Join(x.Dir, s.dir, "scores.json")
+	path := filepath.Join(x.Dir, s.dir, scoresFile)
 	s.do = func(ctx context.Context, dir string) error {
 		t, err := x.score(ctx, captions, scorer, missing)
 		if err != nil {
@@ -58,9 +62,12 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	if err := readJSON(path, &t); err != nil {
 		return nil, err
 	}
-	t.key = s.key()
+	t.result = s.result
 	return &t, nil
 }
+
+// scoresFile is the name of the file with the scores.
+const scoresFile = "scores.json"
 
 // meteor returns METEOR, or the reason why it is not computed.
 func (x *Experiment) meteor() (eval.Metric, string) {

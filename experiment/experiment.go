@@ -30,6 +30,9 @@ type Experiment struct {
 	Seeds  int    // number of runs in each world, with the seeds from Config.Seed on
 	Worlds int    // number of worlds, with the seeds from Config.World.Seed on; 0 means 1
 	Resume bool   // continue interrupted trainings
+	// VerifyOutputs reads all files that finished stages have written, and makes those again
+	// that have changed. Without it, only missing files and other sizes are noticed.
+	VerifyOutputs bool
 	// Variants are changes of the configuration to compare with it.
 	Variants []config.Variant
 	UI       UI
@@ -37,12 +40,13 @@ type Experiment struct {
 	// rank 0 writes files and runs the stages that are not trainings.
 	Group *distributed.Group
 
-	device  torch.Device
-	bridges []bridge.Bridge
-	data    *data
-	place   string // prefix of the names of stages: "world-2" in the second world
-	keyed   bool   // the names of stages end with their keys, so that variants share them
-	log     *stageLog
+	contents *contents
+	device   torch.Device
+	bridges  []bridge.Bridge
+	data     *data
+	place    string // prefix of the names of stages: "world-2" in the second world
+	keyed    bool   // the names of stages end with their keys, so that variants share them
+	log      *stageLog
 }
 
 // stageLog is the stages that ran or were skipped, for the report.
@@ -90,6 +94,9 @@ func (x *Experiment) Open() (done func(), err error) {
 	}
 	resolved, err := x.Config.Encode()
 	if err == nil {
+		err = atomicfile.RemoveStale(x.Dir)
+	}
+	if err == nil {
 		err = atomicfile.WriteBytes(filepath.Join(x.Dir, "config.toml"), resolved)
 	}
 	if err != nil {
@@ -97,6 +104,20 @@ func (x *Experiment) Open() (done func(), err error) {
 		return nil, err
 	}
 	return unlock, nil
+}
+
+// numbers returns the configuration without the keys that change no result, and without
+// paths: what is in the files counts.
+func (x *Experiment) numbers() config.Config {
+	c := *x.Config
+	c.Output, c.Threads = "", 0
+	c.CLIP.Weights, c.GPT2.Weights, c.Train.CLIP.Text, c.Eval.MeteorData = "", "", "", ""
+	d := &c.Data
+	d.TrainAnnotations, d.TrainImages, d.ValAnnotations, d.ValImages = "", "", "", ""
+	d.Karpathy, d.Photos, d.Captions, d.ClipCap, d.MaxBad = "", "", "", "", 0
+	t := &c.Train
+	t.CLIP.CheckpointEvery, t.GPT2.CheckpointEvery, t.Decoder.CheckpointEvery, t.CycleGAN.CheckpointEvery = 0, 0, 0, 0
+	return c
 }
 
 // prepare checks the configuration before work begins.
@@ -122,6 +143,9 @@ func (x *Experiment) prepare() (err error) {
 		return err
 	}
 	x.log = &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}
+	if x.contents == nil {
+		x.contents = openContents(x.Dir, x.UI.Say)
+	}
 	for _, p := range []struct{ key, path string }{{"clip.weights", c.CLIP.Weights}, {"gpt2.weights", c.GPT2.Weights}} {
 		if p.path == "" {
 			continue
@@ -152,7 +176,7 @@ func (x *Experiment) Execute(ctx context.Context, last string) error {
 		return err
 	}
 	features, captions, err := x.executeWorlds(ctx, last)
-	if err != nil || beforeEvaluate(last) || x.Group.Rank() != 0 {
+	if err != nil || beforeEvaluate(last) {
 		return err
 	}
 	scores, err := x.evaluate(ctx, captions)
@@ -258,8 +282,8 @@ func (x *Experiment) executeWorld(ctx context.Context, last string) (features *f
 // model is a CLIP or GPT-2: existing weights, or a stage that trains them.
 type model struct {
 	stage *stage // nil for existing weights
-	path  string // path of the weights
-	id    string // identifies the weights and their configuration
+	path  string // path of the weights, once the stage is finished
+	id    string // a hash of the weights and their configuration; only rank 0 knows it
 	// config is clip.config.
 	config string
 }
@@ -268,7 +292,10 @@ func (x *Experiment) runModel(ctx context.Context, m *model) error {
 	if m.stage == nil {
 		return nil
 	}
-	return x.run(ctx, m.stage)
+	err := x.run(ctx, m.stage)
+	m.id = m.stage.result
+	m.path = filepath.Join(x.folder(m.stage), m.stage.products[0])
+	return err
 }
 
 // given returns a model with existing weights, named as in the configuration.
@@ -277,8 +304,16 @@ func (x *Experiment) given(name string) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := hashOf(path)
+	id, err := x.hash(path)
 	return &model{path: path, id: id}, err
+}
+
+// hash returns a hash of a weights file or folder. Only rank 0 reads it.
+func (x *Experiment) hash(path string) (string, error) {
+	if x.Group.Rank() != 0 {
+		return "", nil
+	}
+	return x.contents.weights(path)
 }
 
 // scope runs f in a tensor scope, with a seed for its random numbers.

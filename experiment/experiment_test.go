@@ -49,7 +49,8 @@ func (noBar) Finish()         {}
 func experiment(t *testing.T, c *config.Config) (*Experiment, *quiet) {
 	t.Helper()
 	q := &quiet{}
-	return &Experiment{Config: c, Dir: t.TempDir(), Seeds: 1, UI: q, log: &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}}, q
+	dir := t.TempDir()
+	return &Experiment{Config: c, Dir: dir, Seeds: 1, UI: q, contents: openContents(dir, q.Say), log: &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}}, q
 }
 
 // plain returns a config of defaults, without [world].
@@ -88,7 +89,7 @@ func TestStages(t *testing.T) {
 		}
 		return fail
 	}
-	stageOf := func(inputs ...any) *stage { return &stage{name: "s", dir: "a/s", inputs: inputs, do: do} }
+	stageOf := func(settings ...any) *stage { return &stage{name: "s", dir: "a/s", settings: settings, do: do} }
 	ctx := context.Background()
 	run := func(s *stage, want int) {
 		t.Helper()
@@ -117,15 +118,20 @@ func TestStages(t *testing.T) {
 	there("a/s/stage.json", false)
 	run(stageOf(2), 4)
 	there("a/s/run3", false)
-	keeps := stageOf(2)
-	keeps.keeps = true
-	run(keeps, 5)
+	keeps := func() *stage {
+		s := stageOf(2)
+		s.keeps = true
+		return s
+	}
+	run(keeps(), 5)
 	there("a/s/run4", true)
 	fail = nil
-	run(keeps, 6)
+	run(keeps(), 6)
 	there("a/s/stage.json", true)
 	write(t, filepath.Join(x.Dir, "a/s/stage.json"), "{")
-	wants(t, x.run(ctx, keeps), "stage.json")
+	run(keeps(), 7)
+	q.has(t, "stage.json is damaged")
+	there("a/s.previous/run6", true)
 	over, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := x.run(over, stageOf(3)); !errors.Is(err, context.Canceled) {

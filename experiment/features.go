@@ -3,18 +3,16 @@ package experiment
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"cyclecap/data/features"
-	"cyclecap/internal/regular"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/train"
@@ -22,7 +20,8 @@ import (
 
 // featureSets are the features of all photos and captions.
 type featureSets struct {
-	key                     string
+	// results are hashes of the features, the inputs of other stages.
+	results                 struct{ trainImages, trainTexts, valImages, valTexts string }
 	width                   int
 	trainImages, trainTexts train.Features
 	valImages, valTexts     train.Features
@@ -38,6 +37,23 @@ type featureSets struct {
 // unpaired returns the features of the training set as two unpaired sets.
 func (f *featureSets) unpaired() (images, texts train.Features) {
 	return subset(f.trainImages, f.imageRows), subset(f.trainTexts, f.textRows)
+}
+
+// unpairedInputs are hashes of the two sets.
+func (f *featureSets) unpairedInputs() []string {
+	return []string{f.results.trainImages, hashOf(f.imageRows), f.results.trainTexts, hashOf(f.textRows)}
+}
+
+// hashOf returns a hash of rows or ids; nil is not the same as none.
+func hashOf[T int32 | int64](list []T) string {
+	if list == nil {
+		return "all"
+	}
+	h := sha256.New()
+	for _, v := range list {
+		binary.Write(h, binary.LittleEndian, v)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // batch is the number of photos or captions to encode at once.
@@ -57,34 +73,34 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 	f := &featureSets{}
 	enc := &encoder{x: x, model: clipModel}
 	defer enc.close()
-	var keys []string
+	r := &f.results
 	for _, s := range []struct {
-		name string
-		part part
-		to   *train.Features
-		ids  *[]int64 // ids of photos; nil for texts
+		name   string
+		part   part
+		to     *train.Features
+		ids    *[]int64 // ids of photos; nil for texts
+		result *string
 	}{
-		{"val-images", x.data.val, &f.valImages, &f.valImageIDs},
-		{"val-texts", x.data.val, &f.valTexts, nil},
-		{"train-images", x.data.train, &f.trainImages, &f.trainImageIDs},
-		{"train-texts", x.data.train, &f.trainTexts, nil},
+		{"val-images", x.data.val, &f.valImages, &f.valImageIDs, &r.valImages},
+		{"val-texts", x.data.val, &f.valTexts, nil, &r.valTexts},
+		{"train-images", x.data.train, &f.trainImages, &f.trainImageIDs, &r.trainImages},
+		{"train-texts", x.data.train, &f.trainTexts, nil, &r.trainTexts},
 	} {
 		photos := s.ids != nil
 		stored := photos && s.part.stored != nil
 		var inputs string
 		switch {
 		case stored:
-			inputs, err = hashOf(s.part.stored.Path)
+			inputs, err = x.hash(s.part.stored.Path)
 		case photos:
-			inputs, err = s.part.identity()
+			inputs, err = x.photoHash(ctx, s.name, s.part)
 		default:
 			inputs = features.Hash(s.part.texts...)
 		}
 		if err != nil {
 			return nil, err
 		}
-		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true,
-			inputs: []any{clipModel.id, inputs, x.Config.Data.MaxBad}}
+		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true, inputs: []string{clipModel.id, inputs}}
 		st.do = func(ctx context.Context, dir string) error {
 			switch {
 			case stored:
@@ -101,6 +117,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if err != nil {
 			return nil, err
 		}
+		if share, n := x.Config.Data.MaxBad, set.Spec.Count; float64(len(set.Skipped)) > share*float64(n) {
+			return nil, tooBad(s.name, set.Skipped, n, share)
+		}
 		f.skipped = append(f.skipped, set.Skipped...)
 		*s.to = set
 		if photos {
@@ -111,15 +130,11 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		} else if w != f.width {
 			return nil, x.sameWidth(f.width)
 		}
-		keys = append(keys, st.key())
+		*s.result = st.result
 		if x.Config.Train.Decoder.NormalizePrefix {
 			*s.to = normalized{set}
 		}
 	}
-	if x.Config.Train.Decoder.NormalizePrefix {
-		keys = append(keys, "length 1") // affects decoders, CycleGAN and bridges
-	}
-	f.key = strings.Join(keys, " ")
 	f.trainImageRow, f.valImageRow = rowsByID(f.trainImageIDs), rowsByID(f.valImageIDs)
 	x.split(f)
 	return f, x.checkStored(f, clipModel.path)
@@ -400,40 +415,4 @@ func (s some) Read(rows []int32, dst []float32) error {
 		of[i] = s.rows[r]
 	}
 	return s.Features.Read(of, dst)
-}
-
-// hashOf returns a hash of a weights file, or of the files in a folder.
-func hashOf(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	files := []string{path}
-	if info.IsDir() {
-		files = nil
-		list, err := os.ReadDir(path)
-		if err != nil {
-			return "", err
-		}
-		for _, e := range list {
-			// In the Hugging Face cache the files of a folder are links.
-			file := filepath.Join(path, e.Name())
-			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
-				files = append(files, file)
-			}
-		}
-	}
-	h := sha256.New()
-	for _, name := range files {
-		f, err := regular.Open(name)
-		if err != nil {
-			return "", err
-		}
-		_, err = io.Copy(h, f)
-		f.Close()
-		if err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }

@@ -6,10 +6,9 @@ import (
 	"math"
 	"path/filepath"
 
+	"cyclecap/data/features"
 	"cyclecap/data/tokenizer"
-	"cyclecap/experiment/config"
 	"cyclecap/nets/clipcap"
-	"cyclecap/nets/cyclegan"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -20,9 +19,9 @@ import (
 
 // learned is the result of a training stage.
 type learned struct {
-	path string // path of the weights
-	key  string // key of the stage
-	log  string // folder of metrics.jsonl
+	path   string // path of the weights
+	result string // stage.result
+	log    string // folder of metrics.jsonl
 }
 
 // decoders trains the decoders that the bridges need.
@@ -38,32 +37,41 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 			return nil, err
 		}
 		dir := x.folder(s)
-		out[kind] = learned{path: filepath.Join(dir, "decoder.pt"), key: s.key(), log: dir}
+		out[kind] = learned{path: filepath.Join(dir, "decoder.pt"), result: s.result, log: dir}
 	}
 	return out, nil
 }
 
 func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets, gpt *model) *stage {
 	c := x.Config.Train.Decoder
+	c.CheckpointEvery = 0
 	s := &stage{
 		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+kind.Name), keeps: true, shared: true,
-		inputs: []any{f.key, gpt.id, c, kind.Name, seed},
+		settings: []any{c, kind, seed}, products: []string{"decoder.pt"},
+		inputs: append(x.captionInputs(kind, f), gpt.id),
 	}
 	var noise *train.Noise
 	if kind.Noise != "" {
 		noise = &train.Noise{Variance: x.Config.Bridges.Settings[kind.Noise]}
-		s.inputs = append(s.inputs, noise.Variance)
-	}
-	if !kind.Images {
-		s.inputs = append(s.inputs, x.captionSelection()...)
+		s.settings = append(s.settings, noise.Variance)
 	}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s.key(), seed, kind, noise, f, gpt) })
+		return scope(seed, func() error { return x.trainDecoder(ctx, dir, s, seed, kind, noise, f, gpt) })
 	}
 	return s
 }
 
-func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int, kind bridge.Decoder, noise *train.Noise, f *featureSets, gpt *model) error {
+// captionInputs are the captions and features that a decoder is trained and validated on.
+func (x *Experiment) captionInputs(kind bridge.Decoder, f *featureSets) []string {
+	train, val := x.data.train, x.data.val
+	inputs := []string{features.Hash(train.texts...), features.Hash(val.texts...)}
+	if kind.Images {
+		return append(inputs, f.results.trainImages, hashOf(train.textImage), f.results.valImages, hashOf(val.textImage))
+	}
+	return append(inputs, f.results.trainTexts, hashOf(f.textRows), f.results.valTexts)
+}
+
+func (x *Experiment) trainDecoder(ctx context.Context, dir string, s *stage, seed int, kind bridge.Decoder, noise *train.Noise, f *featureSets, gpt *model) error {
 	c := x.Config.Train.Decoder
 	m, language, err := x.newDecoder(gpt, f.width)
 	if err != nil {
@@ -86,7 +94,7 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir, key string, seed int
 		return err
 	}
 	defer t.Close()
-	l := x.loop("decoder", dir, key, t.Steps(), c.CheckpointEvery)
+	l := x.loop("decoder", dir, s, t.Steps(), c.CheckpointEvery)
 	l.Group = x.Group
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
 		return err
@@ -181,29 +189,22 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	if !needed {
 		return nil, nil
 	}
+	c := x.Config.Train.CycleGAN
+	c.CheckpointEvery = 0
 	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
-		inputs: []any{f.key, asInput(x.Config.Train.CycleGAN), x.Config.Data.Pairing, seed}}
-	s.inputs = append(s.inputs, x.bothSelections()...)
+		settings: []any{c, x.Config.Train.Decoder.NormalizePrefix, seed}, products: []string{"image2text.pt", "text2image.pt"},
+		inputs: f.unpairedInputs()}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s.key(), seed, f) })
+		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s, seed, f) })
 	}
 	if err := x.run(ctx, s); err != nil {
 		return nil, err
 	}
 	dir := x.folder(s)
-	return &learned{path: filepath.Join(dir, "image2text.pt"), key: s.key(), log: dir}, nil
+	return &learned{path: filepath.Join(dir, "image2text.pt"), result: s.result, log: dir}, nil
 }
 
-// asInput returns the settings as an input of the stage: without keys that are newer than
-// the first runs and have their default, so that the key of a stage stays the same.
-func asInput(c config.TrainCycleGAN) config.TrainCycleGAN {
-	if c.Layers == cyclegan.Layers {
-		c.Layers = 0
-	}
-	return c
-}
-
-func (x *Experiment) trainCycleGAN(ctx context.Context, dir, key string, seed int, f *featureSets) error {
+func (x *Experiment) trainCycleGAN(ctx context.Context, dir string, s *stage, seed int, f *featureSets) error {
 	c := x.cycleGANConfig(f.width)
 	c.Seed, c.Group = uint64(seed), x.Group
 	images, texts := f.unpaired()
@@ -212,7 +213,7 @@ func (x *Experiment) trainCycleGAN(ctx context.Context, dir, key string, seed in
 		return err
 	}
 	defer t.Close()
-	l := x.loop("cyclegan", dir, key, t.Steps(), x.Config.Train.CycleGAN.CheckpointEvery)
+	l := x.loop("cyclegan", dir, s, t.Steps(), x.Config.Train.CycleGAN.CheckpointEvery)
 	l.Group = x.Group
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
 		return err
@@ -234,8 +235,8 @@ func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }
 
 // loop returns the loop of a training, which shows its progress.
-func (x *Experiment) loop(kind, dir, key string, steps, every int) *train.Loop {
-	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: key, Resume: x.Resume}
+func (x *Experiment) loop(kind, dir string, s *stage, steps, every int) *train.Loop {
+	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: s.key(), Resume: x.Resume || s.again}
 	var bar Bar
 	smooth := math.NaN()
 	l.Begin = func(done int) { bar = x.UI.Bar(kind+" steps", done, steps) }

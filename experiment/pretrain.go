@@ -33,7 +33,7 @@ func (x *Experiment) world() *stage {
 	rendered := *w
 	rendered.Texts, rendered.TextSeed = 0, 0 // which concern no photos
 	rendered.Pretrain = 0                    // drawn in memory while CLIP and GPT-2 are trained
-	return &stage{name: "world", dir: "world", inputs: []any{rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
+	return &stage{name: "world", dir: "world", settings: []any{world.Version, rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
 		c := worldConfig(&rendered)
 		bar := x.UI.Bar("photos", 0, c.Photos())
 		defer bar.Finish()
@@ -59,26 +59,27 @@ func (x *Experiment) clip() (*model, error) {
 			return nil, err
 		}
 		m.config = x.Config.CLIP.Config
-		described, err := describedBy(m.path, m.config)
+		described, err := x.describedBy(m.path, m.config)
 		m.id += described
 		return m, err
 	}
-	inputs := []any{x.pretrain(), x.Config.Train.CLIP, x.Config.Seed}
+	c := x.Config.Train.CLIP
+	c.CheckpointEvery, c.Text = 0, ""
+	s := &stage{name: "clip", dir: "clip", keeps: true, settings: []any{world.Version, x.pretrain(), c, x.Config.Seed}, products: []string{"clip.safetensors"}}
 	if p := x.Config.Train.CLIP.Text; p != "" {
 		m, err := x.given(p)
 		if err != nil {
 			return nil, fmt.Errorf("train.clip.text: %w", err)
 		}
-		inputs = append(inputs, m.id)
+		s.inputs = []string{m.id}
 	}
-	s := &stage{name: "clip", dir: "clip", keeps: true, inputs: inputs}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s.key()) })
+		return scope(x.Config.Seed, func() error { return x.trainCLIP(ctx, dir, s) })
 	}
-	return &model{stage: s, path: filepath.Join(x.folder(s), "clip.safetensors"), id: s.key()}, nil
+	return &model{stage: s}, nil
 }
 
-func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
+func (x *Experiment) trainCLIP(ctx context.Context, dir string, s *stage) error {
 	c := x.Config.Train.CLIP
 	m, err := x.newCLIP()
 	if err != nil {
@@ -96,7 +97,7 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 		return err
 	}
 	defer t.Close()
-	l := x.loop("clip", dir, key, t.Steps(), c.CheckpointEvery)
+	l := x.loop("clip", dir, s, t.Steps(), c.CheckpointEvery)
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir, key string) error {
 
 // describedBy identifies the configuration of CLIP weights: the given one, or the file
 // beside a weights file. Those inside a folder belong to the folder's own hash.
-func describedBy(path, config string) (id string, err error) {
+func (x *Experiment) describedBy(path, config string) (id string, err error) {
 	files := []string{config}
 	if config == "" {
 		if info, err := os.Stat(path); err != nil || info.IsDir() {
@@ -117,7 +118,7 @@ func describedBy(path, config string) (id string, err error) {
 		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		hash, err := hashOf(name)
+		hash, err := x.hash(name)
 		if err != nil {
 			return "", err
 		}
@@ -217,7 +218,7 @@ func (x *Experiment) gpt2() (*model, error) {
 		// The hash of a folder covers all its files; that of a file, only itself.
 		if info, err := os.Stat(m.path); err == nil && !info.IsDir() {
 			for _, name := range pipeline.GPT2Files {
-				beside, err := hashOf(filepath.Join(filepath.Dir(m.path), name))
+				beside, err := x.hash(filepath.Join(filepath.Dir(m.path), name))
 				if err == nil {
 					m.id += " " + beside
 				} else if !errors.Is(err, fs.ErrNotExist) {
@@ -227,14 +228,16 @@ func (x *Experiment) gpt2() (*model, error) {
 		}
 		return m, nil
 	}
-	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, inputs: []any{x.pretrain(), x.Config.Train.GPT2, x.Config.Seed}}
+	c := x.Config.Train.GPT2
+	c.CheckpointEvery = 0
+	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, settings: []any{world.Version, x.pretrain(), c, x.Config.Seed}, products: []string{"gpt2.safetensors"}}
 	s.do = func(ctx context.Context, dir string) error {
-		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s.key()) })
+		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s) })
 	}
-	return &model{stage: s, path: filepath.Join(x.folder(s), "gpt2.safetensors"), id: s.key()}, nil
+	return &model{stage: s}, nil
 }
 
-func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
+func (x *Experiment) trainGPT2(ctx context.Context, dir string, s *stage) error {
 	c := x.Config.Train.GPT2
 	tok, err := tokenizer.GPT2First(c.Vocab)
 	if err != nil {
@@ -248,7 +251,7 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir, key string) error {
 		return err
 	}
 	defer t.Close()
-	l := x.loop("gpt2", dir, key, t.Steps(), c.CheckpointEvery)
+	l := x.loop("gpt2", dir, s, t.Steps(), c.CheckpointEvery)
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}

@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -39,7 +37,20 @@ func readJSON(path string, v any) error {
 
 // report writes report.html, table.md and table.json to the experiment's folder.
 func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*seedCaptions, scores *scoreTable) error {
-	s := &stage{name: "report", dir: "report", inputs: []any{scores.key, f.key, x.Config.Eval.Examples, x.Config.Name}}
+	s := &stage{name: "report", dir: "report", settings: []any{x.numbers(), x.Seeds, x.worlds()},
+		inputs: append(f.unpairedInputs(), scores.result, f.results.valImages, f.results.valTexts)}
+	for _, name := range report.Files {
+		s.outside = append(s.outside, filepath.Join(x.Dir, name))
+	}
+	for _, c := range captions {
+		s.inputs = append(s.inputs, c.in.data.val.referenceHash())
+		for _, b := range x.bridges {
+			s.inputs = append(s.inputs, c.hashes[b.Name], c.decoders[b.Decoder].result)
+		}
+		if c.gan != nil {
+			s.inputs = append(s.inputs, c.gan.result)
+		}
+	}
 	s.do = func(ctx context.Context, dir string) error {
 		resolved, err := x.Config.Encode()
 		if err != nil {
@@ -53,7 +64,7 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		for _, b := range x.bridges {
 			r := report.Bridge{ID: b.Name, Label: b.Title, Supervised: b.Role == bridge.Ceiling, Paper: b.Paper, Scores: scores.Bridges[b.Name], Claims: scores.Claims[b.Name]}
 			if r.Cost, err = x.cost(b, captions); err != nil {
-				return err
+				x.UI.Say("report: no cost of %s: %v", b.Name, err)
 			}
 			e.Bridges = append(e.Bridges, r)
 		}
@@ -62,22 +73,12 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 			return err
 		}
 		e.Examples = x.examples(captions[0], shown)
-		if e.Charts, err = x.charts(captions[0]); err != nil {
-			return err
-		}
+		e.Charts = x.charts(captions[0])
 		if e.Geometry, err = x.geometry(captions[0], f); err != nil {
 			return err
 		}
 		x.facts(e, f)
 		return report.Write(x.Dir, e)
-	}
-	// Its files are outside the stage's folder, where users may delete them.
-	for _, name := range report.Files {
-		if _, err := os.Stat(filepath.Join(x.Dir, name)); errors.Is(err, fs.ErrNotExist) {
-			if err := os.RemoveAll(filepath.Join(x.Dir, s.dir)); err != nil {
-				return err
-			}
-		}
 	}
 	if err := x.run(ctx, s); err != nil {
 		return err
@@ -133,13 +134,12 @@ func (x *Experiment) examples(c *seedCaptions, shown map[coco.ID]world.Photo) (l
 }
 
 // charts returns charts of the losses of all trainings.
-func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
+func (x *Experiment) charts(c *seedCaptions) (list []report.Chart) {
 	add := func(title, dir string, names map[string]string) {
+		series, err := losses(filepath.Join(dir, train.MetricsFile), names)
 		if err != nil {
-			return
-		}
-		var series []report.Series
-		if series, err = losses(filepath.Join(dir, train.MetricsFile), names); err == nil && len(series) > 0 {
+			x.UI.Say("report: no chart of %s: %v", title, err)
+		} else if len(series) > 0 {
 			list = append(list, report.Chart{Title: title, Series: series})
 		}
 	}
@@ -161,7 +161,7 @@ func (x *Experiment) charts(c *seedCaptions) (list []report.Chart, err error) {
 			"cycle_text": "cycle, text", "cycle_image": "cycle, image", "identity_text": "identity, text", "identity_image": "identity, image"})
 		add("CycleGAN: discriminators", c.gan.log, map[string]string{"disc_text": "text", "disc_image": "image"})
 	}
-	return list, err
+	return list
 }
 
 // losses reads series from the log of a training; names maps their keys to titles.

@@ -11,27 +11,42 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"cyclecap/internal/atomicfile"
-	"cyclecap/internal/jsonerror"
 	"cyclecap/torch"
+	"cyclecap/train"
 )
 
 // A stage is a part of the experiment with its own folder.
 type stage struct {
 	name string // name for --until: "decoder"
 	dir  string // relative to the experiment's folder
-	// inputs is everything that the result depends on: settings, and the keys of the
-	// stages that it reads.
-	inputs []any
+	// settings are those that change what the stage writes.
+	settings []any
+	// inputs are hashes of what the stage reads: of files and texts, and the results of
+	// other stages. Only those of rank 0 count.
+	inputs []string
+	// products are the files, in the stage's folder, that other stages read; nil means
+	// all. They are the same for the same settings and inputs. Other files are logs and
+	// checkpoints.
+	products []string
+	// outside are files that the stage writes to other folders.
+	outside []string
 	// keeps is true if do continues from the files of an interrupted run.
 	keeps bool
 	// shared is true if all processes of a group run the stage together. Otherwise only
 	// rank 0 runs it.
 	shared bool
 	do     func(ctx context.Context, dir string) error
+
+	cached string // the key, once it is known
+	// result is a hash of the products, the input of other stages. Only rank 0 knows it.
+	result string
+	// again is true if the stage was finished before and its checkpoint continues it.
+	again bool
 }
 
 // stageFile is the name of the file that a finished stage writes to its folder.
@@ -43,27 +58,104 @@ type stageRecord struct {
 	Key      string    `json:"key"`
 	Finished time.Time `json:"finished"`
 	Seconds  float64   `json:"seconds"` // duration of the run that finished the stage
+	Result   string    `json:"result"`  // stage.result
+	Outputs  []output  `json:"outputs"`
 }
 
-// key returns a hash of the stage's inputs.
+// An output is a file that a stage has written.
+type output struct {
+	Path   string `json:"path"` // relative to the stage's folder
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// key returns a hash of the stage's settings and inputs.
 func (s *stage) key() string {
-	b, err := json.Marshal(append([]any{s.name}, s.inputs...))
-	if err != nil {
-		panic(err) // settings and strings always have a JSON form
+	if s.cached == "" {
+		b, err := json.Marshal([]any{s.name, s.settings, s.inputs})
+		if err != nil {
+			panic(err) // settings and strings always have a JSON form
+		}
+		sum := sha256.Sum256(b)
+		s.cached = hex.EncodeToString(sum[:12])
 	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:12])
+	return s.cached
 }
 
+// isProduct reports whether other stages read a file.
+func (s *stage) isProduct(path string) bool {
+	return s.products == nil || slices.Contains(s.products, path)
+}
+
+// outputs lists the files that a finished stage has written.
+func (s *stage) outputs(dir string) (list []output, err error) {
+	add := func(path string) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		hash, err := hashFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		list = append(list, output{filepath.ToSlash(name), info.Size(), hash})
+		return err
+	}
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || e.Name() == stageFile || e.Name() == ".lock" {
+			return err
+		}
+		return add(path)
+	})
+	for _, path := range s.outside {
+		if err == nil {
+			err = add(path)
+		}
+	}
+	return list, err
+}
+
+// resultOf returns the hash of the products among outputs.
+func (s *stage) resultOf(list []output) string {
+	h := sha256.New()
+	for _, o := range list {
+		if s.isProduct(o.Path) {
+			fmt.Fprintf(h, "%q %s\n", o.Path, o.SHA256)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// damaged says what is wrong with an output, or returns "". It reads the file only if
+// read is true; otherwise it looks at the size.
+func (o output) damaged(dir string, read bool) string {
+	path := filepath.Join(dir, filepath.FromSlash(o.Path))
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return path + " is missing"
+	case err != nil:
+		return err.Error()
+	case info.Size() != o.Size:
+		return fmt.Sprintf("%s has %d bytes instead of %d", path, info.Size(), o.Size)
+	case !read:
+		return ""
+	}
+	hash, err := hashFile(path)
+	switch {
+	case err != nil:
+		return err.Error()
+	case hash != o.SHA256:
+		return path + " has changed since it was written"
+	}
+	return ""
+}
+
+// readRecord reads the record of a finished stage. It returns a damagedError for one of an
+// earlier version as well.
 func readRecord(dir string) (r stageRecord, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, stageFile))
-	if err != nil {
-		return r, err
-	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w; remove the file to repeat the stage", filepath.Join(dir, stageFile), jsonerror.Words(err))
-	}
-	return r, nil
+	return r, readChecked(filepath.Join(dir, stageFile), &r)
 }
 
 // run runs a stage unless it was finished with the same inputs. All processes of a group
@@ -77,7 +169,7 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if first {
 		done, err = x.begin(s)
 	}
-	if done, err = x.agree(done, err); done || err != nil {
+	if done, err = x.agree(s, done, err); done || err != nil {
 		return err
 	}
 	dir := x.folder(s)
@@ -86,15 +178,26 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 		err = s.do(ctx, dir)
 	}
 	if first && err == nil {
-		r := stageRecord{Stage: s.name, Key: s.key(), Finished: time.Now().UTC().Truncate(time.Second), Seconds: time.Since(began).Seconds()}
-		x.note(s, r.Seconds, false)
-		err = writeJSON(filepath.Join(dir, stageFile), r)
+		err = x.finish(s, dir, time.Since(began))
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", x.title(s), err)
 	}
-	_, err = x.agree(false, err)
+	_, err = x.agree(s, false, err)
 	return err
+}
+
+// finish writes the record of a stage.
+func (x *Experiment) finish(s *stage, dir string, took time.Duration) error {
+	r := stageRecord{Stage: s.name, Key: s.key(), Finished: time.Now().UTC().Truncate(time.Second), Seconds: took.Seconds()}
+	var err error
+	if r.Outputs, err = s.outputs(dir); err != nil {
+		return err
+	}
+	r.Result = s.resultOf(r.Outputs)
+	s.result = r.Result
+	x.note(s, r.Seconds, false)
+	return errors.Join(writeChecked(filepath.Join(dir, stageFile), r), x.contents.save())
 }
 
 // note records the duration of a stage for the report.
@@ -107,21 +210,28 @@ func (x *Experiment) note(s *stage, seconds float64, skipped bool) {
 // begin prepares the folder of a stage, or reports that the stage is done.
 func (x *Experiment) begin(s *stage) (done bool, err error) {
 	dir := x.folder(s)
-	switch r, err := readRecord(dir); {
+	r, err := readRecord(dir)
+	damaged := (*damagedError)(nil)
+	switch {
 	case err == nil && r.Key == s.key():
-		x.UI.Say("%s: unchanged, skipped", x.title(s))
-		x.note(s, r.Seconds, true)
-		return true, nil
+		if done, err = x.intact(s, dir, r); err != nil {
+			return false, err
+		}
+		if done {
+			x.UI.Say("%s: unchanged, skipped", x.title(s))
+			x.note(s, r.Seconds, true)
+			s.result = r.Result
+			return true, nil
+		}
 	case err == nil:
 		// Finished with other inputs: keep the old results in another folder.
-		aside := dir + ".previous"
-		if err := os.RemoveAll(aside); err != nil {
+		if err := x.moveAside(s, dir, "settings or inputs have changed"); err != nil {
 			return false, err
 		}
-		if err := os.Rename(dir, aside); err != nil {
+	case errors.As(err, &damaged):
+		if err := x.moveAside(s, dir, damaged.Error()+", or of an earlier version"); err != nil {
 			return false, err
 		}
-		x.UI.Say("%s: settings or inputs have changed; moved the old results to %s", x.title(s), aside)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, err
 	case !s.keeps:
@@ -133,19 +243,78 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 	return false, os.MkdirAll(dir, 0o777)
 }
 
-// agree distributes rank 0's done and err to all processes of a group.
-func (x *Experiment) agree(done bool, err error) (bool, error) {
+// moveAside keeps the old results of a stage in another folder.
+func (x *Experiment) moveAside(s *stage, dir, why string) error {
+	aside := dir + ".previous"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, aside); err != nil {
+		return err
+	}
+	x.UI.Say("%s: %s; moved the old results to %s", x.title(s), why, aside)
+	return nil
+}
+
+// intact checks the outputs of a finished stage. If one is missing or damaged that can be
+// made again without training again, or that others need, it removes what the stage cannot
+// continue from.
+func (x *Experiment) intact(s *stage, dir string, r stageRecord) (ok bool, err error) {
+	lost := false
+	training := slices.ContainsFunc(r.Outputs, func(o output) bool { return o.Path == train.LastCheckpoint })
+	var bad []string
+	for _, o := range r.Outputs {
+		why := o.damaged(dir, x.VerifyOutputs)
+		switch {
+		case why == "":
+		case s.isProduct(o.Path) || !training:
+			lost = true
+			bad = append(bad, o.Path)
+			x.UI.Say("%s: %s; making it again", x.title(s), why)
+		default:
+			// A log or a checkpoint: to make it again would be to train again.
+			x.UI.Say("%s: %s; the weights do not depend on it. To train again, remove %s", x.title(s), why, dir)
+		}
+	}
+	if !lost {
+		return true, nil
+	}
+	s.again = slices.ContainsFunc(r.Outputs, func(o output) bool {
+		return o.Path == train.LastCheckpoint && o.damaged(dir, true) == ""
+	})
+	if !s.again {
+		return false, os.RemoveAll(dir)
+	}
+	for _, name := range append(bad, stageFile) {
+		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// agree distributes rank 0's done, key and err to all processes of a group.
+func (x *Experiment) agree(s *stage, done bool, err error) (bool, error) {
 	if x.Group.Size() == 1 || (x.Group.Rank() != 0 && err != nil) {
 		return done, err // a process that fails leaves the group, which the others notice
 	}
 	failed := false
 	e := torch.Scope(func() error {
-		word := torch.FromSlice([]float32{number(done), number(err != nil)})
-		if err := x.Group.Broadcast(word, 0); err != nil {
+		word := []float32{number(done), number(err != nil)}
+		for _, c := range []byte(s.key()) {
+			word = append(word, float32(c))
+		}
+		t := torch.FromSlice(word)
+		if err := x.Group.Broadcast(t, 0); err != nil {
 			return err
 		}
-		v := torch.ToSlice[float32](word)
+		v := torch.ToSlice[float32](t)
 		done, failed = v[0] != 0, v[1] != 0
+		key := make([]byte, len(v)-2)
+		for i := range key {
+			key[i] = byte(v[i+2])
+		}
+		s.cached = string(key)
 		return nil
 	})
 	switch {

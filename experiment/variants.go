@@ -23,6 +23,9 @@ type variant struct {
 // name: stages with the same inputs are the same stage, whichever variant runs them first.
 func (x *Experiment) variants() ([]*variant, error) {
 	var list []*variant
+	if x.contents == nil {
+		x.contents = openContents(x.Dir, x.UI.Say)
+	}
 	log := &stageLog{took: map[string]float64{}, skipped: map[string]bool{}}
 	for _, v := range append([]config.Variant{{Name: config.Base, Config: x.Config}}, x.Variants...) {
 		of := *x
@@ -58,11 +61,11 @@ func (x *Experiment) executeVariants(ctx context.Context, last string) error {
 			return fmt.Errorf("variant %q: %w", v.Name, err)
 		}
 	}
-	if beforeEvaluate(last) || x.Group.Rank() != 0 {
+	if beforeEvaluate(last) {
 		return nil
 	}
 	table, err := x.evaluateVariants(ctx, list)
-	if err != nil || last == "evaluate" {
+	if err != nil || last == "evaluate" || x.Group.Rank() != 0 {
 		return err
 	}
 	for _, write := range []struct {
@@ -85,14 +88,18 @@ func (x *Experiment) executeVariants(ctx context.Context, last string) error {
 func (x *Experiment) evaluateVariants(ctx context.Context, list []*variant) (*report.Variants, error) {
 	base := list[0]
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", inputs: []any{x.Config.Name, x.Config.Eval.Metrics, x.Config.Seed, missing}}
+	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Name, x.Config.Eval.Metrics, x.Config.Seed, missing}, products: []string{scoresFile}}
 	for _, v := range list {
-		s.inputs = append(s.inputs, v.Name, v.Changes)
+		s.settings = append(s.settings, v.Name, v.Changes)
 		for _, c := range v.captions {
-			s.inputs = append(s.inputs, c.seed, c.key)
+			inputs, err := c.inputs()
+			if err != nil {
+				return nil, err
+			}
+			s.inputs = append(s.inputs, inputs...)
 		}
 	}
-	path := filepath.Join(x.folder(s), "scores.json")
+	path := filepath.Join(x.folder(s), scoresFile)
 	s.do = func(ctx context.Context, dir string) error {
 		x.data = base.captions[0].in.data // for its name
 		t := &report.Variants{Name: x.Config.Name, Data: x.dataName()}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
 	"cyclecap/torch/distributed"
 )
@@ -78,12 +79,11 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	writer := l.Group.Rank() == 0
 	var log *metrics
 	if writer {
-		// Remove partial files of a process that was killed.
-		stale, _ := filepath.Glob(filepath.Join(l.Dir, ".*.tmp"))
-		for _, path := range stale {
-			os.Remove(path)
+		// Partial files of a process that was killed.
+		err := atomicfile.RemoveStale(l.Dir)
+		if err != nil {
+			return err
 		}
-		var err error
 		if log, err = openMetrics(l.Dir, at); err != nil {
 			return err
 		}

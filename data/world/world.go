@@ -64,8 +64,8 @@ const CaptionsEach = 5
 // maxPart keeps the ids of the parts from overlapping.
 const maxPart = 10_000_000
 
-// version changes when the same Config gives different bytes than before.
-const version = 2
+// Version changes when the same Config gives different bytes than before.
+const Version = 2
 
 // The manifest and its name until everything else is written.
 const (
@@ -161,7 +161,7 @@ func Write(ctx context.Context, dir string, c Config, progress func(done, total 
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	manifest, err := json.MarshalIndent(Manifest{version, c}, "", "  ")
+	manifest, err := json.MarshalIndent(Manifest{Version, c}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -255,8 +255,8 @@ func matches(path string, c Config) (bool, error) {
 	switch {
 	case m.Config != c:
 		return false, fmt.Errorf("world: %s belongs to a different world (%v, want %v): delete the folder or choose another", path, m.Config, c)
-	case m.Version != version:
-		return false, fmt.Errorf("world: %s has version %d of the drawings, but this program writes version %d: delete the folder or choose another", path, m.Version, version)
+	case m.Version != Version:
+		return false, fmt.Errorf("world: %s has version %d of the drawings, but this program writes version %d: delete the folder or choose another", path, m.Version, Version)
 	}
 	return true, nil
 }
@@ -385,7 +385,7 @@ func (c Config) captions(ctx context.Context, p part, w io.Writer) error {
 			})
 		}
 	}
-	fmt.Fprintf(b, "{\"info\": {\"description\": \"cyclecap's world: drawn photos with captions from a grammar\", \"version\": \"%d\", \"seed\": %d},\n\"images\": [\n", version, c.Seed)
+	fmt.Fprintf(b, "{\"info\": {\"description\": \"cyclecap's world: drawn photos with captions from a grammar\", \"version\": \"%d\", \"seed\": %d},\n\"images\": [\n", Version, c.Seed)
 	list(func(i int, entry func(any)) {
 		entry(imageEntry{p.id(i), p.name(i), c.Size, c.Size, c.scene(p, i).Photo()})
 	})

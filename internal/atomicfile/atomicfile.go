@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -178,6 +179,20 @@ func Write(ctx context.Context, path string, write func(io.Writer) error) (err e
 func WriteBytes(path string, b []byte) error {
 	return Write(context.Background(), path, func(w io.Writer) error {
 		_, err := w.Write(b)
+		return err
+	})
+}
+
+// RemoveStale removes the temporary files in a folder, and in the folders in it, that a
+// process left when it was killed. No other process may be writing there.
+func RemoveStale(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && e.Type().IsRegular() && strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp") {
+			return os.Remove(path)
+		}
 		return err
 	})
 }

@@ -69,6 +69,7 @@ type Bridge struct {
 	Paper    string // column in the paper's Table 3, "direct" or "textualised"; "" if none
 	Decoder  Decoder
 	CycleGAN bool // requires Env.Generator
+	Sets     bool // requires Env.Images, Env.Texts and Env.Length
 	Settings []Setting
 	// Fit computes what the bridge needs from the training set and returns the
 	// transform to apply to image features at inference. It runs in the scope in which
@@ -82,13 +83,14 @@ type Bridge struct {
 // A Transform maps image features [n, width] to inputs of the decoder [n, width].
 type Transform func(x torch.Tensor) torch.Tensor
 
-// Env is what a bridge may use: above all the training set's features. They are
-// unpaired, and have length 1 if the decoder normalizes its inputs.
+// Env is what a bridge may use.
 type Env struct {
+	// Images and Texts are the training set's features, or nil unless Bridge.Sets. They
+	// are unpaired, and have length 1 if the decoder normalizes its inputs.
 	Images, Texts train.Features
 	Generator     *cyclegan.Generator // from image to text; nil unless Bridge.CycleGAN
 	// Length is the length of the decoder's inputs: 1 if they are normalized, or else
-	// the mean length of the text features.
+	// the mean length of the text features (unless Bridge.Sets is false).
 	Length     float64
 	Normalized bool
 	Settings   map[string]float64 // by key

@@ -16,6 +16,7 @@ import (
 var _ = Register(Bridge{
 	Name: "c3", Title: "C3",
 	Decoder: Decoder{Name: "centered-noisy-texts", Noise: "c3_variance", Centered: true},
+	Sets:    true,
 	Settings: []Setting{{Key: "c3_variance", Default: 0.016, Range: "[0,100]", Source: "C3",
 		Text: "is the variance of the Gaussian noise that C3 adds to text features of length 1 whose mean was removed."}},
 	Parameters: func(e Env) int64 { return int64(e.Images.Width()) },

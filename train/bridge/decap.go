@@ -13,7 +13,7 @@ import (
 // feature by a sum of the text features in a memory, weighted by the softmax of their
 // cosines, divided by a temperature.
 var _ = Register(Bridge{
-	Name: "decap", Title: "DeCap memory", Decoder: OfTexts,
+	Name: "decap", Title: "DeCap memory", Decoder: OfTexts, Sets: true,
 	Settings: []Setting{
 		{Key: "decap_temperature", Default: 0.01, Range: "[1e-4,100]", Source: "DeCap",
 			Text: "is the temperature of DeCap's softmax over the memory, which divides the cosines; DeCap's code multiplies them by 100."},

@@ -13,7 +13,7 @@ import (
 // features, without noise, so that the bridge shares the decoder of texts; CapDec and C3
 // show what noise does.
 var _ = Register(Bridge{
-	Name: "meandev", Title: "mean and deviation", Decoder: OfTexts,
+	Name: "meandev", Title: "mean and deviation", Decoder: OfTexts, Sets: true,
 	Parameters: func(e Env) int64 { return 2 * int64(e.Texts.Width()) },
 	Fit: func(e Env) (Transform, error) {
 		from, images, err := deviation(e.Images)

@@ -5,7 +5,7 @@ import "cyclecap/torch"
 // meanshift subtracts the mean of the image features, adds the mean of the text features
 // and scales the result to the length of a text feature.
 var _ = Register(Bridge{
-	Name: "meanshift", Title: "mean shift", Decoder: OfTexts,
+	Name: "meanshift", Title: "mean shift", Decoder: OfTexts, Sets: true,
 	Parameters: func(e Env) int64 { return int64(e.Texts.Width()) },
 	Fit: func(e Env) (Transform, error) {
 		images, err := mean(e.Images)

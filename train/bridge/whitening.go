@@ -11,7 +11,7 @@ import (
 // between the two Gaussians, it moves features least. The paper does not have this
 // baseline.
 var _ = Register(Bridge{
-	Name: "whitening", Title: "whitening and colouring", Decoder: OfTexts,
+	Name: "whitening", Title: "whitening and colouring", Decoder: OfTexts, Sets: true,
 	// A matrix, and a vector that joins the two means.
 	Parameters: func(e Env) int64 { return int64(e.Texts.Width()) * int64(e.Texts.Width()+1) },
 	Fit: func(e Env) (Transform, error) {
