@@ -236,7 +236,7 @@ func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }
 
 // loop returns the loop of a training, which shows its progress.
 func (x *Experiment) loop(kind, dir string, s *stage, steps, every int) *train.Loop {
-	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: s.key(), Resume: x.Resume || s.again}
+	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: s.key(), Resume: x.Resume || s.again, Say: x.UI.Say}
 	var bar Bar
 	smooth := math.NaN()
 	l.Begin = func(done int) { bar = x.UI.Bar(kind+" steps", done, steps) }

@@ -275,7 +275,7 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 		}
 		defer closing(m)
 		p.trained = parameters(m)
-		p.disk = p.trained * 4 * (1 + checkpointed)
+		p.disk = p.trained * 4 * (1 + generations(p.amount, c.CheckpointEvery)*checkpointed)
 		data := train.CLIPData{Pixels: make([]uint8, c.Batch*3*c.Image*c.Image), Captions: texts(c.Batch, worldTokens, int(m.Config.Vocab))}
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
@@ -299,7 +299,7 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 		m := x.newGPT2()
 		defer closing(m)
 		p.trained = parameters(m)
-		p.disk = p.trained * 4 * (1 + checkpointed)
+		p.disk = p.trained * 4 * (1 + generations(p.amount, c.CheckpointEvery)*checkpointed)
 		text := make([]int32, (c.Batch+2)*window)
 		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, text)
 		if err != nil {
@@ -311,9 +311,12 @@ func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err e
 	return p, err
 }
 
-// checkpointed is how many times as large as the weights the latest checkpoint is: weights
+// checkpointed is how many times as large as the weights a checkpoint is: weights
 // and two moments of Adam.
 const checkpointed = 3
+
+// generations returns the number of checkpoints that a training keeps besides the best one.
+func generations(steps, every int) int64 { return int64(min(2, (steps+every-1)/every)) }
 
 // logged is the number of bytes that a step adds to metrics.jsonl and to TensorBoard's file.
 const logged = 830
@@ -456,7 +459,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int
 			p.trained, p.frozen = p.trained+p.frozen, 0
 		}
 		// The decoder, and the latest and the best checkpoint.
-		p.disk = int64(times) * (p.trained*4*(1+2*checkpointed) + int64(p.amount)*logged)
+		p.disk = int64(times) * (p.trained*4*(1+(1+generations(p.amount, x.Config.Train.Decoder.CheckpointEvery))*checkpointed) + int64(p.amount)*logged)
 		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Device: x.device},
 			m, train.DecoderData{Captions: texts(c.Batch, tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
 		if err != nil {
@@ -478,7 +481,7 @@ func (x *Experiment) planCycleGAN(ctx context.Context, n sizes) (p planned, err 
 		}
 		defer t.Close()
 		p.trained = parameters(t.ToText, t.ToImage, t.TextDisc, t.ImageDisc)
-		p.disk = int64(p.times) * (p.trained*4*checkpointed + parameters(t.ToText, t.ToImage)*4 + int64(p.amount)*logged)
+		p.disk = int64(p.times) * (p.trained*4*generations(p.amount, x.Config.Train.CycleGAN.CheckpointEvery)*checkpointed + parameters(t.ToText, t.ToImage)*4 + int64(p.amount)*logged)
 		return x.measure(ctx, &p, t)
 	})
 	return p, err

@@ -261,7 +261,8 @@ func (x *Experiment) moveAside(s *stage, dir, why string) error {
 // continue from.
 func (x *Experiment) intact(s *stage, dir string, r stageRecord) (ok bool, err error) {
 	lost := false
-	training := slices.ContainsFunc(r.Outputs, func(o output) bool { return o.Path == train.LastCheckpoint })
+	checkpoint := func(o output) bool { return o.Path == train.LastCheckpoint || o.Path == train.PreviousCheckpoint }
+	training := slices.ContainsFunc(r.Outputs, checkpoint)
 	var bad []string
 	for _, o := range r.Outputs {
 		why := o.damaged(dir, x.VerifyOutputs)
@@ -279,9 +280,7 @@ func (x *Experiment) intact(s *stage, dir string, r stageRecord) (ok bool, err e
 	if !lost {
 		return true, nil
 	}
-	s.again = slices.ContainsFunc(r.Outputs, func(o output) bool {
-		return o.Path == train.LastCheckpoint && o.damaged(dir, true) == ""
-	})
+	s.again = slices.ContainsFunc(r.Outputs, func(o output) bool { return checkpoint(o) && o.damaged(dir, true) == "" })
 	if !s.again {
 		return false, os.RemoveAll(dir)
 	}

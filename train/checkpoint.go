@@ -67,30 +67,74 @@ func (c *checkpoint) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// each calls f with all tensors of a checkpoint but the state of the random generator.
+func (p Parts) each(f func(name string, t torch.Tensor)) {
+	for _, name := range slices.Sorted(maps.Keys(p.Modules)) {
+		m := nn.StateDictOf(p.Modules[name])
+		for _, n := range m.Names() {
+			t, _ := m.Get(n)
+			f(name+"."+n, t)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Optimizers)) {
+		o := p.Optimizers[name]
+		for i, s := range o.State() {
+			for k, t := range s.Tensors {
+				f(fmt.Sprintf("optimizer.%s.%d.%s", name, i, o.StateNames()[k]), t)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Tensors)) {
+		f(name, p.Tensors[name])
+	}
+}
+
+// notFinite returns the name of a tensor with an element that is not finite, or "". It
+// reads from the device once.
+func notFinite(p Parts) (name string, err error) {
+	err = torch.Scope(func() error {
+		var names []string
+		var sums []torch.Tensor
+		torch.NoGrad(func() {
+			p.each(func(n string, t torch.Tensor) {
+				if t.DType().IsFloat() && t.Device() != torch.Meta && t.Numel() > 0 {
+					// 0 times what is not finite is NaN, also in the sum.
+					sums = append(sums, torch.Tidy(func() torch.Tensor { return t.MulScalar(0).Sum(torch.WithDType(torch.Float32)) }))
+					names = append(names, n)
+				}
+			})
+			if len(sums) == 0 {
+				return
+			}
+			for i, v := range torch.ToSlice[float32](torch.Stack(sums)) {
+				if v != 0 {
+					name = names[i]
+					return
+				}
+			}
+		})
+		return nil
+	})
+	return name, err
+}
+
+// unreadable is the error of a checkpoint that is damaged.
+type unreadable struct{ err error }
+
+func (u *unreadable) Error() string { return u.err.Error() }
+func (u *unreadable) Unwrap() error { return u.err }
+
 // saveCheckpoint writes a checkpoint atomically: the previous file remains until the new
 // one is complete and on disk.
 func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) error {
 	return torch.Scope(func() error {
 		sd := nn.NewStateDict()
-		for _, name := range slices.Sorted(maps.Keys(p.Modules)) {
-			m := nn.StateDictOf(p.Modules[name])
-			for _, n := range m.Names() {
-				t, _ := m.Get(n)
-				sd.Add(name+"."+n, t)
-			}
-		}
+		p.each(func(name string, t torch.Tensor) { sd.Add(name, t) })
 		c.Steps = map[string][]int64{}
-		for _, name := range slices.Sorted(maps.Keys(p.Optimizers)) {
-			o := p.Optimizers[name]
-			for i, s := range o.State() {
+		for name, o := range p.Optimizers {
+			for _, s := range o.State() {
 				c.Steps[name] = append(c.Steps[name], s.Step)
-				for k, t := range s.Tensors {
-					sd.Add(fmt.Sprintf("optimizer.%s.%d.%s", name, i, o.StateNames()[k]), t)
-				}
 			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(p.Tensors)) {
-			sd.Add(name, p.Tensors[name])
 		}
 		c.Counters = map[string]int{}
 		for name, v := range p.Counters {
@@ -108,8 +152,11 @@ func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) err
 // loadCheckpoint restores parts from a checkpoint.
 func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error) {
 	f, err := weights.Open(path)
+	if err == nil {
+		err = f.Check()
+	}
 	if err != nil {
-		return c, err
+		return c, &unreadable{fmt.Errorf("%s: %w", path, err)}
 	}
 	meta, ok := f.Meta[checkpointKey]
 	if !ok {

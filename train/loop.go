@@ -17,7 +17,7 @@ import (
 
 // A Loop trains a task for a number of steps and writes checkpoints to a folder.
 type Loop struct {
-	Dir   string // folder of last.safetensors, best.safetensors, metrics.jsonl and event files
+	Dir   string // folder of the checkpoints, metrics.jsonl and event files
 	Kind  string // kind of task: "decoder"
 	Steps int    // total number of steps
 	Every int    // number of steps between checkpoints (and validations)
@@ -35,6 +35,8 @@ type Loop struct {
 	Begin    func(done int)
 	Progress func(done int, l Losses)
 	End      func()
+	// Say is called with a line for the user. It may be nil.
+	Say func(format string, args ...any)
 	// Group is the processes that train together, or nil for a single process. Only
 	// rank 0 writes files; all processes read the checkpoint.
 	Group *distributed.Group
@@ -42,9 +44,10 @@ type Loop struct {
 
 // Names of the files in a Loop's folder.
 const (
-	LastCheckpoint = "last.safetensors"
-	BestCheckpoint = "best.safetensors"
-	MetricsFile    = "metrics.jsonl"
+	LastCheckpoint     = "last.safetensors"
+	PreviousCheckpoint = "previous.safetensors" // the one before the last
+	BestCheckpoint     = "best.safetensors"     // with the lowest validation loss
+	MetricsFile        = "metrics.jsonl"
 )
 
 // readEvery is the number of steps that are queued on a device before their losses are
@@ -58,23 +61,14 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	if err := os.MkdirAll(l.Dir, 0o777); err != nil {
 		return err
 	}
-	last := filepath.Join(l.Dir, LastCheckpoint)
-	at, best := 0, math.Inf(1)
-	switch _, err := os.Stat(last); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	last, previous := filepath.Join(l.Dir, LastCheckpoint), filepath.Join(l.Dir, PreviousCheckpoint)
+	info, err := l.load(t.Parts(), last, previous)
+	if err != nil {
 		return err
-	case !l.Resume:
-		return fmt.Errorf("%s: contains a checkpoint of an unfinished training; use --resume to continue it, or remove the folder to start over", l.Dir)
-	default:
-		info, err := loadCheckpoint(last, l.Kind, l.Config, t.Parts())
-		if err != nil {
-			return err
-		}
-		at, best = info.Step, info.Best
-		if at > l.Steps {
-			return fmt.Errorf("%s: checkpoint is at step %d, beyond the requested %d steps", last, at, l.Steps)
-		}
+	}
+	at, best := info.Step, info.Best
+	if at > l.Steps {
+		return fmt.Errorf("%s: checkpoint is at step %d, beyond the requested %d steps", l.Dir, at, l.Steps)
 	}
 	writer := l.Group.Rank() == 0
 	var log *metrics
@@ -146,8 +140,12 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 			return nil
 		}
 		info := checkpoint{Kind: l.Kind, Config: l.Config, Step: at, Best: best}
+		if err := l.finite(t, at, saved, last); err != nil {
+			return err
+		}
 		better := false
-		if v, ok := t.(Validator); ok {
+		// Not after an interruption, so that the log does not depend on it.
+		if v, ok := t.(Validator); ok && (at%l.Every == 0 || at == l.Steps) {
 			loss, err := validate(v)
 			if err != nil {
 				return err
@@ -163,13 +161,17 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		}
 		// An interruption must not cancel the checkpoint that it triggers.
 		ctx := context.WithoutCancel(ctx)
-		if err := saveCheckpoint(ctx, last, info, t.Parts()); err != nil {
-			return err
-		}
+		// The best one first: a training that continues from the last one finds it again.
 		if better {
 			if err := saveCheckpoint(ctx, filepath.Join(l.Dir, BestCheckpoint), info, t.Parts()); err != nil {
 				return err
 			}
+		}
+		if err := keep(last, previous); err != nil {
+			return err
+		}
+		if err := saveCheckpoint(ctx, last, info, t.Parts()); err != nil {
+			return err
 		}
 		saved = at
 		return nil
@@ -213,6 +215,71 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	return nil
 }
 
+// load restores parts from the last checkpoint, or from the one before if that is damaged
+// or missing. It returns step 0 if there is none.
+func (l *Loop) load(p Parts, last, previous string) (checkpoint, error) {
+	var damaged []error
+	for _, path := range []string{last, previous} {
+		_, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if !l.Resume {
+			return checkpoint{}, fmt.Errorf("%s: contains a checkpoint of an unfinished training; use --resume to continue it, or remove the folder to start over", l.Dir)
+		}
+		if err != nil {
+			return checkpoint{}, err
+		}
+		c, err := loadCheckpoint(path, l.Kind, l.Config, p)
+		if bad := (*unreadable)(nil); errors.As(err, &bad) {
+			damaged = append(damaged, err)
+			continue
+		}
+		if err == nil && len(damaged) > 0 && l.Say != nil {
+			l.Say("%v; continuing from the checkpoint before it, at step %d", damaged[0], c.Step)
+		}
+		return c, err
+	}
+	if len(damaged) > 0 {
+		return checkpoint{}, fmt.Errorf("no checkpoint can be read: %w; remove %s to start over", errors.Join(damaged...), l.Dir)
+	}
+	return checkpoint{Best: math.Inf(1)}, nil
+}
+
+// keep makes previous the checkpoint that last is now.
+func keep(last, previous string) error {
+	if err := os.Remove(previous); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err := os.Link(last, previous)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(last, previous) // a file system without links
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// finite returns an error if weights or the state of an optimizer are not finite, before
+// they take the place of a good checkpoint.
+func (l *Loop) finite(t Task, at, saved int, last string) error {
+	name, err := notFinite(t.Parts())
+	if err != nil || name == "" {
+		return err
+	}
+	return fmt.Errorf("%s: after step %d, %s is not finite (batch: %s); %s; try a lower learning rate or dtype f32",
+		l.Kind, at, name, t.Batch(at-1), good(saved, last))
+}
+
+// good says which checkpoint is the last good one.
+func good(saved int, last string) string {
+	if saved == 0 {
+		return "no checkpoint was written yet"
+	}
+	return fmt.Sprintf("the last good checkpoint is from step %d: %s", saved, last)
+}
+
 // stopped returns an error if training must stop now, because any process of the group was
 // interrupted.
 func (l *Loop) stopped(ctx context.Context) error {
@@ -242,16 +309,12 @@ func (l *Loop) stopped(ctx context.Context) error {
 }
 
 func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {
-	good := "no checkpoint was written yet"
-	if saved > 0 {
-		good = fmt.Sprintf("the last good checkpoint is from step %d: %s", saved, last)
-	}
 	name := x.Name
 	if name != "loss" {
 		name += " loss"
 	}
 	return fmt.Errorf("%s: at step %d, the %s is %v (batch: %s); %s; try a lower learning rate or dtype f32",
-		l.Kind, at+1, name, x.Value, t.Batch(at), good)
+		l.Kind, at+1, name, x.Value, t.Batch(at), good(saved, last))
 }
 
 func validate(v Validator) (loss float64, err error) {

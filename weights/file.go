@@ -135,6 +135,9 @@ type File struct {
 	// or a checkpoint's epoch.
 	Meta map[string]string
 
+	small []sum // of the entries of a zip file that are not storages
+	// The checksums of storages, by Entry.Storage, and of files, by Entry.Path.
+	sums map[string]sum
 	// The file system of a file that OpenFS opened, and its contents.
 	fsys fs.FS
 	data []byte
@@ -280,7 +283,11 @@ func mapped(path string, f func(in []byte) error) (err error) {
 func parse(path string, in []byte) (*File, error) {
 	switch {
 	case bytes.HasPrefix(in, []byte("PK\x03\x04")):
-		return parseZip(path, in)
+		f, err := parseZip(path, in)
+		if err == nil {
+			err = checkSmall(f, in)
+		}
+		return f, err
 	case len(in) > 10 && in[0] == 0x80 && in[1] <= 5 && (in[2] == 0x8a || in[2] == 0x95):
 		return parseLegacy(path, in)
 	case len(in) > 9 && in[8] == '{':
@@ -363,6 +370,9 @@ func (f *File) LoadOnly(keep func(name string) bool) (*nn.StateDict, error) {
 	sd := nn.NewStateDict()
 	err := torch.Scope(func() error {
 		bases, err := wanted.storages()
+		if err == nil {
+			err = f.check(wanted.Entries)
+		}
 		if err != nil {
 			return err
 		}

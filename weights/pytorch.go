@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"math/big"
@@ -391,7 +392,20 @@ func parseZip(path string, in []byte) (*File, error) {
 		}
 		s.offset = offset
 	}
-	f := &File{Format: Zip}
+	f := &File{Format: Zip, sums: map[string]sum{}}
+	for _, name := range []string{"data.pkl", "byteorder", metaFile} {
+		if z, err := a.find(name); err == nil && z.CRC32 != 0 && z.Method == zip.Store {
+			if offset, size, err := a.locate(name); err == nil {
+				f.small = append(f.small, sum{what: "entry " + z.Name, from: offset, to: offset + size, crc: z.CRC32, table: crc32.IEEETable})
+			}
+		}
+	}
+	for key, s := range u.storages {
+		// PyTorch can be told to write no checksums (set_crc32_options); they are 0 then.
+		if z, err := a.find("data/" + key); err == nil && z.CRC32 != 0 {
+			f.sums[path+"#"+key] = sum{what: "entry " + z.Name, from: s.offset, to: s.offset + int64(z.UncompressedSize64), crc: z.CRC32, table: crc32.IEEETable}
+		}
+	}
 	if u.script {
 		f.Format = TorchScript
 		return f, a.script(f, path, value, u.budget)
@@ -400,6 +414,16 @@ func parseZip(path string, in []byte) (*File, error) {
 		return nil, err
 	}
 	return f, a.meta(f)
+}
+
+// checkSmall checks the entries of a zip file that are not storages.
+func checkSmall(f *File, in []byte) error {
+	for _, s := range f.small {
+		if have := crc32.Checksum(in[s.from:s.to], s.table); have != s.crc {
+			return fmt.Errorf("%s is damaged: its checksum is %08x, but %08x was written", s.what, have, s.crc)
+		}
+	}
+	return nil
 }
 
 // meta reads the meta that was passed to Save, if Save wrote this file.

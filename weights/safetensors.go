@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cyclecap/internal/atomicfile"
@@ -113,6 +115,18 @@ func parseSafetensors(path string, in []byte) (*File, error) {
 		}
 		end = p.to
 	}
+	if text, ok := f.Meta[checksumKey]; ok {
+		crc, err := strconv.ParseUint(text, 16, 32)
+		at := checksumAt(header)
+		if err != nil || at < 0 || len(text) != checksumDigits {
+			return nil, fmt.Errorf("the safetensors header is damaged: %s is %q", checksumKey, text)
+		}
+		f.sums = map[string]sum{path: {what: "the file", to: int64(len(in)), crc: uint32(crc), table: castagnoli, hole: int64(8 + at)}}
+		delete(f.Meta, checksumKey)
+	} else if f.Meta[checkedKey] != "" {
+		return nil, fmt.Errorf("the safetensors header is damaged: it has no %s", checksumKey)
+	}
+	delete(f.Meta, checkedKey)
 	if end != size {
 		return nil, fmt.Errorf("%d bytes after the last tensor belong to no tensor", size-end)
 	}
@@ -196,6 +210,10 @@ func openIndex(path string) (*File, error) {
 			f.Entries = append(f.Entries, e)
 			delete(index.WeightMap, e.Name)
 		}
+		if f.sums == nil {
+			f.sums = map[string]sum{}
+		}
+		maps.Copy(f.sums, s.sums)
 	}
 	if len(index.WeightMap) > 0 {
 		return nil, fmt.Errorf("tensors listed in the index are missing from the shards: %s", strings.Join(slices.Sorted(maps.Keys(index.WeightMap)), ", "))
@@ -206,7 +224,8 @@ func openIndex(path string) (*File, error) {
 // SaveSafetensors writes tensors to a safetensors file, atomically. Tensors that
 // share memory are written in full for each name, because the format has no
 // sharing; that is an error if it takes much more than their memory. The header
-// and the order match the Python library: by element size, then by name.
+// and the order match the Python library: by element size, then by name. The
+// metadata also have a checksum of the file, which Load checks.
 func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
 	names := map[torch.DType]string{}
 	for n, d := range safetensorsTypes {
@@ -237,13 +256,13 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	})
 	var h bytes.Buffer
 	h.WriteByte('{')
-	if len(meta) > 0 {
-		b, err := json.Marshal(meta)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&h, `"__metadata__":%s`, b)
+	about := map[string]string{checkedKey: "crc32c", checksumKey: string(noChecksum)}
+	maps.Copy(about, meta)
+	b, err := json.Marshal(about)
+	if err != nil {
+		return err
 	}
+	fmt.Fprintf(&h, `"__metadata__":%s`, b)
 	var at int64
 	for _, i := range items {
 		if h.Len() > 1 {
@@ -259,7 +278,7 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	for h.Len()%8 != 0 {
 		h.WriteByte(' ')
 	}
-	return atomicfile.Write(ctx, path, func(w io.Writer) error {
+	write := func(w io.Writer) error {
 		if err := binary.Write(w, binary.LittleEndian, uint64(h.Len())); err != nil {
 			return err
 		}
@@ -272,7 +291,13 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 			}
 		}
 		return nil
-	})
+	}
+	crc := crc32.New(castagnoli)
+	if err := write(crc); err != nil {
+		return err
+	}
+	copy(h.Bytes()[checksumAt(h.Bytes()):], fmt.Sprintf("%0*x", checksumDigits, crc.Sum32()))
+	return atomicfile.Write(ctx, path, write)
 }
 
 // withBytes calls f with the elements of the tensor that get returns, in row-major

@@ -99,6 +99,20 @@ type manifest struct {
 	Done    int     `json:"done"` // inputs finished, with or without features
 	Shards  []shard `json:"shards"`
 	Skipped []Skip  `json:"skipped"`
+	// Sum is the SHA-256 of the manifest without it, so that damage does not pass as
+	// other features; the manifests of earlier versions have none.
+	Sum string `json:"sha256,omitempty"`
+}
+
+// sum returns the value of Sum.
+func (m manifest) sum() (string, error) {
+	m.Sum = ""
+	b, err := json.Marshal(m)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:]), nil
 }
 
 type shard struct {
@@ -128,6 +142,9 @@ func readManifest(dir string) (m manifest, err error) {
 	}
 	if m.Version != version {
 		return m, fmt.Errorf("%s: version %d, but this program reads version %d", path, m.Version, version)
+	}
+	if want, err := m.sum(); err != nil || m.Sum != "" && m.Sum != want {
+		return m, fmt.Errorf("%s: damaged: its checksum does not match; remove its folder to recompute the features", path)
 	}
 	if err := m.check(); err != nil {
 		return m, fmt.Errorf("%s: damaged: %w; remove its folder to recompute the features", path, err)
@@ -332,7 +349,10 @@ func (w *Writer) Keep() error {
 	return w.flush(context.Background())
 }
 
-func writeManifest(dir string, m manifest) error {
+func writeManifest(dir string, m manifest) (err error) {
+	if m.Sum, err = m.sum(); err != nil {
+		return err
+	}
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -399,8 +419,11 @@ func (s *Set) open(path string, sh shard) error {
 		return fmt.Errorf("%s is damaged: it has %d bytes, want %d; remove its folder to recompute the features", path, info.Size(), sh.Bytes)
 	}
 	w, err := weights.Open(path)
+	if err == nil {
+		err = w.Check()
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; remove its folder to recompute the features", err)
 	}
 	if w.Format != weights.Safetensors { // another format has strides, and its shapes say nothing of its size
 		return fmt.Errorf("%s: want a safetensors file, got %s", path, w.Format)
