@@ -19,11 +19,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"cyclecap/internal/nearest"
 	"cyclecap/torch"
+	"cyclecap/train"
 
 	"github.com/urfave/cli/v2"
 )
@@ -71,7 +73,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || errors.Is(err, train.ErrInterrupted)):
 		sayInterrupted(stderr)
 		return exitInterrupted
 	case errors.Is(err, errReported):
@@ -100,8 +102,16 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// grace is how long an interrupted command has to end by itself.
-const grace = time.Second
+const (
+	// grace is how long an interrupted command has to end by itself.
+	grace = time.Second
+	// patience is how long an interrupted process that trains together with others waits
+	// for them: a process that hangs must not hold the others.
+	patience = 25 * time.Second
+)
+
+// together is true if this process trains together with others.
+var together atomic.Bool
 
 // writing is held while a file is written, so that the process does not exit
 // halfway through.
@@ -130,10 +140,25 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 		select {
 		case <-finished:
 		case <-time.After(grace):
-			writing.Lock()
-			sayInterrupted(stderr)
-			os.Exit(exitInterrupted)
 		}
+		locked := make(chan struct{})
+		go func() {
+			writing.Lock()
+			close(locked)
+		}()
+		late := make(<-chan time.Time)
+		if together.Load() {
+			late = time.After(patience)
+		}
+		select {
+		case <-finished:
+			return
+		case <-late:
+			fmt.Fprintf(stderr, "cyclecap: another process has not answered for %v: no checkpoint was written, --resume continues from the last one\n", patience)
+		case <-locked:
+		}
+		sayInterrupted(stderr)
+		os.Exit(exitInterrupted)
 	}()
 	return ctx, func() {
 		close(finished)

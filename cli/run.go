@@ -24,6 +24,7 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "resume", Usage: "continue training that was interrupted", DisableDefaultText: true},
 		&cli.IntFlag{Name: "seeds", Value: 1, Usage: "run the trainings with `N` consecutive seeds, starting at the configuration's"},
 		&cli.IntFlag{Name: "worlds", Value: 1, Usage: "repeat the run in `M` worlds with consecutive seeds, starting at the configuration's world.seed"},
+		&cli.DurationFlag{Name: "rendezvous-timeout", Value: 10 * time.Minute, Usage: "give up if not all processes of a run with several have joined within this `TIME`"},
 		&cli.BoolFlag{Name: "verify-outputs", Usage: "read all files that finished stages have written, and make those again that have changed; without it, only missing files and other sizes are noticed", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only print the plan: sizes, steps, and the time, disk and memory of each stage, estimated from a short measurement", DisableDefaultText: true},
 	}
@@ -152,10 +153,16 @@ func runExperiment(c *cli.Context, last string) error {
 		// Rank 0 computes the features alone, while the others wait. A process
 		// that dies is still noticed at once.
 		o.Timeout = 48 * time.Hour
+		o.Rendezvous = c.Duration("rendezvous-timeout")
+		if o.Rendezvous <= 0 {
+			return usagef("--rendezvous-timeout %v: must be positive", o.Rendezvous)
+		}
+		o.Waiting = func(text string) { x.UI.Say("%s", text) }
 		if x.Group, err = distributed.InitProcessGroup(c.Context, o); err != nil {
 			return err
 		}
 		defer x.Group.Close()
+		together.Store(true)
 		if x.Group.Rank() != 0 {
 			x.UI = ui{io.Discard}
 		}

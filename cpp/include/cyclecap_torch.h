@@ -177,13 +177,19 @@ CT_API ct_error ct_generator_set_state(ct_generator g, ct_tensor state);
  * fail. */
 CT_API int ct_group_available(void);
 /* Joins a group of size processes over Gloo, with the rendezvous store at
- * host:port, and waits for the other processes up to the timeout. In the
- * process that hosts the store, listener is a listening socket, whose ownership
+ * host:port, and waits for the other processes up to join_ms, or longer: Gloo
+ * waits for one that has joined the store only. Later calls wait up to
+ * timeout_ms. In the process that hosts the store, listener is a listening socket, whose ownership
  * is transferred; in the others it is -1. All processes of a group must call
  * the same functions in the same order, with contiguous tensors of the same
  * shape and dtype. A group must be used by only one thread at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                             int size, int64_t timeout_ms, ct_group *group);
+                             int size, int64_t join_ms, int64_t timeout_ms,
+                             ct_group *group);
+/* Sets sizes[i] to the size of the group that rank i of 0 to size-1 has asked
+ * ct_group_new for at this store, or to 0 if it has not yet. */
+CT_API ct_error ct_group_joined(const char *host, int port, int size,
+                                int64_t timeout_ms, int *sizes);
 /* Adds NCCL to a group, for CUDA tensors; without it, Gloo copies them through
  * the host. *found is set to whether the shim has a library for NCCL; if not,
  * nothing else happens. All processes of a group must call it, or none. */

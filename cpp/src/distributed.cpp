@@ -125,6 +125,11 @@ c10::intrusive_ptr<c10d::Store> store_of(ct_group g, const char *device) {
   return store;
 }
 
+// The key under which a process stores the size of the group that it joins.
+std::string joined(int rank) {
+  return "cyclecap/joined/" + std::to_string(rank);
+}
+
 const ct_nccl_functions *nccl_functions() {
   return static_cast<const ct_nccl_functions *>(
       ct::part("libcyclecap_torch_nccl.so", "ct_nccl_functions_get",
@@ -151,7 +156,8 @@ extern "C" {
 int ct_group_available(void) { return 1; }
 
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                      int size, int64_t timeout_ms, ct_group *group) {
+                      int size, int64_t join_ms, int64_t timeout_ms,
+                      ct_group *group) {
   return talk([&] {
     const WithoutSigpipe threads;
     const auto timeout = std::chrono::milliseconds(timeout_ms);
@@ -160,16 +166,31 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     tcp.isServer = listener >= 0;
     if (listener >= 0) tcp.masterListenFd = listener;
     tcp.useLibUV = false;  // the libuv server of 2.6 does not accept a listener
-    tcp.numWorkers = size;
-    tcp.timeout = timeout;
+    tcp.timeout = std::chrono::milliseconds(join_ms);
     auto g = std::make_unique<ct_group_s>();
     g->timeout = timeout;
     g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
+    g->store->set(joined(rank), std::to_string(size));
+    g->store->setTimeout(timeout);
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     add_devices(*options);
     g->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
         store_of(g.get(), "cpu/"), rank, size, options);
     *group = g.release();
+  });
+}
+
+ct_error ct_group_joined(const char *host, int port, int size,
+                         int64_t timeout_ms, int *sizes) {
+  return talk([&] {
+    const WithoutSigpipe threads;
+    c10d::TCPStoreOptions tcp;
+    tcp.port = static_cast<uint16_t>(port);
+    tcp.useLibUV = false;
+    tcp.timeout = std::chrono::milliseconds(timeout_ms);
+    c10d::TCPStore store(host, tcp);
+    for (int i = 0; i < size; i++)
+      sizes[i] = store.check({joined(i)}) ? std::stoi(store.get_to_str(joined(i))) : 0;
   });
 }
 
@@ -243,7 +264,11 @@ ct_error missing() {
 extern "C" {
 
 int ct_group_available(void) { return 0; }
-ct_error ct_group_new(const char *, int, int, int, int, int64_t, ct_group *) {
+ct_error ct_group_new(const char *, int, int, int, int, int64_t, int64_t,
+                      ct_group *) {
+  return missing();
+}
+ct_error ct_group_joined(const char *, int, int, int64_t, int *) {
   return missing();
 }
 ct_error ct_group_open_nccl(ct_group, int *) { return missing(); }

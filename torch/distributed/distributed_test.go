@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -554,7 +555,13 @@ func TestInitErrors(t *testing.T) {
 		{"port in use", func() error { return join(t.Context(), 0, 2, "127.0.0.1", used.Addr().(*net.TCPAddr).Port) }, []string{"rank 0 of 2", "is in use", "set MASTER_PORT"}},
 		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "check that rank 0 has been started"}},
 		{"no such name", func() error { return join(t.Context(), 1, 2, "no-such-host.invalid", 29500) }, []string{"no-such-host.invalid", "MASTER_ADDR"}},
-		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"not all processes joined", "within 1s", "check that all 2 have been started"}},
+		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"not all processes joined", "within 1s: rank 1 missing", "check that all 2 have been started"}},
+		{"another size", func() error {
+			port := freePort(t)
+			go join(t.Context(), 1, 3, "127.0.0.1", port)
+			time.Sleep(100 * time.Millisecond) // its second attempt is in time
+			return join(t.Context(), 0, 2, "127.0.0.1", port)
+		}, []string{"not all processes joined", "rank 1 was started with WORLD_SIZE=3"}},
 		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
 		{"cancelled while it waits", func() error {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -618,4 +625,41 @@ func TestAlone(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestWaiting checks what a process says while it waits for others.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
+	port := freePort(t)
+	var wait sync.WaitGroup
+	for _, c := range []struct {
+		rank int
+		addr string
+		want string
+	}{
+		{0, "127.0.0.1", fmt.Sprintf("rank 0 of 4: waiting for the other processes at 127.0.0.1:%d: ranks 1, 3 missing", port)},
+		{2, "127.0.0.1", fmt.Sprintf("rank 2 of 4: waiting for the other processes at 127.0.0.1:%d: ranks 1, 3 missing", port)},
+		{1, "127.0.0.2", fmt.Sprintf("rank 1 of 4: waiting for rank 0 at 127.0.0.2:%d", port)},
+	} {
+		wait.Go(func() {
+			said := make(chan string, 10)
+			_, err := distributed.InitProcessGroup(t.Context(), distributed.Options{Rank: c.rank, WorldSize: 4, MasterAddr: c.addr, MasterPort: port,
+				Timeout: time.Hour, Rendezvous: 7 * time.Second, Waiting: func(text string) { said <- text }})
+			if err == nil {
+				t.Errorf("rank %d: it joined", c.rank)
+			}
+			close(said)
+			var texts []string
+			for text := range said {
+				texts = append(texts, text)
+			}
+			if diff := cmp.Diff([]string{c.want}, texts); diff != "" {
+				t.Errorf("rank %d: %s", c.rank, diff)
+			}
+		})
+	}
+	wait.Wait()
 }

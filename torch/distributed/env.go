@@ -33,9 +33,15 @@ type Options struct {
 	// need the same backend.
 	Backend string
 
-	// Timeout is how long this process waits for the others, at the rendezvous
-	// and in each call. 0 means PyTorch's default of 30 minutes.
+	// Timeout is how long this process waits for the others in each call. 0 means
+	// PyTorch's default of 30 minutes.
 	Timeout time.Duration
+	// Rendezvous is how long it waits until all have joined; 0 means Timeout.
+	Rendezvous time.Duration
+	// Waiting is called, if it is not nil, while this process waits for others to join:
+	// after 5 seconds and then every minute, with a text that says which are missing. It
+	// may be called on another goroutine, but not after InitProcessGroup has returned.
+	Waiting func(text string)
 }
 
 // ErrNotLaunched is returned by FromEnv if the process was not started by a
@@ -106,6 +112,9 @@ func (o Options) check() error {
 	}
 	if o.Timeout < 0 {
 		refuse("Timeout must not be negative, got %v", o.Timeout)
+	}
+	if o.Rendezvous < 0 {
+		refuse("Rendezvous must not be negative, got %v", o.Rendezvous)
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("distributed: %s", strings.Join(wrong, "; "))

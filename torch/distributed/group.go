@@ -58,6 +58,15 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Minute
 	}
+	if o.Rendezvous == 0 {
+		o.Rendezvous = o.Timeout
+	}
+	late := fmt.Errorf("no answer for %v", o.Rendezvous)
+	ctx, stop := context.WithTimeoutCause(ctx, o.Rendezvous, late)
+	defer stop()
+	w := &waiting{options: o}
+	defer w.stop()
+	w.start()
 	where := net.JoinHostPort(o.MasterAddr, strconv.Itoa(o.MasterPort))
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("distributed: rank %d of %d: %w", o.Rank, o.WorldSize, fmt.Errorf(format, args...))
@@ -75,7 +84,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 			return nil, fail("cannot listen on port %d: %w", o.MasterPort, err)
 		}
 	}
-	address, err := reach(ctx, where, o.Timeout)
+	address, err := reach(ctx, where)
 	if err != nil {
 		if listener >= 0 {
 			syscall.Close(listener)
@@ -83,16 +92,17 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 		}
 		return nil, fail("cannot connect to %s (MASTER_ADDR and MASTER_PORT): %w; check that rank 0 has been started there", where, err)
 	}
+	w.reached(address)
 
-	// libtorch's call returns no later than the timeout. If ctx is done first,
-	// the call continues in the background.
+	// If ctx is done before libtorch's call returns, the call continues in the
+	// background.
 	type result struct {
 		c10d uintptr
 		err  error
 	}
 	joined := make(chan result)
 	go func() {
-		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, o.Timeout)
+		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, o.Rendezvous, o.Timeout)
 		select {
 		case joined <- result{g, err}:
 		case <-ctx.Done():
@@ -103,14 +113,17 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, fail("stopped waiting for the other processes at %s: %w", where, context.Cause(ctx))
+		if cause := context.Cause(ctx); cause != late {
+			return nil, fail("stopped waiting for the other processes at %s: %w", where, cause)
+		}
+		return nil, fail("not all processes joined at %s within %v%s; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, w.missing(), o.WorldSize)
 	case r := <-joined:
 		if r.err != nil {
 			e := failed("init_process_group", r.err)
 			if e.Kind != torch.DistError {
 				return nil, fail("%w", e)
 			}
-			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Timeout, e, o.WorldSize)
+			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, e, o.WorldSize)
 		}
 		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, alike: map[uint64]bool{}}
 		if o.Backend == NCCL {
@@ -174,10 +187,7 @@ func listen(host string, port int) (int, error) {
 
 // reach dials where until a connection succeeds, and returns the IP address. It
 // fails immediately if the host name does not exist.
-func reach(ctx context.Context, where string, timeout time.Duration) (string, error) {
-	late := fmt.Errorf("no answer for %v", timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
-	defer cancel()
+func reach(ctx context.Context, where string) (string, error) {
 	var last error
 	for {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", where)

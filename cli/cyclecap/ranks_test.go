@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// endless is a run whose CycleGAN takes longer than any test.
+const endless = `
+output = "run"
+threads = 1
+[world]
+size = 32
+pretrain = 64
+train = 24
+val = 6
+[train.clip]
+width = 64
+layers = 1
+image = 32
+text_width = 64
+text_layers = 1
+embed_dim = 32
+epochs = 1
+batch = 32
+[train.cyclegan]
+epochs = 1000000
+batch = 12
+checkpoint_every = 1000000
+[bridges]
+use = ["cyclegan"]
+[train.decoder]
+prefix_length = 4
+clip_length = 4
+layers = 1
+epochs = 1
+batch = 24
+[train.gpt2]
+vocab = 512
+width = 64
+layers = 1
+positions = 48
+epochs = 1
+batch = 16
+[caption]
+max_tokens = 12
+[eval]
+metrics = ["bleu"]
+`
+
+// output is what a process writes, while it runs.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// ranks starts the endless run with two processes and waits until they train.
+func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output) {
+	t.Helper()
+	folder = t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(endless), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	for rank := range commands {
+		c := exec.Command(program, "train", "cyclegan", "x.toml", "--resume")
+		said[rank] = &output{}
+		c.Dir, c.Stderr = folder, said[rank]
+		c.Env = append(os.Environ(), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		commands[rank] = c
+	}
+	// The event file appears when the training begins.
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if list, _ := filepath.Glob(filepath.Join(folder, "run/seed-0/cyclegan/events*")); len(list) > 0 {
+			time.Sleep(time.Second)
+			return folder, commands, said
+		}
+		if time.Since(begin) > limit {
+			t.Fatalf("the training does not begin:\n%s\n%s", said[0], said[1])
+		}
+	}
+}
+
+// ends waits until a process ends, and returns its exit code.
+func ends(t *testing.T, c *exec.Cmd, within time.Duration) int {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		c.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return c.ProcessState.ExitCode()
+	case <-time.After(within):
+		t.Fatalf("it has not ended within %v", within)
+		return 0
+	}
+}
+
+// TestSignalToOneRank interrupts one of two processes that train together. Both must write
+// down where they are and end with 130, and --resume must continue.
+func TestSignalToOneRank(t *testing.T) {
+	for rank := range 2 {
+		t.Run(fmt.Sprint(rank), func(t *testing.T) {
+			t.Parallel()
+			folder, commands, said := ranks(t)
+			if err := commands[rank].Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			for i, c := range commands {
+				if code := ends(t, c, limit); code != 130 {
+					t.Errorf("rank %d ended with %d:\n%s", i, code, said[i])
+				}
+			}
+			if _, err := os.Stat(filepath.Join(folder, "run/seed-0/cyclegan/last.safetensors")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestHungRank stops one of two processes and interrupts the other, which must not wait for
+// it for long.
+func TestHungRank(t *testing.T) {
+	for rank := range 2 {
+		t.Run(fmt.Sprint(rank), func(t *testing.T) {
+			t.Parallel()
+			_, commands, said := ranks(t)
+			commands[1-rank].Process.Signal(syscall.SIGSTOP)
+			time.Sleep(time.Second)
+			commands[rank].Process.Signal(syscall.SIGTERM)
+			const most = 30 * time.Second
+			if code := ends(t, commands[rank], most); code != 130 {
+				t.Errorf("it ended with %d", code)
+			}
+			if text := said[rank].String(); !strings.Contains(text, "another process has not answered for 25s") {
+				t.Errorf("it said\n%s", text)
+			}
+		})
+	}
+}
