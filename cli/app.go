@@ -139,12 +139,17 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 		}
 		select {
 		case <-finished:
+			return
 		case <-time.After(grace):
 		}
 		locked := make(chan struct{})
 		go func() {
 			writing.Lock()
-			close(locked)
+			select {
+			case locked <- struct{}{}:
+			case <-finished:
+				writing.Unlock()
+			}
 		}()
 		late := make(<-chan time.Time)
 		if together.Load() {

@@ -458,16 +458,17 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 // leaves room for the log that `go test` keeps of the files that are opened.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
+	large := must[string](t)(textCLIP()) // 13 MB
 	put(t, filepath.Join(dir, "x.pt"), []byte("before"))
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 512 << 10, Max: old.Max}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 8 << 20, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
 	for _, out := range []string{"x.pt", "x.safetensors"} {
-		run("", "convert", clipF, filepath.Join(dir, out)).fails(t, 1, out, "file too large")
+		run("", "convert", large, filepath.Join(dir, out)).fails(t, 1, out, "file too large")
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,14 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// clock returns the time of day for the beginning of a line of a log, and "" on a terminal.
+func clock(out io.Writer) string {
+	if isTerminal(out) {
+		return ""
+	}
+	return time.Now().Format("15:04:05 ")
+}
+
 func newProgress(out io.Writer, what string, total int) *progress {
 	p := &progress{out: out, what: what, total: total, begin: time.Now(), last: time.Now()}
 	if isTerminal(out) && total > 1 {
@@ -70,7 +78,7 @@ func (p *progress) Set(done int, note string) {
 		if note != "" {
 			note = ", " + note
 		}
-		fmt.Fprintf(p.out, "%s: %d of %d, %.1f per second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
+		fmt.Fprintf(p.out, clock(p.out)+"%s: %d of %d, %.1f per second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
 	}
 }
 

@@ -142,7 +142,7 @@ func runExperiment(c *cli.Context, last string) error {
 	}
 	x := &experiment.Experiment{Config: conf, Dir: conf.Output, Seeds: c.Int("seeds"), Worlds: c.Int("worlds"), Variants: variants, Resume: c.Bool("resume"), VerifyOutputs: c.Bool("verify-outputs"), UI: ui{c.App.ErrWriter}}
 	if c.Bool("dry-run") {
-		return x.Plan(c.Context, c.App.Writer)
+		return x.Plan(c.Context, c.App.Writer, last)
 	}
 	// Processes started by torchrun or a similar launcher train together.
 	switch o, err := distributed.FromEnv(); {
@@ -179,7 +179,7 @@ func runExperiment(c *cli.Context, last string) error {
 type ui struct{ out io.Writer }
 
 func (u ui) Say(format string, args ...any) {
-	fmt.Fprintf(u.out, "cyclecap: "+format+"\n", args...)
+	fmt.Fprintf(u.out, "cyclecap: "+clock(u.out)+format+"\n", args...)
 }
 
 func (u ui) Bar(what string, from, total int) experiment.Bar {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 
 	"cyclecap/data/coco"
@@ -32,6 +33,7 @@ type seedCaptions struct {
 // COCO's results format.
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
 	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, hashes: map[string]string{}, keys: map[string]string{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
+	var unfinished error // in a dry run
 	for _, b := range x.bridges {
 		ids := make([]string, len(f.valImageIDs))
 		for i, id := range f.valImageIDs {
@@ -54,7 +56,10 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		st.do = func(ctx context.Context, dir string) error {
 			return x.captionBridge(ctx, b, seed, f, gpt, decoders[b.Decoder], gan, filepath.Join(dir, resultsFile))
 		}
-		if err := x.run(ctx, st); err != nil {
+		if err := x.run(ctx, st); errors.Is(err, errUnfinished) {
+			unfinished = err
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		r, err := coco.ReadResults(filepath.Join(x.folder(st), resultsFile))
@@ -67,7 +72,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 		}
 		s.hashes[b.Name], s.keys[b.Name] = st.result, st.key()
 	}
-	return s, nil
+	return s, unfinished
 }
 
 // inputs are what the evaluation reads of the captions and their world.
@@ -109,7 +114,7 @@ func (x *Experiment) env(b bridge.Bridge, seed int, f *featureSets, gan *learned
 	return e, nil
 }
 
-func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed int, f *featureSets, gpt *model, d learned, gan *learned, path string) error {
+func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed int, f *featureSets, gpt *model, d learned, gan *learned, file string) error {
 	return scope(seed, func() error {
 		// If the decoder's file contains a GPT-2, gpt.path is only where its tokenizer is.
 		m, err := pipeline.LoadDecoder(d.path, gpt.path, pipeline.Options{Device: x.device})
@@ -124,7 +129,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		if e.Generator != nil {
 			defer nn.Close(e.Generator)
 		}
-		transform, err := x.fit(b, e, filepath.Dir(path))
+		transform, err := x.fit(b, e, filepath.Dir(file))
 		if err != nil {
 			return err
 		}
@@ -132,7 +137,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		o := clipcap.Options{Method: clipcap.Method(c.Decode), Beam: c.Beam, MaxTokens: min(c.MaxTokens, m.Model.Room()), Stop: m.Stop,
 			LengthPenalty: c.LengthPenalty, EarlyStopping: clipcap.EarlyStopping(c.EarlyStopping)}
 		n := f.valImages.Len()
-		bar := x.UI.Bar(b.Name+" captions", 0, n)
+		bar := x.UI.Bar(path.Join(x.place, seedDir(seed), b.Name)+" captions", 0, n)
 		defer bar.Finish()
 		var results []coco.Result
 		for at := 0; at < n; at += c.Batch {
@@ -164,7 +169,7 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			}
 			bar.Set(len(results), "")
 		}
-		return coco.WriteResults(path, results)
+		return coco.WriteResults(file, results)
 	})
 }
 

@@ -36,7 +36,7 @@ func TestSizesAreCheckedFirst(t *testing.T) {
 			if len(q.said) > 0 {
 				t.Errorf("a stage had begun: %q", q.said)
 			}
-			wants(t, x.Plan(t.Context(), io.Discard), test.want)
+			wants(t, x.Plan(t.Context(), io.Discard, ""), test.want)
 		})
 	}
 	// The smaller set is begun again; what comes after the last stage is not checked.
@@ -79,7 +79,7 @@ func TestModelsAreCheckedFirst(t *testing.T) {
 	if len(q.said) > 0 {
 		t.Errorf("a stage had begun: %q", q.said)
 	}
-	wants(t, x.Plan(t.Context(), io.Discard), want)
+	wants(t, x.Plan(t.Context(), io.Discard, ""), want)
 }
 
 // TestPlannedTokens checks that a plan counts the tokens of captions with the tokenizer of

@@ -108,7 +108,7 @@ func (x *Experiment) metrics(scorer eval.Metric) []eval.Metric {
 func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer eval.Metric, missing string) (*scoreTable, error) {
 	t := &scoreTable{Bridges: map[string]map[string]report.Score{}}
 	var methods []eval.Runs
-	bar := x.UI.Bar("scored", 0, len(x.bridges)*len(captions))
+	bar := x.UI.Bar("evaluate: bridges", 0, len(x.bridges)*len(captions))
 	defer bar.Finish()
 	done := 0
 	for _, b := range x.bridges {

@@ -47,6 +47,7 @@ type Experiment struct {
 	place    string // prefix of the names of stages: "world-2" in the second world
 	keyed    bool   // the names of stages end with their keys, so that variants share them
 	log      *stageLog
+	dry      *dryRun // nil if the stages run
 }
 
 // stageLog is the stages that ran or were skipped, for the report.
@@ -201,6 +202,9 @@ func (x *Experiment) executeWorlds(ctx context.Context, last string) (features *
 			return nil, nil, err
 		}
 		f, list, err := in.executeWorld(ctx, last)
+		if errors.Is(err, errUnfinished) {
+			continue // a dry run looks at the other worlds as well
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -226,12 +230,17 @@ func (x *Experiment) executeWorld(ctx context.Context, last string) (features *f
 			return nil, nil, err
 		}
 	}
+	var unfinished error // in a dry run
 	if world != nil {
-		if err := x.run(ctx, world); err != nil || until("world") {
+		err := x.run(ctx, world)
+		if errors.Is(err, errUnfinished) {
+			unfinished, err = err, nil
+		}
+		if err != nil || until("world") {
 			return nil, nil, err
 		}
 	}
-	if !x.sizesKnown() {
+	if !x.sizesKnown() && unfinished == nil {
 		if err := x.checkSizes(last); err != nil {
 			return nil, nil, err
 		}
@@ -249,6 +258,9 @@ func (x *Experiment) executeWorld(ctx context.Context, last string) (features *f
 	}
 	if err != nil || until("gpt2") {
 		return nil, nil, err
+	}
+	if unfinished != nil {
+		return nil, nil, unfinished
 	}
 	features, err = x.features(ctx, world, clip)
 	if err != nil || until("features") {
@@ -293,6 +305,9 @@ func (x *Experiment) runModel(ctx context.Context, m *model) error {
 		return nil
 	}
 	err := x.run(ctx, m.stage)
+	if errors.Is(err, errUnfinished) {
+		err = nil // what needs it is not finished either, but other stages may be
+	}
 	m.id = m.stage.result
 	m.path = filepath.Join(x.folder(m.stage), m.stage.products[0])
 	return err

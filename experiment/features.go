@@ -73,6 +73,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 	f := &featureSets{}
 	enc := &encoder{x: x, model: clipModel}
 	defer enc.close()
+	var unfinished error // in a dry run
 	r := &f.results
 	for _, s := range []struct {
 		name   string
@@ -106,11 +107,14 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 			case stored:
 				return copyStored(ctx, dir, s.part, clipModel.id, inputs, x.Config.Data.MaxBad, x.UI.Say)
 			case photos:
-				return enc.images(ctx, dir, s.part.photos, inputs)
+				return enc.images(ctx, dir, x.title(st)+" photos", s.part.photos, inputs)
 			}
-			return enc.texts(ctx, dir, s.part.texts, inputs)
+			return enc.texts(ctx, dir, x.title(st)+" captions", s.part.texts, inputs)
 		}
-		if err := x.run(ctx, st); err != nil {
+		if err := x.run(ctx, st); errors.Is(err, errUnfinished) {
+			unfinished = err
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		set, err := features.Open(x.folder(st))
@@ -134,6 +138,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if x.Config.Train.Decoder.NormalizePrefix {
 			*s.to = normalized{set}
 		}
+	}
+	if unfinished != nil {
+		return nil, unfinished
 	}
 	f.trainImageRow, f.valImageRow = rowsByID(f.trainImageIDs), rowsByID(f.valImageIDs)
 	x.split(f)
@@ -291,7 +298,7 @@ func (e *encoder) close() {
 	}
 }
 
-func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, inputs string) error {
+func (e *encoder) images(ctx context.Context, dir, what string, photos []photoFile, inputs string) error {
 	if err := e.load(); err != nil {
 		return err
 	}
@@ -307,7 +314,7 @@ func (e *encoder) images(ctx context.Context, dir string, photos []photoFile, in
 	for i, p := range rest {
 		paths[i] = p.path
 	}
-	bar := e.x.UI.Bar("photos", done, len(photos))
+	bar := e.x.UI.Bar(what, done, len(photos))
 	defer bar.Finish()
 	bad := slices.Clone(w.Skipped())
 	for b, err := range e.clip.Photos(ctx, paths, batch) {
@@ -351,7 +358,7 @@ func examples(bad []features.Skip) string {
 	return strings.Join(s, "; ")
 }
 
-func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs string) error {
+func (e *encoder) texts(ctx context.Context, dir, what string, texts []string, inputs string) error {
 	if err := e.load(); err != nil {
 		return err
 	}
@@ -362,7 +369,7 @@ func (e *encoder) texts(ctx context.Context, dir string, texts []string, inputs 
 	}
 	defer w.Keep()
 	done := w.Done()
-	bar := e.x.UI.Bar("captions", done, len(texts))
+	bar := e.x.UI.Bar(what, done, len(texts))
 	defer bar.Finish()
 	for b, err := range e.clip.Texts(ctx, texts[done:], batch, true) {
 		if err != nil {

@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -33,7 +34,7 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 			continue
 		}
 		s := x.decoderStage(seed, kind, f, gpt)
-		if err := x.run(ctx, s); err != nil {
+		if err := x.run(ctx, s); err != nil && !errors.Is(err, errUnfinished) {
 			return nil, err
 		}
 		dir := x.folder(s)
@@ -197,7 +198,7 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s, seed, f) })
 	}
-	if err := x.run(ctx, s); err != nil {
+	if err := x.run(ctx, s); err != nil && !errors.Is(err, errUnfinished) {
 		return nil, err
 	}
 	dir := x.folder(s)
@@ -239,7 +240,7 @@ func (x *Experiment) loop(kind, dir string, s *stage, steps, every int) *train.L
 	l := &train.Loop{Dir: dir, Kind: kind, Steps: steps, Every: every, Config: s.key(), Resume: x.Resume || s.again, Say: x.UI.Say}
 	var bar Bar
 	smooth := math.NaN()
-	l.Begin = func(done int) { bar = x.UI.Bar(kind+" steps", done, steps) }
+	l.Begin = func(done int) { bar = x.UI.Bar(x.title(s)+" steps", done, steps) }
 	l.Progress = func(done int, losses train.Losses) {
 		if v := losses[0].Value; math.IsNaN(smooth) {
 			smooth = v

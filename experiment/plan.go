@@ -6,11 +6,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"cyclecap/data/tokenizer"
 	"cyclecap/data/world"
+	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -38,9 +40,10 @@ func (p planned) total() time.Duration {
 }
 
 // Plan prints the stages of a run: sizes, steps, and estimates of time, disk and memory
-// from running a few steps of each on this machine. It writes no files.
-func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
-	n, lines, err := x.plan(ctx)
+// from running a few steps of each on this machine. It leaves out the stages after the one
+// named last, unless last is empty, and those that are finished. It writes no files.
+func (x *Experiment) Plan(ctx context.Context, out io.Writer, last string) error {
+	n, lines, err := x.plan(ctx, last)
 	if err != nil {
 		return err
 	}
@@ -75,15 +78,17 @@ func (x *Experiment) Plan(ctx context.Context, out io.Writer) error {
 }
 
 // plan measures the stages in order.
-func (x *Experiment) plan(ctx context.Context) (n sizes, lines []planned, err error) {
+func (x *Experiment) plan(ctx context.Context, last string) (n sizes, lines []planned, err error) {
 	if len(x.Variants) > 0 {
-		return x.planVariants(func(of *Experiment, shared sharedPlan) (sizes, []planned, error) { return of.planStages(ctx, shared) })
+		return x.planVariants(func(of *Experiment, shared sharedPlan) (sizes, []planned, error) {
+			return of.planStages(ctx, shared, last)
+		})
 	}
-	return x.planStages(ctx, nil)
+	return x.planStages(ctx, nil, last)
 }
 
 // planStages measures the stages that are not in the shared plan yet.
-func (x *Experiment) planStages(ctx context.Context, shared sharedPlan) (n sizes, lines []planned, err error) {
+func (x *Experiment) planStages(ctx context.Context, shared sharedPlan, last string) (n sizes, lines []planned, err error) {
 	if err := x.prepare(); err != nil {
 		return n, nil, err
 	}
@@ -91,35 +96,56 @@ func (x *Experiment) planStages(ctx context.Context, shared sharedPlan) (n sizes
 	if n, err = x.sizes(); err != nil {
 		return n, nil, err
 	}
-	if err := x.check(n, ""); err != nil {
+	if err := x.check(n, last); err != nil {
 		return n, nil, err
 	}
 	tokens, err := x.tokens()
 	if err != nil {
 		return n, nil, err
 	}
+	if path := x.Config.CLIP.Weights; path != "" {
+		m, err := pipeline.LoadCLIP(path, x.Config.CLIP.Config, clip.Text, pipeline.Options{})
+		if err != nil {
+			return n, nil, fmt.Errorf("clip.weights: %w", err)
+		}
+		n.width = m.Width()
+		m.Close()
+	}
 	w := shared.work(x)
+	finished := map[string]int{}
+	if shared == nil { // the stages of variants are not counted one by one
+		if finished, err = x.finishedStages(ctx, last); err != nil {
+			return n, nil, err
+		}
+	}
+	until := slices.Index(Stages, last)
 	for _, stage := range []struct {
+		name   string
 		wanted bool
+		each   int // how many of them in each world
 		plan   func() ([]planned, error)
 	}{
-		{w.clip, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
-		{w.gpt2, func() ([]planned, error) { return one(x.planGPT2(ctx, tokens)) }},
-		{w.features, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
-		{w.decoders > 0, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, w.decoders*x.Seeds)) }},
-		{w.cyclegan, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
-		{w.captions > 0, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, w.captions*x.Seeds)) }},
+		{"clip", w.clip, 1, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
+		{"gpt2", w.gpt2, 1, func() ([]planned, error) { return one(x.planGPT2(ctx)) }},
+		{"features", w.features, 4, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
+		{"decoder", w.decoders > 0, w.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, 1)) }},
+		{"cyclegan", w.cyclegan, x.Seeds, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
+		{"caption", w.captions > 0, w.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, 1)) }},
 	} {
-		if !stage.wanted {
+		left := stage.each*x.worlds() - finished[stage.name]
+		if !stage.wanted || left <= 0 || last != "" && slices.Index(Stages, stage.name) > until {
 			continue
 		}
 		list, err := stage.plan()
 		if err != nil {
 			return n, nil, err
 		}
+		if stage.name == "features" {
+			left = x.worlds() // photos and captions, in each
+		}
 		for _, p := range list {
-			p.times *= x.worlds()
-			p.disk *= int64(x.worlds())
+			p.times *= left
+			p.disk *= int64(left)
 			lines = append(lines, p)
 		}
 	}
@@ -290,9 +316,13 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	return p, err
 }
 
-func (x *Experiment) planGPT2(ctx context.Context, tokens int) (p planned, err error) {
-	c, w := x.Config.Train.GPT2, x.Config.World
-	all := w.Pretrain * world.CaptionsEach * (tokens + 1)
+func (x *Experiment) planGPT2(ctx context.Context) (p planned, err error) {
+	c := x.Config.Train.GPT2
+	tok, err := tokenizer.GPT2First(c.Vocab)
+	if err != nil {
+		return p, err
+	}
+	all := len(runningText(worldConfig(x.Config.World).Drawn(world.Pretrain), tok, x.Config.Seed))
 	window := c.Positions - 1
 	p = planned{name: "gpt2", amount: c.Epochs * ((all/window - 1) / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {
@@ -473,7 +503,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int
 
 func (x *Experiment) planCycleGAN(ctx context.Context, n sizes) (p planned, err error) {
 	c := x.Config.Train.CycleGAN
-	p = planned{name: "cyclegan", amount: c.Epochs * (max(n.used, n.usedCaptions) / c.Batch), unit: "steps", times: x.Seeds}
+	p = planned{name: "cyclegan", amount: c.Epochs * (max(n.used, n.usedCaptions) / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {
 		t, err := train.NewCycleGANTask(x.cycleGANConfig(n.width), noise(c.Batch, n.width), noise(c.Batch, n.width))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 
 	"cyclecap/data/photo"
@@ -35,7 +36,7 @@ func (x *Experiment) world() *stage {
 	rendered.Pretrain = 0                    // drawn in memory while CLIP and GPT-2 are trained
 	return &stage{name: "world", dir: "world", settings: []any{world.Version, rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
 		c := worldConfig(&rendered)
-		bar := x.UI.Bar("photos", 0, c.Photos())
+		bar := x.UI.Bar(path.Join(x.place, "world")+" photos", 0, c.Photos())
 		defer bar.Finish()
 		return world.Write(ctx, dir, c, func(done, total int) { bar.Set(done, "") })
 	}}

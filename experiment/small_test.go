@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -208,9 +209,27 @@ func checkClaims(t *testing.T, dir string, bridges int) {
 // checkPlan compares the plan of a finished run with what the run left on the disk.
 func checkPlan(t *testing.T, x *Experiment) {
 	t.Helper()
-	n, lines, err := x.plan(t.Context())
+	if _, lines, err := x.plan(t.Context(), ""); err != nil || len(lines) > 0 {
+		t.Errorf("the plan of a finished run has %v (%v)", lines, err)
+	}
+	fresh := *x
+	fresh.Dir, fresh.contents = t.TempDir(), nil
+	if _, lines, err := fresh.plan(t.Context(), "gpt2"); err != nil || len(lines) != 2 {
+		t.Errorf("the plan until gpt2 has %v (%v)", lines, err)
+	}
+	n, lines, err := fresh.plan(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for name, log := range map[string]string{"clip": "clip", "gpt2": "gpt2", "decoder": "seed-0/decoder-texts", "cyclegan": "seed-0/cyclegan"} {
+		b, err := os.ReadFile(filepath.Join(x.Dir, log, train.MetricsFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(lines, func(p planned) bool { return p.name == name })
+		if steps := strings.Count(string(b), `"seconds"`); lines[i].amount != steps {
+			t.Errorf("%s: %d steps were planned, %d were run", name, lines[i].amount, steps)
+		}
 	}
 	if n.photos != 24 || n.valPhotos != 6 || n.captions != 5*24 || n.width != 32 {
 		t.Errorf("sizes %+v", n)

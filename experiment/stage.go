@@ -164,6 +164,12 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if err := ctx.Err(); err != nil && x.Group.Size() == 1 {
 		return err
 	}
+	if x.dry != nil {
+		if !x.dry.look(x, s) {
+			return errUnfinished
+		}
+		return nil
+	}
 	first := x.Group.Rank() == 0
 	done, err := false, error(nil)
 	if first {
@@ -197,6 +203,7 @@ func (x *Experiment) finish(s *stage, dir string, took time.Duration) error {
 	r.Result = s.resultOf(r.Outputs)
 	s.result = r.Result
 	x.note(s, r.Seconds, false)
+	x.UI.Say("%s: done in %v", x.title(s), rounded(took))
 	return errors.Join(writeChecked(filepath.Join(dir, stageFile), r), x.contents.save())
 }
 

@@ -116,7 +116,7 @@ func (x *Experiment) evaluateVariants(ctx context.Context, list []*variant) (*re
 				}
 			}
 		}
-		bar := x.UI.Bar("scored", 0, len(list))
+		bar := x.UI.Bar("evaluate: variants", 0, len(list))
 		defer bar.Finish()
 		runs, err := x.scoreVariants(ctx, t, list, scorer, missing, func(done int) { bar.Set(done, "") })
 		if err != nil {

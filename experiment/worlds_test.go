@@ -83,7 +83,7 @@ func TestWorlds(t *testing.T) {
 	}
 
 	// The plan has the work of all worlds and seeds.
-	_, lines, err := x.plan(t.Context())
+	_, lines, err := x.plan(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestWorlds(t *testing.T) {
 	}
 	none, _ := experiment(t, plain(t))
 	none.Worlds = 2
-	wants(t, none.Plan(context.Background(), io.Discard), "2 worlds: the configuration has no [world]")
+	wants(t, none.Plan(context.Background(), io.Discard, ""), "2 worlds: the configuration has no [world]")
 }
 
 // TestOtherTexts trains on the captions of other scenes, more than there are photos.

@@ -1,0 +1,65 @@
+package experiment
+
+import (
+	"context"
+	"errors"
+)
+
+// A dryRun looks for the stages that are finished. It runs none.
+type dryRun struct {
+	finished map[string]int // by the name of the stage
+}
+
+// errUnfinished ends a dry run at a stage whose results the next ones read.
+var errUnfinished = errors.New("a stage is not finished")
+
+// finishedStages returns how many stages of each name are finished, of those up to the one
+// named last. It reads all inputs whose hashes are not remembered.
+func (x *Experiment) finishedStages(ctx context.Context, last string) (map[string]int, error) {
+	of := *x
+	of.dry = &dryRun{finished: map[string]int{}}
+	of.UI = silent{}
+	of.data = nil
+	if beforeEvaluate(last) {
+		_, _, err := of.executeWorlds(ctx, last)
+		return of.dry.finished, ignoring(err, errUnfinished)
+	}
+	_, captions, err := of.executeWorlds(ctx, "")
+	if err == nil && len(captions) == of.Seeds*of.worlds() {
+		_, err = of.evaluate(ctx, captions)
+	}
+	return of.dry.finished, ignoring(err, errUnfinished)
+}
+
+func ignoring(err, known error) error {
+	if errors.Is(err, known) {
+		return nil
+	}
+	return err
+}
+
+// look notes whether a stage is finished.
+func (d *dryRun) look(x *Experiment, s *stage) (done bool) {
+	dir := x.folder(s)
+	r, err := readRecord(dir)
+	if err != nil || r.Key != s.key() {
+		return false
+	}
+	for _, o := range r.Outputs {
+		if s.isProduct(o.Path) && o.damaged(dir, x.VerifyOutputs) != "" {
+			return false
+		}
+	}
+	s.result = r.Result
+	d.finished[s.name]++
+	return true
+}
+
+// silent is a UI that shows nothing.
+type silent struct{}
+
+func (silent) Say(string, ...any)          {}
+func (silent) Bar(string, int, int) Bar    { return silent{} }
+func (silent) Atomic(f func() error) error { return f() }
+func (silent) Set(int, string)             {}
+func (silent) Finish()                     {}
