@@ -18,7 +18,7 @@ var errUnfinished = errors.New("a stage is not finished")
 func (x *Experiment) finishedStages(ctx context.Context, last string) (map[string]int, error) {
 	of := *x
 	of.dry = &dryRun{finished: map[string]int{}}
-	of.UI = silent{}
+	of.UI = Silent{}
 	of.data = nil
 	if beforeEvaluate(last) {
 		_, _, err := of.executeWorlds(ctx, last)
@@ -55,11 +55,11 @@ func (d *dryRun) look(x *Experiment, s *stage) (done bool) {
 	return true
 }
 
-// silent is a UI that shows nothing.
-type silent struct{}
+// Silent is a UI that shows nothing.
+type Silent struct{}
 
-func (silent) Say(string, ...any)          {}
-func (silent) Bar(string, int, int) Bar    { return silent{} }
-func (silent) Atomic(f func() error) error { return f() }
-func (silent) Set(int, string)             {}
-func (silent) Finish()                     {}
+func (Silent) Say(string, ...any)          {}
+func (Silent) Bar(string, int, int) Bar    { return Silent{} }
+func (Silent) Atomic(f func() error) error { return f() }
+func (Silent) Set(int, string)             {}
+func (Silent) Finish()                     {}

@@ -11,6 +11,7 @@ import (
 	"cyclecap/data/coco"
 	"cyclecap/experiment/config"
 	"cyclecap/experiment/report"
+	"cyclecap/internal/experimenttest"
 	"cyclecap/train"
 	"cyclecap/train/bridge"
 
@@ -18,44 +19,7 @@ import (
 )
 
 // small is an experiment of a few steps.
-const small = `
-[world]
-size = 32
-pretrain = 64
-train = 24
-val = 6
-[train.clip]
-width = 64
-layers = 1
-image = 32
-text_width = 64
-text_layers = 1
-embed_dim = 32
-epochs = 1
-batch = 32
-[train.gpt2]
-vocab = 512
-width = 64
-layers = 1
-positions = 48
-epochs = 1
-batch = 16
-[train.decoder]
-prefix_length = 4
-clip_length = 4
-layers = 1
-epochs = 1
-batch = 24
-[train.cyclegan]
-epochs = 2
-batch = 12
-[caption]
-beam = 2
-max_tokens = 12
-[eval]
-metrics = ["bleu", "rouge", "cider"]
-examples = 2
-`
+var small = experimenttest.Small
 
 // smallRun runs an experiment of a few steps with every bridge.
 func smallRun(t *testing.T, dir string, sets ...string) (*Experiment, *quiet) {

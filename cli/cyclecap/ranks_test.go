@@ -12,50 +12,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cyclecap/internal/experimenttest"
 )
 
-// endless is a run whose CycleGAN takes longer than any test.
-const endless = `
-output = "run"
-threads = 1
-[world]
-size = 32
-pretrain = 64
-train = 24
-val = 6
-[train.clip]
-width = 64
-layers = 1
-image = 32
-text_width = 64
-text_layers = 1
-embed_dim = 32
-epochs = 1
-batch = 32
-[train.cyclegan]
-epochs = 1000000
-batch = 12
-checkpoint_every = 1000000
-[bridges]
-use = ["cyclegan"]
-[train.decoder]
-prefix_length = 4
-clip_length = 4
-layers = 1
-epochs = 1
-batch = 24
-[train.gpt2]
-vocab = 512
-width = 64
-layers = 1
-positions = 48
-epochs = 1
-batch = 16
-[caption]
-max_tokens = 12
-[eval]
-metrics = ["bleu"]
-`
+// endless are the settings of a run whose CycleGAN takes longer than any test.
+var endless = []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "train.cyclegan.epochs=1000000", "train.cyclegan.checkpoint_every=1000000"}
 
 // output is what a process writes, while it runs.
 type output struct {
@@ -79,7 +41,7 @@ func (o *output) String() string {
 func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output) {
 	t.Helper()
 	folder = t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(endless), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,7 +51,11 @@ func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output)
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	for rank := range commands {
-		c := exec.Command(program, "train", "cyclegan", "x.toml", "--resume")
+		args := []string{"train", "cyclegan", "x.toml", "--resume"}
+		for _, set := range endless {
+			args = append(args, "--set", set)
+		}
+		c := exec.Command(program, args...)
 		said[rank] = &output{}
 		c.Dir, c.Stderr = folder, said[rank]
 		c.Env = append(os.Environ(), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))

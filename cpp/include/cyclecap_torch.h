@@ -179,10 +179,11 @@ CT_API int ct_group_available(void);
 /* Joins a group of size processes over Gloo, with the rendezvous store at
  * host:port, and waits for the other processes up to join_ms, or longer: Gloo
  * waits for one that has joined the store only. Later calls wait up to
- * timeout_ms. In the process that hosts the store, listener is a listening socket, whose ownership
- * is transferred; in the others it is -1. All processes of a group must call
- * the same functions in the same order, with contiguous tensors of the same
- * shape and dtype. A group must be used by only one thread at a time. */
+ * timeout_ms. In the process that hosts the store, listener is a listening
+ * socket, whose ownership is transferred; in the others it is -1. All processes
+ * of a group must call the same functions in the same order, with contiguous
+ * tensors of the same shape and dtype. A group must be used by only one thread
+ * at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
                              int size, int64_t join_ms, int64_t timeout_ms,
                              ct_group *group);

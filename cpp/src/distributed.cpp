@@ -190,7 +190,8 @@ ct_error ct_group_joined(const char *host, int port, int size,
     tcp.timeout = std::chrono::milliseconds(timeout_ms);
     c10d::TCPStore store(host, tcp);
     for (int i = 0; i < size; i++)
-      sizes[i] = store.check({joined(i)}) ? std::stoi(store.get_to_str(joined(i))) : 0;
+      sizes[i] =
+          store.check({joined(i)}) ? std::stoi(store.get_to_str(joined(i))) : 0;
   });
 }
 

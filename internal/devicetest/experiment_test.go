@@ -9,66 +9,19 @@ import (
 
 	"cyclecap/experiment"
 	"cyclecap/experiment/config"
+	"cyclecap/internal/experimenttest"
 	"cyclecap/torch"
 	"cyclecap/train/bridge"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-const small = `
-[world]
-size = 32
-pretrain = 64
-train = 24
-val = 6
-[train.clip]
-width = 64
-layers = 1
-image = 32
-text_width = 64
-text_layers = 1
-embed_dim = 32
-epochs = 1
-batch = 32
-[train.gpt2]
-vocab = 512
-width = 64
-layers = 1
-positions = 48
-epochs = 1
-batch = 16
-[train.decoder]
-prefix_length = 4
-clip_length = 4
-layers = 1
-epochs = 1
-batch = 24
-[train.cyclegan]
-epochs = 2
-batch = 12
-[caption]
-beam = 2
-max_tokens = 12
-[eval]
-metrics = ["bleu", "rouge", "cider"]
-examples = 2
-`
-
-// silent is a user interface that shows nothing.
-type silent struct{}
-
-func (silent) Say(string, ...any)                  {}
-func (silent) Bar(string, int, int) experiment.Bar { return silent{} }
-func (silent) Atomic(f func() error) error         { return f() }
-func (silent) Set(int, string)                     {}
-func (silent) Finish()                             {}
-
 // run runs a small experiment with every bridge.
 func run(t *testing.T, d torch.Device) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	path := filepath.Join(dir, "small.toml")
-	if err := os.WriteFile(path, []byte(small), 0o666); err != nil {
+	if err := os.WriteFile(path, []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -81,7 +34,7 @@ func run(t *testing.T, d torch.Device) (dir string) {
 		t.Fatal(err)
 	}
 	c.Device = d.String() // not by a setting, since users cannot choose the pretend accelerator
-	x := &experiment.Experiment{Config: c, Dir: c.Output, Seeds: 1, UI: silent{}}
+	x := &experiment.Experiment{Config: c, Dir: c.Output, Seeds: 1, UI: experiment.Silent{}}
 	done, err := x.Open()
 	if err != nil {
 		t.Fatal(err)
