@@ -102,7 +102,7 @@ func wait(p Pending, err error) (Losses, error) {
 // autocast runs f, with autocast to bf16 if on is true.
 func autocast(on bool, d torch.Device, f func()) {
 	if on {
-		if d.Type == torch.CPUDevice && torch.FlashSDPEnabled() {
+		if d.Type != torch.CUDADevice && torch.FlashSDPEnabled() {
 			// The backward pass of the CPU's flash attention in bf16 takes nearly half of a step
 			// of a decoder.
 			torch.EnableFlashSDP(false)
