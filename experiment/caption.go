@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"cyclecap/data/coco"
 	"cyclecap/data/features"
@@ -34,16 +35,16 @@ type seedCaptions struct {
 func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt *model, decoders map[bridge.Decoder]learned, gan *learned) (*seedCaptions, error) {
 	s := &seedCaptions{in: x, seed: seed, results: map[string][]coco.Result{}, hashes: map[string]string{}, keys: map[string]string{}, decoders: decoders, gan: gan, fits: map[string]*fitted{}}
 	var unfinished error // in a dry run
+	ids := make([]string, len(f.valImageIDs))
+	for i, id := range f.valImageIDs {
+		ids[i] = x.data.val.id(id).String()
+	}
+	images := []string{f.results.valImages, features.Hash(ids...)}
 	for _, b := range x.bridges {
-		ids := make([]string, len(f.valImageIDs))
-		for i, id := range f.valImageIDs {
-			ids[i] = x.data.val.id(id).String()
-		}
-		normalize := x.Config.Train.Decoder.NormalizePrefix
 		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name), products: []string{resultsFile},
-			settings: []any{b.Name, x.Config.Caption, normalize, seed},
+			settings: []any{b.Name, x.Config.Caption, x.Config.Train.Decoder.NormalizePrefix, seed},
 			// A decoder's file may lack a GPT-2, and has no tokenizer.
-			inputs: []string{f.results.valImages, features.Hash(ids...), decoders[b.Decoder].result, gpt.id}}
+			inputs: append(slices.Clone(images), decoders[b.Decoder].result, gpt.id)}
 		if b.CycleGAN {
 			st.inputs = append(st.inputs, gan.result)
 		}

@@ -44,11 +44,9 @@ func (x *Experiment) decoders(ctx context.Context, seed int, f *featureSets, gpt
 }
 
 func (x *Experiment) decoderStage(seed int, kind bridge.Decoder, f *featureSets, gpt *model) *stage {
-	c := x.Config.Train.Decoder
-	c.CheckpointEvery = 0
 	s := &stage{
 		name: "decoder", dir: filepath.Join(seedDir(seed), "decoder-"+kind.Name), keeps: true, shared: true,
-		settings: []any{c, kind, seed}, products: []string{"decoder.pt"},
+		settings: []any{x.numbers().Train.Decoder, kind, seed}, products: []string{"decoder.pt"},
 		inputs: append(x.captionInputs(kind, f), gpt.id),
 	}
 	var noise *train.Noise
@@ -190,10 +188,8 @@ func (x *Experiment) cyclegan(ctx context.Context, seed int, f *featureSets) (*l
 	if !needed {
 		return nil, nil
 	}
-	c := x.Config.Train.CycleGAN
-	c.CheckpointEvery = 0
 	s := &stage{name: "cyclegan", dir: filepath.Join(seedDir(seed), "cyclegan"), keeps: true, shared: true,
-		settings: []any{c, x.Config.Train.Decoder.NormalizePrefix, seed}, products: []string{"image2text.pt", "text2image.pt"},
+		settings: []any{x.numbers().Train.CycleGAN, x.Config.Train.Decoder.NormalizePrefix, seed}, products: []string{"image2text.pt", "text2image.pt"},
 		inputs: f.unpairedInputs()}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(seed, func() error { return x.trainCycleGAN(ctx, dir, s, seed, f) })

@@ -127,7 +127,7 @@ func (x *Experiment) planStages(ctx context.Context, shared sharedPlan, last str
 	}{
 		{"clip", w.clip, 1, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
 		{"gpt2", w.gpt2, 1, func() ([]planned, error) { return one(x.planGPT2(ctx)) }},
-		{"features", w.features, 4, func() ([]planned, error) { return x.planFeatures(ctx, &n) }},
+		{"features", w.features, 4, func() ([]planned, error) { return x.planFeatures(ctx, n) }},
 		{"decoder", w.decoders > 0, w.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, 1)) }},
 		{"cyclegan", w.cyclegan, x.Seeds, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
 		{"caption", w.captions > 0, w.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, 1)) }},
@@ -355,8 +355,8 @@ const logged = 830
 const planBatch = 8
 
 // planFeatures measures CLIP's encoders, on the first photos and captions of the data if
-// there are any, and sets the width of the features.
-func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, error) {
+// there are any.
+func (x *Experiment) planFeatures(ctx context.Context, n sizes) ([]planned, error) {
 	images := planned{name: "features", amount: n.photos + n.valPhotos, unit: "photos", times: 1}
 	texts := planned{name: "features", amount: n.captions + n.valCaptions, unit: "captions", times: 1}
 	if x.Config.Data.ClipCap != "" {
@@ -371,7 +371,6 @@ func (x *Experiment) planFeatures(ctx context.Context, n *sizes) ([]planned, err
 			}
 			defer e.close()
 			m = e.clip.Model
-			n.width = e.clip.Width()
 		} else {
 			c, err := x.newCLIP()
 			if err != nil {

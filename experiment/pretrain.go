@@ -64,9 +64,7 @@ func (x *Experiment) clip() (*model, error) {
 		m.id += described
 		return m, err
 	}
-	c := x.Config.Train.CLIP
-	c.CheckpointEvery, c.Text = 0, ""
-	s := &stage{name: "clip", dir: "clip", keeps: true, settings: []any{world.Version, x.pretrain(), c, x.Config.Seed}, products: []string{"clip.safetensors"}}
+	s := &stage{name: "clip", dir: "clip", keeps: true, settings: []any{world.Version, x.pretrain(), x.numbers().Train.CLIP, x.Config.Seed}, products: []string{"clip.safetensors"}}
 	if p := x.Config.Train.CLIP.Text; p != "" {
 		m, err := x.given(p)
 		if err != nil {
@@ -229,9 +227,7 @@ func (x *Experiment) gpt2() (*model, error) {
 		}
 		return m, nil
 	}
-	c := x.Config.Train.GPT2
-	c.CheckpointEvery = 0
-	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, settings: []any{world.Version, x.pretrain(), c, x.Config.Seed}, products: []string{"gpt2.safetensors"}}
+	s := &stage{name: "gpt2", dir: "gpt2", keeps: true, settings: []any{world.Version, x.pretrain(), x.numbers().Train.GPT2, x.Config.Seed}, products: []string{"gpt2.safetensors"}}
 	s.do = func(ctx context.Context, dir string) error {
 		return scope(x.Config.Seed, func() error { return x.trainGPT2(ctx, dir, s) })
 	}

@@ -267,27 +267,11 @@ func (x *Experiment) moveAside(s *stage, dir, why string) error {
 // made again without training again, or that others need, it removes what the stage cannot
 // continue from.
 func (x *Experiment) intact(s *stage, dir string, r stageRecord) (ok bool, err error) {
-	lost := false
-	checkpoint := func(o output) bool { return o.Path == train.LastCheckpoint || o.Path == train.PreviousCheckpoint }
-	training := slices.ContainsFunc(r.Outputs, checkpoint)
-	var bad []string
-	for _, o := range r.Outputs {
-		why := o.damaged(dir, x.VerifyOutputs)
-		switch {
-		case why == "":
-		case s.isProduct(o.Path) || !training:
-			lost = true
-			bad = append(bad, o.Path)
-			x.UI.Say("%s: %s; making it again", x.title(s), why)
-		default:
-			// A log or a checkpoint: to make it again would be to train again.
-			x.UI.Say("%s: %s; the weights do not depend on it. To train again, remove %s", x.title(s), why, dir)
-		}
-	}
-	if !lost {
+	bad := x.lost(s, dir, r)
+	if len(bad) == 0 {
 		return true, nil
 	}
-	s.again = slices.ContainsFunc(r.Outputs, func(o output) bool { return checkpoint(o) && o.damaged(dir, true) == "" })
+	s.again = slices.ContainsFunc(r.Outputs, func(o output) bool { return isCheckpoint(o) && o.damaged(dir, true) == "" })
 	if !s.again {
 		return false, os.RemoveAll(dir)
 	}
@@ -297,6 +281,30 @@ func (x *Experiment) intact(s *stage, dir string, r stageRecord) (ok bool, err e
 		}
 	}
 	return false, nil
+}
+
+// isCheckpoint reports whether an output is a checkpoint that a training continues from.
+func isCheckpoint(o output) bool {
+	return o.Path == train.LastCheckpoint || o.Path == train.PreviousCheckpoint
+}
+
+// lost lists the outputs of a finished stage that must be made again, and says what is wrong
+// with them and with others.
+func (x *Experiment) lost(s *stage, dir string, r stageRecord) (bad []string) {
+	training := slices.ContainsFunc(r.Outputs, isCheckpoint)
+	for _, o := range r.Outputs {
+		why := o.damaged(dir, x.VerifyOutputs)
+		switch {
+		case why == "":
+		case s.isProduct(o.Path) || !training:
+			bad = append(bad, o.Path)
+			x.UI.Say("%s: %s; making it again", x.title(s), why)
+		default:
+			// A log or a checkpoint: to make it again would be to train again.
+			x.UI.Say("%s: %s; the weights do not depend on it. To train again, remove %s", x.title(s), why, dir)
+		}
+	}
+	return bad
 }
 
 // agree distributes rank 0's done, key and err to all processes of a group.
