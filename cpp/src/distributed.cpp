@@ -130,6 +130,24 @@ std::string joined(int rank) {
   return "cyclecap/joined/" + std::to_string(rank);
 }
 
+// Throws if a process of the group was started with another size. Gloo connects
+// each pair on its own, and so cannot tell.
+void check_sizes(c10d::Store &store, int size) {
+  for (int i = 0; i < size; i++) {
+    std::string theirs = std::to_string(size);
+    try {
+      // A process that is not ours stores no size.
+      if (store.check({joined(i)})) theirs = store.get_to_str(joined(i));
+    } catch (const c10::Error &) {
+      return;  // rank 0 has already ended, and its store with it
+    }
+    if (theirs != std::to_string(size))
+      C10_THROW_ERROR(DistBackendError, "rank " + std::to_string(i) +
+                                            " was started with WORLD_SIZE=" +
+                                            theirs);
+  }
+}
+
 const ct_nccl_functions *nccl_functions() {
   return static_cast<const ct_nccl_functions *>(
       ct::part("libcyclecap_torch_nccl.so", "ct_nccl_functions_get",
@@ -176,6 +194,7 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     add_devices(*options);
     g->gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
         store_of(g.get(), "cpu/"), rank, size, options);
+    check_sizes(*g->store, size);
     *group = g.release();
   });
 }

@@ -556,12 +556,19 @@ func TestInitErrors(t *testing.T) {
 		{"nobody there", func() error { return join(t.Context(), 1, 2, "127.0.0.1", freePort(t)) }, []string{"rank 1 of 2", "no answer for 1s", "connection refused", "check that rank 0 has been started"}},
 		{"no such name", func() error { return join(t.Context(), 1, 2, "no-such-host.invalid", 29500) }, []string{"no-such-host.invalid", "MASTER_ADDR"}},
 		{"others do not come", func() error { return join(t.Context(), 0, 2, "127.0.0.1", freePort(t)) }, []string{"not all processes joined", "within 1s: rank 1 missing", "check that all 2 have been started"}},
-		{"another size", func() error {
+		{"larger size", func() error {
 			port := freePort(t)
 			go join(t.Context(), 1, 3, "127.0.0.1", port)
 			time.Sleep(100 * time.Millisecond) // its second attempt is in time
 			return join(t.Context(), 0, 2, "127.0.0.1", port)
 		}, []string{"not all processes joined", "rank 1 was started with WORLD_SIZE=3"}},
+		// Rank 0 waits for rank 2 and does not mind rank 1, which has found
+		// everyone that it wants.
+		{"smaller size", func() error {
+			port := freePort(t)
+			go join(t.Context(), 0, 3, "127.0.0.1", port)
+			return join(t.Context(), 1, 2, "127.0.0.1", port)
+		}, []string{"not all processes joined", "rank 0 was started with WORLD_SIZE=3"}},
 		{"cancelled", func() error { return join(cancelled, 1, 2, "127.0.0.1", freePort(t)) }, []string{"stop is asked"}},
 		{"cancelled while it waits", func() error {
 			ctx, cancel := context.WithCancelCause(t.Context())
