@@ -142,9 +142,9 @@ void check_sizes(c10d::Store &store, int size) {
       return;  // rank 0 has already ended, and its store with it
     }
     if (theirs != std::to_string(size))
-      C10_THROW_ERROR(DistBackendError, "rank " + std::to_string(i) +
-                                            " was started with WORLD_SIZE=" +
-                                            theirs);
+      C10_THROW_ERROR(DistBackendError,
+                      "rank " + std::to_string(i) +
+                          " was started with WORLD_SIZE=" + theirs);
   }
 }
 

@@ -36,7 +36,7 @@ func CheckSample(seed uint64, size, n int) error {
 
 // WriteSample writes n photos of size pixels to a folder, and their captions in COCO's
 // format to captions.json beside them. The photos show scenes like those of the part
-// val, of which half must contain a combination that is held out from training, and
+// val, of which one in five contains a combination that is held out from training, and
 // are in no data set of Write. The same arguments give the same bytes.
 //
 // WriteSample completes an unfinished sample. A folder that contains another sample or

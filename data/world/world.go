@@ -22,9 +22,9 @@
 //   - kind j in relation r to k,   if (j + 2r + 3k) mod 6 = 1
 //     (with j < k if the relation is NextTo, which is symmetric)
 //
-// Half of the photos in val and tune, chosen at random, must contain at least one,
-// and others may. The entry of each photo in the JSON lists them as "held_out" in
-// "world", together with everything that the photo shows.
+// One in five photos in val and tune, chosen at random, contains at least one, and the
+// others none. The entry of each photo in the JSON lists them as "held_out" in "world",
+// together with everything that the photo shows.
 package world
 
 import (
@@ -65,7 +65,7 @@ const CaptionsEach = 5
 const maxPart = 10_000_000
 
 // Version changes when the same Config gives different bytes than before.
-const Version = 2
+const Version = 3
 
 // The manifest and its name until everything else is written.
 const (
