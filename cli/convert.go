@@ -117,7 +117,7 @@ func loadNamed(f *weights.File, names string) (sd *nn.StateDict, meta map[string
 // For a GPT-2, that is the config.json beside it.
 func kept(f *weights.File) (map[string]string, error) {
 	meta := map[string]string{}
-	for _, key := range []string{weights.CLIPConfig, weights.NormalizePrefix, weights.GPT2Config, weights.GPT2Tokenizer} {
+	for _, key := range []string{weights.CLIPConfig, weights.NormalizePrefix, weights.GPT2Config, weights.GPT2Tokenizer, weights.GPT2Merges} {
 		if v, ok := f.Meta[key]; ok {
 			meta[key] = v
 		}

@@ -86,9 +86,10 @@ func TestModelsAreCheckedFirst(t *testing.T) {
 // the run's own GPT-2. The weights have 300 tokens, and the words of the text are among them.
 func TestPlannedTokens(t *testing.T) {
 	x, _ := experiment(t, plain(t))
+	x.Config.World = &config.World{Size: 32, Pretrain: 20}
 	x.data = &data{train: part{texts: []string{" the the"}}}
-	for weights, want := range map[string]int{"": 6, "../internal/parity/testdata/small/gpt2": 2} {
-		x.Config.GPT2.Weights, x.Config.Train.GPT2.Vocab = weights, 257 // the bytes and " t"
+	for weights, want := range map[string]int{"": len(x.vocabulary().Encode(" the the")), "../internal/parity/testdata/small/gpt2": 2} {
+		x.Config.GPT2.Weights = weights
 		if got, err := x.tokens(); err != nil || got != want {
 			t.Errorf("GPT-2 %q: %d tokens, %v; want %d", weights, got, err, want)
 		}

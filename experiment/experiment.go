@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"cyclecap/data/tokenizer"
 	"cyclecap/experiment/config"
 	"cyclecap/internal/atomicfile"
 	"cyclecap/pipeline"
@@ -44,8 +45,9 @@ type Experiment struct {
 	device   torch.Device
 	bridges  []bridge.Bridge
 	data     *data
-	place    string // prefix of the names of stages: "world-2" in the second world
-	keyed    bool   // the names of stages end with their keys, so that variants share them
+	words    *tokenizer.GPT2Tokenizer // see vocabulary
+	place    string                   // prefix of the names of stages: "world-2" in the second world
+	keyed    bool                     // the names of stages end with their keys, so that variants share them
 	log      *stageLog
 	dry      *dryRun // nil if the stages run
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cyclecap/data/tokenizer"
-	"cyclecap/data/world"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -160,7 +159,7 @@ func (x *Experiment) tokens() (n int, err error) {
 	}
 	var tok *tokenizer.GPT2Tokenizer
 	if path := x.Config.GPT2.Weights; path == "" {
-		tok, err = tokenizer.GPT2First(x.Config.Train.GPT2.Vocab)
+		tok = x.vocabulary()
 	} else {
 		err = scope(0, func() error {
 			g, err := pipeline.LoadGPT2(path)
@@ -318,11 +317,7 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 
 func (x *Experiment) planGPT2(ctx context.Context) (p planned, err error) {
 	c := x.Config.Train.GPT2
-	tok, err := tokenizer.GPT2First(c.Vocab)
-	if err != nil {
-		return p, err
-	}
-	all := len(runningText(worldConfig(x.Config.World).Drawn(world.Pretrain), tok, x.Config.Seed))
+	all := len(x.runningText())
 	window := c.Positions - 1
 	p = planned{name: "gpt2", amount: c.Epochs * ((all/window - 1) / c.Batch), unit: "steps", times: 1}
 	err = scope(0, func() error {

@@ -201,7 +201,7 @@ func copyText(m, from *clip.Model) error {
 // newGPT2 returns a new GPT-2 of the configured size on the device.
 func (x *Experiment) newGPT2() *gpt2.Model {
 	c := x.Config.Train.GPT2
-	m := gpt2.New(gpt2.Config{VocabSize: int64(c.Vocab), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
+	m := gpt2.New(gpt2.Config{VocabSize: int64(x.vocabulary().VocabSize()), NPositions: int64(c.Positions), NEmbd: int64(c.Width),
 		NLayer: int64(c.Layers), NHead: int64(c.Width / headWidth), LayerNormEpsilon: 1e-5})
 	nn.To(m, torch.WithDevice(x.device))
 	return m
@@ -236,14 +236,11 @@ func (x *Experiment) gpt2() (*model, error) {
 
 func (x *Experiment) trainGPT2(ctx context.Context, dir string, s *stage) error {
 	c := x.Config.Train.GPT2
-	tok, err := tokenizer.GPT2First(c.Vocab)
-	if err != nil {
-		return err
-	}
+	tok := x.vocabulary()
 	m := x.newGPT2()
 	defer closing(m)
 	t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
-		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, runningText(worldConfig(x.Config.World).Drawn(world.Pretrain), tok, x.Config.Seed))
+		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, x.runningText())
 	if err != nil {
 		return err
 	}
@@ -257,11 +254,31 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir string, s *stage) error 
 	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), meta)
 }
 
+// vocabulary returns the tokenizer of the small GPT-2: GPT-2's, with only the tokens in
+// the captions that it is trained on. A head over all tokens would be most of its cost,
+// and over only the first few, words such as "cat" would not be tokens.
+func (x *Experiment) vocabulary() *tokenizer.GPT2Tokenizer {
+	if x.words == nil {
+		d := worldConfig(x.Config.World).Drawn(world.Pretrain)
+		x.words = tokenizer.GPT2For(func(yield func(string) bool) {
+			for i := range d.Len() {
+				for _, text := range d.Captions(i) {
+					if !yield(text + "\n") {
+						return
+					}
+				}
+			}
+		})
+	}
+	return x.words
+}
+
 // runningText joins captions into one text. The captions of a photo follow each other, so
 // that the language model learns to use the context before the current sentence, as one
-// trained on web text does.
-func runningText(d *world.Drawn, tok *tokenizer.GPT2Tokenizer, seed int) []int32 {
-	rng := rand.New(rand.NewPCG(uint64(seed), 0))
+// trained on web text does. An empty line ends them, so that it knows how far that goes.
+func (x *Experiment) runningText() []int32 {
+	d, tok := worldConfig(x.Config.World).Drawn(world.Pretrain), x.vocabulary()
+	rng := rand.New(rand.NewPCG(uint64(x.Config.Seed), 0))
 	var text []int32
 	for _, i := range rng.Perm(d.Len()) {
 		of := d.Captions(i)
@@ -270,6 +287,7 @@ func runningText(d *world.Drawn, tok *tokenizer.GPT2Tokenizer, seed int) []int32
 				text = append(text, int32(id))
 			}
 		}
+		text = append(text, text[len(text)-1]) // the line break once more
 	}
 	return text
 }

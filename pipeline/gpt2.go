@@ -200,6 +200,13 @@ func gpt2Of(sd *nn.StateDict, from ...gpt2Folder) (*GPT2, error) {
 		if fingerprint == "" {
 			fingerprint = d.file.Meta[weights.GPT2Tokenizer]
 		}
+		if text, ok := d.file.Meta[weights.GPT2Merges]; ok && all.tokens == nil {
+			t, err := tokenizer.FromMerges(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s: metadata %s: %w", d.file.Path, weights.GPT2Merges, err)
+			}
+			all.tokens, all.tokensPath = t, "the metadata of "+d.file.Path
+		}
 		f, err := d.files()
 		if err != nil {
 			return nil, err
@@ -306,7 +313,11 @@ func (g *GPT2) assumed(saved bool, f *gpt2Files) {
 // Meta returns the metadata that let LoadGPT2 and LoadDecoder read the model's weights
 // from a file without its folder.
 func (g *GPT2) Meta() map[string]string {
-	return map[string]string{weights.GPT2Config: string(g.Model.Config.JSON()), weights.GPT2Tokenizer: g.Tokenizer.Fingerprint()}
+	meta := map[string]string{weights.GPT2Config: string(g.Model.Config.JSON()), weights.GPT2Tokenizer: g.Tokenizer.Fingerprint()}
+	if merges := g.Tokenizer.Merges(); merges != "" {
+		meta[weights.GPT2Merges] = merges
+	}
+	return meta
 }
 
 // LoadTokenizer loads the tokenizer of a GPT-2-shaped model from its folder.

@@ -6,19 +6,24 @@
 # and GPT-2 that they were trained with: make them again with `make demo world-models`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-run=work/standins to=models/world
-train() { bin/cyclecap run configs/standins.toml --output "$run" --resume "$@"; }
+text=work/standins-text run=work/standins to=models/world
+train() { bin/cyclecap run "$1" --output "$2" --resume "${@:3}"; }
 
-train --until clip "$@"
-# Captions cost little, so GPT-2 reads those of more scenes. CLIP has been trained.
-train --until gpt2 --set world.pretrain=300000 --set clip.weights="$run/clip/clip.safetensors" "$@"
+train configs/standins-text.toml "$text" --until clip "$@"
+# As it is stored: the same text encoder as that of the next CLIP.
+bin/cyclecap convert --dtype f16 "$text/clip/clip.safetensors" "$text/clip.safetensors"
+train configs/standins.toml "$run" --until clip "$@"
+# GPT-2 reads the captions of fewer scenes. CLIP has been trained.
+train configs/standins.toml "$run" --until gpt2 --set world.pretrain=120000 --set clip.weights="$run/clip/clip.safetensors" "$@"
 
 new=$(mktemp -d "$to/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
+# Every tenth step, and the last one.
+losses() { awk 'NR % 10 == 1 {print; next} {last = $0} END {if (NR % 10 != 1) print last}' "$1/metrics.jsonl"; }
+losses "$text/clip" >"$new/clip-text-metrics.jsonl"
 for model in clip gpt2; do
   bin/cyclecap convert --dtype f16 "$run/$model/$model.safetensors" "$new/$model.safetensors"
-  # Every tenth step, and the last one.
-  awk 'NR % 10 == 1 {print; next} {last = $0} END {if (NR % 10 != 1) print last}' "$run/$model/metrics.jsonl" >"$new/$model-metrics.jsonl"
+  losses "$run/$model" >"$new/$model-metrics.jsonl"
 done
 mv "$new"/* "$to"
 (cd "$to" && LC_ALL=C sha256sum -- *.safetensors >SHA256SUMS)

@@ -8,11 +8,14 @@ import (
 	"cyclecap/torch/nn"
 )
 
-// GPT2Config and GPT2Tokenizer are keys of File.Meta, in the file of a decoder that
+// GPT2Config, GPT2Tokenizer and GPT2Merges are keys of File.Meta, in the file of a decoder that
 // contains its GPT-2: the GPT-2's config.json, and the fingerprint of its tokenizer.
+// GPT2Merges are the merges of the tokenizer, as in merges.txt, if they are a part of
+// GPT-2's.
 const (
 	GPT2Config    = "gpt2_config"
 	GPT2Tokenizer = "gpt2_tokenizer"
+	GPT2Merges    = "gpt2_merges"
 )
 
 // What a GPT-2 file may contain besides the language model: the masks of attention, which

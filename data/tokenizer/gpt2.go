@@ -15,15 +15,14 @@ const gpt2End = "<|endoftext|>"
 // <|endoftext|>.
 type GPT2Tokenizer struct {
 	bpe  *bpe
-	more *more // nil for GPT2 and GPT2First
+	more *more // nil for GPT2, GPT2For and gpt2First
 }
 
-// GPT2First returns a tokenizer with only the first vocab tokens of GPT-2's
+// gpt2First returns a tokenizer with only the first vocab tokens of GPT-2's
 // vocabulary, which must include the 256 single bytes. Ids and merging are the
 // same, but there are fewer merges, so words are split into more pieces. There is
-// no special token, and EndID is not a valid id. It is for small models trained
-// from scratch, whose cost depends on the size of the vocabulary.
-func GPT2First(vocab int) (*GPT2Tokenizer, error) {
+// no special token, and EndID is not a valid id.
+func gpt2First(vocab int) (*GPT2Tokenizer, error) {
 	total := len(gpt2Merges) / 4
 	n := vocab - 256
 	switch {
@@ -45,7 +44,7 @@ func (t *GPT2Tokenizer) VocabSize() int {
 }
 
 // EndID returns the id of <|endoftext|>. It is -1 for a tokenizer from files that has
-// no such token, and not a valid id for GPT2First.
+// no such token, and not a valid id for GPT2For.
 func (t *GPT2Tokenizer) EndID() int {
 	if t.more != nil {
 		return t.more.end
@@ -71,7 +70,7 @@ func (t *GPT2Tokenizer) EncodeSpecial(text string) []int {
 		return t.encodeSpecial(validText(text))
 	}
 	if t.EndID() == t.VocabSize() {
-		return t.EncodePlain(text) // from GPT2First
+		return t.EncodePlain(text) // from GPT2For or gpt2First
 	}
 	text = validText(text)
 	ids := newIDs(text)

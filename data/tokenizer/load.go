@@ -264,6 +264,14 @@ func (l *loader) vocabulary(c settings) (*vocabulary, string, error) {
 	case text == nil:
 		return nil, "", fmt.Errorf("vocab.json is there, but merges.txt is missing")
 	}
+	if v.merges, err = parseMerges(text); err != nil {
+		return nil, "", fmt.Errorf("merges.txt: %w", err)
+	}
+	return v, "vocab.json", nil
+}
+
+// parseMerges reads a merges.txt.
+func parseMerges(text []byte) (merges [][2]string, err error) {
 	n := 0
 	for line := range bytes.Lines(text) {
 		n++
@@ -273,11 +281,11 @@ func (l *loader) vocabulary(c settings) (*vocabulary, string, error) {
 		}
 		left, right, ok := strings.Cut(s, " ")
 		if !ok || strings.Contains(right, " ") {
-			return nil, "", fmt.Errorf("merges.txt: line %d must be two tokens with a space between them, got %.60q", n, s)
+			return nil, fmt.Errorf("line %d must be two tokens with a space between them, got %.60q", n, s)
 		}
-		v.merges = append(v.merges, [2]string{left, right})
+		merges = append(merges, [2]string{left, right})
 	}
-	return v, "vocab.json", nil
+	return merges, nil
 }
 
 // tokenizerJSON is a tokenizer.json.

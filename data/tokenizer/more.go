@@ -182,7 +182,7 @@ func (t *GPT2Tokenizer) Limited(size int) (*GPT2Tokenizer, int, error) {
 		return t, 0, nil
 	}
 	if t.more == nil {
-		limited, err := GPT2First(size)
+		limited, err := gpt2First(size)
 		return limited, 0, err
 	}
 	if last := slices.Max(t.more.ids); int(last) >= size {

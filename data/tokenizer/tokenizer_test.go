@@ -450,9 +450,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// GPT2First merges like GPT2, up to its last merge.
-func TestGPT2First(t *testing.T) {
-	small, err := GPT2First(1000)
+// gpt2First merges like GPT2, up to its last merge.
+func TestFirst(t *testing.T) {
+	small, err := gpt2First(1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,11 +473,11 @@ func TestGPT2First(t *testing.T) {
 			t.Errorf("%q: %v and %v", text, ids, whole)
 		}
 	}
-	if same, err := GPT2First(50257); err != nil || same != all {
+	if same, err := gpt2First(50257); err != nil || same != all {
 		t.Error("50257 tokens are not GPT2", err)
 	}
 	for _, n := range []int{-1, 255, 50258} {
-		if _, err := GPT2First(n); err == nil {
+		if _, err := gpt2First(n); err == nil {
 			t.Errorf("%d tokens are accepted", n)
 		}
 	}
@@ -520,6 +520,59 @@ func TestCLIPFirst(t *testing.T) {
 	for _, n := range []int{-1, 513, 49409} {
 		if _, err := CLIPFirst(n); err == nil {
 			t.Errorf("%d tokens are accepted", n)
+		}
+	}
+}
+
+// GPT2For splits the texts that it is made for as GPT-2 does, can encode every other text,
+// and its merges are those of a merges.txt.
+func TestGPT2For(t *testing.T) {
+	texts := []string{"A red umbrella on the beach.\n", "Two umbrellas, a polka dot cat and naïve 東京 🙂", "ice-cream's 1234567"}
+	small, all := GPT2For(slices.Values(texts)), GPT2()
+	if n := small.VocabSize(); n < 256+10 || n > 400 {
+		t.Errorf("%d tokens", n)
+	}
+	tokens := func(tok *GPT2Tokenizer, text string) (list []string) {
+		for _, id := range tok.EncodePlain(text) {
+			list = append(list, tok.token(id))
+		}
+		return list
+	}
+	for _, text := range texts {
+		if have, want := tokens(small, text), tokens(all, text); !slices.Equal(have, want) {
+			t.Errorf("%q: %q, want %q", text, have, want)
+		}
+	}
+	for _, text := range []string{"", "A zebra <|endoftext|> in Zürich\x00 ", strings.Repeat("xylophone", 50)} {
+		if back, err := small.Decode(small.Encode(text)); err != nil || back != text {
+			t.Errorf("%q came back as %q (%v)", text, back, err)
+		}
+	}
+	again, err := FromMerges(small.Merges())
+	if err != nil || again.Fingerprint() != small.Fingerprint() || again.Merges() != small.Merges() {
+		t.Fatalf("the merges came back otherwise (%v)", err)
+	}
+	if have, want := again.Encode(texts[1]), small.Encode(texts[1]); !slices.Equal(have, want) {
+		t.Errorf("%v, want %v", have, want)
+	}
+	// The same by the reader of files, whose vocab.json gives the ids.
+	v := &vocabulary{ids: map[string]int{}}
+	for id := range small.VocabSize() {
+		v.ids[spelled(small.token(id))] = id
+	}
+	if v.merges, err = parseMerges([]byte(small.Merges())); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := v.with(nil)
+	if err != nil || loaded.Fingerprint() != small.Fingerprint() || !slices.Equal(loaded.Encode(texts[1]), small.Encode(texts[1])) {
+		t.Errorf("as files: %v", err)
+	}
+	if GPT2().Merges() != "" || loaded.Merges() != "" {
+		t.Error("merges of other tokenizers")
+	}
+	for _, bad := range []string{"a", "a b c", "Ġ cat", "a b\na b", "a b\nab cd"} {
+		if _, err := FromMerges(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }

@@ -218,9 +218,6 @@ type TrainCLIP struct {
 // TrainGPT2 is the architecture and training of a small GPT-2, which is used if
 // gpt2.weights is empty.
 type TrainGPT2 struct {
-	// Vocab is the vocabulary size. The vocabulary is the first entries of GPT-2's;
-	// with fewer than all 50257, words are split into more tokens.
-	Vocab int `toml:"vocab" default:"2048" range:"[256,50257]"`
 	// Width is the width of the embeddings; it must be a multiple of 64, the width of
 	// an attention head.
 	Width int `toml:"width" default:"192" range:"[64,16384]"`

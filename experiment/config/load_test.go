@@ -76,7 +76,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (&World{Seed: 1, Size: 224, Pretrain: 8000, Train: 4000, Val: 500, TextSeed: 1}); !cmp.Equal(want, c.World) {
+	if want := (&World{Seed: 1, Size: 224, Pretrain: 8000, Train: 10000, Val: 500, TextSeed: 1}); !cmp.Equal(want, c.World) {
 		t.Error(cmp.Diff(want, c.World))
 	}
 	want := Data{

@@ -43,7 +43,7 @@ func writeFiles(t *testing.T) (f pipeline.Files, photos []string) {
 		if err := weights.Save(t.Context(), f.CLIP, nn.StateDictOf(c), nil); err != nil {
 			return err
 		}
-		tok, err := tokenizer.GPT2First(2048)
+		tok, _, err := tokenizer.GPT2().Limited(2048)
 		if err != nil {
 			return err
 		}

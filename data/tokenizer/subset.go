@@ -1,0 +1,103 @@
+package tokenizer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"strings"
+)
+
+// GPT2For returns GPT-2's tokenizer with only the merges that texts need. It splits
+// these texts into the same tokens as GPT-2's, and others into more. The ids are those
+// of GPT-2's rule: the 256 single bytes, then the merges in their order. There is no
+// special token, and EndID is not a valid id. It is for small models trained from
+// scratch, whose cost depends on the size of the vocabulary.
+func GPT2For(texts iter.Seq[string]) *GPT2Tokenizer {
+	all := GPT2().bpe
+	need := make([]bool, all.special)
+	seen := map[string]bool{}
+	var ids []int
+	for text := range texts {
+		text = validText(text)
+		for i := 0; i < len(text); {
+			end := gpt2Word(text, i)
+			if word := text[i:end]; !seen[word] {
+				seen[word] = true
+				ids = all.appendWord(ids[:0], word)
+				for _, id := range ids {
+					need[id] = true
+				}
+			}
+			i = end
+		}
+	}
+	total := len(gpt2Merges) / 4
+	pair := func(id int) (left, right uint16) {
+		k := id - all.base
+		return binary.LittleEndian.Uint16([]byte(gpt2Merges[2*k:])), binary.LittleEndian.Uint16([]byte(gpt2Merges[2*(total+k):]))
+	}
+	// The two tokens that a merge joins have smaller ids than the one that it makes.
+	for id := all.special - 1; id >= all.base; id-- {
+		if need[id] {
+			left, right := pair(id)
+			need[left], need[right] = true, true
+		}
+	}
+	number := make([]uint16, all.special) // id in GPT-2's vocabulary -> id in the new one
+	var lefts, rights []byte
+	for id := range all.special {
+		if id < all.base {
+			number[id] = uint16(id)
+			continue
+		}
+		if need[id] {
+			number[id] = uint16(all.base + len(lefts)/2)
+			left, right := pair(id)
+			lefts = binary.LittleEndian.AppendUint16(lefts, number[left])
+			rights = binary.LittleEndian.AppendUint16(rights, number[right])
+		}
+	}
+	return &GPT2Tokenizer{bpe: newBPE(string(lefts)+string(rights), all.base, nil)}
+}
+
+// Merges returns the merges of a tokenizer from [GPT2For] or [FromMerges], in the format of merges.txt,
+// and "" for GPT-2's own and those from files. [FromMerges] reads them.
+func (t *GPT2Tokenizer) Merges() string {
+	if t.more != nil || t.EndID() < t.VocabSize() {
+		return ""
+	}
+	lines := make([]string, t.bpe.special-t.bpe.base)
+	for pair, id := range t.bpe.merged {
+		lines[int(id)-t.bpe.base] = spelled(t.bpe.token(int(pair>>16))) + " " + spelled(t.bpe.token(int(pair&0xFFFF))) + "\n"
+	}
+	return strings.Join(lines, "")
+}
+
+// FromMerges returns the tokenizer with the merges in text, in the format of merges.txt.
+// The ids are the same as those of GPT2For.
+func FromMerges(text string) (*GPT2Tokenizer, error) {
+	merges, err := parseMerges([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	if len(merges) > maxMerges {
+		return nil, fmt.Errorf("there are %d merges; at most %d are supported", len(merges), maxMerges)
+	}
+	ids := make(map[string]uint16, 256+len(merges))
+	for id, b := range byteOrder {
+		ids[string(letterOf[b])] = uint16(id)
+	}
+	var lefts, rights []byte
+	for k, pair := range merges {
+		left, ok := ids[pair[0]]
+		right, ok2 := ids[pair[1]]
+		made := pair[0] + pair[1]
+		if _, twice := ids[made]; !ok || !ok2 || twice || len(made) > maxToken {
+			return nil, fmt.Errorf("merge %d, %.40q and %.40q, does not make a new token of at most %d bytes from two known ones", k, pair[0], pair[1], maxToken)
+		}
+		ids[made] = uint16(256 + k)
+		lefts = binary.LittleEndian.AppendUint16(lefts, left)
+		rights = binary.LittleEndian.AppendUint16(rights, right)
+	}
+	return &GPT2Tokenizer{bpe: newBPE(string(lefts)+string(rights), 256, nil)}, nil
+}
