@@ -183,11 +183,17 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if first || s.shared {
 		err = s.do(ctx, dir)
 	}
+	failed := err != nil
 	if first && err == nil {
 		err = x.finish(s, dir, time.Since(began))
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", x.title(s), err)
+	}
+	if failed && s.shared {
+		// The others may be in the middle of a step, and would wait there. They notice
+		// that this process leaves the group.
+		return err
 	}
 	_, err = x.agree(s, false, err)
 	return err

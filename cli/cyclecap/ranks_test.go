@@ -41,6 +41,22 @@ func (o *output) String() string {
 func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output) {
 	t.Helper()
 	folder = t.TempDir()
+	commands, said = startRanks(t, folder)
+	// The event file appears when the training begins.
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if list, _ := filepath.Glob(filepath.Join(folder, "run/seed-0/cyclegan/events*")); len(list) > 0 {
+			time.Sleep(time.Second)
+			return folder, commands, said
+		}
+		if time.Since(begin) > limit {
+			t.Fatalf("the training does not begin:\n%s\n%s", said[0], said[1])
+		}
+	}
+}
+
+// startRanks starts the endless run with two processes in a folder.
+func startRanks(t *testing.T, folder string) (commands [2]*exec.Cmd, said [2]*output) {
+	t.Helper()
 	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -65,16 +81,7 @@ func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output)
 		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
 		commands[rank] = c
 	}
-	// The event file appears when the training begins.
-	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-		if list, _ := filepath.Glob(filepath.Join(folder, "run/seed-0/cyclegan/events*")); len(list) > 0 {
-			time.Sleep(time.Second)
-			return folder, commands, said
-		}
-		if time.Since(begin) > limit {
-			t.Fatalf("the training does not begin:\n%s\n%s", said[0], said[1])
-		}
-	}
+	return commands, said
 }
 
 // ends waits until a process ends, and returns its exit code.
@@ -134,5 +141,25 @@ func TestHungRank(t *testing.T) {
 				t.Errorf("it said\n%s", text)
 			}
 		})
+	}
+}
+
+// TestRankFails has rank 0 fail in a training while the other process is in the middle of a
+// step, which must not wait for it for ever. Rank 0 cannot write the log, because a folder
+// has its name.
+func TestRankFails(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, "run/seed-0/cyclegan/metrics.jsonl"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	commands, said := startRanks(t, folder)
+	for i, c := range commands {
+		if code := ends(t, c, limit); code != 1 {
+			t.Errorf("rank %d ended with %d:\n%s", i, code, said[i])
+		}
+	}
+	if text := said[0].String(); !strings.Contains(text, "metrics.jsonl") {
+		t.Errorf("rank 0 said\n%s", text)
 	}
 }
