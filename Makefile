@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo standins world-models fuzz references generate release-test gpu gpu-test clean FORCE
+.PHONY: help setup shim build test race sanitize parity parity-metrics bench meteor-data lint fmt demo standins world-models fuzz torture references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -106,6 +106,10 @@ generate: shim ## generate torch/ops_gen.go and docs/config.md
 FUZZTIME ?= 10m
 fuzz: build ## fuzz every file reader, each for FUZZTIME (10m)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+MINUTES ?= 30
+torture: build ## disturb small experiments for MINUTES (30): kills, full disks, damage; TORTURE="-seed N -rounds 1" repeats one
+	go run ./internal/torture -minutes $(MINUTES) $(TORTURE)
 
 release-test: build ## make a release and use it as others would (about 4 minutes)
 	@scripts/release-test.sh
