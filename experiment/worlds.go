@@ -26,7 +26,7 @@ func (x *Experiment) inWorld(i int) (*Experiment, error) {
 		return x, nil
 	}
 	in := *x
-	in.data = nil
+	in.data, in.words = nil, nil
 	if i > 0 {
 		seed := x.Config.World.Seed + i
 		output := x.Config.Output

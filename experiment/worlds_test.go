@@ -177,3 +177,26 @@ func TestSelections(t *testing.T) {
 		t.Error("a selection without settings")
 	}
 }
+
+// TestWorldsVocabulary checks that the GPT-2 of each world has the words of its own captions.
+func TestWorldsVocabulary(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "x.toml"), "[world]\nsize = 32\npretrain = 130\ntrain = 10\nval = 4\n")
+	in := func(seed string) *Experiment {
+		c, err := config.Load(path, []string{"output=" + t.TempDir(), "train.decoder.batch=8", "train.cyclegan.batch=8", "world.seed=" + seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, _ := experiment(t, c)
+		return x
+	}
+	x := in("5")
+	x.Worlds = 2
+	first := x.vocabulary().Fingerprint()
+	second, err := x.inWorld(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := in("6").vocabulary().Fingerprint(); second.vocabulary().Fingerprint() != want || want == first {
+		t.Errorf("the second world has the vocabulary %s, want %s; the first has %s", second.vocabulary().Fingerprint(), want, first)
+	}
+}

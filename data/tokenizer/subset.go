@@ -60,8 +60,8 @@ func GPT2For(texts iter.Seq[string]) *GPT2Tokenizer {
 	return &GPT2Tokenizer{bpe: newBPE(string(lefts)+string(rights), all.base, nil)}
 }
 
-// Merges returns the merges of a tokenizer from [GPT2For] or [FromMerges], in the format of merges.txt,
-// and "" for GPT-2's own and those from files. [FromMerges] reads them.
+// Merges returns the merges of a tokenizer from [GPT2For] or [FromMerges] in the format of
+// merges.txt, and "" for GPT-2's own and those from files.
 func (t *GPT2Tokenizer) Merges() string {
 	if t.more != nil || t.EndID() < t.VocabSize() {
 		return ""
