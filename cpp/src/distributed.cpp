@@ -182,7 +182,10 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     c10d::TCPStoreOptions tcp;
     tcp.port = static_cast<uint16_t>(port);
     tcp.isServer = listener >= 0;
-    if (listener >= 0) tcp.masterListenFd = listener;
+    if (listener >= 0)
+      tcp.masterListenFd = listener;
+    else
+      tcp.numWorkers = size;  // Python's rank 0 counts those who say so
     tcp.useLibUV = false;  // the libuv server of 2.6 does not accept a listener
     tcp.timeout = std::chrono::milliseconds(join_ms);
     auto g = std::make_unique<ct_group_s>();
