@@ -130,21 +130,27 @@ std::string joined(int rank) {
   return "cyclecap/joined/" + std::to_string(rank);
 }
 
+// The size of the group that a process joins, or 0 if it has stored none: it
+// has not joined yet, or is not ours.
+int size_of(c10d::Store &store, int rank) {
+  const std::string key = joined(rank);
+  return store.check({key}) ? std::stoi(store.get_to_str(key)) : 0;
+}
+
 // Throws if a process of the group was started with another size. Gloo connects
 // each pair on its own, and so cannot tell.
 void check_sizes(c10d::Store &store, int size) {
   for (int i = 0; i < size; i++) {
-    std::string theirs = std::to_string(size);
+    int theirs;
     try {
-      // A process that is not ours stores no size.
-      if (store.check({joined(i)})) theirs = store.get_to_str(joined(i));
+      theirs = size_of(store, i);
     } catch (const c10::Error &) {
       return;  // rank 0 has already ended, and its store with it
     }
-    if (theirs != std::to_string(size))
-      C10_THROW_ERROR(DistBackendError,
-                      "rank " + std::to_string(i) +
-                          " was started with WORLD_SIZE=" + theirs);
+    if (theirs != 0 && theirs != size)
+      C10_THROW_ERROR(DistBackendError, "rank " + std::to_string(i) +
+                                            " was started with WORLD_SIZE=" +
+                                            std::to_string(theirs));
   }
 }
 
@@ -211,9 +217,7 @@ ct_error ct_group_joined(const char *host, int port, int size,
     tcp.useLibUV = false;
     tcp.timeout = std::chrono::milliseconds(timeout_ms);
     c10d::TCPStore store(host, tcp);
-    for (int i = 0; i < size; i++)
-      sizes[i] =
-          store.check({joined(i)}) ? std::stoi(store.get_to_str(joined(i))) : 0;
+    for (int i = 0; i < size; i++) sizes[i] = size_of(store, i);
   });
 }
 
