@@ -32,9 +32,10 @@ func GPT2For(texts iter.Seq[string]) *GPT2Tokenizer {
 		}
 	}
 	total := len(gpt2Merges) / 4
+	halves := []byte(gpt2Merges)
 	pair := func(id int) (left, right uint16) {
 		k := id - all.base
-		return binary.LittleEndian.Uint16([]byte(gpt2Merges[2*k:])), binary.LittleEndian.Uint16([]byte(gpt2Merges[2*(total+k):]))
+		return binary.LittleEndian.Uint16(halves[2*k:]), binary.LittleEndian.Uint16(halves[2*(total+k):])
 	}
 	// The two tokens that a merge joins have smaller ids than the one that it makes.
 	for id := all.special - 1; id >= all.base; id-- {
@@ -44,24 +45,32 @@ func GPT2For(texts iter.Seq[string]) *GPT2Tokenizer {
 		}
 	}
 	number := make([]uint16, all.special) // id in GPT-2's vocabulary -> id in the new one
-	var lefts, rights []byte
-	for id := range all.special {
-		if id < all.base {
-			number[id] = uint16(id)
-			continue
-		}
+	for id := range all.base {
+		number[id] = uint16(id)
+	}
+	var pairs [][2]uint16
+	for id := all.base; id < all.special; id++ {
 		if need[id] {
-			number[id] = uint16(all.base + len(lefts)/2)
+			number[id] = uint16(all.base + len(pairs))
 			left, right := pair(id)
-			lefts = binary.LittleEndian.AppendUint16(lefts, number[left])
-			rights = binary.LittleEndian.AppendUint16(rights, number[right])
+			pairs = append(pairs, [2]uint16{number[left], number[right]})
 		}
 	}
-	return &GPT2Tokenizer{bpe: newBPE(string(lefts)+string(rights), all.base, nil)}
+	return ofPairs(pairs)
 }
 
-// Merges returns the merges of a tokenizer from [GPT2For] or [FromMerges] in the format of
-// merges.txt, and "" for GPT-2's own and those from files.
+// ofPairs returns a tokenizer without a special token that merges these pairs of ids.
+func ofPairs(pairs [][2]uint16) *GPT2Tokenizer {
+	merges := make([]byte, 4*len(pairs)) // in the format of vocab/make_vocab.py
+	for k, p := range pairs {
+		binary.LittleEndian.PutUint16(merges[2*k:], p[0])
+		binary.LittleEndian.PutUint16(merges[2*(len(pairs)+k):], p[1])
+	}
+	return &GPT2Tokenizer{bpe: newBPE(string(merges), 256, nil)}
+}
+
+// Merges returns the merges of a tokenizer with a part of GPT-2's, such as one from
+// [GPT2For], in the format of merges.txt. It returns "" for GPT-2's own and those from files.
 func (t *GPT2Tokenizer) Merges() string {
 	if t.more != nil || t.EndID() < t.VocabSize() {
 		return ""
@@ -87,7 +96,7 @@ func FromMerges(text string) (*GPT2Tokenizer, error) {
 	for id, b := range byteOrder {
 		ids[string(letterOf[b])] = uint16(id)
 	}
-	var lefts, rights []byte
+	var pairs [][2]uint16
 	for k, pair := range merges {
 		left, ok := ids[pair[0]]
 		right, ok2 := ids[pair[1]]
@@ -96,8 +105,7 @@ func FromMerges(text string) (*GPT2Tokenizer, error) {
 			return nil, fmt.Errorf("merge %d, %.40q and %.40q, does not make a new token of at most %d bytes from two known ones", k, pair[0], pair[1], maxToken)
 		}
 		ids[made] = uint16(256 + k)
-		lefts = binary.LittleEndian.AppendUint16(lefts, left)
-		rights = binary.LittleEndian.AppendUint16(rights, right)
+		pairs = append(pairs, [2]uint16{left, right})
 	}
-	return &GPT2Tokenizer{bpe: newBPE(string(lefts)+string(rights), 256, nil)}, nil
+	return ofPairs(pairs), nil
 }
