@@ -127,9 +127,9 @@ func (x *Experiment) planStages(ctx context.Context, shared sharedPlan, last str
 		{"clip", w.clip, 1, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
 		{"gpt2", w.gpt2, 1, func() ([]planned, error) { return one(x.planGPT2(ctx)) }},
 		{"features", w.features, 4, func() ([]planned, error) { return x.planFeatures(ctx, n) }},
-		{"decoder", w.decoders > 0, w.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens, 1)) }},
+		{"decoder", w.decoders > 0, w.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens)) }},
 		{"cyclegan", w.cyclegan, x.Seeds, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
-		{"caption", w.captions > 0, w.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens, 1)) }},
+		{"caption", w.captions > 0, w.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens)) }},
 	} {
 		left := stage.each*x.worlds() - finished[stage.name]
 		if !stage.wanted || left <= 0 || last != "" && slices.Index(Stages, stage.name) > until {
@@ -143,7 +143,7 @@ func (x *Experiment) planStages(ctx context.Context, shared sharedPlan, last str
 			left = x.worlds() // photos and captions, in each
 		}
 		for _, p := range list {
-			p.times *= left
+			p.times = left
 			p.disk *= int64(left)
 			lines = append(lines, p)
 		}
@@ -292,7 +292,7 @@ func texts(n, tokens, vocab int) *train.Texts {
 
 func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 	c, w := x.Config.Train.CLIP, x.Config.World
-	p = planned{name: "clip", amount: c.Epochs * (w.Pretrain / c.Batch), unit: "steps", times: 1}
+	p = planned{name: "clip", amount: c.Epochs * (w.Pretrain / c.Batch), unit: "steps"}
 	err = scope(0, func() error {
 		m, err := x.newCLIP()
 		if err != nil {
@@ -319,7 +319,7 @@ func (x *Experiment) planGPT2(ctx context.Context) (p planned, err error) {
 	c := x.Config.Train.GPT2
 	all := len(x.runningText())
 	window := c.Positions - 1
-	p = planned{name: "gpt2", amount: c.Epochs * ((all/window - 1) / c.Batch), unit: "steps", times: 1}
+	p = planned{name: "gpt2", amount: c.Epochs * ((all/window - 1) / c.Batch), unit: "steps"}
 	err = scope(0, func() error {
 		m := x.newGPT2()
 		defer closing(m)
@@ -352,8 +352,8 @@ const planBatch = 8
 // planFeatures measures CLIP's encoders, on the first photos and captions of the data if
 // there are any.
 func (x *Experiment) planFeatures(ctx context.Context, n sizes) ([]planned, error) {
-	images := planned{name: "features", amount: n.photos + n.valPhotos, unit: "photos", times: 1}
-	texts := planned{name: "features", amount: n.captions + n.valCaptions, unit: "captions", times: 1}
+	images := planned{name: "features", amount: n.photos + n.valPhotos, unit: "photos"}
+	texts := planned{name: "features", amount: n.captions + n.valCaptions, unit: "captions"}
 	if x.Config.Data.ClipCap != "" {
 		images.amount = n.valPhotos // the others are read from the file
 	}
@@ -433,9 +433,9 @@ func (x *Experiment) planFeatures(ctx context.Context, n sizes) ([]planned, erro
 }
 
 // planCaptions measures the decoding of a batch by a decoder with an untrained mapper.
-func (x *Experiment) planCaptions(ctx context.Context, n sizes, tokens, times int) (p planned, err error) {
+func (x *Experiment) planCaptions(ctx context.Context, n sizes, tokens int) (p planned, err error) {
 	c := x.Config.Caption
-	p = planned{name: "caption", amount: n.valPhotos, unit: "captions", times: times, disk: int64(n.valPhotos*times) * 100}
+	p = planned{name: "caption", amount: n.valPhotos, unit: "captions", disk: int64(n.valPhotos) * 100}
 	err = scope(0, func() error {
 		m, err := x.planned(n.width)
 		if err != nil {
@@ -469,9 +469,9 @@ func (x *Experiment) planned(width int) (*clipcap.Model, error) {
 	return m, err
 }
 
-func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int) (p planned, err error) {
+func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens int) (p planned, err error) {
 	c := x.Config.Train.Decoder
-	p = planned{name: "decoder", amount: c.Epochs * (n.usedCaptions / c.Batch), unit: "steps", times: times}
+	p = planned{name: "decoder", amount: c.Epochs * (n.usedCaptions / c.Batch), unit: "steps"}
 	err = scope(0, func() error {
 		m, err := x.planned(n.width)
 		if err != nil {
@@ -483,7 +483,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int
 			p.trained, p.frozen = p.trained+p.frozen, 0
 		}
 		// The decoder, and the latest and the best checkpoint.
-		p.disk = int64(times) * (p.trained*4*(1+(1+generations(p.amount, x.Config.Train.Decoder.CheckpointEvery))*checkpointed) + int64(p.amount)*logged)
+		p.disk = p.trained*4*(1+(1+generations(p.amount, x.Config.Train.Decoder.CheckpointEvery))*checkpointed) + int64(p.amount)*logged
 		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Device: x.device},
 			m, train.DecoderData{Captions: texts(c.Batch, tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
 		if err != nil {
@@ -497,7 +497,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens, times int
 
 func (x *Experiment) planCycleGAN(ctx context.Context, n sizes) (p planned, err error) {
 	c := x.Config.Train.CycleGAN
-	p = planned{name: "cyclegan", amount: c.Epochs * (max(n.used, n.usedCaptions) / c.Batch), unit: "steps", times: 1}
+	p = planned{name: "cyclegan", amount: c.Epochs * (max(n.used, n.usedCaptions) / c.Batch), unit: "steps"}
 	err = scope(0, func() error {
 		t, err := train.NewCycleGANTask(x.cycleGANConfig(n.width), noise(c.Batch, n.width), noise(c.Batch, n.width))
 		if err != nil {
@@ -505,7 +505,7 @@ func (x *Experiment) planCycleGAN(ctx context.Context, n sizes) (p planned, err 
 		}
 		defer t.Close()
 		p.trained = parameters(t.ToText, t.ToImage, t.TextDisc, t.ImageDisc)
-		p.disk = int64(p.times) * (p.trained*4*generations(p.amount, x.Config.Train.CycleGAN.CheckpointEvery)*checkpointed + parameters(t.ToText, t.ToImage)*4 + int64(p.amount)*logged)
+		p.disk = p.trained*4*generations(p.amount, x.Config.Train.CycleGAN.CheckpointEvery)*checkpointed + parameters(t.ToText, t.ToImage)*4 + int64(p.amount)*logged
 		return x.measure(ctx, &p, t)
 	})
 	return p, err
