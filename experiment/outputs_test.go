@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"cyclecap/experiment/config"
 )
@@ -71,106 +70,6 @@ func runSmall(t *testing.T, dir string, change func(*Experiment), sets ...string
 		}
 	}
 	return ran, q, err
-}
-
-// TestWhatRunsAgain changes one setting or input of a finished run at a time. What runs again
-// must be what depends on it, and the results must be those of a fresh folder.
-func TestWhatRunsAgain(t *testing.T) {
-	base := filepath.Join(t.TempDir(), "base")
-	if _, _, err := runSmall(t, base, nil); err != nil {
-		t.Fatal(err)
-	}
-	captions := []string{"seed-0/captions-direct", "seed-0/captions-cyclegan", "seed-0/captions-clipcap"}
-	all := append([]string{"world", "clip", "gpt2", "features/val-images", "features/val-texts", "features/train-images", "features/train-texts",
-		"seed-0/decoder-texts", "seed-0/decoder-images", "seed-0/cyclegan"}, append(captions, "evaluate", "report")...)
-	without := func(names ...string) (list []string) {
-		for _, n := range all {
-			if !slices.Contains(names, n) {
-				list = append(list, n)
-			}
-		}
-		return list
-	}
-	for _, c := range []struct {
-		set    string
-		change func(t *testing.T, dir string)
-		ran    []string // evaluate need not run if the captions are the same
-	}{
-		{set: "threads=0"},
-		{set: "train.decoder.checkpoint_every=1000"},
-		{set: "train.cyclegan.checkpoint_every=7"},
-		{set: "train.clip.checkpoint_every=7"},
-		{set: "data.max_bad=0.5"},
-		{set: "name=other", ran: []string{"report"}},
-		{set: "world.seed=2", ran: all},
-		{set: "train.clip.epochs=2", ran: without("world", "gpt2")},
-		{set: "train.gpt2.epochs=2", ran: without("world", "clip", "features/val-images", "features/val-texts", "features/train-images", "features/train-texts", "seed-0/cyclegan")},
-		{set: "train.decoder.lr=1e-3", ran: append([]string{"seed-0/decoder-texts", "seed-0/decoder-images"}, append(captions, "evaluate", "report")...)},
-		{set: "train.decoder.normalize_prefix=true", ran: append([]string{"seed-0/decoder-texts", "seed-0/decoder-images", "seed-0/cyclegan"}, append(captions, "evaluate", "report")...)},
-		{set: "train.cyclegan.pool=0", ran: []string{"seed-0/cyclegan", "seed-0/captions-cyclegan", "evaluate", "report"}},
-		{set: "data.pairing=disjoint", ran: []string{"seed-0/decoder-texts", "seed-0/cyclegan", "seed-0/captions-direct", "seed-0/captions-cyclegan", "evaluate", "report"}},
-		{set: "data.photo_limit=20", ran: []string{"seed-0/cyclegan", "seed-0/captions-cyclegan", "evaluate", "report"}},
-		{set: "data.caption_limit=40", ran: []string{"seed-0/decoder-texts", "seed-0/cyclegan", "seed-0/captions-direct", "seed-0/captions-cyclegan", "evaluate", "report"}},
-		{set: "caption.max_tokens=5", ran: append(slices.Clone(captions), "evaluate", "report")},
-		{set: "eval.metrics=[bleu]", ran: []string{"evaluate", "report"}},
-		{set: "eval.examples=1", ran: []string{"report"}},
-		{set: "seed=1", ran: append([]string{"clip", "gpt2", "features/val-images", "features/val-texts", "features/train-images", "features/train-texts",
-			"seed-1/decoder-texts", "seed-1/decoder-images", "seed-1/cyclegan", "seed-1/captions-direct", "seed-1/captions-cyclegan", "seed-1/captions-clipcap"}, "evaluate", "report")},
-		{change: func(t *testing.T, dir string) { // a touched photo
-			photos := filepath.Join(dir, "world", "train2014")
-			list, err := os.ReadDir(photos)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chtimes(filepath.Join(photos, list[0].Name()), time.Time{}, time.Now().Add(time.Hour)); err != nil {
-				t.Fatal(err)
-			}
-		}},
-	} {
-		name := c.set
-		if name == "" {
-			name = "input"
-		}
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "a copy [1]")
-			if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
-				t.Fatal(err)
-			}
-			var sets []string
-			if c.set != "" {
-				sets = []string{c.set}
-			}
-			if c.change != nil {
-				c.change(t, dir)
-			}
-			ran, q, err := runSmall(t, dir, nil, sets...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := c.ran
-			if !slices.Contains(ran, "evaluate") {
-				want = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "evaluate" })
-			}
-			slices.Sort(ran)
-			want = slices.Sorted(slices.Values(want))
-			if !slices.Equal(ran, want) {
-				t.Errorf("%s ran, want %s\n%s", ran, want, strings.Join(q.said, "\n"))
-			}
-			if len(c.ran) == 0 {
-				return
-			}
-			fresh := filepath.Join(t.TempDir(), "fresh")
-			if _, _, err := runSmall(t, fresh, nil, sets...); err != nil {
-				t.Fatal(err)
-			}
-			have, should := products(t, dir), products(t, fresh)
-			for path, hash := range should {
-				if have[path] != hash {
-					t.Errorf("%s is not that of a fresh folder", path)
-				}
-			}
-		})
-	}
 }
 
 // filesIn lists the files of a run but config.toml, which each run writes.
