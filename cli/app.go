@@ -127,10 +127,15 @@ func write(f func() error) error {
 
 // interruptible returns a context that SIGINT, SIGTERM and SIGHUP cancel. Commands
 // check it between batches; one that is inside a long operator or waits for input
-// is ended here.
+// is ended here. A command that handles signals itself calls ownSignals.
 func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	finished := make(chan struct{})
+	done = sync.OnceFunc(func() {
+		close(finished)
+		stop()
+	})
+	ctx = context.WithValue(ctx, releaseKey{}, done)
 	go func() {
 		select {
 		case <-finished:
@@ -165,9 +170,16 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 		sayInterrupted(stderr)
 		os.Exit(exitInterrupted)
 	}()
-	return ctx, func() {
-		close(finished)
-		stop()
+	return ctx, done
+}
+
+// releaseKey is the key of the function with which ownSignals ends interruptible.
+type releaseKey struct{}
+
+// ownSignals lets a command handle signals itself: ctx, its context, must not be used any more.
+func ownSignals(ctx context.Context) {
+	if release, ok := ctx.Value(releaseKey{}).(func()); ok {
+		release()
 	}
 }
 
@@ -204,7 +216,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	app.Commands = []*cli.Command{
-		worldCommand(), runCommand(), trainCommand(), captionCommand(), featuresCommand(), evalCommand(), verifyCommand(),
+		worldCommand(), runCommand(), trainCommand(), captionCommand(), serveCommand(), featuresCommand(), evalCommand(), verifyCommand(),
 		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), manCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {

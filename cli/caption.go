@@ -21,26 +21,10 @@ func captionCommand() *cli.Command {
 		Name:      "caption",
 		Usage:     "write a caption for each photo",
 		UsageText: "[--clip F --decoder F [--gpt2 F] [--generator F]] [options] PHOTO…",
-		Flags: append([]cli.Flag{
-			clipFlag(),
-			clipConfigFlag(),
-			&cli.PathFlag{Name: "decoder", Usage: "load a decoder from `FILE`: one of ClipCap or CapDec, a mapper with or without its GPT-2, or one of DeCap"},
-			&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
-			&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
-			&cli.StringFlag{Name: "normalize", Value: "auto", Usage: "scale features to length 1: `WHEN` is yes, no or auto. Files written by cyclecap and CapDec's commandline_args.txt say what they need; for others, auto means no for ClipCap's MLP mappers and yes for its transformer mappers and DeCap"},
+		Flags: slices.Concat(modelFlags(), []cli.Flag{
 			recursiveFlag(),
-			&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample, beam (ClipCap's beam search) or beam-transformers (that of transformers' generate)"},
-			&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam or beam-transformers: use `N` beams"},
-			&cli.Float64Flag{Name: "length-penalty", Value: 1, Usage: "with --decode beam-transformers: divide the log-probability of a caption by the `P`-th power of its length"},
-			&cli.StringFlag{Name: "early-stopping", Value: "false", Usage: "with --decode beam-transformers: when N captions have ended, `STOP` the search (true), or when no better one is likely (false) or possible (never)"},
-			&cli.IntFlag{Name: "max-tokens", Usage: "generate at most `N` tokens per caption", DefaultText: "67, or 30 for DeCap"},
-			&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "with --decode sample: sample at temperature `T`"},
-			&cli.IntFlag{Name: "top-k", Value: 0, Usage: "with --decode sample: keep the `K` most likely tokens", DefaultText: "all"},
-			&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
-			&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "with --decode sample: random `SEED`"},
-			&cli.IntFlag{Name: "batch", Value: 16, Usage: "process `N` photos at a time; low-order bits depend on it"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
-		}, computeFlags()...),
+		}, decodeFlags(), computeFlags()),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
 caption ends at its first full stop, as in ClipCap. DeCap's decoders end captions
 with a token of their own. A photo that cannot be read is reported and skipped,
@@ -63,6 +47,39 @@ EXAMPLES:
    cyclecap caption --clip ViT-B-32.pt --decoder decap/coco_prefix-009.pt photo.jpg`,
 		Action: caption,
 	}
+}
+
+// modelFlags are the options that name the models of a captioner.
+func modelFlags() []cli.Flag {
+	return []cli.Flag{
+		clipFlag(),
+		clipConfigFlag(),
+		&cli.PathFlag{Name: "decoder", Usage: "load a decoder from `FILE`: one of ClipCap or CapDec, a mapper with or without its GPT-2, or one of DeCap"},
+		&cli.PathFlag{Name: "gpt2", Usage: "load GPT-2 from `FILE`, with the config.json and the tokenizer beside it; needed when the decoder file contains only the mapper"},
+		&cli.PathFlag{Name: "generator", Usage: "translate image features to text features with the CycleGAN generator in `FILE`; each photo then gets two captions, direct and textualised"},
+		&cli.StringFlag{Name: "normalize", Value: "auto", Usage: "scale features to length 1: `WHEN` is yes, no or auto. Files written by cyclecap and CapDec's commandline_args.txt say what they need; for others, auto means no for ClipCap's MLP mappers and yes for its transformer mappers and DeCap"},
+	}
+}
+
+// decodeFlags are the options of how captions are written.
+func decodeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "decode", Value: "greedy", Usage: "choose tokens by `METHOD`: greedy, top-p (ClipCap's rule), sample, beam (ClipCap's beam search) or beam-transformers (that of transformers' generate)"},
+		&cli.IntFlag{Name: "beam", Value: 5, Usage: "with --decode beam or beam-transformers: use `N` beams"},
+		&cli.Float64Flag{Name: "length-penalty", Value: 1, Usage: "with --decode beam-transformers: divide the log-probability of a caption by the `P`-th power of its length"},
+		&cli.StringFlag{Name: "early-stopping", Value: "false", Usage: "with --decode beam-transformers: when N captions have ended, `STOP` the search (true), or when no better one is likely (false) or possible (never)"},
+		&cli.IntFlag{Name: "max-tokens", Usage: "generate at most `N` tokens per caption", DefaultText: "67, or 30 for DeCap"},
+		&cli.Float64Flag{Name: "temperature", Value: 1, Usage: "with --decode sample: sample at temperature `T`"},
+		&cli.IntFlag{Name: "top-k", Value: 0, Usage: "with --decode sample: keep the `K` most likely tokens", DefaultText: "all"},
+		&cli.Float64Flag{Name: "top-p", Value: 1, Usage: "with --decode sample: keep the most likely tokens up to a total probability of `P`"},
+		&cli.Uint64Flag{Name: "seed", Value: 0, Usage: "with --decode sample: random `SEED`"},
+		&cli.IntFlag{Name: "batch", Value: 16, Usage: "process `N` photos at a time; low-order bits depend on it"},
+	}
+}
+
+// builtInFiles are the models in the program.
+func builtInFiles() pipeline.Files {
+	return pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", Generator: "generator.safetensors", FS: worldmodels.FS}
 }
 
 // builtIn reports whether caption uses the models in the program: no flag names others.
@@ -178,7 +195,7 @@ func loadCaptioner(c *cli.Context, on pipeline.Options) (*pipeline.Captioner, er
 	decoder := c.Path("decoder")
 	files := pipeline.Files{CLIP: c.Path("clip"), CLIPConfig: c.Path("clip-config"), Decoder: decoder, GPT2: c.Path("gpt2"), Generator: c.Path("generator")}
 	if builtIn(c) {
-		files = pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", Generator: "generator.safetensors", FS: worldmodels.FS}
+		files = builtInFiles()
 		note(c, "the built-in models know only the drawn scenes of `cyclecap world`; for other photos, give your own with --clip, --decoder, --gpt2 and --generator (see `cyclecap caption --help`)")
 	}
 	p, err := pipeline.Load(files, on)

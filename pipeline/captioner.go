@@ -11,6 +11,7 @@ import (
 	"cyclecap/data/photo"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
+	"cyclecap/torch"
 	"cyclecap/weights"
 )
 
@@ -23,6 +24,8 @@ type Files struct {
 	// Generator translates image features into text features. If it is empty,
 	// there are only direct captions.
 	Generator string
+	// Texts says that Load reads CLIP's text encoder as well as its image encoder.
+	Texts bool
 	// FS is the file system with the weights, such as an embed.FS; nil stands for
 	// the disk. CLIPConfig is always on disk.
 	FS fs.FS
@@ -46,7 +49,7 @@ type Captioner struct {
 	Once bool
 }
 
-// Load loads a Captioner. It reads only the image encoder of the CLIP.
+// Load loads a Captioner. It reads only the image encoder of the CLIP unless f.Texts is set.
 func Load(f Files, o Options) (_ *Captioner, err error) {
 	c := &Captioner{}
 	defer func() {
@@ -54,7 +57,11 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 			c.Close()
 		}
 	}()
-	if c.CLIP, err = f.loadCLIP(clip.Image, o); err != nil {
+	part := clip.Image
+	if f.Texts {
+		part = clip.Both
+	}
+	if c.CLIP, err = f.loadCLIP(part, o); err != nil {
 		return nil, err
 	}
 	if c.Decoder, err = f.loadDecoder(o); err != nil {
@@ -115,25 +122,55 @@ type Captioned struct {
 // returns them.
 func (c *Captioner) Captions(ctx context.Context, rows []float32, o clipcap.Options) ([]Captioned, error) {
 	out := make([]Captioned, len(rows)/c.Decoder.FeatureWidth())
-	err := infer(func() error {
-		features := c.Decoder.scaled(c.Decoder.on.tensor(rows, c.Decoder.FeatureWidth()))
-		direct, err := c.Decoder.Generate(ctx, features, o)
-		if err != nil {
-			return err
-		}
-		for i, list := range direct {
-			out[i].Direct = list
-		}
-		if c.Generator == nil {
-			return nil
-		}
-		text, err := c.Decoder.Generate(ctx, c.Decoder.scaled(c.Generator.Model.Forward(features)), o)
-		for i, list := range text {
-			out[i].Textualised = list
-		}
+	direct, err := c.Direct(ctx, rows, o)
+	if err != nil {
+		return nil, err
+	}
+	for i, list := range direct {
+		out[i].Direct = list
+	}
+	if c.Generator == nil {
+		return out, nil
+	}
+	text, err := c.Textualised(ctx, rows, o)
+	for i, list := range text {
+		out[i].Textualised = list
+	}
+	return out, err
+}
+
+// Direct captions photos from their image features: rows [n, width], as CLIP returns them.
+func (c *Captioner) Direct(ctx context.Context, rows []float32, o clipcap.Options) (list [][]Caption, err error) {
+	err = infer(func() error {
+		list, err = c.Decoder.Generate(ctx, c.features(rows), o)
 		return err
 	})
-	return out, err
+	return list, err
+}
+
+// Textualised captions photos from their image features, translated by the Generator, which
+// must not be nil.
+func (c *Captioner) Textualised(ctx context.Context, rows []float32, o clipcap.Options) (list [][]Caption, err error) {
+	err = infer(func() error {
+		list, err = c.Decoder.Generate(ctx, c.Decoder.scaled(c.Generator.Model.Forward(c.features(rows))), o)
+		return err
+	})
+	return list, err
+}
+
+// Translate returns the text features [n, width] that the Generator, which must not be nil,
+// makes of image features, which it scales as the decoder needs them.
+func (c *Captioner) Translate(rows []float32) (text []float32, err error) {
+	err = infer(func() error {
+		text = torch.ToSlice[float32](c.Generator.Model.Forward(c.features(rows)).To(torch.WithDType(torch.Float32)))
+		return nil
+	})
+	return text, err
+}
+
+// features returns image features as the decoder and the generator need them.
+func (c *Captioner) features(rows []float32) torch.Tensor {
+	return c.Decoder.scaled(c.Decoder.on.tensor(rows, c.Decoder.FeatureWidth()))
 }
 
 // A Batch holds the captions of a batch of photos.

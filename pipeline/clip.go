@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
+	"slices"
 
 	"cyclecap/data/features"
 	"cyclecap/data/photo"
@@ -147,6 +149,37 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 			}
 		}
 	}
+}
+
+// Pixels decodes the contents of a photo file and prepares it for the image encoder: f32
+// [3, size, size]. A photo of more than maxPixels pixels is a photo.ErrTooLarge, before
+// memory is allocated for it. Pixels needs no libtorch: any number of goroutines may call it.
+func (c *CLIP) Pixels(data []byte, maxPixels int) ([]float32, error) {
+	m, err := photo.DecodeWithin(data, maxPixels)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float32, c.Preprocess.Len())
+	return out, c.Preprocess.Into(out, m)
+}
+
+// EncodePixels returns the features [len(photos), width] of photos that Pixels has prepared,
+// computed as one batch and not normalised. A feature that is not finite is an error.
+func (c *CLIP) EncodePixels(photos [][]float32) ([]float32, error) {
+	n, size := int64(len(photos)), c.Model.ImageSize()
+	rows, err := c.encode(func() torch.Tensor {
+		return c.Model.EncodeImage(torch.FromSliceOn(c.on.Device, slices.Concat(photos...), n, 3, size, size).To(c.on.to()...))
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := c.Width()
+	for i := range photos {
+		if err := features.Check(rows[i*w:(i+1)*w], false); err != nil {
+			return nil, fmt.Errorf("the feature of photo %d is not finite (%w): the weights in %s may be damaged", i, err, c.Path)
+		}
+	}
+	return rows, nil
 }
 
 // check moves the photos whose features are not finite from f's rows to those that
@@ -319,4 +352,16 @@ func Normalize(rows []float32, width int) error {
 		copy(rows, torch.ToSlice[float32](clip.Normalize(x)))
 		return nil
 	})
+}
+
+// Temperature returns the factor by which cosines are multiplied before a softmax over texts,
+// exp(logit_scale), or 0 if the file does not say it.
+func (c *CLIP) Temperature() (factor float64) {
+	if m, ok := c.Model.(*clip.Model); ok && m.LogitScale.Defined() {
+		torch.Scope(func() error {
+			factor = math.Exp(float64(torch.ToSlice[float32](m.LogitScale.To(torch.WithDType(torch.Float32)))[0]))
+			return nil
+		})
+	}
+	return factor
 }

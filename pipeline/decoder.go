@@ -233,11 +233,7 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 			if math.IsNaN(c.LogProb) || math.IsInf(c.LogProb, 0) {
 				return nil, &NotFiniteError{Index: i, LogProb: c.LogProb}
 			}
-			ids := make([]int, len(c.Tokens))
-			for k, id := range c.Tokens {
-				ids[k] = int(id)
-			}
-			text, err := d.text(ids)
+			text, err := d.Text(c.Tokens)
 			if err != nil {
 				return nil, err
 			}
@@ -245,6 +241,15 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 		}
 	}
 	return out, nil
+}
+
+// Text returns the text of tokens, with the white space at its ends.
+func (d *Decoder) Text(tokens []int64) (string, error) {
+	ids := make([]int, len(tokens))
+	for k, id := range tokens {
+		ids[k] = int(id)
+	}
+	return d.text(ids)
 }
 
 // Generator translates image features into text features: the CycleGAN's textualiser.

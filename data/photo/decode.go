@@ -53,8 +53,11 @@ func Decode(path string) (*Image, error) {
 }
 
 // DecodeBytes decodes the contents of a file, as Decode does.
-func DecodeBytes(data []byte) (*Image, error) {
-	m, err := decode(data, MaxPixels)
+func DecodeBytes(data []byte) (*Image, error) { return DecodeWithin(data, MaxPixels) }
+
+// DecodeWithin is DecodeBytes with a lower limit than MaxPixels.
+func DecodeWithin(data []byte, maxPixels int) (*Image, error) {
+	m, err := decode(data, min(maxPixels, MaxPixels))
 	if err != nil {
 		return nil, fmt.Errorf("photo: %w", err)
 	}

@@ -1,0 +1,81 @@
+package serve
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// writeJSON sends a value as JSON.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(append(b, '\n'))
+}
+
+// errorBody returns an error in the form of the protocol to which a path belongs.
+func errorBody(path string, e *Error) any {
+	switch {
+	case strings.HasPrefix(path, "/api/"), strings.HasPrefix(path, "/v2/"): // Ollama, KServe
+		return struct {
+			Error string `json:"error"`
+		}{e.Message}
+	}
+	return struct {
+		Error errorJSON `json:"error"`
+	}{errorJSON{e.Message, errorType(e.Status), nullable(e.Param), e.Code}}
+}
+
+// errorJSON is OpenAI's form of an error, which the server's own routes have too.
+type errorJSON struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    string  `json:"code"`
+}
+
+func errorType(status int) string {
+	switch {
+	case status == http.StatusUnauthorized:
+		return "authentication_error"
+	case status == http.StatusTooManyRequests:
+		return "rate_limit_error"
+	case status >= 500:
+		return "server_error"
+	}
+	return "invalid_request_error"
+}
+
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// serve runs a task and sends its error, or calls answer with the headers set.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *task, answer func()) {
+	if err := s.worker.do(t); err != nil {
+		s.fail(w, r, s.logged(w, err))
+		return
+	}
+	w.Header().Set(batchHeader, t.batched)
+	answer()
+}
+
+// batchHeader says how a request was computed: "exact" by itself, or "shared" with others.
+const batchHeader = "X-Cyclecap-Batch"
+
+// logged writes the cause of an internal error to the log, which alone has it.
+func (s *Server) logged(w http.ResponseWriter, err error) *Error {
+	e := asError(err)
+	if e.Status == http.StatusInternalServerError {
+		s.o.Log.Error("internal error", "id", w.Header().Get("X-Request-Id"), "error", err)
+	}
+	return e
+}
