@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cyclecap/internal/jsonerror"
+	"cyclecap/serve/fetch"
 )
 
 // A picture is an image of a request, before it is decoded.
@@ -109,7 +110,22 @@ func decodeBase64(text string) ([]byte, error) {
 
 // fetch reads a picture from another host.
 func (s *Server) fetch(ctx context.Context, param, url string) ([]byte, error) {
-	return nil, bad("url_not_allowed", param, "%s: this server does not fetch pictures from URLs; send the picture itself, as a data URI (--fetch-host lists hosts to fetch from)", param)
+	if len(s.o.FetchHosts) == 0 {
+		return nil, bad("url_not_allowed", param, "%s: this server does not fetch pictures from URLs; send the picture itself, as a data URI (--fetch-host lists hosts to fetch from)", param)
+	}
+	// A file in memory for each place.
+	select {
+	case s.fetching <- struct{}{}:
+		defer func() { <-s.fetching }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	data, err := s.fetcher.Get(ctx, url)
+	if e := (*fetch.Error)(nil); errors.As(err, &e) {
+		s.o.Log.Info("a picture was not fetched", "kind", string(e.Kind), "error", e.Err)
+		return nil, &Error{Status: e.Kind.Status(), Code: string(e.Kind), Param: param, Message: param + ": " + e.Error()}
+	}
+	return data, err
 }
 
 // prepare decodes pictures for a model. It returns the first error in their order.

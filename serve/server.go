@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"cyclecap/data/photo"
+	"cyclecap/serve/fetch"
 )
 
 // Options configures a server. DefaultOptions returns the defaults.
@@ -82,21 +83,35 @@ type Server struct {
 	worker  *worker
 	metrics *metrics
 	decode  chan struct{} // a place for each photo that is being decoded
-	memory  budget
-	ready   atomic.Bool
-	handler http.Handler
-	keys    atomic.Pointer[[]string] // API keys; none let everyone in
+	// fetcher fetches pictures by URL, with a place in fetching for each.
+	fetcher  *fetch.Fetcher
+	fetching chan struct{}
+	memory   budget
+	ready    atomic.Bool
+	handler  http.Handler
+	keys     atomic.Pointer[[]string] // API keys; none let everyone in
 }
+
+// fetchTimeout is the longest time for a picture that is named by a URL, and fetches how many
+// are fetched at once.
+const (
+	fetchTimeout = 15 * time.Second
+	fetches      = 4
+)
 
 // New returns a server that is not ready: Run loads its models.
 func New(o Options) (*Server, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, decode: make(chan struct{}, photo.Workers()), memory: budget{left: o.MaxInFlight}}
+	s := &Server{o: o, decode: make(chan struct{}, photo.Workers()), fetching: make(chan struct{}, fetches), memory: budget{left: o.MaxInFlight}}
 	s.worker = &worker{queue: newQueue(o.Queue), window: o.BatchWindow, most: o.MaxBatch, patience: o.QueueTimeout, log: o.Log}
 	s.metrics = newMetrics(func() float64 { return float64(s.worker.queue.length()) }, s.models.all)
 	s.worker.metrics = s.metrics
+	var err error
+	if s.fetcher, err = fetch.New(fetch.Options{Hosts: o.FetchHosts, MaxBytes: o.MaxBody, Timeout: fetchTimeout}); err != nil {
+		return nil, err
+	}
 	s.handler = s.middleware(s.routes())
 	return s, s.readKeys()
 }

@@ -339,6 +339,18 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// TestFetchHosts asks for pictures by URL where a host is listed: of another one, and of a
+// private address.
+func TestFetchHosts(t *testing.T) {
+	url, _, _ := start(t, func(o *Options) { o.FetchHosts = []string{"images.example"} })
+	for picture, status := range map[string]int{"https://other.example/a.jpg": 403, "http://127.0.0.1/a.jpg": 403, "file:///etc/passwd": 400} {
+		answer, text := post(t, url+"/caption", "application/json", strings.NewReader(fmt.Sprintf(`{"images": [%q]}`, picture)))
+		if answer.StatusCode != status || !strings.Contains(text, "images[0]") {
+			t.Errorf("%s: %d %s", picture, answer.StatusCode, text)
+		}
+	}
+}
+
 // TestQueue fills the queue: what finds no place is a 429 with Retry-After, a client that goes
 // away frees its place, and what waits too long is refused too.
 func TestQueue(t *testing.T) {
