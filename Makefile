@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test serve-test race sanitize parity parity-metrics bench meteor-data lint fmt demo standins world-models fuzz torture references generate release-test gpu gpu-test clean FORCE
+.PHONY: help setup shim build test serve-test race sanitize parity parity-metrics bench bench-serve meteor-data lint fmt demo standins world-models fuzz torture references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -71,6 +71,10 @@ bench: build references meteor-data ## compare the speed with Python's, or some 
 serve-test: build ## try cyclecap serve with the real clients and a browser, which it installs
 	@scripts/serve-clients.sh
 	CYCLECAP_CLIENTS=$(CURDIR)/build/serve-clients go test -count=1 -timeout 20m -run Clients ./serve/...
+
+bench-serve: build references ## compare the server's speed with infinity's and FastAPI's, or some of it with BENCH="-only texts"
+	@scripts/bench-serve.sh
+	go run ./internal/benchserve $(BENCH)
 
 meteor-data: build/libtorch ## download and compile METEOR's data (100 MB, once)
 	@scripts/meteor-data.sh
