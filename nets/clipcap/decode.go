@@ -19,7 +19,7 @@ type Model struct {
 	// Never are ids that are never chosen, such as rows of the embeddings that no
 	// token has. Their probability is 0, and that of the others accordingly larger.
 	Never   []int64
-	never   torch.Tensor // the same as bool [vocab], on the CPU's path
+	never   torch.Tensor // the same as bool [vocab], during a beam search on the CPU's path
 	statics []*static    // the last used last
 }
 
@@ -71,7 +71,18 @@ type Options struct {
 	TopK        int
 	TopP        float64
 	Seed        uint64
+
+	// OnToken, if not nil, is called with the tokens of the captions, in order, and their
+	// log-probabilities (see Caption). index is that of the feature or, with a Batcher,
+	// the number that Add returned. Greedy, TopP and Sample call it as each token is
+	// chosen. A beam search, and Greedy and TopP on a GPU, whose tokens stay there until the
+	// end, call it when all captions have ended, with the best of each. A Batcher calls
+	// it as each token is chosen on every device.
+	OnToken func(index int, id int64, logProb float64)
 }
+
+// single reports whether the method follows a single sequence.
+func (o Options) single() bool { return o.Method == Greedy || o.Method == TopP || o.Method == Sample }
 
 // A Caption is the result of decoding one feature.
 type Caption struct {
@@ -155,13 +166,27 @@ func (m *Model) generate(ctx context.Context, input torch.Tensor, mapped bool, l
 	if err := m.check(o, length); err != nil {
 		return nil, err
 	}
-	if stays(input, o) {
-		return m.onDevice(ctx, input, mapped, length, o)
+	var out [][]Caption
+	var err error
+	switch {
+	case stays(input, o):
+		out, err = m.onDevice(ctx, input, mapped, length, o)
+	case o.single():
+		return m.single(ctx, input, mapped, length, o) // calls OnToken itself
+	default:
+		if mapped {
+			input = m.Mapper.Forward(input)
+		}
+		out, err = m.search(ctx, input, o)
 	}
-	if mapped {
-		input = m.Mapper.Forward(input)
+	if err == nil && o.OnToken != nil {
+		for i, c := range out {
+			for k, id := range c[0].Tokens {
+				o.OnToken(i, id, c[0].TokenLogProbs[k])
+			}
+		}
 	}
-	return m.decode(ctx, input, o)
+	return out, err
 }
 
 // check returns an error if the options do not suit the model.
@@ -186,8 +211,8 @@ func stays(input torch.Tensor, o Options) bool {
 	return d != torch.CPU && d != torch.Meta && o.Method != Sample && o.Method != BeamTransformers
 }
 
-// decode decodes prefixes with a cache that grows.
-func (m *Model) decode(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
+// search decodes prefixes by beam search, with a cache that grows.
+func (m *Model) search(ctx context.Context, prefix torch.Tensor, o Options) ([][]Caption, error) {
 	n, length := prefix.Size(0), prefix.Size(1)
 	cache := m.GPT2.NewCache(n, length+int64(o.MaxTokens)-1)
 	defer cache.Close()
@@ -195,23 +220,24 @@ func (m *Model) decode(ctx context.Context, prefix torch.Tensor, o Options) ([][
 		defer m.never.Close()
 	}
 	logits := torch.Tidy(func() torch.Tensor { return m.step(prefix, cache) })
-	switch o.Method {
-	case Beam:
+	if o.Method == Beam {
 		return m.beam(ctx, logits, cache, o)
-	case BeamTransformers:
-		return m.beamTransformers(ctx, logits, cache, o)
 	}
-	return m.single(ctx, logits, cache, o)
+	return m.beamTransformers(ctx, logits, cache, o)
 }
 
 // step returns the logits [n, vocab] after the last of the new embeddings.
 func (m *Model) step(embeds torch.Tensor, cache *gpt2.Cache) torch.Tensor {
-	hidden := m.GPT2.Forward(embeds, cache, torch.Tensor{})
+	return m.logits(m.GPT2.Forward(embeds, cache, torch.Tensor{}), m.never)
+}
+
+// logits returns the logits [n, vocab] of the last of the hidden states [n, t, width].
+func (m *Model) logits(hidden, never torch.Tensor) torch.Tensor {
 	// As a matrix: for a strided [n, 1, width], libtorch computes n products, each
 	// with a copy of the head.
 	logits := m.GPT2.Logits(hidden.Select(1, -1))
-	if m.never.Defined() {
-		logits = logits.MaskedFill(m.never, math.Inf(-1))
+	if never.Defined() {
+		logits = logits.MaskedFill(never, math.Inf(-1))
 	}
 	return logits
 }
@@ -233,59 +259,22 @@ func (m *Model) next(ids torch.Tensor, cache *gpt2.Cache) torch.Tensor {
 	return m.step(m.GPT2.Embed(ids.Unsqueeze(1)), cache)
 }
 
-// single decodes one sequence for each prefix.
-func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cache, o Options) ([][]Caption, error) {
-	n, device := int(logits.Size(0)), logits.Device()
-	out := make([][]Caption, n)
-	choose := greedy
-	if o.Method == Sample {
-		choose = sampler(n, o)
+// single decodes one sequence for each input.
+func (m *Model) single(ctx context.Context, input torch.Tensor, mapped bool, length int64, o Options) ([][]Caption, error) {
+	out := make([][]Caption, input.Size(0))
+	b := m.newBatcher(o, len(out), mapped, length)
+	defer b.Close()
+	for i := range out {
+		b.add(input.Narrow(0, int64(i), 1), RowOptions{Seed: o.Seed + uint64(i)})
 	}
-	rows := make([]int, n) // the caption that each row of the batch belongs to
-	for i := range rows {
-		rows[i] = i
-		out[i] = make([]Caption, 1)
-	}
-	for step := 0; ; step++ {
-		if err := ctx.Err(); err != nil {
+	for b.Len() > 0 {
+		ended, err := b.Step(ctx)
+		if err != nil {
 			return nil, err
 		}
-		var live []int64 // rows that continue
-		ids := torch.Tidy(func() torch.Tensor {
-			logits := logits.To(torch.WithDevice(torch.CPU)) // the only copy of the step
-			chosen := choose(logits, rows)
-			p := torch.ToSlice[float64](logProbOf(logits, chosen.Unsqueeze(1)))
-			for row, id := range torch.ToSlice[int64](chosen) {
-				c := &out[rows[row]][0]
-				c.Tokens = append(c.Tokens, id)
-				c.TokenLogProbs = append(c.TokenLogProbs, p[row])
-				c.LogProb += p[row]
-				if id != o.Stop {
-					live = append(live, int64(row))
-				}
-			}
-			if len(live) < len(rows) && len(live) > 0 {
-				chosen = chosen.IndexSelect(0, torch.FromSlice(live))
-			}
-			return chosen.To(torch.WithDevice(device))
-		})
-		logits.Close()
-		if len(live) == 0 || step+1 == o.MaxTokens {
-			break
+		for _, e := range ended {
+			out[e.ID] = []Caption{e.Caption}
 		}
-		if len(live) < len(rows) {
-			cache.Select(torch.FromSlice(live).To(torch.WithDevice(ids.Device())), 0)
-			going := make([]int, len(live))
-			for i, row := range live {
-				going[i] = rows[row]
-			}
-			rows = going
-		}
-		logits = torch.Tidy(func() torch.Tensor { return m.next(ids, cache) })
-		ids.Close()
-	}
-	for _, c := range out {
-		c[0].Score = c[0].LogProb / float64(len(c[0].Tokens))
 	}
 	return out, nil
 }
@@ -295,27 +284,6 @@ func (m *Model) single(ctx context.Context, logits torch.Tensor, cache *gpt2.Cac
 func logProbOf(logits, ids torch.Tensor) torch.Tensor {
 	return logits.Gather(1, ids).To(torch.WithDType(torch.Float32)).
 		Sub(logits.To(torch.WithDType(torch.Float32)).Logsumexp([]int64{-1}, torch.WithKeepdim(true)))
-}
-
-func greedy(logits torch.Tensor, _ []int) torch.Tensor {
-	return logits.Argmax(torch.WithDim(-1))
-}
-
-// sampler draws with a separate generator for each caption, so that a caption
-// does not depend on the other captions in the batch.
-func sampler(n int, o Options) func(torch.Tensor, []int) torch.Tensor {
-	generators := make([]*torch.Generator, n)
-	for i := range generators {
-		generators[i] = torch.NewGenerator(torch.CPU).ManualSeed(o.Seed + uint64(i))
-	}
-	return func(logits torch.Tensor, rows []int) torch.Tensor {
-		p := Warp(logits.To(torch.WithDType(torch.Float32)), o).Softmax(-1)
-		ids := make([]torch.Tensor, len(rows))
-		for i, row := range rows {
-			ids[i] = p.Select(0, int64(i)).Multinomial(1, torch.WithGenerator(generators[row]))
-		}
-		return torch.Cat(ids)
-	}
 }
 
 // Warp applies temperature to logits [n, vocab] and sets tokens outside top-k and

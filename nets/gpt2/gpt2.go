@@ -221,8 +221,6 @@ func (c *Cache) Select(rows torch.Tensor, shared int64) {
 	}
 }
 
-// extend appends the keys and values [b, heads, t, head] of layer i and returns
-// those of all positions.
 func (c *Cache) extend(i int, k, v torch.Tensor) (keys, values torch.Tensor) {
 	t := k.Size(2)
 	if room := c.keys[i].Size(2); c.Len+t > room {
@@ -243,24 +241,44 @@ func (m *Model) Embed(ids torch.Tensor) torch.Tensor { return m.Wte.Forward(ids)
 // padded batch bit for bit: a text never attends to the padding after it.
 func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) torch.Tensor {
 	t := embeds.Size(1)
-	var past int64
-	if cache != nil {
-		past = cache.Len
+	if cache == nil {
+		return m.forward(embeds, m.positions(embeds, 0), nil, mask)
 	}
-	if past+t > m.Config.NPositions {
-		torch.Throw("gpt2", "%d positions are needed, but the model has %d", past+t, m.Config.NPositions)
+	hidden := m.forward(embeds, m.positions(embeds, cache.Len), cache, mask)
+	cache.Len += t
+	return hidden
+}
+
+// positions returns the positions [1, t] of embeds [b, t, n_embd] after past others.
+func (m *Model) positions(embeds torch.Tensor, past int64) torch.Tensor {
+	end := past + embeds.Size(1)
+	m.reaches(end)
+	return torch.Arange(past, end, torch.WithDType(torch.Int64), torch.WithDevice(embeds.Device())).Unsqueeze(0)
+}
+
+// reaches checks that the model has so many positions.
+func (m *Model) reaches(end int64) {
+	if end > m.Config.NPositions {
+		torch.Throw("gpt2", "%d positions are needed, but the model has %d", end, m.Config.NPositions)
 	}
+}
+
+// keyValues appends the keys and values [b, heads, t, head] of a layer to those of
+// previous positions, and returns those of all positions.
+type keyValues interface {
+	extend(layer int, k, v torch.Tensor) (keys, values torch.Tensor)
+}
+
+// forward is Forward at the given positions, int64 [b or 1, t]. cache is nil if nothing
+// is cached.
+func (m *Model) forward(embeds, positions torch.Tensor, cache keyValues, mask torch.Tensor) torch.Tensor {
 	if d := embeds.Size(2); d != m.Config.NEmbd {
 		torch.Throw("gpt2", "embeddings have width %d, want the width of the model, %d", d, m.Config.NEmbd)
 	}
-	position := torch.Arange(past, past+t, torch.WithDType(torch.Int64), torch.WithDevice(embeds.Device())).Unsqueeze(0)
-	x := embeds.Add(m.Wpe.Forward(position))
+	x := embeds.Add(m.Wpe.Forward(positions))
 	for i, b := range m.H {
 		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor { return b.forward(x, cache, i, mask) })
-	}
-	if cache != nil {
-		cache.Len += t
 	}
 	return m.LnF.Forward(x)
 }
@@ -284,12 +302,12 @@ func (m *Model) HeadWeight() torch.Tensor {
 	return m.Wte.Weight
 }
 
-func (b *Block) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
+func (b *Block) forward(x torch.Tensor, cache keyValues, layer int, mask torch.Tensor) torch.Tensor {
 	x = b.Attn.forward(b.Ln1.Forward(x), cache, layer, mask).Add(x)
 	return b.Output(x.Add(b.Mlp.Forward(b.Ln2.Forward(x))))
 }
 
-func (a *Attention) forward(x torch.Tensor, cache *Cache, layer int, mask torch.Tensor) torch.Tensor {
+func (a *Attention) forward(x torch.Tensor, cache keyValues, layer int, mask torch.Tensor) torch.Tensor {
 	n, t, d := x.Size(0), x.Size(1), x.Size(2)
 	head := d / a.heads
 	qkv := a.CAttn.Forward(x).Split(d, torch.WithDim(2)) // 3 x [n, t, d]
