@@ -158,19 +158,23 @@ func (c *Captioner) Textualised(ctx context.Context, rows []float32, o clipcap.O
 	return list, err
 }
 
-// Translate returns the text features [n, width] that the Generator, which must not be nil,
-// makes of image features, which it scales as the decoder needs them.
-func (c *Captioner) Translate(rows []float32) (text []float32, err error) {
+// features returns image features as the decoder and the generator need them.
+func (c *Captioner) features(rows []float32) torch.Tensor {
+	return c.Decoder.scaled(c.Decoder.on.tensor(rows, c.Decoder.FeatureWidth()))
+}
+
+// Textualise translates image features, rows [n, width] as CLIP returns them, into text
+// features [n, width]. The decoder's scaling is applied to its input. Without a generator it
+// returns an error.
+func (c *Captioner) Textualise(rows []float32) (text []float32, err error) {
+	if c.Generator == nil {
+		return nil, errors.New("no generator was loaded that could textualise features; Files.Generator names one")
+	}
 	err = infer(func() error {
 		text = torch.ToSlice[float32](c.Generator.Model.Forward(c.features(rows)).To(torch.WithDType(torch.Float32)))
 		return nil
 	})
 	return text, err
-}
-
-// features returns image features as the decoder and the generator need them.
-func (c *Captioner) features(rows []float32) torch.Tensor {
-	return c.Decoder.scaled(c.Decoder.on.tensor(rows, c.Decoder.FeatureWidth()))
 }
 
 // A Batch holds the captions of a batch of photos.

@@ -205,7 +205,7 @@ func (d *Decoder) Close() {
 
 // NotFiniteError reports a feature for which the networks computed NaN or infinity.
 type NotFiniteError struct {
-	Index   int // of the feature
+	Index   int // of the feature, or the id of a Batcher's caption
 	LogProb float64
 }
 
@@ -230,26 +230,34 @@ func (d *Decoder) Generate(ctx context.Context, features torch.Tensor, o clipcap
 	out := make([][]Caption, len(all))
 	for i, list := range all {
 		for _, c := range list {
-			if math.IsNaN(c.LogProb) || math.IsInf(c.LogProb, 0) {
-				return nil, &NotFiniteError{Index: i, LogProb: c.LogProb}
-			}
-			text, err := d.Text(c.Tokens)
+			withText, err := d.caption(i, c)
 			if err != nil {
 				return nil, err
 			}
-			out[i] = append(out[i], Caption{strings.TrimSpace(text), c})
+			out[i] = append(out[i], withText)
 		}
 	}
 	return out, nil
 }
 
-// Text returns the text of tokens, with the white space at its ends.
+// caption adds the text to the caption of feature i.
+func (d *Decoder) caption(i int, c clipcap.Caption) (Caption, error) {
+	if math.IsNaN(c.LogProb) || math.IsInf(c.LogProb, 0) {
+		return Caption{}, &NotFiniteError{Index: i, LogProb: c.LogProb}
+	}
+	text, err := d.Text(c.Tokens)
+	return Caption{text, c}, err
+}
+
+// Text returns the text of a caption's tokens, or of the first of them, without white space
+// at its ends. U+FFFD stands for a character some of whose tokens are missing.
 func (d *Decoder) Text(tokens []int64) (string, error) {
 	ids := make([]int, len(tokens))
-	for k, id := range tokens {
-		ids[k] = int(id)
+	for i, id := range tokens {
+		ids[i] = int(id)
 	}
-	return d.text(ids)
+	text, err := d.text(ids)
+	return strings.TrimSpace(text), err
 }
 
 // Generator translates image features into text features: the CycleGAN's textualiser.

@@ -230,7 +230,7 @@ func (w *worker) run(group []*task) error {
 	var translated []float32
 	if group[0].translate && m.captioner.Generator != nil && len(photos) > 0 {
 		var err error
-		if translated, err = m.captioner.Translate(images); err != nil {
+		if translated, err = m.captioner.Textualise(images); err != nil {
 			return err
 		}
 	}

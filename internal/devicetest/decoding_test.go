@@ -122,3 +122,63 @@ func testDecoding(t *testing.T, decoder func(torch.Device) *clipcap.Model) {
 		})
 	}
 }
+
+// TestBatcher compares captions that join and leave between tokens. New memory of the
+// pretend accelerator contains NaN, so that padding that nobody wrote would spread.
+func TestBatcher(t *testing.T) {
+	for name, o := range methods {
+		if o.Method != clipcap.Greedy && o.Method != clipcap.TopP && o.Method != clipcap.Sample {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			o.MaxTokens = 20
+			if o.Stop == 0 {
+				o.Stop = -1
+			}
+			scope(t, func() error {
+				var out [2]map[int]clipcap.Caption
+				for i, d := range []torch.Device{torch.CPU, device} {
+					torch.ManualSeed(3)
+					m := otherDecoder(d)
+					defer closeDecoder(m)
+					features := to(d, torch.Randn([]int64{9, 16}))
+					b, err := m.NewBatcher(o, 4)
+					if err != nil {
+						return err
+					}
+					defer b.Close()
+					out[i] = map[int]clipcap.Caption{}
+					for added, step := 0, 0; added < 9 || b.Len() > 0; step++ {
+						if step%3 == 0 && added < 9 && b.Room() > 0 {
+							row := clipcap.RowOptions{Seed: uint64(added), MaxTokens: 4 + 5*(added%4)}
+							if _, err := b.Add(features.Narrow(0, int64(added), 1), []clipcap.RowOptions{row}); err != nil {
+								return err
+							}
+							added++
+						}
+						ended, err := b.Step(t.Context())
+						if err != nil {
+							return err
+						}
+						for _, c := range ended {
+							out[i][c.ID] = c.Caption
+						}
+					}
+				}
+				for id := range 9 {
+					got, want := out[1][id], out[0][id]
+					if !slices.Equal(got.Tokens, want.Tokens) {
+						t.Errorf("caption %d: %v, want %v", id, got.Tokens, want.Tokens)
+						continue
+					}
+					for k, p := range want.TokenLogProbs {
+						if g := got.TokenLogProbs[k]; g != p && (exact() || !(math.Abs(g-p) <= decoded()*max(1, math.Abs(p)))) {
+							t.Errorf("caption %d: log-probability %v of token %d, want %v", id, g, k, p)
+						}
+					}
+				}
+				return nil
+			})
+		})
+	}
+}

@@ -17,7 +17,7 @@ import (
 //
 // A caption's tokens do not depend on the others, except where two tokens are equally
 // probable up to rounding: libtorch adds in another order for another number of rows, and
-// for rows of different lengths. Captions that are added together have the bits of
+// for rows of different lengths. Captions that are added together are computed as by
 // Generate on the CPU, which is a Batcher, until others join.
 type Batcher struct {
 	m       *Model
