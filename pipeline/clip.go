@@ -249,6 +249,13 @@ func (c *CLIP) tokens(texts []string, truncate bool) ([]int64, error) {
 // long are cut.
 func (c *CLIP) Tokens(texts []string) ([]int64, error) { return c.tokens(texts, true) }
 
+// CountTokens returns the number of tokens of a text, with those that mark its start and end,
+// and the number that the text encoder takes.
+func (c *CLIP) CountTokens(text string) (n, most int) {
+	most = int(c.Model.ContextLength())
+	return len(c.texts.Encode(text)) + most - c.texts.Room(most), most
+}
+
 // Options returns where and how the model computes.
 func (c *CLIP) Options() Options { return c.on }
 

@@ -207,10 +207,16 @@ func (s *models) unknown(name string) *Error {
 // names returns the names that get knows.
 func (s *models) names() (list []string) {
 	for _, m := range s.list {
-		list = append(list, m.Name)
-		for _, way := range m.ways() {
-			list = append(list, m.Name+":"+way)
-		}
+		list = append(list, m.names()...)
+	}
+	return list
+}
+
+// names returns the model's name, and that with each of its ways.
+func (m *model) names() []string {
+	list := []string{m.Name}
+	for _, way := range m.ways() {
+		list = append(list, m.Name+":"+way)
 	}
 	return list
 }

@@ -272,16 +272,11 @@ func captionJSON(d *pipeline.Decoder, way string, list []pipeline.Caption) (out 
 
 // tokenTexts returns the text that each token adds to those before it.
 func tokenTexts(d *pipeline.Decoder, tokens []int64) ([]string, error) {
-	out := make([]string, len(tokens))
-	before := ""
-	for i := range tokens {
-		text, err := d.Text(tokens[:i+1])
-		if err != nil {
+	s, out := speller{decoder: d}, make([]string, len(tokens))
+	for i, id := range tokens {
+		var err error
+		if out[i], err = s.add(id, i == len(tokens)-1); err != nil {
 			return nil, err
-		}
-		// The bytes of a character can be spread over tokens: the last of them adds it.
-		if strings.HasPrefix(text, before) && !strings.HasSuffix(text, "\uFFFD") {
-			out[i], before = text[len(before):], text
 		}
 	}
 	return out, nil
@@ -339,7 +334,7 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
 // captionTask checks a request for captions and decodes its pictures.
 func (s *Server) captionTask(ctx context.Context, m *model, ways []string, list []picture, d decodeRequest) (*task, error) {
 	if len(ways) == 0 {
-		return nil, bad("no_decoder", "model", "the model %s has no decoder: it has features, but writes no captions", m.Name)
+		return nil, noDecoder(m)
 	}
 	if len(list) == 0 {
 		return nil, bad("no_image", "images", "no image in the request")
@@ -353,6 +348,10 @@ func (s *Server) captionTask(ctx context.Context, m *model, ways []string, list 
 	}
 	photos, err := s.prepare(ctx, m, list)
 	return &task{ctx: ctx, model: m, photos: photos, ways: ways, options: o}, err
+}
+
+func noDecoder(m *model) error {
+	return bad("no_decoder", "model", "the model %s has no decoder: it has features, but writes no captions", m.Name)
 }
 
 // featuresTask checks a request for features and decodes its pictures.

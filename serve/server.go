@@ -140,6 +140,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics.handler())
 	s.ownRoutes(mux)
+	s.openaiRoutes(mux)
 	return mux
 }
 

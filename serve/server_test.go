@@ -49,7 +49,7 @@ func (l *logged) String() string {
 }
 
 // start starts a server with the world's models, and returns its address and log.
-func start(t *testing.T, change func(*Options)) (url string, s *Server, log *logged) {
+func start(t testing.TB, change func(*Options)) (url string, s *Server, log *logged) {
 	t.Helper()
 	log = &logged{}
 	o := DefaultOptions()
@@ -97,7 +97,7 @@ var drawn = sync.OnceValues(func() ([][]byte, error) {
 	return list, err
 })
 
-func photos(t *testing.T) [][]byte {
+func photos(t testing.TB) [][]byte {
 	t.Helper()
 	list, err := drawn()
 	if err != nil || len(list) == 0 {
@@ -107,7 +107,7 @@ func photos(t *testing.T) [][]byte {
 }
 
 // form returns the body of a form with photos and fields, and its Content-Type.
-func form(t *testing.T, list [][]byte, fields ...string) (io.Reader, string) {
+func form(t testing.TB, list [][]byte, fields ...string) (io.Reader, string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -126,7 +126,7 @@ func form(t *testing.T, list [][]byte, fields ...string) (io.Reader, string) {
 }
 
 // post sends a request and returns the answer.
-func post(t *testing.T, url, kind string, body io.Reader, headers ...string) (*http.Response, string) {
+func post(t testing.TB, url, kind string, body io.Reader, headers ...string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, url, body)
 	if err != nil {
@@ -160,7 +160,7 @@ type captioned struct {
 	}
 }
 
-func decode[T any](t *testing.T, text string) (v T) {
+func decode[T any](t testing.TB, text string) (v T) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		t.Fatalf("%v in %s", err, text)

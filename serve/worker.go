@@ -35,8 +35,8 @@ type task struct {
 	normalize bool
 	// translate asks for the translated features of the photos.
 	translate bool
-	// onToken, if not nil, is called by the worker for each token as it is chosen, and must
-	// not block.
+	// onToken, if not nil, is called by the worker for each token, and must not block. See
+	// clipcap.Options for when.
 	onToken func(way string, photo int, id int64, logProb float64)
 
 	// The results: features [len(photos), width] and [len(texts), width].
@@ -44,9 +44,11 @@ type task struct {
 	captions                            map[string][][]pipeline.Caption // by way, for each photo
 	batched                             string                          // value of the header that says how
 
-	queued, began time.Time
-	done          chan struct{} // closed when the results or err are there
-	err           error
+	// queued and began are when it entered and left the queue, and encoded when the features
+	// were there, before the captions.
+	queued, began, encoded time.Time
+	done                   chan struct{} // closed when the results or err are there
+	err                    error
 }
 
 // items returns the number of rows that the task computes.
@@ -206,6 +208,9 @@ func (w *worker) run(group []*task) error {
 		photos, texts = append(photos, t.photos...), append(texts, t.texts...)
 	}
 	w.metrics.batch.Observe(float64(len(photos) + len(texts)))
+	for _, t := range group { // now, since an answer that is streamed begins before the end
+		t.batched = fmt.Sprintf("%s; requests=%d; items=%d", how, len(group), len(photos)+len(texts))
+	}
 	width := m.clip.Width()
 	images := make([]float32, 0, len(photos)*width)
 	for part := range slices.Chunk(photos, size) {
@@ -234,6 +239,9 @@ func (w *worker) run(group []*task) error {
 			return err
 		}
 	}
+	for _, t := range group {
+		t.encoded = time.Now()
+	}
 	captions := map[string][][]pipeline.Caption{}
 	for _, way := range group[0].ways {
 		list, err := w.captions(ctx, group, way, images, size)
@@ -261,7 +269,6 @@ func (w *worker) run(group []*task) error {
 		for way, list := range captions {
 			t.captions[way] = list[photo : photo+n]
 		}
-		t.batched = fmt.Sprintf("%s; requests=%d; items=%d", how, len(group), len(photos)+len(texts))
 		photo, text = photo+n, text+k
 	}
 	return nil
@@ -277,6 +284,7 @@ func (w *worker) captions(ctx context.Context, group []*task, way string, images
 	o := group[0].options
 	for part := range slices.Chunk(images, size*width) {
 		begin := time.Now()
+		o.OnToken = tell(group, way, len(all))
 		list, err := f(ctx, part, o)
 		if err != nil {
 			return nil, err
@@ -291,6 +299,26 @@ func (w *worker) captions(ctx context.Context, group []*task, way string, images
 		all = append(all, list...)
 	}
 	return all, nil
+}
+
+// tell returns what tells the tasks of a group the tokens of a batch of their captions, or nil
+// if none wants to know. first is the number of captions in the batches before.
+func tell(group []*task, way string, first int) func(int, int64, float64) {
+	if !slices.ContainsFunc(group, func(t *task) bool { return t.onToken != nil }) {
+		return nil
+	}
+	return func(index int, id int64, logProb float64) {
+		photo := first + index
+		for _, t := range group {
+			if photo < len(t.photos) {
+				if t.onToken != nil {
+					t.onToken(way, photo, id, logProb)
+				}
+				return
+			}
+			photo -= len(t.photos)
+		}
+	}
 }
 
 // allDone returns a context that ends when every client of a group has gone, and a function to
