@@ -41,8 +41,10 @@ type model struct {
 	// temperature is that of CLIP's softmax over texts, or 0.
 	temperature float64
 	loaded      time.Time
-	notes       []string
-	uses        sync.WaitGroup // requests
+	// parameters is the number of parameters, and bytes their size.
+	parameters, bytes int64
+	notes             []string
+	uses              sync.WaitGroup // requests
 }
 
 // load loads a model, on the calling goroutine's OS thread, and computes once with it, so that
@@ -106,6 +108,7 @@ func load(c ModelConfig) (m *model, err error) {
 			return m, err
 		}
 	}
+	m.count()
 	return m, m.warm()
 }
 

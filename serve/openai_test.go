@@ -378,6 +378,8 @@ func TestStreamEnds(t *testing.T) {
 	url, s, _ := start(t, nil)
 	for path, q := range map[string]object{
 		"/v1/chat/completions": chat(photos(t), "stream", true, "temperature", 50, "max_tokens", 120),
+		"/api/generate": {"model": "world", "prompt": "?", "images": []string{uri(photos(t)[0])},
+			"options": object{"temperature": 50, "num_predict": 120}},
 	} {
 		b, _ := json.Marshal(q)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -404,7 +406,7 @@ func TestStreamEnds(t *testing.T) {
 	}
 	defer answer.Body.Close()
 	text, _ := io.ReadAll(answer.Body)
-	if !strings.Contains(string(text), "cyclecap_tokens_total 0\n") || !strings.Contains(string(text), `cyclecap_stage_seconds_count{stage="clip"} 1`) {
+	if !strings.Contains(string(text), "cyclecap_tokens_total 0\n") || !strings.Contains(string(text), `cyclecap_stage_seconds_count{stage="clip"} 2`) {
 		t.Error("the captions were written to their ends")
 	}
 }

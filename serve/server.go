@@ -141,6 +141,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux.Handle("GET /metrics", s.metrics.handler())
 	s.ownRoutes(mux)
 	s.openaiRoutes(mux)
+	s.ollamaRoutes(mux)
 	return mux
 }
 
