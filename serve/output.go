@@ -68,7 +68,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *task, answer f
 	answer()
 }
 
-// batchHeader says how a request was computed: "exact" by itself, or "shared" with others.
+// batchHeader says how a request was computed: "exact" by itself, "shared" or "continuous" with
+// others.
 const batchHeader = "X-Cyclecap-Batch"
 
 // logged writes the cause of an internal error to the log, which alone has it.

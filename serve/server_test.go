@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
@@ -412,29 +413,93 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// TestShared joins requests: one batch, and the same captions.
+// TestShared joins requests: the features and the beam searches of a window are batches, and the
+// captions of other methods join each other between tokens. The captions are those of requests
+// by themselves.
 func TestShared(t *testing.T) {
-	url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = time.Second, 4 })
+	alone, _, _ := start(t, nil)
 	list := photos(t)
-	var wait sync.WaitGroup
-	texts, hows := make([]string, 4), make([]string, 4)
-	for i := range texts {
-		wait.Go(func() {
-			answer, text := post(t, url+"/caption", "image/jpeg", bytes.NewReader(list[i]))
-			texts[i], hows[i] = text, answer.Header.Get(batchHeader)
+	for query, how := range map[string]string{"decode=beam": "shared; requests=4; items=4", "decode=greedy": "continuous; items=1", "decode=sample": "continuous; items=1"} {
+		t.Run(query, func(t *testing.T) {
+			url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = time.Second, 4 })
+			_, method, _ := strings.Cut(query, "=")
+			ask := func(url string, i int) (captioned, string) {
+				body, kind := form(t, list[i:i+1], "decode", method, "seed", fmt.Sprint(i))
+				answer, text := post(t, url+"/caption", kind, body)
+				return decode[captioned](t, text), answer.Header.Get(batchHeader)
+			}
+			var wait sync.WaitGroup
+			for i := range 4 {
+				wait.Go(func() {
+					got, batched := ask(url, i)
+					if batched != how {
+						t.Errorf("request %d was computed as %q", i, batched)
+					}
+					want, _ := ask(alone, i)
+					for k, c := range got.Photos[0].Captions {
+						if w := want.Photos[0].Captions[k]; c.Text != w.Text || len(c.Alternatives) != len(w.Alternatives) {
+							t.Errorf("photo %d, %s: %q together, %q alone", i, c.Pipeline, c.Text, w.Text)
+						}
+					}
+				})
+			}
+			wait.Wait()
 		})
 	}
-	wait.Wait()
+}
+
+// TestContinuous has many clients ask at random times, of whom some go away. The captions of
+// the others are those of requests by themselves, and in the end nothing is left.
+func TestContinuous(t *testing.T) {
 	alone, _, _ := start(t, nil)
-	for i, text := range texts {
-		if hows[i] != "shared; requests=4; items=4" {
-			t.Errorf("request %d was computed as %q", i, hows[i])
-		}
-		_, want := post(t, alone+"/caption", "image/jpeg", bytes.NewReader(list[i]))
-		a, b := decode[captioned](t, text).Photos[0].Captions[1], decode[captioned](t, want).Photos[0].Captions[1]
-		if a.Text != b.Text {
-			t.Errorf("photo %d: %q together, %q alone", i, a.Text, b.Text)
-		}
+	url, s, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch, o.Queue = 5*time.Millisecond, 6, 100 })
+	list := photos(t)
+	want := make([]string, len(list))
+	for i, p := range list {
+		_, want[i] = post(t, alone+"/caption", "image/jpeg", bytes.NewReader(p))
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	var wait sync.WaitGroup
+	for k := range 60 {
+		i, leaves, after := k%len(list), k%5 == 0, time.Duration(rng.IntN(30))*time.Millisecond
+		wait.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if leaves {
+				time.AfterFunc(after, cancel)
+			}
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, url+"/caption", bytes.NewReader(list[i]))
+			r.Header.Set("Content-Type", "image/jpeg")
+			answer, err := http.DefaultClient.Do(r)
+			if err != nil {
+				if !leaves {
+					t.Error(err)
+				}
+				return
+			}
+			defer answer.Body.Close()
+			text, err := io.ReadAll(answer.Body)
+			if err != nil && !leaves {
+				t.Error(err)
+			}
+			if err != nil || answer.StatusCode != http.StatusOK {
+				if err == nil && !leaves {
+					t.Error(answer.Status, string(text))
+				}
+				return
+			}
+			for way, c := range decode[captioned](t, string(text)).Photos[0].Captions {
+				if w := decode[captioned](t, want[i]).Photos[0].Captions[way].Text; c.Text != w {
+					t.Errorf("photo %d: %q, alone %q", i, c.Text, w)
+				}
+			}
+		})
+		time.Sleep(time.Duration(rng.IntN(10)) * time.Millisecond)
+	}
+	wait.Wait()
+	s.worker.stop() // after all that has begun
+	if len(s.worker.streams) > 0 {
+		t.Errorf("%d streams are left", len(s.worker.streams))
 	}
 }
 

@@ -57,10 +57,11 @@ func (t *task) items() int { return len(t.photos) + len(t.texts) }
 // like reports whether two tasks can share batches: the numbers of each depend on nothing but
 // the size of the batch then.
 func (t *task) like(o *task) bool {
-	return t.model == o.model && t.normalize == o.normalize && t.translate == o.translate && len(t.photos) > 0 == (len(o.photos) > 0) && len(t.texts) > 0 == (len(o.texts) > 0) &&
-		slices.Equal(t.ways, o.ways) && fmt.Sprint(t.options) == fmt.Sprint(o.options) &&
-		// The caption of a photo depends on its place in the batch when it is sampled.
-		(len(t.ways) == 0 || t.options.Method != clipcap.Sample)
+	if t.streams() && o.streams() {
+		return t.model == o.model
+	}
+	return t.streams() == o.streams() && t.model == o.model && t.normalize == o.normalize && t.translate == o.translate && len(t.photos) > 0 == (len(o.photos) > 0) && len(t.texts) > 0 == (len(o.texts) > 0) &&
+		slices.Equal(t.ways, o.ways) && (len(t.ways) == 0 || t.optionsKey() == o.optionsKey())
 }
 
 // A worker computes one task after another, or batches of tasks, on one OS thread.
@@ -75,6 +76,8 @@ type worker struct {
 	ended    chan struct{}
 	// average is the recent duration of a task, ns.
 	average atomic.Int64
+	// streams are the captions that are being written; only with a window.
+	streams []*stream
 }
 
 func (w *worker) start() {
@@ -83,13 +86,35 @@ func (w *worker) start() {
 		defer close(w.ended)
 		defer w.exec.Close()
 		for {
-			t := w.queue.next()
-			if t == nil {
+			t := w.take()
+			if t == nil && len(w.streams) == 0 {
 				return
 			}
-			w.compute(w.gather(t))
+			if t != nil {
+				w.compute(w.gather(t))
+			}
+			if len(w.streams) > 0 {
+				w.advance()
+			}
 		}
 	}()
+}
+
+// take returns the next task. It waits for one unless captions are being written, and returns
+// nil once the queue is closed and empty.
+func (w *worker) take() *task {
+	lines := 0
+	for _, s := range w.streams {
+		lines += len(s.rows) + len(s.waiting)
+	}
+	switch {
+	case len(w.streams) == 0:
+		return w.queue.next()
+	case lines < w.most:
+		return w.queue.take(func(*task) bool { return true })
+	}
+	// More captions wait in the queue, whose length is bounded.
+	return w.queue.take(func(t *task) bool { return len(t.ways) == 0 })
 }
 
 // stop lets the worker end after the tasks in its queue.
@@ -140,6 +165,9 @@ func (w *worker) gather(t *task) []*task {
 		return group
 	}
 	until := t.queued.Add(w.window)
+	if len(w.streams) > 0 {
+		until = time.Now() // the captions that are being written must not wait
+	}
 	for n := t.items(); n < w.most; {
 		o := w.queue.more(until, func(o *task) bool { return o.like(t) && n+o.items() <= w.most })
 		if o == nil {
@@ -167,21 +195,11 @@ func (w *worker) compute(group []*task) {
 	if len(live) == 0 {
 		return
 	}
-	var err error
-	func() {
-		defer func() {
-			if p := recover(); p != nil {
-				w.log.Error("panic in a computation", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-				err = errors.New("panic")
-			}
-		}()
-		err = w.exec.Do(func() error { return w.run(live) })
-	}()
-	took := time.Since(begin)
-	if old := w.average.Load(); old > 0 {
-		took = (9*time.Duration(old) + took) / 10
+	err := w.safely(func() error { return w.run(live) })
+	if err == nil && w.joins(live[0]) {
+		return // they end with their captions
 	}
-	w.average.Store(int64(took))
+	w.observe(time.Since(begin))
 	for _, t := range live {
 		if err != nil {
 			t.err = err
@@ -191,6 +209,28 @@ func (w *worker) compute(group []*task) {
 		}
 		close(t.done)
 	}
+}
+
+// joins reports whether the captions of a task are written together with those of others.
+func (w *worker) joins(t *task) bool { return w.window > 0 && t.streams() }
+
+// safely runs f on the executor's thread. A panic is an error: it must not end the server.
+func (w *worker) safely(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.Error("panic in a computation", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("panic")
+		}
+	}()
+	return w.exec.Do(f)
+}
+
+// observe remembers how long a task took.
+func (w *worker) observe(took time.Duration) {
+	if old := w.average.Load(); old > 0 {
+		took = (9*time.Duration(old) + took) / 10
+	}
+	w.average.Store(int64(took))
 }
 
 // run computes tasks of the same kind, on the executor's thread.
@@ -242,14 +282,6 @@ func (w *worker) run(group []*task) error {
 	for _, t := range group {
 		t.encoded = time.Now()
 	}
-	captions := map[string][][]pipeline.Caption{}
-	for _, way := range group[0].ways {
-		list, err := w.captions(ctx, group, way, images, size)
-		if err != nil {
-			return err
-		}
-		captions[way] = list
-	}
 	if group[0].normalize {
 		for _, rows := range [][]float32{images, of, translated} {
 			if err := pipeline.Normalize(rows, width); err != nil {
@@ -265,11 +297,26 @@ func (w *worker) run(group []*task) error {
 		if translated != nil {
 			t.translatedRows = translated[photo*width : (photo+n)*width]
 		}
+		photo, text = photo+n, text+k
+	}
+	if w.joins(group[0]) {
+		return w.join(group)
+	}
+	captions := map[string][][]pipeline.Caption{}
+	for _, way := range group[0].ways {
+		list, err := w.captions(ctx, group, way, images, size)
+		if err != nil {
+			return err
+		}
+		captions[way] = list
+	}
+	photo = 0
+	for _, t := range group {
 		t.captions = map[string][][]pipeline.Caption{}
 		for way, list := range captions {
-			t.captions[way] = list[photo : photo+n]
+			t.captions[way] = list[photo : photo+len(t.photos)]
 		}
-		photo, text = photo+n, text+k
+		photo += len(t.photos)
 	}
 	return nil
 }
