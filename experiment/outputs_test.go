@@ -15,6 +15,9 @@ import (
 	"testing"
 
 	"cyclecap/experiment/config"
+	"cyclecap/train"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // products returns hashes of the files in a folder that do not depend on when or where they
@@ -218,5 +221,70 @@ func TestDamage(t *testing.T) {
 			t.Logf("damaged: %v", fmt.Sprint(damaged))
 			return
 		}
+	}
+}
+
+// TestDamagedRecord damages the records of finished trainings, whose checkpoints are
+// undamaged. The next run must say so and write the results again, without a step of training
+// and without a copy of the folder.
+func TestDamagedRecord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if _, _, err := runSmall(t, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := products(t, dir)
+	stages := []string{"clip", "gpt2", "seed-0/cyclegan", "seed-0/decoder-images", "seed-0/decoder-texts"}
+	logs := map[string]string{}
+	for _, stage := range stages {
+		record := filepath.Join(dir, stage, stageFile)
+		b, err := os.ReadFile(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		write(t, record, string(b))
+		if b, err = os.ReadFile(filepath.Join(dir, stage, train.MetricsFile)); err != nil || len(b) == 0 {
+			t.Fatalf("%d bytes, %v", len(b), err)
+		}
+		logs[stage] = string(b)
+	}
+	if err := os.Remove(filepath.Join(dir, "seed-0/decoder-texts/decoder.pt")); err != nil {
+		t.Fatal(err)
+	}
+	ran, q, err := runSmall(t, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(ran)
+	if diff := cmp.Diff(stages, ran); diff != "" {
+		t.Errorf("stages that ran: %s", diff)
+	}
+	if diff := cmp.Diff(before, products(t, dir)); diff != "" {
+		t.Errorf("results: %s", diff)
+	}
+	for _, stage := range stages {
+		q.has(t, filepath.Join(dir, stage, stageFile)+" is damaged; writing the results again from the checkpoint")
+		if _, err := os.Stat(filepath.Join(dir, stage) + ".previous"); err == nil {
+			t.Errorf("%s was moved aside", stage)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, stage, train.MetricsFile)); err != nil || string(b) != logs[stage] {
+			t.Errorf("%s: the log of the training has changed (%v)", stage, err)
+		}
+	}
+
+	// Without a checkpoint it is trained again, beside the old results.
+	folder := filepath.Join(dir, "seed-0/cyclegan")
+	write(t, filepath.Join(folder, stageFile), "{}")
+	for _, name := range []string{train.LastCheckpoint, train.PreviousCheckpoint} {
+		if err := os.Truncate(filepath.Join(folder, name), 100); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if _, q, err = runSmall(t, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	q.has(t, "moved the old results to "+folder+".previous")
+	if diff := cmp.Diff(before, products(t, dir)); diff != "" {
+		t.Errorf("results: %s", diff)
 	}
 }

@@ -241,6 +241,13 @@ func (x *Experiment) begin(s *stage) (done bool, err error) {
 		if err := x.moveAside(s, dir, "settings or inputs have changed"); err != nil {
 			return false, err
 		}
+	case errors.As(err, &damaged) && s.keeps && train.Resumable(dir, s.key()):
+		// Only the record of a training is lost: what it says follows from the checkpoint.
+		x.UI.Say("%s: %v; writing the results again from the checkpoint", x.title(s), damaged)
+		if err := os.Remove(damaged.path); err != nil {
+			return false, err
+		}
+		s.again = true
 	case errors.As(err, &damaged):
 		if err := x.moveAside(s, dir, damaged.Error()+", or of an earlier version"); err != nil {
 			return false, err

@@ -3,9 +3,11 @@ package train
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -149,21 +151,44 @@ func saveCheckpoint(ctx context.Context, path string, c checkpoint, p Parts) err
 	})
 }
 
-// loadCheckpoint restores parts from a checkpoint.
-func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error) {
-	f, err := weights.Open(path)
-	if err == nil {
+// openCheckpoint opens a checkpoint, checks its checksums and reads its metadata. It returns
+// an unreadable error if the file is damaged.
+func openCheckpoint(path string) (f *weights.File, c checkpoint, err error) {
+	if f, err = weights.Open(path); err == nil {
 		err = f.Check()
 	}
 	if err != nil {
-		return c, &unreadable{fmt.Errorf("%s: %w", path, err)}
+		return nil, c, &unreadable{fmt.Errorf("%s: %w", path, err)}
 	}
 	meta, ok := f.Meta[checkpointKey]
 	if !ok {
-		return c, fmt.Errorf("%s: not a training checkpoint: the file contains only weights", path)
+		return nil, c, fmt.Errorf("%s: not a training checkpoint: the file contains only weights", path)
 	}
 	if err := json.Unmarshal([]byte(meta), &c); err != nil {
-		return c, fmt.Errorf("%s: cannot read the checkpoint's metadata: %w", path, jsonerror.Words(err))
+		return nil, c, fmt.Errorf("%s: cannot read the checkpoint's metadata: %w", path, jsonerror.Words(err))
+	}
+	return f, c, nil
+}
+
+// Resumable reports whether dir has a checkpoint from which a Loop with this Config can
+// continue: the last one, or the one before if the last one is damaged or missing. It reads
+// the file and checks its checksums.
+func Resumable(dir, config string) bool {
+	for _, name := range []string{LastCheckpoint, PreviousCheckpoint} {
+		_, c, err := openCheckpoint(filepath.Join(dir, name))
+		if bad := (*unreadable)(nil); errors.As(err, &bad) {
+			continue
+		}
+		return err == nil && c.Config == config
+	}
+	return false
+}
+
+// loadCheckpoint restores parts from a checkpoint.
+func loadCheckpoint(path, kind, config string, p Parts) (c checkpoint, err error) {
+	f, c, err := openCheckpoint(path)
+	if err != nil {
+		return c, err
 	}
 	if c.Kind != kind {
 		return c, fmt.Errorf("%s: checkpoint of a %s training, want %s", path, c.Kind, kind)

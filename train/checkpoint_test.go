@@ -67,6 +67,9 @@ func TestTwoGenerations(t *testing.T) {
 			if err := damage(last); err != nil {
 				t.Fatal(err)
 			}
+			if !Resumable(dir, "c") || Resumable(dir, "d") {
+				t.Errorf("resumable with its own settings: %v, with others: %v", Resumable(dir, "c"), Resumable(dir, "d"))
+			}
 			said, err := train(dir, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -91,6 +94,9 @@ func TestTwoGenerations(t *testing.T) {
 	}
 	if _, err := train(dir, 0); err == nil || !strings.Contains(err.Error(), "remove "+dir+" to start over") {
 		t.Error(err)
+	}
+	if Resumable(dir, "c") || Resumable(t.TempDir(), "c") {
+		t.Error("a folder without an undamaged checkpoint is said to be resumable")
 	}
 }
 
