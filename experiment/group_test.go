@@ -14,6 +14,8 @@ import (
 
 	"cyclecap/experiment/config"
 	"cyclecap/torch/distributed"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const groupVariable = "CYCLECAP_TEST_CONFIG"
@@ -116,5 +118,30 @@ func TestGroup(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGroupAgain damages the weights and the record of two trainings that two processes have
+// run together. Only rank 0 looks at the files, and all processes must continue from the
+// checkpoints.
+func TestGroupAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	text := fmt.Sprintf("output = %q\nthreads = 1\n[bridges]\nuse = [\"direct\", \"cyclegan\"]\n", dir) + small
+	path := write(t, filepath.Join(t.TempDir(), "small.toml"), text)
+	runGroup(t, path, 2)
+	before := products(t, dir)
+	if err := os.Truncate(filepath.Join(dir, "seed-0/decoder-texts/decoder.pt"), 1000); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "seed-0/cyclegan", stageFile), "{}")
+	ran := strings.Fields(runGroup(t, path, 2))
+	for i := 0; i < len(ran); i += 2 {
+		name := ran[i]
+		if again := ran[i+1] == "false"; again != (name == "seed-0/decoder-texts" || name == "seed-0/cyclegan") {
+			t.Errorf("%s ran again: %v", name, again)
+		}
+	}
+	if diff := cmp.Diff(before, products(t, dir)); diff != "" {
+		t.Errorf("results: %s", diff)
 	}
 }

@@ -320,14 +320,14 @@ func (x *Experiment) lost(s *stage, dir string, r stageRecord) (bad []string) {
 	return bad
 }
 
-// agree distributes rank 0's done, key and err to all processes of a group.
+// agree distributes rank 0's done, again, key and err to all processes of a group.
 func (x *Experiment) agree(s *stage, done bool, err error) (bool, error) {
 	if x.Group.Size() == 1 || (x.Group.Rank() != 0 && err != nil) {
 		return done, err // a process that fails leaves the group, which the others notice
 	}
 	failed := false
 	e := torch.Scope(func() error {
-		word := []float32{number(done), number(err != nil)}
+		word := []float32{number(done), number(s.again), number(err != nil)}
 		for _, c := range []byte(s.key()) {
 			word = append(word, float32(c))
 		}
@@ -336,10 +336,10 @@ func (x *Experiment) agree(s *stage, done bool, err error) (bool, error) {
 			return err
 		}
 		v := torch.ToSlice[float32](t)
-		done, failed = v[0] != 0, v[1] != 0
-		key := make([]byte, len(v)-2)
+		done, s.again, failed = v[0] != 0, v[1] != 0, v[2] != 0
+		key := make([]byte, len(v)-3)
 		for i := range key {
-			key[i] = byte(v[i+2])
+			key[i] = byte(v[i+3])
 		}
 		s.cached = string(key)
 		return nil
