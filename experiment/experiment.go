@@ -49,6 +49,7 @@ type Experiment struct {
 	place    string                   // prefix of the names of stages: "world-2" in the second world
 	keyed    bool                     // the names of stages end with their keys, so that variants share them
 	log      *stageLog
+	watch    *watch  // over Group; nil for a single process
 	dry      *dryRun // nil if the stages run
 }
 
@@ -167,11 +168,23 @@ func (x *Experiment) prepare() (err error) {
 }
 
 // Execute runs the stages up to the one named last, or all of them if last is empty. The
-// caller must have called Open, and should have called runtime.LockOSThread.
+// caller must have called Open, and should have called runtime.LockOSThread. If ctx is
+// cancelled in one process of a group, all of them return a context.Canceled.
 func (x *Experiment) Execute(ctx context.Context, last string) error {
 	if last != "" && !slices.Contains(Stages, last) {
 		return fmt.Errorf("unknown stage %q; valid stages: %s", last, strings.Join(Stages, ", "))
 	}
+	ctx, x.watch = watched(ctx, x.Group)
+	x.watch.begin(ctx)
+	err := x.execute(ctx, last)
+	if x.watch == nil {
+		return err
+	}
+	defer x.watch.cancel(nil)
+	return x.UI.Atomic(func() error { return x.watch.leave(ctx, err) })
+}
+
+func (x *Experiment) execute(ctx context.Context, last string) error {
 	if len(x.Variants) > 0 {
 		return x.executeVariants(ctx, last)
 	}

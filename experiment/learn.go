@@ -94,8 +94,7 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir string, s *stage, see
 	}
 	defer t.Close()
 	l := x.loop("decoder", dir, s, t.Steps(), c.CheckpointEvery)
-	l.Group = x.Group
-	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
+	if err := x.trainTogether(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 		return err
 	}
 	if c.FreezeGPT2 {
@@ -211,8 +210,7 @@ func (x *Experiment) trainCycleGAN(ctx context.Context, dir string, s *stage, se
 	}
 	defer t.Close()
 	l := x.loop("cyclegan", dir, s, t.Steps(), x.Config.Train.CycleGAN.CheckpointEvery)
-	l.Group = x.Group
-	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil || x.Group.Rank() != 0 {
+	if err := x.trainTogether(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 		return err
 	}
 	toText, toImage := t.Generators()
@@ -227,6 +225,16 @@ func (x *Experiment) cycleGANConfig(width int) train.CycleGANConfig {
 	return train.CycleGANConfig{Width: int64(width), Layers: c.Layers, LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, CycleWeight: c.CycleWeight,
 		IdentityWeight: c.IdentityWeight, Pool: c.Pool, BCE: c.Adversarial == "bce", FullDisc: !c.DiscHalved,
 		Epochs: c.Epochs, Batch: c.Batch, DecayFrom: c.DecayFrom, Standardize: c.Normalize == "standard", Device: x.device}
+}
+
+// trainTogether runs a training in all processes of a group. After it, rank 0 is alone again.
+func (x *Experiment) trainTogether(ctx context.Context, l *train.Loop, t train.Task) error {
+	l.Group = x.Group
+	err := x.UI.Atomic(func() error { return l.Run(ctx, t) })
+	if err == nil {
+		x.watch.begin(ctx)
+	}
+	return err
 }
 
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }

@@ -37,8 +37,8 @@ type stage struct {
 	outside []string
 	// keeps is true if do continues from the files of an interrupted run.
 	keeps bool
-	// shared is true if all processes of a group run the stage together. Otherwise only
-	// rank 0 runs it.
+	// shared is true if all processes of a group run the stage together, up to the end of a
+	// training (see trainTogether). Otherwise only rank 0 runs it.
 	shared bool
 	do     func(ctx context.Context, dir string) error
 
@@ -173,10 +173,17 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	first := x.Group.Rank() == 0
 	done, err := false, error(nil)
 	if first {
-		done, err = x.begin(s)
+		if err = ctx.Err(); err == nil {
+			done, err = x.begin(s)
+		}
 	}
-	if done, err = x.agree(s, done, err); done || err != nil {
+	if done, err = x.agree(ctx, s, done, err); done || err != nil {
 		return err
+	}
+	if s.shared {
+		if err := x.UI.Atomic(func() error { return x.watch.end(ctx) }); err != nil {
+			return err
+		}
 	}
 	dir := x.folder(s)
 	began := time.Now()
@@ -190,12 +197,13 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if err != nil {
 		err = fmt.Errorf("%s: %w", x.title(s), err)
 	}
-	if failed && s.shared {
-		// The others may be in the middle of a step, and would wait there. They notice
-		// that this process leaves the group.
+	if failed && x.Group.Size() > 1 && !x.watch.on {
+		// The training has failed, or was interrupted in all processes. The others may be in
+		// the middle of a step, and would wait there. They notice that this process leaves
+		// the group.
 		return err
 	}
-	_, err = x.agree(s, false, err)
+	_, err = x.agree(ctx, s, false, err)
 	return err
 }
 
@@ -321,30 +329,38 @@ func (x *Experiment) lost(s *stage, dir string, r stageRecord) (bad []string) {
 }
 
 // agree distributes rank 0's done, again, key and err to all processes of a group.
-func (x *Experiment) agree(s *stage, done bool, err error) (bool, error) {
-	if x.Group.Size() == 1 || (x.Group.Rank() != 0 && err != nil) {
-		return done, err // a process that fails leaves the group, which the others notice
+func (x *Experiment) agree(ctx context.Context, s *stage, done bool, err error) (bool, error) {
+	if x.Group.Size() == 1 {
+		return done, err
 	}
 	failed := false
-	e := torch.Scope(func() error {
-		word := []float32{number(done), number(s.again), number(err != nil)}
-		for _, c := range []byte(s.key()) {
-			word = append(word, float32(c))
-		}
-		t := torch.FromSlice(word)
-		if err := x.Group.Broadcast(t, 0); err != nil {
+	// An interruption must not end this process before the others know of it.
+	e := x.UI.Atomic(func() error {
+		if err := x.watch.end(ctx); err != nil {
 			return err
 		}
-		v := torch.ToSlice[float32](t)
-		done, s.again, failed = v[0] != 0, v[1] != 0, v[2] != 0
-		key := make([]byte, len(v)-3)
-		for i := range key {
-			key[i] = byte(v[i+3])
-		}
-		s.cached = string(key)
-		return nil
+		return torch.Scope(func() error {
+			word := []float32{number(done), number(s.again), number(err != nil)}
+			for _, c := range []byte(s.key()) {
+				word = append(word, float32(c))
+			}
+			t := torch.FromSlice(word)
+			if err := x.Group.Broadcast(t, 0); err != nil {
+				return err
+			}
+			v := torch.ToSlice[float32](t)
+			done, s.again, failed = v[0] != 0, v[1] != 0, v[2] != 0
+			key := make([]byte, len(v)-3)
+			for i := range key {
+				key[i] = byte(v[i+3])
+			}
+			s.cached = string(key)
+			return nil
+		})
 	})
 	switch {
+	case errors.Is(err, context.Canceled) && errors.Is(e, train.ErrInterrupted):
+		return done, e
 	case err != nil:
 		return done, err
 	case e != nil:
@@ -352,6 +368,7 @@ func (x *Experiment) agree(s *stage, done bool, err error) (bool, error) {
 	case failed:
 		return done, errors.New("rank 0 has failed; see its error message")
 	}
+	x.watch.begin(ctx)
 	return done, nil
 }
 

@@ -41,7 +41,7 @@ func (o *output) String() string {
 func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output) {
 	t.Helper()
 	folder = t.TempDir()
-	commands, said = startRanks(t, folder)
+	commands, said = startRanks(t, folder, endless)
 	// The event file appears when the training begins.
 	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		if list, _ := filepath.Glob(filepath.Join(folder, "run/seed-0/cyclegan/events*")); len(list) > 0 {
@@ -54,8 +54,9 @@ func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output)
 	}
 }
 
-// startRanks starts the endless run with two processes in a folder.
-func startRanks(t *testing.T, folder string) (commands [2]*exec.Cmd, said [2]*output) {
+// startRanks starts two processes in a folder, which run the small experiment up to the
+// CycleGAN, with other settings.
+func startRanks(t *testing.T, folder string, sets []string) (commands [2]*exec.Cmd, said [2]*output) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func startRanks(t *testing.T, folder string) (commands [2]*exec.Cmd, said [2]*ou
 	l.Close()
 	for rank := range commands {
 		args := []string{"train", "cyclegan", "x.toml", "--resume"}
-		for _, set := range endless {
+		for _, set := range sets {
 			args = append(args, "--set", set)
 		}
 		c := exec.Command(program, args...)
@@ -153,7 +154,7 @@ func TestRankFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(folder, "run/seed-0/cyclegan/metrics.jsonl"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	commands, said := startRanks(t, folder)
+	commands, said := startRanks(t, folder, endless)
 	for i, c := range commands {
 		if code := ends(t, c, limit); code != 1 {
 			t.Errorf("rank %d ended with %d:\n%s", i, code, said[i])
@@ -161,5 +162,63 @@ func TestRankFails(t *testing.T) {
 	}
 	if text := said[0].String(); !strings.Contains(text, "metrics.jsonl") {
 		t.Errorf("rank 0 said\n%s", text)
+	}
+}
+
+// TestSignalWhileRank0Works interrupts one of two processes while rank 0 computes features and
+// the other waits for it. Both must end with 130 and keep what was computed, and --resume must
+// come to the results of a run that was not interrupted.
+func TestSignalWhileRank0Works(t *testing.T) {
+	t.Parallel()
+	// Many photos and a large CLIP, which encodes them slowly.
+	slow := []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "world.train=1000", "train.clip.width=256", "train.clip.layers=32",
+		"train.decoder.batch=500", "train.cyclegan.batch=500"}
+	finish := func(folder string) map[string]string {
+		commands, said := startRanks(t, folder, slow)
+		for i, c := range commands {
+			if code := ends(t, c, limit); code != 0 {
+				t.Fatalf("rank %d ended with %d:\n%s", i, code, said[i])
+			}
+		}
+		results := map[string]string{}
+		for _, name := range []string{"clip/clip.safetensors", "seed-0/decoder-texts/decoder.pt", "seed-0/cyclegan/image2text.pt", "seed-0/cyclegan/text2image.pt"} {
+			b, err := os.ReadFile(filepath.Join(folder, "run", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			results[name] = string(b)
+		}
+		return results
+	}
+	want := finish(t.TempDir())
+	for rank := range 2 {
+		folder := t.TempDir()
+		commands, said := startRanks(t, folder, slow)
+		begun := filepath.Join(folder, "run/features/train-images")
+		await(t, commands[0], func() bool {
+			_, err := os.Stat(begun)
+			return err == nil
+		})
+		time.Sleep(500 * time.Millisecond) // some of 16 batches
+		if err := commands[rank].Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range commands {
+			if code := ends(t, c, limit); code != 130 || !strings.HasSuffix(said[i].String(), "cyclecap: interrupted\n") {
+				t.Errorf("after a signal to rank %d, rank %d ended with %d:\n%s", rank, i, code, said[i])
+			}
+		}
+		if _, err := os.Stat(filepath.Join(begun, "stage.json")); err == nil {
+			t.Errorf("rank %d: the signal came too late: the features are complete", rank)
+		}
+		if _, err := os.Stat(filepath.Join(begun, "features-00001.safetensors")); err != nil {
+			t.Errorf("rank %d: the features that were computed are lost: %v", rank, err)
+		}
+		have := finish(folder)
+		for name := range want {
+			if have[name] != want[name] {
+				t.Errorf("after a signal to rank %d, %s is not what it is without", rank, name)
+			}
+		}
 	}
 }
