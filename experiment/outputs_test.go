@@ -75,7 +75,8 @@ func runSmall(t *testing.T, dir string, change func(*Experiment), sets ...string
 	return ran, q, err
 }
 
-// filesIn lists the files of a run but config.toml, which each run writes.
+// filesIn lists the files of a run whose damage must be noticed: all but config.toml, which no
+// run reads and each run writes again before its first stage.
 func filesIn(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -94,7 +95,7 @@ func filesIn(t *testing.T, dir string) (files []string) {
 }
 
 // TestEveryBit flips 1,000 single bits in the files of a finished run, one at a time. Each must
-// be noticed.
+// be noticed. It leaves out config.toml (see filesIn), whose damage TestDamage has.
 func TestEveryBit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if _, _, err := runSmall(t, dir, nil); err != nil {
@@ -144,18 +145,25 @@ func TestEveryBit(t *testing.T) {
 }
 
 // TestDamage flips single bits, cuts and removes the files of a finished run. With
-// VerifyOutputs, a second run must notice each, and end with the results of the first.
+// VerifyOutputs, a second run must notice each, and end with the results of the first. It need
+// not notice damage of config.toml, which it writes again.
 func TestDamage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if _, _, err := runSmall(t, dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	before := products(t, dir)
+	settings := filepath.Join(dir, "config.toml")
+	resolved, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rng := rand.New(rand.NewPCG(5, 5))
 	// A run with every tenth file damaged, and so on: no file is left out.
 	const rounds = 10
 	for round := range rounds {
 		damaged := map[string]string{}
+		write(t, settings, string(resolved[:rng.IntN(len(resolved))])+"?")
 		var err error
 		for i, path := range filesIn(t, dir) {
 			if i%rounds != round {
@@ -210,6 +218,9 @@ func TestDamage(t *testing.T) {
 			if !strings.Contains(said, path) && !again && name != hashesFile {
 				t.Errorf("round %d: %s (%s) was not noticed: %s", round, path, what, said)
 			}
+		}
+		if b, err := os.ReadFile(settings); err != nil || string(b) != string(resolved) {
+			t.Errorf("round %d: %s was not written again (%v)", round, settings, err)
 		}
 		after := products(t, dir)
 		for path, hash := range before {
