@@ -43,6 +43,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 	for _, b := range x.bridges {
 		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name), products: []string{resultsFile},
 			settings: []any{b.Name, x.Config.Caption, x.Config.Train.Decoder.NormalizePrefix, seed},
+			outcome:  fmt.Sprintf("%d captions", f.valImages.Len()),
 			// A decoder's file may lack a GPT-2, and has no tokenizer.
 			inputs: append(slices.Clone(images), decoders[b.Decoder].result, gpt.id)}
 		if b.CycleGAN {

@@ -53,6 +53,7 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 		if err := x.scoreClaims(ctx, captions, t); err != nil {
 			return err
 		}
+		s.outcome = x.mainScores(t)
 		return writeJSON(path, t)
 	}
 	if err := x.run(ctx, s); err != nil {
@@ -64,6 +65,22 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	}
 	t.result = s.result
 	return &t, nil
+}
+
+// mainScores lists the scores of the bridges in one metric: CIDEr if it was computed.
+func (x *Experiment) mainScores(t *scoreTable) string {
+	for _, metric := range []string{"CIDEr", "METEOR", "BLEU-4", "ROUGE_L"} {
+		var list []string
+		for _, b := range x.bridges {
+			if score := t.Bridges[b.Name][metric]; len(score.Seeds) > 0 {
+				list = append(list, fmt.Sprintf("%s %.3f", b.Name, score.Value()))
+			}
+		}
+		if len(list) > 0 {
+			return metric + " of " + strings.Join(list, ", ")
+		}
+	}
+	return ""
 }
 
 // scoresFile is the name of the file with the scores.

@@ -102,14 +102,20 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 			return nil, err
 		}
 		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true, inputs: []string{clipModel.id, inputs}}
-		st.do = func(ctx context.Context, dir string) error {
+		st.do = func(ctx context.Context, dir string) (err error) {
 			switch {
 			case stored:
-				return copyStored(ctx, dir, s.part, clipModel.id, inputs, x.Config.Data.MaxBad, x.UI.Say)
+				err = copyStored(ctx, dir, s.part, clipModel.id, inputs, x.Config.Data.MaxBad, x.UI.Say)
 			case photos:
-				return enc.images(ctx, dir, x.title(st)+" photos", s.part.photos, inputs)
+				err = enc.images(ctx, dir, x.title(st)+" photos", s.part.photos, inputs)
+			default:
+				err = enc.texts(ctx, dir, x.title(st)+" captions", s.part.texts, inputs)
 			}
-			return enc.texts(ctx, dir, x.title(st)+" captions", s.part.texts, inputs)
+			if set, failed := features.Open(dir); err == nil && failed == nil {
+				st.outcome = fmt.Sprintf("%d features, %d skipped", set.Len(), len(set.Skipped))
+				set.Close()
+			}
+			return err
 		}
 		if err := x.run(ctx, st); errors.Is(err, errUnfinished) {
 			unfinished = err

@@ -97,6 +97,7 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir string, s *stage, see
 	if err := x.trainTogether(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 		return err
 	}
+	s.outcome = finalLosses(dir, "loss", "validation")
 	if c.FreezeGPT2 {
 		language = nil
 	}
@@ -213,6 +214,7 @@ func (x *Experiment) trainCycleGAN(ctx context.Context, dir string, s *stage, se
 	if err := x.trainTogether(ctx, l, t); err != nil || x.Group.Rank() != 0 {
 		return err
 	}
+	s.outcome = finalLosses(dir, "generators", "disc_text", "disc_image")
 	toText, toImage := t.Generators()
 	if err := weights.Save(ctx, filepath.Join(dir, "text2image.pt"), toImage, nil); err != nil {
 		return err

@@ -3,6 +3,7 @@ package experiment
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -298,4 +299,48 @@ func TestDamagedRecord(t *testing.T) {
 	if diff := cmp.Diff(before, products(t, dir)); diff != "" {
 		t.Errorf("results: %s", diff)
 	}
+}
+
+// TestOutcomes checks the lines that say how long each stage took and what it has come to.
+func TestOutcomes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, q, err := runSmall(t, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(q.said, "\n")
+	const number = `\d+\.\d{3}`
+	for stage, outcome := range map[string]string{
+		"world":                    "30 photos",
+		"clip":                     "loss " + number + ", accuracy " + number,
+		"gpt2":                     "loss " + number,
+		"features/train-images":    "24 features, 0 skipped",
+		"features/train-texts":     "120 features, 0 skipped",
+		"seed-0/decoder-images":    "loss " + number + ", validation " + number,
+		"seed-0/decoder-texts":     "loss " + number + ", validation " + number,
+		"seed-0/cyclegan":          "generators " + number + ", disc_text " + number + ", disc_image " + number,
+		"seed-0/captions-cyclegan": "6 captions",
+		"evaluate":                 "CIDEr of direct " + number + ", cyclegan " + number + ", clipcap " + number,
+		"report":                   "table.json, table.md, report.html",
+	} {
+		if line := regexp.MustCompile(`(?m)^` + stage + `: done in [0-9.]+m?s: ` + outcome + `$`); !line.MatchString(said) {
+			t.Errorf("no line matches %s:\n%s", line, said)
+		}
+	}
+	// They are those of the files.
+	var scores scoreTable
+	if err := readJSON(filepath.Join(dir, "evaluate", scoresFile), &scores); err != nil {
+		t.Fatal(err)
+	}
+	q.has(t, fmt.Sprintf("CIDEr of direct %.3f", scores.Bridges["direct"]["CIDEr"].Value()))
+	log, err := os.ReadFile(filepath.Join(dir, "seed-0/decoder-texts", train.MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	var validation struct{ Validation float64 }
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &validation); err != nil {
+		t.Fatal(err)
+	}
+	q.has(t, fmt.Sprintf("validation %.3f", validation.Validation))
 }

@@ -34,12 +34,12 @@ func (x *Experiment) world() *stage {
 	rendered := *w
 	rendered.Texts, rendered.TextSeed = 0, 0 // which concern no photos
 	rendered.Pretrain = 0                    // drawn in memory while CLIP and GPT-2 are trained
+	c := worldConfig(&rendered)
 	return &stage{name: "world", dir: "world", settings: []any{world.Version, rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
-		c := worldConfig(&rendered)
 		bar := x.UI.Bar(path.Join(x.place, "world")+" photos", 0, c.Photos())
 		defer bar.Finish()
 		return world.Write(ctx, dir, c, func(done, total int) { bar.Set(done, "") })
-	}}
+	}, outcome: fmt.Sprintf("%d photos", c.Photos())}
 }
 
 func worldConfig(w *config.World) world.Config {
@@ -100,6 +100,7 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir string, s *stage) error 
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
+	s.outcome = finalLosses(dir, "loss", "accuracy")
 	return weights.Save(ctx, filepath.Join(dir, "clip.safetensors"), nn.StateDictOf(m), map[string]string{weights.CLIPConfig: m.Config.Metadata()})
 }
 
@@ -249,6 +250,7 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir string, s *stage) error 
 	if err := x.UI.Atomic(func() error { return l.Run(ctx, t) }); err != nil {
 		return err
 	}
+	s.outcome = finalLosses(dir, "loss")
 	// The file is read without a folder around it: its metadata are its config.json.
 	meta := (&pipeline.GPT2{Model: m, Tokenizer: tok}).Meta()
 	return weights.Save(ctx, filepath.Join(dir, "gpt2.safetensors"), nn.StateDictOf(m), meta)

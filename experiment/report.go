@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -37,7 +38,7 @@ func readJSON(path string, v any) error {
 
 // report writes report.html, table.md and table.json to the experiment's folder.
 func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*seedCaptions, scores *scoreTable) error {
-	s := &stage{name: "report", dir: "report", settings: []any{x.numbers(), x.Seeds, x.worlds()},
+	s := &stage{name: "report", dir: "report", outcome: strings.Join(report.Files, ", "), settings: []any{x.numbers(), x.Seeds, x.worlds()},
 		inputs: append(f.unpairedInputs(), scores.result, f.results.valImages, f.results.valTexts)}
 	for _, name := range report.Files {
 		s.outside = append(s.outside, filepath.Join(x.Dir, name))
@@ -166,6 +167,32 @@ func (x *Experiment) charts(c *seedCaptions) (list []report.Chart) {
 
 // losses reads series from the log of a training; names maps their keys to titles.
 func losses(path string, names map[string]string) ([]report.Series, error) {
+	keys := slices.Sorted(maps.Keys(names))
+	points, err := readLog(path, keys)
+	var list []report.Series
+	for _, key := range keys {
+		if p := points[key]; len(p) > 1 {
+			list = append(list, report.Series{Name: names[key], Points: p})
+		}
+	}
+	return list, err
+}
+
+// finalLosses lists the last values of keys in the log of a training. It leaves out what it
+// cannot read, since nothing depends on it.
+func finalLosses(dir string, keys ...string) string {
+	points, _ := readLog(filepath.Join(dir, train.MetricsFile), keys)
+	var list []string
+	for _, key := range keys {
+		if p := points[key]; len(p) > 0 {
+			list = append(list, fmt.Sprintf("%s %.3f", key, p[len(p)-1].Value))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// readLog reads the values of keys from the log of a training.
+func readLog(path string, keys []string) (map[string][]report.Point, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -178,29 +205,13 @@ func losses(path string, names map[string]string) ([]report.Series, error) {
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, jsonerror.Words(err))
 		}
-		for key := range names {
+		for _, key := range keys {
 			if v := line[key]; v != nil && line["step"] != nil {
 				points[key] = append(points[key], report.Point{Step: *line["step"], Value: *v})
 			}
 		}
 	}
-	var list []report.Series
-	for _, key := range slices.Sorted(mapKeys(names)) {
-		if p := points[key]; len(p) > 1 {
-			list = append(list, report.Series{Name: names[key], Points: p})
-		}
-	}
-	return list, in.Err()
-}
-
-func mapKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
+	return points, in.Err()
 }
 
 // most is the maximum number of pairs to measure the geometry on, because recall compares

@@ -47,6 +47,8 @@ type stage struct {
 	result string
 	// again is true if the stage was finished before and its checkpoint continues it.
 	again bool
+	// outcome says in a few words what do has come to: "loss 2.310". It may be empty.
+	outcome string
 }
 
 // stageFile is the name of the file that a finished stage writes to its folder.
@@ -217,7 +219,11 @@ func (x *Experiment) finish(s *stage, dir string, took time.Duration) error {
 	r.Result = s.resultOf(r.Outputs)
 	s.result = r.Result
 	x.note(s, r.Seconds, false)
-	x.UI.Say("%s: done in %v", x.title(s), rounded(took))
+	outcome := ""
+	if s.outcome != "" {
+		outcome = ": " + s.outcome
+	}
+	x.UI.Say("%s: done in %v%s", x.title(s), rounded(took), outcome)
 	return errors.Join(writeChecked(filepath.Join(dir, stageFile), r), x.contents.save())
 }
 

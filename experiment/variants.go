@@ -128,6 +128,7 @@ func (x *Experiment) evaluateVariants(ctx context.Context, list []*variant) (*re
 			}
 		}
 		t.Correct()
+		s.outcome = fmt.Sprintf("%d variants", len(list))
 		return writeJSON(path, t)
 	}
 	if err := x.run(ctx, s); err != nil {
