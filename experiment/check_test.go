@@ -1,9 +1,11 @@
 package experiment
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"cyclecap/experiment/config"
@@ -93,5 +95,69 @@ func TestPlannedTokens(t *testing.T) {
 		if got, err := x.tokens(); err != nil || got != want {
 			t.Errorf("GPT-2 %q: %d tokens, %v; want %d", weights, got, err, want)
 		}
+	}
+}
+
+// TestPlanOfFiles plans a run on existing photos, of one configuration and of variants. It must
+// write no files, and leave out finished features.
+func TestPlanOfFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made")
+	if _, _, err := variantsOf(t, dir, "", "world", func(*Experiment) {}); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`[data]
+train_annotations = "%[1]s/annotations/captions_train2014.json"
+train_images = "%[1]s/train2014"
+val_annotations = "%[1]s/annotations/captions_val2014.json"
+val_images = "%[1]s/val2014"
+[train.decoder]
+batch = 24
+[train.cyclegan]
+batch = 12
+`, filepath.Join(dir, "world"))
+	for name, more := range map[string]string{"one": "", "variants": "[[variant]]\nname = \"no pool\"\ntrain.cyclegan.pool = 0\n"} {
+		t.Run(name, func(t *testing.T) {
+			output := filepath.Join(t.TempDir(), "fresh")
+			path := write(t, filepath.Join(t.TempDir(), "files.toml"), text+more)
+			c, variants, err := config.LoadVariants(path, []string{"output=" + output, "bridges.use=[direct,cyclegan]",
+				"clip.weights=../models/world/clip.safetensors", "gpt2.weights=../models/world/gpt2.safetensors"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			of := func() *Experiment {
+				return &Experiment{Config: c, Variants: variants, Dir: output, Seeds: 1, UI: &quiet{}}
+			}
+			features := func() (n int) {
+				t.Helper()
+				_, lines, err := of().plan(t.Context(), "features")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range lines {
+					if strings.HasSuffix(p.name, "features") {
+						n++
+					}
+				}
+				return n
+			}
+			if n := features(); n != 2 {
+				t.Errorf("the plan has features in %d lines", n)
+			}
+			if _, err := os.Stat(output); err == nil {
+				t.Errorf("the plan has made %s", output)
+			}
+			x := of()
+			done, err := x.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
+			if err := x.Execute(t.Context(), "features"); err != nil {
+				t.Fatal(err)
+			}
+			if n := features(); n != 0 {
+				t.Errorf("with finished features, the plan has them in %d lines", n)
+			}
+		})
 	}
 }

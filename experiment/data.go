@@ -234,10 +234,14 @@ func (d *data) readClipCap(path string, maxBad float64) error {
 }
 
 // photoHash returns a hash of the ids and contents of photos, in their order. Only rank 0
-// reads them.
+// reads them. In a dry run it returns errUnfinished instead if nothing can depend on the hash,
+// because their features were never finished.
 func (x *Experiment) photoHash(ctx context.Context, name string, p part) (string, error) {
 	if x.Group.Rank() != 0 {
 		return "", nil
+	}
+	if x.dry != nil && !x.everFinished(filepath.Join("features", name)) {
+		return "", errUnfinished
 	}
 	paths := make([]string, len(p.photos))
 	for i, f := range p.photos {
@@ -246,7 +250,7 @@ func (x *Experiment) photoHash(ctx context.Context, name string, p part) (string
 	bar := x.UI.Bar(name+" to check", 0, len(paths))
 	hashes, err := x.contents.all(ctx, paths, func(n int) { bar.Set(n, "") })
 	bar.Finish()
-	if err == nil {
+	if err == nil && x.dry == nil {
 		err = x.contents.save()
 	}
 	if err != nil {

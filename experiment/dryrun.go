@@ -3,6 +3,11 @@ package experiment
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // A dryRun looks for the stages that are finished. It runs none.
@@ -20,7 +25,7 @@ func (x *Experiment) finishedStages(ctx context.Context, last string) (map[strin
 	of.dry = &dryRun{finished: map[string]int{}}
 	of.UI = Silent{}
 	of.data = nil
-	if beforeEvaluate(last) {
+	if beforeEvaluate(last) || x.keyed { // variants are evaluated together
 		_, _, err := of.executeWorlds(ctx, last)
 		return of.dry.finished, ignoring(err, errUnfinished)
 	}
@@ -48,6 +53,19 @@ func (d *dryRun) look(x *Experiment, s *stage) (done bool) {
 	s.result = r.Result
 	d.finished[s.name]++
 	return true
+}
+
+// everFinished reports whether a stage with this folder was finished, with any inputs.
+func (x *Experiment) everFinished(dir string) bool {
+	parent, name := filepath.Split(filepath.Join(x.Dir, dir))
+	list, _ := os.ReadDir(parent)
+	return slices.ContainsFunc(list, func(e fs.DirEntry) bool {
+		if e.Name() != name && !(x.keyed && strings.HasPrefix(e.Name(), name+"-")) {
+			return false
+		}
+		_, err := os.Stat(filepath.Join(parent, e.Name(), stageFile))
+		return err == nil
+	})
 }
 
 // Silent is a UI that shows nothing.

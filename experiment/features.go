@@ -98,6 +98,10 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		default:
 			inputs = features.Hash(s.part.texts...)
 		}
+		if errors.Is(err, errUnfinished) {
+			unfinished = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

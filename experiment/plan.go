@@ -110,29 +110,27 @@ func (x *Experiment) planStages(ctx context.Context, shared sharedPlan, last str
 		n.width = m.Width()
 		m.Close()
 	}
-	w := shared.work(x)
-	finished := map[string]int{}
-	if shared == nil { // the stages of variants are not counted one by one
-		if finished, err = x.finishedStages(ctx, last); err != nil {
-			return n, nil, err
-		}
+	isNew, all := shared.work(x), sharedPlan(nil).work(x)
+	finished, err := x.finishedStages(ctx, last)
+	if err != nil {
+		return n, nil, err
 	}
 	until := slices.Index(Stages, last)
 	for _, stage := range []struct {
-		name   string
-		wanted bool
-		each   int // how many of them in each world
-		plan   func() ([]planned, error)
+		name       string
+		isNew, all int // how many of them in each world
+		plan       func() ([]planned, error)
 	}{
-		{"clip", w.clip, 1, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
-		{"gpt2", w.gpt2, 1, func() ([]planned, error) { return one(x.planGPT2(ctx)) }},
-		{"features", w.features, 4, func() ([]planned, error) { return x.planFeatures(ctx, n) }},
-		{"decoder", w.decoders > 0, w.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens)) }},
-		{"cyclegan", w.cyclegan, x.Seeds, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
-		{"caption", w.captions > 0, w.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens)) }},
+		{"clip", isNew.clip, all.clip, func() ([]planned, error) { return one(x.planCLIP(ctx)) }},
+		{"gpt2", isNew.gpt2, all.gpt2, func() ([]planned, error) { return one(x.planGPT2(ctx)) }},
+		{"features", isNew.features, all.features, func() ([]planned, error) { return x.planFeatures(ctx, n) }},
+		{"decoder", isNew.decoders * x.Seeds, all.decoders * x.Seeds, func() ([]planned, error) { return one(x.planDecoder(ctx, n, tokens)) }},
+		{"cyclegan", isNew.cyclegan * x.Seeds, all.cyclegan * x.Seeds, func() ([]planned, error) { return one(x.planCycleGAN(ctx, n)) }},
+		{"caption", isNew.captions * x.Seeds, all.captions * x.Seeds, func() ([]planned, error) { return one(x.planCaptions(ctx, n, tokens)) }},
 	} {
-		left := stage.each*x.worlds() - finished[stage.name]
-		if !stage.wanted || left <= 0 || last != "" && slices.Index(Stages, stage.name) > until {
+		// What is finished may be new or shared with a variant before.
+		left := min(stage.isNew*x.worlds(), stage.all*x.worlds()-finished[stage.name])
+		if left <= 0 || last != "" && slices.Index(Stages, stage.name) > until {
 			continue
 		}
 		list, err := stage.plan()

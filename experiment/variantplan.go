@@ -27,11 +27,10 @@ func (p sharedPlan) add(name string, settings ...any) bool {
 	return isNew
 }
 
-// plannedWork is what of an experiment's work is new: that of which no other variant's work
-// has the same settings.
+// plannedWork is the numbers of stages, in each world and with each seed, of which no other
+// variant's have the same settings.
 type plannedWork struct {
-	clip, gpt2, features, cyclegan bool
-	decoders, captions             int
+	clip, gpt2, features, decoders, cyclegan, captions int
 }
 
 // work returns the work of the experiment that the plan does not have yet, and adds it.
@@ -44,16 +43,24 @@ func (p sharedPlan) work(x *Experiment) (w plannedWork) {
 	}
 	clip := []any{rendered, c.CLIP, c.Train.CLIP, c.Seed}
 	gpt2 := []any{rendered, c.GPT2, c.Train.GPT2, c.Seed}
-	w.clip = c.CLIP.Weights == "" && p.add("clip", clip...)
-	w.gpt2 = c.GPT2.Weights == "" && p.add("gpt2", gpt2...)
+	if c.CLIP.Weights == "" && p.add("clip", clip...) {
+		w.clip = 1
+	}
+	if c.GPT2.Weights == "" && p.add("gpt2", gpt2...) {
+		w.gpt2 = 1
+	}
 	data := c.Data
 	data.Pairing, data.Overlap, data.PhotoLimit, data.CaptionLimit = "", 0, 0, 0
 	features := []any{clip, data, c.World, c.Train.Decoder.NormalizePrefix}
-	w.features = p.add("features", features...)
+	if p.add("features", features...) {
+		w.features = 4
+	}
 	gan := []any{features, c.Train.CycleGAN, c.Data.Pairing, x.bothSelections()}
 	done := map[bridge.Decoder]bool{}
 	for _, b := range x.bridges {
-		w.cyclegan = b.CycleGAN && p.add("cyclegan", gan...) || w.cyclegan
+		if b.CycleGAN && p.add("cyclegan", gan...) {
+			w.cyclegan = 1
+		}
 		decoder := []any{features, gpt2, c.Train.Decoder, b.Decoder, c.Bridges.Settings[b.Decoder.Noise]}
 		if !b.Decoder.Images {
 			decoder = append(decoder, x.captionSelection()...)
@@ -62,7 +69,10 @@ func (p sharedPlan) work(x *Experiment) (w plannedWork) {
 			w.decoders++
 		}
 		done[b.Decoder] = true
-		caption := []any{decoder, b.Name, c.Caption, c.Data.Pairing, x.bothSelections()}
+		caption := []any{decoder, b.Name, c.Caption}
+		if b.Sets {
+			caption = append(caption, c.Data.Pairing, x.bothSelections())
+		}
 		if b.CycleGAN {
 			caption = append(caption, gan)
 		}

@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -145,8 +146,56 @@ func TestVariants(t *testing.T) {
 		t.Errorf("CLIP is trained or skipped %d times", n)
 	}
 
+	// The plan leaves out what is finished, and what another variant has before.
+	planOf := func(x Experiment) (rows []string) {
+		t.Helper()
+		x.contents, x.Worlds = nil, 1
+		_, lines, err := x.plan(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range lines {
+			rows = append(rows, fmt.Sprintf("%s %d", p.name, p.times))
+		}
+		return rows
+	}
+	if rows := planOf(*x); rows != nil {
+		t.Errorf("the plan of a finished run has %q", rows)
+	}
+	more := *x
+	changed, variants, err := config.LoadVariants(write(t, filepath.Join(t.TempDir(), "small.toml"), small+smallVariants+"[[variant]]\nname = \"new\"\ntrain.cyclegan.cycle_weight = 3\n"),
+		[]string{"output=" + dir, "bridges.use=[direct,cyclegan]"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	more.Config, more.Variants = changed, variants
+	if diff := cmp.Diff([]string{"new: cyclegan 1", "new: caption 1"}, planOf(more)); diff != "" {
+		t.Errorf("the plan of a run with a new variant: %s", diff)
+	}
+	// Most variants have the decoder of the base, and captions of their own.
+	decoders, err := filepath.Glob(filepath.Join(dir, "seed-0/decoder-texts-*/decoder.pt"))
+	if err != nil || len(decoders) != 2 {
+		t.Fatal(decoders, err)
+	}
+	for _, path := range decoders {
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := []string{"base: decoder 1", "base: caption 2", "no pool: caption 1", "no pool, two layers: caption 1", "fewer photos: caption 1",
+		"other texts: decoder 1", "other texts: caption 2", "shift: caption 1"}
+	if diff := cmp.Diff(lost, planOf(*x)); diff != "" {
+		t.Errorf("the plan of a run without its decoders: %s", diff)
+	}
+	for _, path := range decoders {
+		if err := os.Rename(path+".away", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh := *x
+	fresh.Dir, fresh.contents = t.TempDir(), nil
 	var plan strings.Builder
-	if err := x.Plan(t.Context(), &plan, ""); err != nil {
+	if err := fresh.Plan(t.Context(), &plan, ""); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"base: decoder", "no pool, two layers: cyclegan", "other texts: decoder", "shift: caption", "6 variants"} {
