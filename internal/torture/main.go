@@ -7,11 +7,13 @@
 // It is disturbed a few times: killed, interrupted, stopped for a while, run into a full
 // disk, or left with damaged files. Each time it must end soon, and a later run, which is
 // not disturbed, must finish it. Everything follows from the seed of the round but the
-// exact moments, and the command says which seed failed and keeps the folder.
+// exact moments, and the command says which seed failed and keeps the folder. Ctrl-C ends it
+// with the counts so far and exit code 130.
 package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"flag"
@@ -49,16 +51,21 @@ func main() {
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "the seed of the first round is `N`, that of the next one N+1, …")
 	rounds := flag.Int("rounds", 0, "end after `N` rounds (default: only after the minutes)")
 	flag.Parse()
-	if err := run(time.Duration(*minutes*float64(time.Minute)), *seed, *rounds); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, time.Duration(*minutes*float64(time.Minute)), *seed, *rounds); {
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "torture: interrupted")
+		os.Exit(130)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "torture:", err)
 		os.Exit(1)
 	}
 }
 
-func run(duration time.Duration, seed uint64, rounds int) error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	t := &torture{counts: map[string]int{}, want: map[int]map[string]string{}}
+// run runs rounds. If ctx is cancelled, it returns a context.Canceled.
+func run(ctx context.Context, duration time.Duration, seed uint64, rounds int) error {
+	t := &torture{ctx: ctx, counts: map[string]int{}, want: map[int]map[string]string{}}
 	var err error
 	if t.program, err = filepath.Abs("bin/cyclecap"); err != nil {
 		return err
@@ -68,12 +75,15 @@ func run(duration time.Duration, seed uint64, rounds int) error {
 	}
 	defer t.report()
 	for begin, k := time.Now(), 0; time.Since(begin) < duration && (rounds == 0 || k < rounds); k++ {
-		select {
-		case <-stop:
-			return errors.Join(errors.New("interrupted"), os.RemoveAll(t.dir))
-		default:
+		err := t.round(seed + uint64(k))
+		if ctx.Err() != nil {
+			// Whatever the round says: Ctrl-C has interrupted its processes as well.
+			if err := os.RemoveAll(t.dir); err != nil {
+				fmt.Fprintln(os.Stderr, "torture:", err)
+			}
+			return ctx.Err()
 		}
-		if err := t.round(seed + uint64(k)); err != nil {
+		if err != nil {
 			return fmt.Errorf("seed %d: %w\nthe folder is kept: %s; again: go run ./internal/torture -rounds 1 -seed %d", seed+uint64(k), err, t.dir, seed+uint64(k))
 		}
 	}
@@ -81,6 +91,7 @@ func run(duration time.Duration, seed uint64, rounds int) error {
 }
 
 type torture struct {
+	ctx          context.Context
 	program, dir string
 	counts       map[string]int            // of disturbances and rounds
 	want         map[int]map[string]string // number of processes -> the results
@@ -114,7 +125,7 @@ func (t *torture) round(seed uint64) (err error) {
 	disk := syscall.Mount("tmpfs", folder, "tmpfs", 0, fmt.Sprint("size=", space))
 	if disk == nil {
 		defer func() {
-			if err == nil {
+			if err == nil || t.ctx.Err() != nil {
 				err = syscall.Unmount(folder, 0)
 			}
 			if err == nil {
@@ -141,12 +152,15 @@ func (t *torture) round(seed uint64) (err error) {
 		}
 		if d.while != nil {
 			// In the middle of the run more often than right after its start.
-			time.Sleep(time.Duration(rng.Float64() * float64(8*time.Second)))
+			select {
+			case <-t.ctx.Done():
+			case <-time.After(time.Duration(rng.Float64() * float64(8*time.Second))):
+			}
 			if err := d.while(ps, folder, rng); err != nil {
 				return fail("%w", err)
 			}
 		}
-		if err := ps.wait(); err != nil {
+		if err := ps.wait(t.ctx); err != nil {
 			return fail("%w", err)
 		}
 		if d.after != nil {
@@ -160,7 +174,7 @@ func (t *torture) round(seed uint64) (err error) {
 		if err != nil {
 			return fail("%w", err)
 		}
-		if err := ps.wait(); err != nil {
+		if err := ps.wait(t.ctx); err != nil {
 			return fail("%w", err)
 		}
 		text, ok := ps.succeeded()
@@ -217,7 +231,7 @@ func (t *torture) undisturbed(ranks int) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ps.wait(); err != nil {
+	if err := ps.wait(t.ctx); err != nil {
 		return nil, err
 	}
 	if text, ok := ps.succeeded(); !ok {
@@ -309,13 +323,19 @@ func (ps *processes) kill() {
 	}
 }
 
-// wait waits until all processes have ended.
-func (ps *processes) wait() error {
+// wait waits until all processes have ended. If ctx is cancelled, it kills them and returns
+// ctx's error.
+func (ps *processes) wait(ctx context.Context) error {
+	defer context.AfterFunc(ctx, ps.kill)()
 	late := time.AfterFunc(limit, ps.kill)
 	for _, done := range ps.done {
 		<-done
 	}
-	if !late.Stop() {
+	hung := !late.Stop()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if hung {
 		return fmt.Errorf("it hung: not all processes ended within %v:\n%s", limit, ps.text())
 	}
 	for rank, said := range ps.said {
