@@ -110,7 +110,7 @@ func runServer(c *cli.Context) error {
 // serveOptions returns the options of the file and of the flags.
 func serveOptions(c *cli.Context) (o serve.Options, err error) {
 	o = serve.DefaultOptions()
-	o.Log = logger(c)
+	o.Log, o.Version = logger(c), version()
 	if n := c.String("normalize"); n != "auto" && n != "yes" && n != "no" {
 		return o, usagef("--normalize %s: must be auto, yes or no", n)
 	}

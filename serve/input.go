@@ -33,6 +33,11 @@ func readJSON(r *http.Request, to any, strict bool) error {
 	if err != nil {
 		return readError(err)
 	}
+	return parseJSON(body, to, strict)
+}
+
+// parseJSON is readJSON for a body that has been read.
+func parseJSON(body []byte, to any, strict bool) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if strict {
 		d.DisallowUnknownFields()

@@ -1,11 +1,14 @@
 package serve
 
 import (
+	"compress/gzip"
+	"compress/zlib"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -83,7 +86,7 @@ func (s *Server) middleware(mux *http.ServeMux) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		to := &recorder{ResponseWriter: w}
-		_, route := mux.Handler(r)
+		found, route := mux.Handler(r)
 		s.metrics.inFlight.Inc()
 		defer func() {
 			if p := recover(); p != nil {
@@ -115,10 +118,15 @@ func (s *Server) middleware(mux *http.ServeMux) http.Handler {
 			s.fail(to, r, &Error{Status: http.StatusUnauthorized, Code: "invalid_api_key", Message: "this server needs an API key: send it as `Authorization: Bearer KEY`"})
 			return
 		}
+		if route == "" {
+			s.fail(to, r, noRoute(to, r, found))
+			return
+		}
 		if r.Body != nil && r.ContentLength != 0 {
 			// A body is held a few times at once: as bytes, as JSON and as pictures.
+			encoding := r.Header.Get("Content-Encoding")
 			n := min(max(r.ContentLength, 0), s.o.MaxBody)
-			if r.ContentLength < 0 {
+			if r.ContentLength < 0 || encoding != "" {
 				n = s.o.MaxBody
 			}
 			if r.ContentLength > s.o.MaxBody {
@@ -132,9 +140,62 @@ func (s *Server) middleware(mux *http.ServeMux) http.Handler {
 			}
 			defer s.memory.give(n)
 			r.Body = http.MaxBytesReader(to, r.Body, s.o.MaxBody)
+			body, err := decompress(r.Body, encoding)
+			if err != nil {
+				s.fail(to, r, asError(err))
+				return
+			}
+			if body != r.Body { // the limit is that of the decompressed body too
+				r.Body = http.MaxBytesReader(to, body, s.o.MaxBody)
+			}
 		}
 		mux.ServeHTTP(to, r)
 	})
+}
+
+// noRoute returns the error of a request that has no route: the path is unknown, or its method
+// is, and then the header Allow lists the others.
+func noRoute(w http.ResponseWriter, r *http.Request, found http.Handler) *Error {
+	probe := &discard{header: http.Header{}}
+	found.ServeHTTP(probe, r)
+	if probe.status == http.StatusMethodNotAllowed {
+		return wrongMethod(w, r, probe.header.Get("Allow"))
+	}
+	return &Error{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("this server has no route %.100q; docs/serve.md and /openapi.json list them", r.URL.Path)}
+}
+
+// wrongMethod is the error of a method other than those of a route, such as "GET, HEAD".
+func wrongMethod(w http.ResponseWriter, r *http.Request, allow string) *Error {
+	w.Header().Set("Allow", allow)
+	return &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: fmt.Sprintf("%.20s is not a method of %.100q, which has %s", r.Method, r.URL.Path, allow)}
+}
+
+// discard is an answer of which nobody reads the body.
+type discard struct {
+	header http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(status int)      { d.status = status }
+
+// decompress returns the reader of a body whose Content-Encoding is given.
+func decompress(body io.ReadCloser, encoding string) (to io.ReadCloser, err error) {
+	switch strings.ToLower(encoding) {
+	case "", "identity":
+		return body, nil
+	case "gzip", "x-gzip":
+		to, err = gzip.NewReader(body)
+	case "deflate": // which HTTP calls the format of zlib
+		to, err = zlib.NewReader(body)
+	default:
+		return nil, &Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_encoding", Message: fmt.Sprintf("Content-Encoding %.50q: must be gzip or deflate, or missing", encoding)}
+	}
+	if err != nil {
+		return nil, readError(err)
+	}
+	return to, nil
 }
 
 // hostAllowed checks the Host header, so that a page of another site cannot reach a server on
@@ -206,7 +267,7 @@ func (s *Server) allowed(r *http.Request, route string) bool {
 // kind returns which of Options.Public a route belongs to.
 func kind(route string) string {
 	switch _, path, _ := strings.Cut(route, " "); {
-	case path == "/healthz" || path == "/readyz":
+	case path == "/healthz" || path == "/readyz" || strings.HasPrefix(path, "/v2/health/"):
 		return "health"
 	case path == "/metrics":
 		return "metrics"

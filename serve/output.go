@@ -21,7 +21,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // errorBody returns an error in the form of the protocol to which a path belongs.
 func errorBody(path string, e *Error) any {
 	switch {
-	case strings.HasPrefix(path, "/api/"), strings.HasPrefix(path, "/v2/"): // Ollama, KServe
+	case strings.HasPrefix(path, "/api/"), path == "/v2", strings.HasPrefix(path, "/v2/"): // Ollama, KServe
 		return struct {
 			Error string `json:"error"`
 		}{e.Message}

@@ -66,7 +66,9 @@ type Options struct {
 	// refusing connections; DrainTimeout is how long requests may then still take.
 	DrainPause, DrainTimeout time.Duration
 
-	Log *slog.Logger
+	// Version is that of the program, which protocols show.
+	Version string
+	Log     *slog.Logger
 }
 
 // DefaultOptions returns the defaults, without models.
@@ -142,6 +144,7 @@ func (s *Server) routes() *http.ServeMux {
 	s.ownRoutes(mux)
 	s.openaiRoutes(mux)
 	s.ollamaRoutes(mux)
+	s.kserveRoutes(mux)
 	return mux
 }
 

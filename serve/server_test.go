@@ -558,6 +558,21 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
+// TestNoRoute asks for what is not there, in words of each protocol.
+func TestNoRoute(t *testing.T) {
+	url, _, _ := start(t, nil)
+	for _, c := range []struct {
+		path   string
+		status int
+		allow  string
+	}{{"/captions", 404, ""}, {"/healthz", 405, "GET, HEAD"}, {"/../../etc/passwd", 404, ""}, {"/v2/health/live", 405, "GET, HEAD"}} {
+		answer, text := post(t, url+c.path, "application/json", strings.NewReader("{}"))
+		if answer.StatusCode != c.status || answer.Header.Get("Allow") != c.allow || !json.Valid([]byte(text)) {
+			t.Errorf("%s: %s, Allow %q: %s", c.path, answer.Status, answer.Header.Get("Allow"), text)
+		}
+	}
+}
+
 // TestMetrics reads what a request leaves in /metrics and the log.
 func TestMetrics(t *testing.T) {
 	url, _, log := start(t, nil)
