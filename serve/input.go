@@ -38,6 +38,9 @@ func readJSON(r *http.Request, to any, strict bool) error {
 
 // parseJSON is readJSON for a body that has been read.
 func parseJSON(body []byte, to any, strict bool) error {
+	if bytes.Equal(bytes.TrimSpace(body), []byte("null")) { // encoding/json does nothing then
+		return bad("invalid_json", "", "the body is null; want a JSON object")
+	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	if strict {
 		d.DisallowUnknownFields()

@@ -35,6 +35,7 @@ func (s *Server) kserveRoutes(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /v2/models/{path...}", s.kserveModel)
 	mux.HandleFunc("POST /v2/models/{path...}", s.kserveModel)
+	mux.HandleFunc("/v2/models/{path...}", s.kserveModel) // 405: which methods there are depends on the path
 	mux.HandleFunc("POST /v2/repository/index", s.kserveIndex)
 }
 

@@ -31,8 +31,8 @@ func binaryRequest(head string, after ...[]byte) (io.Reader, []string) {
 	return bytes.NewReader(append([]byte(head), bytes.Join(after, nil)...)), []string{kserveHeader, strconv.Itoa(len(head))}
 }
 
-// answered is the answer of infer.
-type answered struct {
+// inferred is the answer of infer.
+type inferred struct {
 	ID           string
 	ModelName    string `json:"model_name"`
 	ModelVersion string `json:"model_version"`
@@ -47,7 +47,7 @@ type answered struct {
 }
 
 // outputs returns the outputs of an answer in either form: []float32, []float64 or []string.
-func outputs(t *testing.T, answer *http.Response, text string) (a answered, values map[string]any) {
+func outputs(t *testing.T, answer *http.Response, text string) (a inferred, values map[string]any) {
 	t.Helper()
 	if answer.StatusCode != http.StatusOK {
 		t.Fatal(answer.Status, text)
@@ -56,7 +56,7 @@ func outputs(t *testing.T, answer *http.Response, text string) (a answered, valu
 	if n, err := strconv.Atoi(answer.Header.Get(kserveHeader)); err == nil {
 		text, rest = text[:n], text[n:]
 	}
-	a, values = decode[answered](t, text), map[string]any{}
+	a, values = decode[inferred](t, text), map[string]any{}
 	for _, o := range a.Outputs {
 		data := []byte(rest[:o.Parameters.Size])
 		rest = rest[o.Parameters.Size:]
@@ -91,18 +91,18 @@ func outputs(t *testing.T, answer *http.Response, text string) (a answered, valu
 }
 
 // wantedOutputs are the outputs that the server's own routes give for photos and texts.
-func wantedOutputs(t *testing.T, url string, list [][]byte, texts ...string) map[string]any {
+func wantedOutputs(t *testing.T, url, key string, list [][]byte, texts ...string) map[string]any {
 	t.Helper()
 	var fields []string
 	for _, s := range texts {
 		fields = append(fields, "text", s)
 	}
 	body, kind := form(t, list, append(fields, "textualise", "true")...)
-	_, text := post(t, url+"/features", kind, body)
+	_, text := post(t, url+"/features", kind, body, "X-Api-Key", key)
 	f := decode[struct{ Images, Texts, Textualised [][]float32 }](t, text)
 	want := map[string]any{"IMAGE_FEATURES": slices.Concat(f.Images...), "TEXT_FEATURES": slices.Concat(f.Texts...), "TEXTUALISED_FEATURES": slices.Concat(f.Textualised...)}
 	body, kind = form(t, list, "decode", "beam", "beam", "3")
-	_, text = post(t, url+"/caption", kind, body)
+	_, text = post(t, url+"/caption", kind, body, "X-Api-Key", key)
 	for i, way := range []string{"DIRECT", "TEXTUALISED"} {
 		var captions []string
 		var logProbs []float64
@@ -119,7 +119,7 @@ func wantedOutputs(t *testing.T, url string, list [][]byte, texts ...string) map
 func TestKServe(t *testing.T) {
 	url, s, _ := start(t, nil)
 	list, texts := photos(t)[:3], []string{"a red cup", "a blue bird on a table"}
-	want := wantedOutputs(t, url, list, texts...)
+	want := wantedOutputs(t, url, "", list, texts...)
 	encoded := make([]string, len(list))
 	var pixels []byte
 	var numbers [][]float32
@@ -263,7 +263,7 @@ func TestKServeMetadata(t *testing.T) {
 		want         string
 	}{
 		{"GET", "/v2", 200, `{"extensions":["binary_tensor_data","model_repository"],"name":"cyclecap","version":"v9"}`},
-		{"POST", "/v2", 405, `"error":"`},
+		{"POST", "/v2", 405, "has GET, HEAD"},
 		{"GET", "/v2/health/live", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", 200, `{"ready":true}`},
 		{"GET", "/v2/models/cyclecap/world", 200, model},
@@ -274,11 +274,12 @@ func TestKServeMetadata(t *testing.T) {
 		{"GET", "/v2/models/cyclecap%2Fworld/versions/1/ready", 200, ready},
 		{"GET", "/v2/models/world", 404, "cyclecap/world"},
 		{"GET", "/v2/models/", 404, "version"},
-		{"GET", "/v2/models/cyclecap/world/infer", 405, "POST"},
-		{"POST", "/v2/models/cyclecap/world/ready", 405, "GET"},
-		{"PUT", "/v2/models/cyclecap/world/ready", 405, "GET"},
+		{"GET", "/v2/models/cyclecap/world/infer", 405, "has POST"},
+		{"POST", "/v2/models/cyclecap/world/ready", 405, "has GET, HEAD"},
+		{"PUT", "/v2/models/cyclecap/world/ready", 405, "has GET, HEAD"},
+		{"OPTIONS", "/v2/models/cyclecap/world/infer", 405, "has POST"},
 		{"POST", "/v2/repository/index", 200, `[{"name":"cyclecap/world","version":"1","state":"READY","reason":""}]`},
-		{"GET", "/v2/repository/index", 405, "POST"},
+		{"GET", "/v2/repository/index", 405, "has POST"},
 		{"GET", "/v2/nothing", 404, `{"error":"`},
 		{"GET", "/nothing", 404, `{"error":{"message":"`},
 	} {
@@ -286,7 +287,7 @@ func TestKServeMetadata(t *testing.T) {
 		if answer.StatusCode != c.status || c.status == 200 && text != c.want || !strings.Contains(text, c.want) || answer.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s %s: %s %s, want %d %s", c.method, c.path, answer.Status, text, c.status, c.want)
 		}
-		if (answer.Header.Get("Allow") != "") != (c.status == 405) {
+		if allow := answer.Header.Get("Allow"); (allow != "") != (c.status == 405) || c.status == 405 && c.want != "has "+allow {
 			t.Errorf("%s %s: %s with Allow %q", c.method, c.path, answer.Status, answer.Header.Get("Allow"))
 		}
 	}

@@ -2,6 +2,8 @@ package serve
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -25,9 +27,9 @@ func (s *Server) ownRoutes(mux *http.ServeMux) {
 // An ownRequest is the body of /caption, /features and /similarity as JSON. As a form
 // (multipart/form-data), its keys are fields, images are files and texts are fields "text".
 type ownRequest struct {
-	Model  string   `json:"model"`
-	Images []string `json:"images"`
-	Texts  []string `json:"texts"`
+	Model  string     `json:"model"`
+	Images stringList `json:"images"`
+	Texts  stringList `json:"texts"`
 	decodeRequest
 	// Normalize scales the features of /features to length 1, and Textualise adds the
 	// translated features of the images.
@@ -35,6 +37,37 @@ type ownRequest struct {
 	Textualise bool `json:"textualise"`
 
 	pictures []picture
+}
+
+// A stringList is a list of strings in JSON. encoding/json takes null for an empty string.
+type stringList []string
+
+func (l *stringList) UnmarshalJSON(b []byte) error {
+	var list []*string
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	*l = nil
+	for _, s := range list {
+		if s == nil {
+			return errors.New("null in a list of strings")
+		}
+		*l = append(*l, *s)
+	}
+	return nil
+}
+
+// unused returns an error if the request has options that its route does not use.
+func (q *ownRequest) unused(path string, captions, features bool) error {
+	switch {
+	case !captions && q.decodeRequest != decodeRequest{}:
+		return bad("invalid_value", "", "%s writes no captions: it does not use decode, beam and the like", path)
+	case !features && q.Normalize:
+		return invalid("normalize", "not used by %s", path)
+	case !features && q.Textualise:
+		return invalid("textualise", "not used by %s", path)
+	}
+	return nil
 }
 
 // decodeRequest is how to write captions. What is missing has the model's defaults.
@@ -252,7 +285,7 @@ type ownToken struct {
 
 func captionJSON(d *pipeline.Decoder, way string, list []pipeline.Caption) (out ownCaption, err error) {
 	for i, c := range list {
-		o := ownCaption{Text: c.Text, LogProb: c.LogProb, Score: c.Score}
+		o := ownCaption{Text: c.Text, LogProb: c.LogProb, Score: c.Score, Tokens: []ownToken{}}
 		texts, err := tokenTexts(d, c.Tokens)
 		if err != nil {
 			return out, err
@@ -299,6 +332,9 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
 		ways = []string{way}
 	}
 	t, err := s.captionTask(r.Context(), m, ways, q.pictures, q.decodeRequest)
+	if err == nil {
+		err = q.unused("/caption", true, false)
+	}
 	if err == nil && len(q.Texts) > 0 {
 		err = invalid("texts", "not used by /caption; /similarity compares photos with texts")
 	}
@@ -391,6 +427,9 @@ func (s *Server) features(w http.ResponseWriter, r *http.Request) {
 	}
 	defer m.uses.Done()
 	t, err := s.featuresTask(r.Context(), m, q.pictures, q.Texts)
+	if err == nil {
+		err = q.unused("/features", false, true)
+	}
 	if err == nil && q.Textualise && m.captioner.Generator == nil {
 		err = bad("no_generator", "textualise", "the model %s has no generator", m.Name)
 	}
@@ -426,6 +465,9 @@ func (s *Server) similarity(w http.ResponseWriter, r *http.Request) {
 	}
 	defer m.uses.Done()
 	t, err := s.featuresTask(r.Context(), m, q.pictures, q.Texts)
+	if err == nil {
+		err = q.unused("/similarity", false, false)
+	}
 	if err == nil && (len(q.pictures) == 0 || len(q.Texts) == 0) {
 		err = bad("no_input", "", "/similarity compares at least one image with at least one text")
 	}

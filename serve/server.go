@@ -92,6 +92,7 @@ type Server struct {
 	ready    atomic.Bool
 	handler  http.Handler
 	keys     atomic.Pointer[[]string] // API keys; none let everyone in
+	api      map[string]any           // /openapi.json
 }
 
 // fetchTimeout is the longest time for a picture that is named by a URL, and fetches how many
@@ -114,8 +115,12 @@ func New(o Options) (*Server, error) {
 	if s.fetcher, err = fetch.New(fetch.Options{Hosts: o.FetchHosts, MaxBytes: o.MaxBody, Timeout: fetchTimeout}); err != nil {
 		return nil, err
 	}
+	if err := s.readKeys(); err != nil {
+		return nil, err
+	}
+	s.api = describe(o, len(*s.keys.Load()) > 0)
 	s.handler = s.middleware(s.routes())
-	return s, s.readKeys()
+	return s, nil
 }
 
 // readKeys reads the API keys.
@@ -145,6 +150,7 @@ func (s *Server) routes() *http.ServeMux {
 	s.openaiRoutes(mux)
 	s.ollamaRoutes(mux)
 	s.kserveRoutes(mux)
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, http.StatusOK, s.api) })
 	return mux
 }
 
