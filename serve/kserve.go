@@ -27,7 +27,7 @@ func (s *Server) kserveRoutes(mux *http.ServeMux) {
 		writeJSON(w, http.StatusOK, map[string]bool{"live": true})
 	})
 	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) {
-		if !s.ready.Load() {
+		if !s.isReady() {
 			s.fail(w, r, notReady())
 			return
 		}
@@ -70,7 +70,7 @@ func (s *Server) kserveModel(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case action == "infer":
 		s.kserveInfer(w, r, k)
-	case action == "ready" && !s.ready.Load():
+	case action == "ready" && !s.isReady():
 		s.fail(w, r, notReady())
 	case action == "ready":
 		writeJSON(w, http.StatusOK, map[string]any{"name": name, "ready": true})

@@ -48,6 +48,8 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	// patience is the longest time in which a client must take what is written.
+	patience time.Duration
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -61,9 +63,15 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	r.deadline(time.Now().Add(r.patience))
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
+}
+
+// deadline sets the time until which the connection takes what is written, if it has one.
+func (r *recorder) deadline(at time.Time) {
+	http.NewResponseController(r.ResponseWriter).SetWriteDeadline(at)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -85,7 +93,8 @@ func (s *Server) middleware(mux *http.ServeMux) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		to := &recorder{ResponseWriter: w}
+		to := &recorder{ResponseWriter: w, patience: s.times.answer}
+		to.deadline(time.Time{}) // that of the request before
 		found, route := mux.Handler(r)
 		s.metrics.inFlight.Inc()
 		defer func() {

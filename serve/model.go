@@ -165,8 +165,9 @@ func (m *model) close() {
 
 // models are the models of a server by name. They can be replaced while requests use them.
 type models struct {
-	mu   sync.RWMutex
-	list []*model // in the order of the configuration
+	mu    sync.RWMutex
+	list  []*model // in the order of the configuration
+	ended bool
 }
 
 // get returns a model for a request, and how to caption with it. name is that of a model, which
@@ -238,7 +239,9 @@ func (s *models) all() []*model {
 func (s *models) replace(list []*model) {
 	s.mu.Lock()
 	old := s.list
-	s.list = list
+	if s.list = list; s.ended {
+		s.list, old = nil, append(old, list...)
+	}
 	s.mu.Unlock()
 	for _, m := range old {
 		go func() {
@@ -246,6 +249,14 @@ func (s *models) replace(list []*model) {
 			m.close()
 		}()
 	}
+}
+
+// end closes the models, and all with which replace is called from now on.
+func (s *models) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.replace(nil)
 }
 
 // loadAll loads models on a thread of their own.

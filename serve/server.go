@@ -11,6 +11,7 @@ package serve
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,11 +90,16 @@ type Server struct {
 	fetcher  *fetch.Fetcher
 	fetching chan struct{}
 	memory   budget
-	ready    atomic.Bool
+	ready    atomic.Bool // models are loaded
+	drained  atomic.Bool // the server shuts down
+	times    timeouts
 	handler  http.Handler
+	api      json.RawMessage          // /openapi.json
 	keys     atomic.Pointer[[]string] // API keys; none let everyone in
-	api      map[string]any           // /openapi.json
 }
+
+// timeouts bound the time that a slow client may hold a connection.
+type timeouts struct{ header, body, answer, idle time.Duration }
 
 // fetchTimeout is the longest time for a picture that is named by a URL, and fetches how many
 // are fetched at once.
@@ -107,7 +113,8 @@ func New(o Options) (*Server, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, decode: make(chan struct{}, photo.Workers()), fetching: make(chan struct{}, fetches), memory: budget{left: o.MaxInFlight}}
+	s := &Server{o: o, decode: make(chan struct{}, photo.Workers()), fetching: make(chan struct{}, fetches), memory: budget{left: o.MaxInFlight},
+		times: timeouts{header: 10 * time.Second, body: 2 * time.Minute, answer: 2 * time.Minute, idle: 2 * time.Minute}}
 	s.worker = &worker{queue: newQueue(o.Queue), window: o.BatchWindow, most: o.MaxBatch, patience: o.QueueTimeout, log: o.Log}
 	s.metrics = newMetrics(func() float64 { return float64(s.worker.queue.length()) }, s.models.all)
 	s.worker.metrics = s.metrics
@@ -118,7 +125,11 @@ func New(o Options) (*Server, error) {
 	if err := s.readKeys(); err != nil {
 		return nil, err
 	}
-	s.api = describe(o, len(*s.keys.Load()) > 0)
+	api, err := json.Marshal(describe(o, len(*s.keys.Load()) > 0))
+	if err != nil {
+		return nil, err
+	}
+	s.api = api
 	s.handler = s.middleware(s.routes())
 	return s, nil
 }
@@ -155,7 +166,7 @@ func (s *Server) routes() *http.ServeMux {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	if !s.ready.Load() {
+	if !s.isReady() {
 		e := notReady()
 		e.retryHeader(w.Header())
 		http.Error(w, "not ready", e.Status)
@@ -163,6 +174,8 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintln(w, "ready")
 }
+
+func (s *Server) isReady() bool { return s.ready.Load() && !s.drained.Load() }
 
 // Load loads the models, or loads them again: requests go on with those before until the new
 // ones are ready. If it fails, those before stay.
@@ -191,7 +204,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", s.o.Listen, err)
 	}
-	h := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+	h := &http.Server{Handler: s, ReadHeaderTimeout: s.times.header, ReadTimeout: s.times.body, IdleTimeout: s.times.idle,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug)}
 	if s.o.TLSCert != "" {
 		pair, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
@@ -210,19 +223,30 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 	go func() { served <- h.Serve(l) }()
 	loaded := make(chan error, 1)
 	go func() { loaded <- s.Load() }()
-	loading := true
+	loading, again, first := true, false, true
 	for {
 		select {
 		case err := <-loaded:
-			if err != nil && loading {
+			if err != nil && first {
 				h.Close()
+				s.worker.stop()
 				return err
 			}
 			if err != nil {
 				s.o.Log.Error("nothing was loaded again; the server goes on as before", "error", err)
 			}
-			loading = false
+			loading, first = false, false
 		case <-reload:
+			again = true // after the load that goes on, if there is one
+		case err := <-served:
+			s.worker.stop()
+			s.models.end()
+			return err
+		case <-ctx.Done():
+			return s.drain(h)
+		}
+		if again && !loading {
+			loading, again = true, false
 			go func() {
 				err := s.readKeys()
 				if err == nil {
@@ -230,17 +254,13 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 				}
 				loaded <- err
 			}()
-		case err := <-served:
-			return err
-		case <-ctx.Done():
-			return s.drain(h)
 		}
 	}
 }
 
 // drain ends the server: unready, a pause in which balancers notice, and then the requests.
 func (s *Server) drain(h *http.Server) error {
-	s.ready.Store(false)
+	s.drained.Store(true)
 	s.o.Log.Info("draining", "queue", s.worker.queue.length())
 	time.Sleep(s.o.DrainPause)
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.DrainTimeout)
@@ -251,6 +271,6 @@ func (s *Server) drain(h *http.Server) error {
 		err = h.Close() // ends their contexts
 	}
 	s.worker.stop()
-	s.models.replace(nil)
+	s.models.end() // a load that goes on ends with it
 	return err
 }
