@@ -77,6 +77,9 @@ func decodeFlags() []cli.Flag {
 	}
 }
 
+// builtInGap is the picture of the gap of the models in the program.
+const builtInGap = "gap.json"
+
 // builtInFiles are the models in the program.
 func builtInFiles() pipeline.Files {
 	return pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", Generator: "generator.safetensors", FS: worldmodels.FS}

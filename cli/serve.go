@@ -132,7 +132,7 @@ func serveOptions(c *cli.Context) (o serve.Options, err error) {
 	m := serve.ModelConfig{Name: "default", Normalize: c.String("normalize"), Compute: on, Options: decode, Batch: c.Int("batch")}
 	m.Files.CLIP, m.Files.CLIPConfig, m.Files.Decoder, m.Files.GPT2, m.Files.Generator = c.Path("clip"), c.Path("clip-config"), c.Path("decoder"), c.Path("gpt2"), c.Path("generator")
 	if builtIn(c) {
-		m.Name, m.Files = "world", builtInFiles()
+		m.Name, m.Files, m.Gap = "world", builtInFiles(), builtInGap
 	}
 	if c.IsSet("name") {
 		m.Name = c.String("name")
@@ -140,7 +140,7 @@ func serveOptions(c *cli.Context) (o serve.Options, err error) {
 	o.Models = []serve.ModelConfig{m}
 	inFile := false
 	if path := c.Path("config"); path != "" {
-		if err := serve.ReadConfig(path, &o, serve.ModelConfig{Files: builtInFiles()}); err != nil {
+		if err := serve.ReadConfig(path, &o, serve.ModelConfig{Files: builtInFiles(), Gap: builtInGap}); err != nil {
 			return o, err
 		}
 		inFile = o.Models[0].Name != m.Name || len(o.Models) > 1

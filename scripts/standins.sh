@@ -26,5 +26,5 @@ for model in clip gpt2; do
   losses "$run/$model" >"$new/$model-metrics.jsonl"
 done
 mv "$new"/* "$to"
-(cd "$to" && LC_ALL=C sha256sum -- *.safetensors >SHA256SUMS)
+(cd "$to" && sha256sum -- *.safetensors gap.json | LC_ALL=C sort -k2 >SHA256SUMS)
 cat "$to/SHA256SUMS"

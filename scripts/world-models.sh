@@ -4,7 +4,8 @@
 #
 # The decoder that learnt from texts and the CycleGAN's generator are those of seed 0.
 # CLIP and GPT-2 are the run's own, if it trained them; otherwise they must be those in
-# models/world already. All are stored as f16. `make build` embeds them afterwards.
+# models/world already. All are stored as f16. The picture of the gap, gap.json, is computed
+# from them. `make build` embeds them afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-work/demo} to=models/world
@@ -34,5 +35,6 @@ convert "$run/seed-0/decoder-texts/decoder.pt" decoder
 convert "$run/seed-0/cyclegan/image2text.pt" generator
 
 mv "$new"/*.safetensors "$to"
-(cd "$to" && LC_ALL=C sha256sum -- *.safetensors >SHA256SUMS)
+go run ./internal/gapcloud # the picture of the gap, of the new models
+(cd "$to" && sha256sum -- *.safetensors gap.json | LC_ALL=C sort -k2 >SHA256SUMS)
 cat "$to/SHA256SUMS"

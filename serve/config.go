@@ -180,7 +180,7 @@ func keysOf(v any) (keys []string) {
 // config returns the model that a table describes.
 func (m fileModel) config(builtIn ModelConfig, beside func(string) string) (c ModelConfig, err error) {
 	if m.CLIP == "" && m.Decoder == "" && m.GPT2 == "" && m.Generator == "" {
-		c.Files = builtIn.Files
+		c.Files, c.Gap = builtIn.Files, builtIn.Gap
 	} else {
 		c.Files = pipeline.Files{CLIP: beside(m.CLIP), CLIPConfig: beside(m.CLIPConfig), Decoder: beside(m.Decoder), GPT2: beside(m.GPT2), Generator: beside(m.Generator)}
 	}

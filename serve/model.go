@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"cyclecap/eval/geometry"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -29,6 +32,8 @@ type ModelConfig struct {
 	Options clipcap.Options
 	// Batch is the number of photos or texts to compute at once.
 	Batch int
+	// Gap is a picture of the gap (geometry.Cloud) in JSON, a file beside Files, or "".
+	Gap string
 }
 
 // A model is ready to compute.
@@ -40,6 +45,7 @@ type model struct {
 	batch     int
 	// temperature is that of CLIP's softmax over texts, or 0.
 	temperature float64
+	gap         *geometry.Cloud // nil without one
 	loaded      time.Time
 	// parameters is the number of parameters, and bytes their size.
 	parameters, bytes int64
@@ -86,6 +92,11 @@ func load(c ModelConfig) (m *model, err error) {
 		m.notes = append(m.notes, "it has no text encoder whose tokenizer is supported: only photos have features")
 	}
 	m.notes = append(m.notes, m.clip.Notes...)
+	if c.Gap != "" {
+		if m.gap, err = readGap(c, m.clip.Width()); err != nil {
+			return m, fmt.Errorf("%s: %w", c.Gap, err)
+		}
+	}
 	if d := m.captioner.Decoder; d != nil {
 		m.notes = append(m.notes, d.Notes...)
 		if d.Normalize, err = normalize(c.Normalize, d); err != nil {
@@ -110,6 +121,23 @@ func load(c ModelConfig) (m *model, err error) {
 	}
 	m.count()
 	return m, m.warm()
+}
+
+// readGap reads the picture of the gap of a model with features of a width.
+func readGap(c ModelConfig, width int) (*geometry.Cloud, error) {
+	read := os.ReadFile
+	if c.Files.FS != nil {
+		read = func(name string) ([]byte, error) { return fs.ReadFile(c.Files.FS, name) }
+	}
+	data, err := read(c.Gap)
+	if err != nil {
+		return nil, err
+	}
+	cloud, err := geometry.ReadCloud(data)
+	if err == nil && len(cloud.Mean) != width {
+		err = fmt.Errorf("it is for features of width %d, but the model's have width %d", len(cloud.Mean), width)
+	}
+	return cloud, err
 }
 
 func normalize(when string, d *pipeline.Decoder) (bool, error) {

@@ -22,6 +22,8 @@ func (s *Server) ownRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /caption", s.caption)
 	mux.HandleFunc("POST /features", s.features)
 	mux.HandleFunc("POST /similarity", s.similarity)
+	mux.HandleFunc("GET /models", s.listModels)
+	mux.HandleFunc("GET /gap", s.gap)
 }
 
 // An ownRequest is the body of /caption, /features and /similarity as JSON. As a form
@@ -35,6 +37,8 @@ type ownRequest struct {
 	// translated features of the images.
 	Normalize  bool `json:"normalize"`
 	Textualise bool `json:"textualise"`
+	// Gap adds the places of the photos' features in the picture of the gap to /caption.
+	Gap bool `json:"gap"`
 
 	pictures []picture
 }
@@ -188,6 +192,8 @@ func (q *ownRequest) set(name, value string) (err error) {
 		return flag(&q.Normalize)
 	case "textualise":
 		return flag(&q.Textualise)
+	case "gap":
+		return flag(&q.Gap)
 	case "decode":
 		q.Decode = &value
 	case "early_stopping":
@@ -338,14 +344,19 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
 	if err == nil && len(q.Texts) > 0 {
 		err = invalid("texts", "not used by /caption; /similarity compares photos with texts")
 	}
+	if err == nil && q.Gap && m.gap == nil {
+		err = noGap(m)
+	}
 	if err != nil {
 		s.fail(w, r, s.logged(w, err))
 		return
 	}
+	t.translate = q.Gap
 	s.serve(w, r, t, func() {
 		type photo struct {
 			Name     string       `json:"name,omitempty"`
 			Captions []ownCaption `json:"captions"`
+			Gap      *ownGap      `json:"gap,omitempty"`
 		}
 		out := struct {
 			Model  string  `json:"model"`
@@ -360,6 +371,9 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
 					return
 				}
 				of.Captions = append(of.Captions, c)
+			}
+			if q.Gap {
+				of.Gap = gapOf(m, t, i)
 			}
 			out.Photos = append(out.Photos, of)
 		}

@@ -26,7 +26,7 @@ import (
 
 // worldModel is the model in the program.
 func worldModel() ModelConfig {
-	return ModelConfig{Name: "world", Normalize: "auto", Batch: 16,
+	return ModelConfig{Name: "world", Normalize: "auto", Batch: 16, Gap: "gap.json",
 		Files:   pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", Generator: "generator.safetensors", FS: worldmodels.FS},
 		Options: clipcap.Options{Method: clipcap.Greedy, Beam: 5, LengthPenalty: 1}}
 }

@@ -8,7 +8,8 @@ import "embed"
 
 // FS contains the models: clip.safetensors, gpt2.safetensors, decoder.safetensors (the
 // mapper of a ClipCap decoder) and generator.safetensors (the CycleGAN's, from image
-// features to text features). README.md says how they were trained.
+// features to text features). README.md says how they were trained. It also contains gap.json, a
+// picture of the features of some photos and captions (geometry.Cloud).
 //
-//go:embed clip.safetensors gpt2.safetensors decoder.safetensors generator.safetensors
+//go:embed clip.safetensors gpt2.safetensors decoder.safetensors generator.safetensors gap.json
 var FS embed.FS

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"cyclecap/eval/geometry"
 	"cyclecap/models/world"
 )
 
@@ -44,7 +45,36 @@ func TestFiles(t *testing.T) {
 	if n := sizes["clip.safetensors"] + sizes["gpt2.safetensors"]; n > 16e6 {
 		t.Errorf("CLIP and GPT-2 have %d bytes", n)
 	}
+	if sizes["gap.json"] > 100e3 {
+		t.Errorf("gap.json has %d bytes", sizes["gap.json"])
+	}
 	if all > 24e6 {
 		t.Errorf("the models have %d bytes", all)
+	}
+}
+
+// TestGap reads the picture of the gap: the textualised features must lie nearer to the texts
+// than the images do, by a lot.
+func TestGap(t *testing.T) {
+	data, err := world.FS.ReadFile("gap.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := geometry.ReadCloud(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Mean) != 512 || len(c.Images) != 150 {
+		t.Errorf("%d wide, %d points; want 512 and 150", len(c.Mean), len(c.Images))
+	}
+	across := func(list [][2]float64) (mean float64) {
+		for _, p := range list {
+			mean += p[0] / float64(len(list))
+		}
+		return mean
+	}
+	images, texts, textualised := across(c.Images), across(c.Texts), across(c.Textualised)
+	if texts-images < .2 || texts-textualised > (texts-images)/2 || c.TextualisedGap > c.ImageGap/2 {
+		t.Errorf("the means are at %.3f (images), %.3f (textualised) and %.3f (texts); the gaps are %v and %v", images, textualised, texts, c.ImageGap, c.TextualisedGap)
 	}
 }
