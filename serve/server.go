@@ -162,6 +162,7 @@ func (s *Server) routes() *http.ServeMux {
 	s.ollamaRoutes(mux)
 	s.kserveRoutes(mux)
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, http.StatusOK, s.api) })
+	pageRoutes(mux)
 	return mux
 }
 
