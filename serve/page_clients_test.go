@@ -138,8 +138,8 @@ func checkCaption(t *testing.T, got shown, want ownCaption) {
 	}
 }
 
-// captionsOf asks the server for what the page asks for.
-func captionsOf(t *testing.T, url string, list [][]byte, fields ...string) (out []photoAnswer) {
+// answersOf asks the server for what the page asks for.
+func answersOf(t *testing.T, url string, list [][]byte, fields ...string) (out []photoAnswer) {
 	t.Helper()
 	for _, p := range list {
 		body, kind := form(t, [][]byte{p}, append([]string{"gap", "true"}, fields...)...)
@@ -170,7 +170,7 @@ func TestPageClients(t *testing.T) {
 	b.choose(paths...)
 	b.status("3 done")
 	list := photos(t)[:3]
-	want := captionsOf(t, url, list, "decode", "beam", "beam", "5")
+	want := answersOf(t, url, list, "decode", "beam", "beam", "5")
 	check := func(want []photoAnswer) {
 		t.Helper()
 		got := eval[[][]shown](b, shownCaptions)
@@ -352,7 +352,7 @@ func TestPageClients(t *testing.T) {
 			_, file := get(t, fmt.Sprintf("%s/page/samples/%d.jpg", url, i))
 			samples = append(samples, []byte(file))
 		}
-		beams := captionsOf(t, url, samples, "decode", "beam", "beam", "5")
+		beams := answersOf(t, url, samples, "decode", "beam", "beam", "5")
 		check(beams)
 
 		// Greedy captions have no alternatives.
@@ -360,7 +360,7 @@ func TestPageClients(t *testing.T) {
 		eval[any](b, `document.getElementById("decode").dispatchEvent(new Event("change"))`)
 		b.until(`document.querySelectorAll(".said li").length === 0 && document.getElementById("beam-field").hidden`)
 		b.status("2 done")
-		check(captionsOf(t, url, samples, "decode", "greedy"))
+		check(answersOf(t, url, samples, "decode", "greedy"))
 	})
 }
 
