@@ -65,7 +65,7 @@ func run(dir string) error {
 		if err != nil {
 			return err
 		}
-		text, err := c.Translate(rows)
+		text, err := c.Textualise(rows)
 		if err != nil {
 			return err
 		}
