@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup shim build test serve-test race sanitize parity parity-metrics bench bench-serve meteor-data lint fmt demo standins world-models fuzz torture references generate release-test gpu gpu-test clean FORCE
+.PHONY: help setup shim build test serve-test soak race sanitize parity parity-metrics bench bench-serve meteor-data lint fmt demo standins world-models fuzz torture references generate release-test gpu gpu-test clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -75,6 +75,10 @@ serve-test: build ## try cyclecap serve with the real clients and a browser, whi
 bench-serve: build references ## compare the server's speed with infinity's and FastAPI's, or some of it with BENCH="-only texts"
 	@scripts/bench-serve.sh
 	go run ./internal/benchserve $(BENCH)
+
+soak: MINUTES = 20
+soak: build ## send mixed and broken traffic to cyclecap serve for MINUTES (20)
+	CYCLECAP_SOAK=$(MINUTES)m go test -count=1 -timeout 0 -v -run 'TestSoak$$' ./serve
 
 meteor-data: build/libtorch ## download and compile METEOR's data (100 MB, once)
 	@scripts/meteor-data.sh
