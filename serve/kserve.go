@@ -283,7 +283,7 @@ func (s *Server) readKServe(r *http.Request, k *kserveRequest) error {
 	if err != nil {
 		return readError(err)
 	}
-	if err := k.parse(body, r.Header.Get(kserveHeader)); err != nil {
+	if err := k.parse(body, r.Header.Values(kserveHeader)); err != nil {
 		return err
 	}
 	k.task = &task{ctx: r.Context(), model: k.m, normalize: k.body.Parameters.Normalize}
@@ -313,11 +313,11 @@ func (s *Server) readKServe(r *http.Request, k *kserveRequest) error {
 
 // parse reads the JSON of a request, hands its inputs their binary data, and checks all that
 // does not depend on the elements.
-func (k *kserveRequest) parse(body []byte, header string) error {
+func (k *kserveRequest) parse(body []byte, header []string) error {
 	after := []byte{}
-	if header != "" {
-		n, err := strconv.ParseUint(header, 10, 63)
-		if err != nil || n > uint64(len(body)) {
+	if len(header) > 0 {
+		n, err := strconv.ParseUint(header[0], 10, 63)
+		if err != nil || len(header) > 1 || n > uint64(len(body)) {
 			return bad("invalid_header", kserveHeader, "%s %.30q: must be the length of the JSON at the beginning of the body, which has %d bytes", kserveHeader, header, len(body))
 		}
 		body, after = body[:n], body[n:]

@@ -354,6 +354,7 @@ func TestKServeBad(t *testing.T) {
 		"negative binary":    {in(`"name":"TEXT","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":-5}`), nil, 400, "binary_data_size"},
 		"huge binary":        {in(fmt.Sprintf(`"name":"TEXT","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":%d}`, huge)), nil, 400, "binary_data_size"},
 		"header":             {in(text), []string{kserveHeader, "x"}, 400, kserveHeader},
+		"empty header":       {in(text), []string{kserveHeader, ""}, 400, kserveHeader},
 		"negative header":    {in(text), []string{kserveHeader, "-1"}, 400, kserveHeader},
 		"long header":        {in(text), []string{kserveHeader, "100000"}, 400, kserveHeader},
 		"short header":       {in(text), []string{kserveHeader, "5"}, 400, "JSON"},
@@ -421,7 +422,9 @@ func FuzzKServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, header, encoding string) {
 		r := httptest.NewRequest(http.MethodPost, "/v2/models/world/infer", bytes.NewReader(body))
 		r.Host = "localhost"
-		r.Header.Set(kserveHeader, header)
+		if header != "" {
+			r.Header.Set(kserveHeader, header)
+		}
 		r.Header.Set("Content-Encoding", encoding)
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
