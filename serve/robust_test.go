@@ -175,8 +175,8 @@ func trickle(c net.Conn) error {
 	return err
 }
 
-// TestSlowClients checks that each way to be slow ends at its own time.
-func TestSlowClients(t *testing.T) {
+// TestSlow checks that each way to be slow ends at its own time.
+func TestSlow(t *testing.T) {
 	r := run(t, nil, func(o *timeouts) {
 		o.header, o.body, o.answer, o.idle = 300*time.Millisecond, 700*time.Millisecond, 500*time.Millisecond, 400*time.Millisecond
 	}).waitReady()
