@@ -234,7 +234,7 @@ func TestStrangeRequests(t *testing.T) {
 		"garbage":           {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", []string{"400"}},
 		"two, then garbage": {ok + ok + "\x00\xff\x00garbage\r\n\r\n", []string{"200", "200", "400"}},
 		"HTTP/1.0":          {"GET /healthz HTTP/1.0\r\n" + host + "\r\n", []string{"200"}},
-		"HTTP/1.0, no host": {"GET /healthz HTTP/1.0\r\n\r\n", []string{"403"}},
+		"HTTP/1.0, no host": {"GET /openapi.json HTTP/1.0\r\n\r\n", []string{"403"}},
 		"no host":           {"GET /healthz HTTP/1.1\r\n\r\n", []string{"400"}},
 		"two hosts":         {"GET /healthz HTTP/1.1\r\n" + host + "Host: evil\r\n\r\n", []string{"400"}},
 		"no number":         {"POST /caption HTTP/1.1\r\n" + host + "Content-Length: -5\r\n\r\n", []string{"400"}},
@@ -423,7 +423,7 @@ func TestReload(t *testing.T) {
 	r := run(t, func(o *Options) {
 		f := &o.Models[0].Files
 		f.FS = nil
-		for _, p := range []*string{&f.CLIP, &f.Decoder, &f.GPT2, &f.Generator} {
+		for _, p := range []*string{&f.CLIP, &f.Decoder, &f.GPT2, &f.Generator, &o.Models[0].Gap} {
 			*p = filepath.Join(dir, *p)
 		}
 	}, nil).waitReady()
