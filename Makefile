@@ -38,7 +38,7 @@ build: $(SHIM) ## build bin/cyclecap
 	go build -ldflags "-X cyclecap/cli.commit=$(shell git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null)" -o bin/cyclecap ./cli/cyclecap
 
 test: build ## run every test, or some with TEST="-run NAME ./cli/..."
-	go test -timeout 20m $(or $(TEST),./...)
+	go test -timeout 30m $(or $(TEST),./...)
 
 # Packages with libtorch are left out, since the race detector cannot see libtorch's
 # threads. -short shortens long tests that run nothing in parallel.
