@@ -290,7 +290,9 @@ func logProbOf(logits, ids torch.Tensor) torch.Tensor {
 // top-p to -inf, in the order in which transformers does it.
 func Warp(logits torch.Tensor, o Options) torch.Tensor {
 	if o.Temperature != 0 && o.Temperature != 1 {
-		logits = logits.DivScalar(o.Temperature)
+		// Only the best token has a chance at such a temperature, and a lower one would
+		// make the quotients infinite.
+		logits = logits.DivScalar(max(o.Temperature, 1e-30))
 	}
 	if k := int64(o.TopK); k > 0 && k < logits.Size(-1) {
 		best, _ := logits.Topk(k)

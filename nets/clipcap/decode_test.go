@@ -167,6 +167,7 @@ func TestSample(t *testing.T) {
 			"top-k 1":       {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopK: 1},
 			"tiny top-p":    {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, TopP: 1e-9},
 			"temperature 0": {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1e-6},
+			"not a float32": {Method: clipcap.Sample, MaxTokens: 8, Stop: -1, Temperature: 1e-300},
 		} {
 			if diff := cmp.Diff(greedy, tokens(generate(t, m, features, o))); diff != "" {
 				t.Errorf("%s is not greedy: %s", name, diff)
