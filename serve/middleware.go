@@ -170,6 +170,13 @@ func noRoute(w http.ResponseWriter, r *http.Request, found http.Handler) *Error 
 	if probe.status == http.StatusMethodNotAllowed {
 		return wrongMethod(w, r, probe.header.Get("Allow"))
 	}
+	switch path := r.URL.Path; {
+	case strings.HasPrefix(path, "/v1/"):
+		return &Error{Status: http.StatusNotFound, Code: "unknown_url",
+			Message: fmt.Sprintf("no route %s %.100s; of OpenAI's API, this server has POST /v1/embeddings, POST /v1/chat/completions and GET /v1/models", r.Method, path)}
+	case strings.HasPrefix(path, "/api/"):
+		return &Error{Status: http.StatusNotFound, Code: "unknown_url", Message: fmt.Sprintf("this server does not have %s %.100s of Ollama's API", r.Method, path)}
+	}
 	return &Error{Status: http.StatusNotFound, Code: "not_found", Message: fmt.Sprintf("this server has no route %.100q; docs/serve.md and /openapi.json list them", r.URL.Path)}
 }
 

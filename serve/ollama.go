@@ -32,14 +32,11 @@ func (s *Server) ollamaRoutes(mux *http.ServeMux) {
 	})
 	// Clients ask for this to see whether the server is there.
 	mux.HandleFunc("HEAD /{$}", func(w http.ResponseWriter, r *http.Request) {})
-	for _, route := range []string{"POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete", "/api/blobs/{digest}"} {
+	for _, route := range []string{"POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete", "HEAD /api/blobs/{digest}", "POST /api/blobs/{digest}"} {
 		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, r, bad("models_are_fixed", "", "this server's models are those that it was started with: clients cannot add, change or remove any"))
 		})
 	}
-	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &Error{Status: http.StatusNotFound, Code: "unknown_url", Message: fmt.Sprintf("this server does not have %s %.100s of Ollama's API", r.Method, r.URL.Path)})
-	})
 }
 
 // An ollamaRequest is the body of /api/generate and /api/chat.
@@ -154,6 +151,10 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		say(&a, text)
 		return a
 	}
+	if err := q.check(); err != nil {
+		s.fail(w, r, asError(err))
+		return
+	}
 	encoded, load := images(q)
 	if load {
 		a := line("")
@@ -161,10 +162,9 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		writeJSON(w, http.StatusOK, a)
 		return
 	}
-	if err = q.check(); err == nil && len(encoded) == 0 {
+	if len(encoded) == 0 {
 		err = noImage("images")
-	}
-	if err == nil {
+	} else {
 		err = s.checkCount(len(encoded), 0)
 	}
 	var list []picture
@@ -241,7 +241,7 @@ func (s *Server) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var texts []string
-	if !empty(q.Input) { // nothing loads the model
+	if len(q.Input) > 0 && string(q.Input) != `""` { // nothing loads the model, as null and [] do
 		var ok bool
 		if texts, ok = stringsOf(q.Input); !ok {
 			s.fail(w, r, invalid("input", "must be a string or a list of strings"))

@@ -256,6 +256,9 @@ func TestOllamaRefused(t *testing.T) {
 		"copy":              {"POST", "/api/copy", object{"source": "world", "destination": "a"}, 400, "cannot add, change or remove"},
 		"delete":            {"DELETE", "/api/delete", object{"model": "world"}, 400, "cannot add, change or remove"},
 		"blobs":             {"POST", "/api/blobs/sha256:00", object{}, 400, "cannot add, change or remove"},
+		"load, thinking":    {"POST", "/api/generate", object{"think": true}, 400, "does not support thinking"},
+		"embed, an object":  {"POST", "/api/embed", object{"input": object{}}, 400, "list of strings"},
+		"method":            {"DELETE", "/api/tags", object{}, 405, "GET, HEAD"},
 		"another route":     {"POST", "/api/web_search", object{}, 404, "Ollama's API"},
 	} {
 		t.Run(name, func(t *testing.T) {

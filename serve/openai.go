@@ -20,10 +20,6 @@ func (s *Server) openaiRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/chat/completions", s.openaiChat)
 	mux.HandleFunc("GET /v1/models", s.openaiModels)
 	mux.HandleFunc("GET /v1/models/{id...}", s.openaiModel)
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &Error{Status: http.StatusNotFound, Code: "unknown_url",
-			Message: fmt.Sprintf("no route %s %.100s; of OpenAI's API, this server has POST /v1/embeddings, POST /v1/chat/completions and GET /v1/models", r.Method, r.URL.Path)})
-	})
 }
 
 type embeddingsRequest struct {

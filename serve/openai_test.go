@@ -467,6 +467,7 @@ func TestOpenAIRefused(t *testing.T) {
 		"audio":             {chats, with("modalities", []string{"text", "audio"}), 400, "text only", "unsupported_parameter"},
 		"top_logprobs":      {chats, with("top_logprobs", 3), 400, "no others", "unsupported_parameter"},
 		"stream":            {chats, `{"stream": true, "messages": [{"role": "user", "content": "Hello"}]}`, 400, "no image", "no_image"},
+		"method":            {"/v1/models", `{}`, 405, "GET, HEAD", "method_not_allowed"},
 		"another route":     {"/v1/completions", `{}`, 404, "/v1/chat/completions", "unknown_url"},
 	} {
 		t.Run(name, func(t *testing.T) {
