@@ -35,7 +35,7 @@ func document(t *testing.T, url, key string) map[string]any {
 }
 
 // registered finds the routes in the sources.
-var registered = regexp.MustCompile(`mux\.Handle(?:Func)?\("(GET|POST|PUT|DELETE) (/[^"]*)"`)
+var registered = regexp.MustCompile(`"(GET|HEAD|POST|PUT|DELETE) (/[^"]+)"`)
 
 // TestOpenAPI checks that the document has the routes in the sources, no others, and that what it refers
 // to is there.
@@ -53,6 +53,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	const models = "/v2/models/{name}"
 	several := map[string][]string{ // patterns of several routes
+		"GET /v1/models/{id...}":    {"/v1/models/{id}"},
 		"GET /v2/models/{path...}":  {models, models + "/ready", models + "/versions/{version}", models + "/versions/{version}/ready"},
 		"POST /v2/models/{path...}": {models + "/infer", models + "/versions/{version}/infer"},
 	}
