@@ -68,9 +68,9 @@ bench: build references meteor-data ## compare the speed with Python's, or some 
 	go run ./internal/bench $(BENCH)
 	$(if $(BENCH),,go run ./internal/paritymetrics -bench)
 
-serve-test: build ## try cyclecap serve with the real clients and a browser, which it installs
+serve-test: build ## try cyclecap serve with the real clients and a browser, which it installs; SEED=1 repeats schemathesis's requests
 	@scripts/serve-clients.sh
-	CYCLECAP_CLIENTS=$(CURDIR)/build/serve-clients go test -count=1 -timeout 20m -run Clients ./serve/...
+	CYCLECAP_CLIENTS=$(CURDIR)/build/serve-clients CYCLECAP_SEED=$(SEED) go test -count=1 -timeout 20m -run Clients ./serve/...
 
 bench-serve: build references ## compare the server's speed with infinity's and FastAPI's, or some of it with BENCH="-only texts"
 	@scripts/bench-serve.sh

@@ -7,12 +7,6 @@ import (
 	"cyclecap/nets/clipcap"
 )
 
-// DecodeOptions configures the decoding, and RowOptions one caption of a Batcher.
-type (
-	DecodeOptions = clipcap.Options
-	RowOptions    = clipcap.RowOptions
-)
-
 // A Batcher decodes captions that join and leave between two tokens, for a server: see
 // [clipcap.Batcher], whose Room, Len, Remove and Close it has. Like the models, it
 // computes for one goroutine at a time.
@@ -31,7 +25,7 @@ type Finished struct {
 
 // NewBatcher returns a Batcher for at most most captions at a time. The method must be
 // greedy, top-p or sample. Close it before the decoder.
-func (d *Decoder) NewBatcher(o DecodeOptions, most int) (*Batcher, error) {
+func (d *Decoder) NewBatcher(o clipcap.Options, most int) (*Batcher, error) {
 	b, err := d.Model.NewBatcher(o, most)
 	if err != nil {
 		return nil, err
@@ -42,7 +36,7 @@ func (d *Decoder) NewBatcher(o DecodeOptions, most int) (*Batcher, error) {
 // Add adds captions of features, rows [n, width] as CLIP or Captioner.Textualise returns
 // them, with options for each. It returns their ids, which count from 0 in the order in
 // which captions are added.
-func (b *Batcher) Add(rows []float32, options []RowOptions) (ids []int, err error) {
+func (b *Batcher) Add(rows []float32, options []clipcap.RowOptions) (ids []int, err error) {
 	width := b.decoder.FeatureWidth()
 	if len(rows) != len(options)*width {
 		return nil, fmt.Errorf("%d numbers are not the features of %d captions: the decoder expects features of width %d", len(rows), len(options), width)

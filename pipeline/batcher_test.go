@@ -55,7 +55,7 @@ func TestBatcher(t *testing.T) {
 	}
 	both := slices.Concat(rows, textual)
 	before := torch.Alive()
-	for _, o := range []pipeline.DecodeOptions{
+	for _, o := range []clipcap.Options{
 		{Method: clipcap.Greedy, MaxTokens: 40, Stop: c.Decoder.Stop},
 		{Method: clipcap.Sample, MaxTokens: 40, Stop: c.Decoder.Stop, Temperature: 0.8, TopP: 0.95},
 	} {
@@ -69,7 +69,7 @@ func TestBatcher(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, 4))
 		for added := 0; added < 2*n || b.Len() > 0; {
 			if k := min(b.Room(), 2*n-added, r.IntN(3)); k > 0 {
-				options := make([]pipeline.RowOptions, k)
+				options := make([]clipcap.RowOptions, k)
 				for i := range options {
 					options[i].Seed = uint64((added + i) % n)
 				}
@@ -134,7 +134,7 @@ func TestBatcherAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := pipeline.DecodeOptions{Method: clipcap.Sample, MaxTokens: 40, Stop: c.Decoder.Stop, Seed: 8}
+	o := clipcap.Options{Method: clipcap.Sample, MaxTokens: 40, Stop: c.Decoder.Stop, Seed: 8}
 	want, err := c.Captions(t.Context(), rows, o)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestBatcherAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		options := make([]pipeline.RowOptions, n)
+		options := make([]clipcap.RowOptions, n)
 		for i := range options {
 			options[i].Seed = o.Seed + uint64(i)
 		}
@@ -184,7 +184,7 @@ func TestBatcherErrors(t *testing.T) {
 	c := loadWorld(t)
 	width := c.CLIP.Width()
 	rows := features(t, c)[:3*width]
-	o := pipeline.DecodeOptions{Method: clipcap.Greedy, MaxTokens: 40, Stop: c.Decoder.Stop}
+	o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 40, Stop: c.Decoder.Stop}
 	want, err := c.Captions(t.Context(), rows, o)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestBatcherErrors(t *testing.T) {
 	if _, err := (&pipeline.Captioner{CLIP: c.CLIP, Decoder: c.Decoder}).Textualise(rows); err == nil || !strings.Contains(err.Error(), "no generator") {
 		t.Errorf("textualised without a generator: %v", err)
 	}
-	if _, err := b.Add(rows[1:], make([]pipeline.RowOptions, 3)); err == nil || !strings.Contains(err.Error(), "width") {
+	if _, err := b.Add(rows[1:], make([]clipcap.RowOptions, 3)); err == nil || !strings.Contains(err.Error(), "width") {
 		t.Errorf("features of another size: %v", err)
 	}
 	if ids, err := b.Add(nil, nil); err != nil || ids != nil {
@@ -205,7 +205,7 @@ func TestBatcherErrors(t *testing.T) {
 	}
 	bad := slices.Clone(rows)
 	bad[width] = float32(math.NaN())
-	if _, err := b.Add(bad, make([]pipeline.RowOptions, 3)); err != nil {
+	if _, err := b.Add(bad, make([]clipcap.RowOptions, 3)); err != nil {
 		t.Fatal(err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())

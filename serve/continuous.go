@@ -140,7 +140,7 @@ func (s *stream) step(w *worker) error {
 	for len(s.waiting) > 0 && s.batcher.Room() > 0 {
 		l := s.waiting[0]
 		// Only here is its id known: OnToken is called in Step.
-		ids, err := s.batcher.Add(l.feature, []pipeline.RowOptions{{Seed: l.seed}})
+		ids, err := s.batcher.Add(l.feature, []clipcap.RowOptions{{Seed: l.seed}})
 		if err != nil {
 			return err
 		}

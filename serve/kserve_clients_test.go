@@ -134,11 +134,15 @@ func TestSchemathesisClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "venv/bin/schemathesis"), "--config-file", strings.TrimSuffix(hooks, "_hooks.py")+".toml",
-		"run", url+"/openapi.json", "--header", "Authorization: Bearer secret", "--max-examples", "30", "--continue-on-failure", "--no-color",
+	args := []string{"--config-file", strings.TrimSuffix(hooks, "_hooks.py") + ".toml",
+		"run", url + "/openapi.json", "--header", "Authorization: Bearer secret", "--max-examples", "30", "--continue-on-failure", "--no-color",
 		// A valid request must have a photo, and no schema can say what a JPEG file is:
 		// the other clients send photos.
-		"--checks", "all", "--exclude-checks", "positive_data_acceptance")
+		"--checks", "all", "--exclude-checks", "positive_data_acceptance"}
+	if seed := os.Getenv("CYCLECAP_SEED"); seed != "" {
+		args = append(args, "--seed", seed)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "venv/bin/schemathesis"), args...)
 	cmd.Dir = t.TempDir() // it writes caches
 	cmd.Env = append(os.Environ(), "SCHEMATHESIS_HOOKS="+hooks)
 	out, err := cmd.CombinedOutput()
