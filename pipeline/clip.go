@@ -298,7 +298,8 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 				}
 				if err == nil {
 					f.Rows, err = c.encode(func() torch.Tensor {
-						return c.Model.EncodeText(torch.FromSliceOn(c.on.Device, ids, int64(len(part)), int64(length)))
+						x := torch.FromSliceOn(c.on.Device, ids, int64(len(part)), int64(length))
+						return c.Model.EncodeText(x.Narrow(1, 0, int64(c.used(ids, length))))
 					})
 				}
 			}
@@ -319,6 +320,24 @@ func (c *CLIP) Texts(ctx context.Context, texts []string, batch int, truncate bo
 			}
 		}
 	}
+}
+
+// used returns how many of the length ids of each text the encoder needs.
+func (c *CLIP) used(ids []int64, length int) int {
+	m, ok := c.Model.(*clip.Model)
+	if !ok || !m.ShortTexts() || !c.on.ShortTexts && !c.on.Packed() {
+		return length
+	}
+	longest := 1
+	for row := range slices.Chunk(ids, length) {
+		// The end token is the last that is not padding, which is 0.
+		for n := length; n > longest; n-- {
+			if row[n-1] != 0 {
+				longest = n
+			}
+		}
+	}
+	return longest
 }
 
 // encode runs an encoder and returns its output as rows.

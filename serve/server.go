@@ -116,6 +116,12 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, decode: make(chan struct{}, photo.Workers()), fetching: make(chan struct{}, fetches), memory: budget{left: o.MaxInFlight},
 		times: timeouts{header: 10 * time.Second, body: 2 * time.Minute, answer: 2 * time.Minute, idle: 2 * time.Minute}}
 	s.worker = &worker{queue: newQueue(o.Queue), window: o.BatchWindow, most: o.MaxBatch, patience: o.QueueTimeout, log: o.Log}
+	if o.BatchWindow > 0 { // the bits depend on other requests in any case
+		s.o.Models = slices.Clone(o.Models)
+		for i := range s.o.Models {
+			s.o.Models[i].Compute.ShortTexts = true
+		}
+	}
 	s.metrics = newMetrics(func() float64 { return float64(s.worker.queue.length()) }, s.models.all)
 	s.worker.metrics = s.metrics
 	var err error

@@ -48,6 +48,9 @@ type server struct {
 	cmd   *exec.Cmd
 }
 
+// own is the number of servers that are ours, which come first.
+const own = 3
+
 // A request is a kind of request: its body for each photo or text.
 type request struct {
 	name   string
@@ -92,7 +95,8 @@ func run() error {
 	all := map[string]bool{"texts": true, "images": true, "captions": true}
 	servers := []*server{
 		{name: "cyclecap", args: ours, kinds: all, model: "default"},
-		{name: "cyclecap, --batch-window 5ms", args: append(slices.Clone(ours), "--batch-window", "5ms"), kinds: all, model: "default"},
+		{name: "--batch-window 5ms", args: append(slices.Clone(ours), "--batch-window", "5ms"), kinds: all, model: "default"},
+		{name: "and --fast", args: append(slices.Clone(ours), "--batch-window", "5ms", "--fast"), kinds: all, model: "default"},
 		{name: "FastAPI + transformers", args: []string{*python, "testdata/reference/serve_peer.py", "run", *dir, "--port", "{port}", "--threads", n}, kinds: all, model: "default"},
 		{name: "infinity", args: []string{*infinity, "v2", "--model-id", *dir + "/clip", "--served-model-name", "default", "--engine", "torch", "--device", "cpu", "--url-prefix", "/v1",
 			"--port", "{port}"}, kinds: map[string]bool{"texts": true, "images": true}, model: "default"},
@@ -135,7 +139,7 @@ func run() error {
 			results = append(results, result{Kind: r.name, Clients: clients, Rates: rates})
 		}
 		// Half of what the best peer can do is half of the load that users have it for.
-		load := best(results, r.name, servers[2:]) / 2
+		load := best(results, r.name, servers[own:]) / 2
 		waits := map[string][]float64{}
 		for round := range *rounds {
 			for _, s := range turn(servers, round) {
@@ -410,13 +414,13 @@ func quantile(v []float64, q float64) float64 {
 
 // show prints the tables.
 func show(results []result, memory map[string]float64, servers []*server, markdown bool) {
-	peers := servers[2:]
+	peers := servers[own:]
 	t := table.NewWriter()
 	header := table.Row{"requests", "clients"}
 	for _, s := range servers {
 		header = append(header, s.name)
 	}
-	t.AppendHeader(append(header, "cyclecap / best peer", "with a window / best peer"))
+	t.AppendHeader(append(header, "cyclecap / best peer", "window / best peer", "fast / best peer"))
 	for _, r := range results {
 		if r.Clients == 0 {
 			continue
@@ -429,7 +433,10 @@ func show(results []result, memory map[string]float64, servers []*server, markdo
 				row = append(row, fmt.Sprintf("%.1f", quantile(list, 0.5)))
 			}
 		}
-		t.AppendRow(append(row, ratios(r, servers[0], peers), ratios(r, servers[1], peers)))
+		for _, s := range servers[:own] {
+			row = append(row, ratios(r, s, peers))
+		}
+		t.AppendRow(row)
 	}
 	w := table.NewWriter()
 	header = table.Row{"requests", "a second"}

@@ -315,6 +315,13 @@ func (v *Vision) pool(x torch.Tensor, c Config) torch.Tensor {
 	return mean(v.LnPost.Forward(x))
 }
 
+// ShortTexts reports whether EncodeText also takes ids [n, t] with t below the context, up to the
+// end token of the longest text: what follows has no influence on it. The features are the same
+// but for low-order bits.
+func (m *Model) ShortTexts() bool {
+	return !m.Config.NotCausal && m.Config.TextPool != AtFirst && m.Config.TextPool != AtLast
+}
+
 // EncodeText returns the features [n, embed] of texts, given as token ids
 // [n, context] (int64: start token, text, end token, zeros). The feature is taken
 // at the end token, which has the largest id (see Pooling).
@@ -322,10 +329,14 @@ func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
 	if m.TokenEmbedding == nil {
 		torch.Throw("clip.encode_text", "this CLIP was loaded without its text encoder")
 	}
-	if s := ids.Shape(); len(s) != 2 || s[1] != m.Config.Context {
+	if s := ids.Shape(); len(s) != 2 || s[1] != m.Config.Context && !(m.ShortTexts() && s[1] < m.Config.Context) {
 		torch.Throw("clip.encode_text", "want token ids of shape [n, %d], got %s", m.Config.Context, strings.ReplaceAll(fmt.Sprint(s), " ", ", "))
 	}
-	x := m.TokenEmbedding.Forward(ids).Add(m.PositionalEmbedding) // [n, context, width]
+	position := m.PositionalEmbedding
+	if t := ids.Size(1); t < m.Config.Context {
+		position = position.Narrow(0, 0, t)
+	}
+	x := m.TokenEmbedding.Forward(ids).Add(position) // [n, context, width]
 	x = m.Transformer.Forward(x, !m.Config.NotCausal)
 	x = m.LnFinal.Forward(x)
 	var end torch.Tensor

@@ -2,7 +2,7 @@
 queue that joins the requests of a few milliseconds into batches.
 
     serve_peer.py make DIR                 random weights at the real sizes: CLIP ViT-B/32, GPT-2 small, a mapper
-    serve_peer.py run DIR --port P         /v1/embeddings (texts and images) and /caption (greedy, 20 tokens)
+    serve_peer.py run DIR --port P         /v1/embeddings (texts and images) and /caption (greedy, at most 20 tokens)
 """
 
 import argparse
@@ -123,7 +123,7 @@ def serve(folder, port, window, threads):
             prefix = mapper(torch.nn.functional.normalize(image_features(batch)))
             prefix = prefix.reshape(len(batch), -1, gpt.config.n_embd)
             return gpt.generate(inputs_embeds=prefix, attention_mask=torch.ones(prefix.shape[:2]), do_sample=False,
-                                max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0).tolist()  # fmt: skip
+                                max_new_tokens=TOKENS, eos_token_id=s["stop"], pad_token_id=0).tolist()  # fmt: skip
 
     work = {}
     app = FastAPI()
