@@ -343,7 +343,7 @@ func TestOpenAIStream(t *testing.T) {
 
 // TestOpenAIStreamShared streams to several clients from one batch: each has its own caption.
 func TestOpenAIStreamShared(t *testing.T) {
-	url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = time.Second, 4 })
+	url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = 10*time.Second, 4 })
 	list := photos(t)
 	var wait sync.WaitGroup
 	got := make([]string, 4)

@@ -359,7 +359,7 @@ func TestFetchHosts(t *testing.T) {
 // TestQueue fills the queue: what finds no place is a 429 with Retry-After, a client that goes
 // away frees its place, and what waits too long is refused too.
 func TestQueue(t *testing.T) {
-	url, s, _ := start(t, func(o *Options) { o.Queue, o.QueueTimeout = 2, 500*time.Millisecond })
+	url, s, _ := start(t, func(o *Options) { o.Queue, o.QueueTimeout = 2, 3*time.Second })
 	// The worker is busy until release.
 	release, busy := make(chan struct{}), make(chan struct{})
 	go s.worker.exec.Do(func() error {
@@ -425,7 +425,7 @@ func TestShared(t *testing.T) {
 	list := photos(t)
 	for query, how := range map[string]string{"decode=beam": "shared; requests=4; items=4", "decode=greedy": "continuous; items=1", "decode=sample": "continuous; items=1"} {
 		t.Run(query, func(t *testing.T) {
-			url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = time.Second, 4 })
+			url, _, _ := start(t, func(o *Options) { o.BatchWindow, o.MaxBatch = 10*time.Second, 4 })
 			_, method, _ := strings.Cut(query, "=")
 			ask := func(url string, i int) (captioned, string) {
 				body, kind := form(t, list[i:i+1], "decode", method, "seed", fmt.Sprint(i))
