@@ -281,9 +281,13 @@ func TestStatuses(t *testing.T) {
 // TestSize: the limit holds with a Content-Length, which is refused at once, and
 // without; a file of exactly the limit passes.
 func TestSize(t *testing.T) {
-	size, length := 0, false
 	var sent atomic.Int64
-	f, _, _ := online(t, func(w http.ResponseWriter, _ *http.Request) {
+	// The URL says what is sent: a handler may still run when the next request comes.
+	url := func(size int, length bool) string { return fmt.Sprintf("http://good.example/%d/%v", size, length) }
+	f, _, _ := online(t, func(w http.ResponseWriter, r *http.Request) {
+		var size int
+		var length bool
+		fmt.Sscanf(r.URL.Path, "/%d/%t", &size, &length)
 		if length {
 			w.Header().Set("Content-Length", fmt.Sprint(size))
 		}
@@ -297,15 +301,15 @@ func TestSize(t *testing.T) {
 			}
 		}
 	})
-	for _, length = range []bool{true, false} {
-		for _, size = range []int{1<<20 - 1, 1 << 20} {
-			if data, err := f.Get(t.Context(), "http://good.example/"); err != nil || len(data) != size {
+	for _, length := range []bool{true, false} {
+		for _, size := range []int{1<<20 - 1, 1 << 20} {
+			if data, err := f.Get(t.Context(), url(size, length)); err != nil || len(data) != size {
 				t.Errorf("size %d, length sent: %v: %d bytes, %v", size, length, len(data), err)
 			}
 		}
-		for _, size = range []int{1<<20 + 1, 1 << 30} {
+		for _, size := range []int{1<<20 + 1, 1 << 30} {
 			sent.Store(0)
-			refused(t, f, "http://good.example/", TooLarge, "more than 1048576 bytes, the limit of this server")
+			refused(t, f, url(size, length), TooLarge, "more than 1048576 bytes, the limit of this server")
 			// What was sent is in the buffers of the sockets.
 			if n := sent.Load(); n > 32<<20 {
 				t.Errorf("size %d, length sent: %v: the host could send %d bytes", size, length, n)
