@@ -42,7 +42,6 @@ type model struct {
 	clip      *pipeline.CLIP
 	captioner *pipeline.Captioner // its Decoder is nil if the model writes no captions
 	texts     bool                // whether clip has a text encoder that the tokenizers suit
-	batch     int
 	// temperature is that of CLIP's softmax over texts, or 0.
 	temperature float64
 	gap         *geometry.Cloud // nil without one
@@ -56,7 +55,7 @@ type model struct {
 // load loads a model, on the calling goroutine's OS thread, and computes once with it, so that
 // the first request is not slower than the others.
 func load(c ModelConfig) (m *model, err error) {
-	m = &model{ModelConfig: c, batch: c.Batch, loaded: time.Now()}
+	m = &model{ModelConfig: c, loaded: time.Now()}
 	defer func() {
 		if err != nil {
 			m.close()
@@ -163,15 +162,19 @@ func (m *model) warm() error {
 	o := m.Options
 	o.MaxTokens = min(2, o.MaxTokens)
 	for _, way := range m.ways() {
-		f := m.captioner.Direct
-		if way == textualised {
-			f = m.captioner.Textualised
-		}
 		if err == nil {
-			_, err = f(context.Background(), rows, o)
+			_, err = m.captions(context.Background(), way, rows, o)
 		}
 	}
 	return err
+}
+
+// captions writes the captions of one way for the features of photos, rows [n, width].
+func (m *model) captions(ctx context.Context, way string, rows []float32, o clipcap.Options) ([][]pipeline.Caption, error) {
+	if way == textualised {
+		return m.captioner.Textualised(ctx, rows, o)
+	}
+	return m.captioner.Direct(ctx, rows, o)
 }
 
 // ways returns how the model can caption photos, the best last.

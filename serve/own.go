@@ -321,13 +321,17 @@ func tokenTexts(d *pipeline.Decoder, tokens []int64) ([]string, error) {
 	return out, nil
 }
 
-func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
-	q, err := s.readOwn(r)
-	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+// readFor reads a request and finds its model, whose uses.Done the caller must call, and the way
+// to caption with it.
+func (s *Server) readFor(r *http.Request) (q ownRequest, m *model, way string, err error) {
+	if q, err = s.readOwn(r); err == nil {
+		m, way, err = s.models.get(q.Model)
 	}
-	m, way, err := s.models.get(q.Model)
+	return q, m, way, err
+}
+
+func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
+	q, m, way, err := s.readFor(r)
 	if err != nil {
 		s.fail(w, r, asError(err))
 		return
@@ -429,12 +433,7 @@ func rowsOf(flat []float32, width int) [][]float32 {
 }
 
 func (s *Server) features(w http.ResponseWriter, r *http.Request) {
-	q, err := s.readOwn(r)
-	if err != nil {
-		s.fail(w, r, asError(err))
-		return
-	}
-	m, _, err := s.models.get(q.Model)
+	q, m, _, err := s.readFor(r)
 	if err != nil {
 		s.fail(w, r, asError(err))
 		return
@@ -467,12 +466,7 @@ func (s *Server) features(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) similarity(w http.ResponseWriter, r *http.Request) {
-	q, err := s.readOwn(r)
-	if err != nil {
-		s.fail(w, r, asError(err))
-		return
-	}
-	m, _, err := s.models.get(q.Model)
+	q, m, _, err := s.readFor(r)
 	if err != nil {
 		s.fail(w, r, asError(err))
 		return

@@ -238,7 +238,7 @@ func (w *worker) run(group []*task) error {
 	m := group[0].model
 	ctx, end := allDone(group)
 	defer end()
-	size, how := m.batch, "exact"
+	size, how := m.Batch, "exact"
 	if len(group) > 1 {
 		size, how = w.most, "shared"
 	}
@@ -324,15 +324,11 @@ func (w *worker) run(group []*task) error {
 // captions writes the captions of one way for the features of a group's photos.
 func (w *worker) captions(ctx context.Context, group []*task, way string, images []float32, size int) (all [][]pipeline.Caption, err error) {
 	m, width := group[0].model, group[0].model.clip.Width()
-	f := m.captioner.Direct
-	if way == textualised {
-		f = m.captioner.Textualised
-	}
 	o := group[0].options
 	for part := range slices.Chunk(images, size*width) {
 		begin := time.Now()
 		o.OnToken = tell(group, way, len(all))
-		list, err := f(ctx, part, o)
+		list, err := m.captions(ctx, way, part, o)
 		if err != nil {
 			return nil, err
 		}
