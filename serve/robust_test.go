@@ -314,23 +314,24 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// inFlight sends a request that the worker does not compute before release is closed, and
+// returns where its status will come.
+func (r *running) inFlight() (got <-chan int, release chan<- struct{}) {
+	r.t.Helper()
+	held, status := occupy(r.worker), make(chan int, 1)
+	go func() {
+		code, _ := r.send(r.t.Context(), http.MethodPost, "/caption", "image/jpeg", bytes.NewReader(photos(r.t)[0]))
+		status <- code
+	}()
+	until(r.t, "the request is with the worker", func() bool { return strings.Contains(scrape(r), "cyclecap_requests_in_flight 2") })
+	return status, held
+}
+
 // TestDrain ends a server while it works: it is alive and unready during the pause, the request gets its
 // answer, and Run returns nil.
 func TestDrain(t *testing.T) {
 	r := run(t, func(o *Options) { o.DrainPause = 500 * time.Millisecond }, nil).waitReady()
-	release, busy := make(chan struct{}), make(chan struct{})
-	go r.worker.exec.Do(func() error {
-		close(busy)
-		<-release
-		return nil
-	})
-	<-busy
-	got := make(chan int, 1)
-	go func() {
-		status, _ := r.send(t.Context(), http.MethodPost, "/caption", "image/jpeg", bytes.NewReader(photos(t)[0]))
-		got <- status
-	}()
-	until(t, "the request is with the worker", func() bool { return strings.Contains(scrape(r), "cyclecap_requests_in_flight 2") })
+	got, release := r.inFlight()
 	begin := time.Now()
 	r.cancel()
 	until(t, "unready", func() bool { return !r.isReady() })
@@ -375,19 +376,7 @@ func scrape(r *running) string {
 // TestDrainTimeout cuts off a request that takes too long, and still ends well.
 func TestDrainTimeout(t *testing.T) {
 	r := run(t, func(o *Options) { o.DrainTimeout = 100 * time.Millisecond }, nil).waitReady()
-	release, busy := make(chan struct{}), make(chan struct{})
-	go r.worker.exec.Do(func() error {
-		close(busy)
-		<-release
-		return nil
-	})
-	<-busy
-	got := make(chan int, 1)
-	go func() {
-		status, _ := r.send(t.Context(), http.MethodPost, "/caption", "image/jpeg", bytes.NewReader(photos(t)[0]))
-		got <- status
-	}()
-	until(t, "the request is with the worker", func() bool { return strings.Contains(scrape(r), "cyclecap_requests_in_flight 2") })
+	got, release := r.inFlight()
 	r.cancel()
 	if status := <-got; status != 0 {
 		t.Errorf("a request that was cut off has status %d", status)

@@ -356,18 +356,23 @@ func TestFetchHosts(t *testing.T) {
 	}
 }
 
+// occupy keeps the worker's thread busy until release is closed.
+func occupy(w *worker) (release chan<- struct{}) {
+	done, busy := make(chan struct{}), make(chan struct{})
+	go w.exec.Do(func() error {
+		close(busy)
+		<-done
+		return nil
+	})
+	<-busy
+	return done
+}
+
 // TestQueue fills the queue: what finds no place is a 429 with Retry-After, a client that goes
 // away frees its place, and what waits too long is refused too.
 func TestQueue(t *testing.T) {
 	url, s, _ := start(t, func(o *Options) { o.Queue, o.QueueTimeout = 2, 3*time.Second })
-	// The worker is busy until release.
-	release, busy := make(chan struct{}), make(chan struct{})
-	go s.worker.exec.Do(func() error {
-		close(busy)
-		<-release
-		return nil
-	})
-	<-busy
+	release := occupy(s.worker)
 	photo := photos(t)[0]
 	results := make(chan *http.Response, 8)
 	send := func(ctx context.Context) {
