@@ -2,7 +2,6 @@ package serve
 
 import (
 	"bytes"
-	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -18,23 +17,7 @@ import (
 // get reads a page.
 func get(t *testing.T, url string, headers ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	b, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer, string(b)
+	return exchange(t, http.MethodGet, url, nil, headers...)
 }
 
 // TestGap sends photos of the picture of the gap: their features must lie where the picture has

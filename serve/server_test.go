@@ -126,14 +126,19 @@ func form(t testing.TB, list [][]byte, fields ...string) (io.Reader, string) {
 	return &b, w.FormDataContentType()
 }
 
-// post sends a request and returns the answer.
+// post sends a body and returns the answer.
 func post(t testing.TB, url, kind string, body io.Reader, headers ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodPost, url, body)
+	return exchange(t, http.MethodPost, url, body, append([]string{"Content-Type", kind}, headers...)...)
+}
+
+// exchange sends a request with headers, names and values in turn, and returns the answer.
+func exchange(t testing.TB, method, url string, body io.Reader, headers ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Content-Type", kind)
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == "Host" {
 			r.Host = headers[i+1]
