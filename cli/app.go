@@ -25,7 +25,7 @@ import (
 
 	"cyclecap/internal/nearest"
 	"cyclecap/torch"
-	"cyclecap/train"
+	"cyclecap/torch/distributed"
 
 	"github.com/urfave/cli/v2"
 )
@@ -73,7 +73,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || errors.Is(err, train.ErrInterrupted)):
+	case errors.Is(err, context.Canceled) && (ctx.Err() != nil || errors.Is(err, distributed.ErrInterrupted)):
 		sayInterrupted(stderr)
 		return exitInterrupted
 	case errors.Is(err, errReported):
@@ -105,13 +105,13 @@ func (o *output) Write(b []byte) (int, error) {
 const (
 	// grace is how long an interrupted command has to end by itself.
 	grace = time.Second
-	// patience is how long an interrupted process that trains together with others waits
+	// patience is how long an interrupted process that runs together with others waits
 	// for them: a process that hangs must not hold the others.
 	patience = 25 * time.Second
 )
 
-// together is true if this process trains together with others.
-var together atomic.Bool
+// grouped is true if this process runs together with others.
+var grouped atomic.Bool
 
 // writing is held while a file is written, so that the process does not exit
 // halfway through.
@@ -135,7 +135,8 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 		close(finished)
 		stop()
 	})
-	ctx = context.WithValue(ctx, releaseKey{}, done)
+	ctx, interrupt := context.WithCancel(ctx)
+	ctx = context.WithValue(ctx, controlKey{}, control{release: done, interrupt: interrupt})
 	go func() {
 		select {
 		case <-finished:
@@ -157,7 +158,7 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 			}
 		}()
 		late := make(<-chan time.Time)
-		if together.Load() {
+		if grouped.Load() {
 			late = time.After(patience)
 		}
 		select {
@@ -173,14 +174,32 @@ func interruptible(stderr io.Writer) (ctx context.Context, done func()) {
 	return ctx, done
 }
 
-// releaseKey is the key of the function with which ownSignals ends interruptible.
-type releaseKey struct{}
+// A control is a value of the context of interruptible.
+type control struct {
+	release   func() // lets a command handle signals itself
+	interrupt func() // does what a signal does
+}
+
+type controlKey struct{}
 
 // ownSignals lets a command handle signals itself: ctx, its context, must not be used any more.
 func ownSignals(ctx context.Context) {
-	if release, ok := ctx.Value(releaseKey{}).(func()); ok {
-		release()
+	if c, ok := ctx.Value(controlKey{}).(control); ok {
+		c.release()
 	}
+}
+
+// together returns the context of a command that runs in all processes of a group: a signal to
+// one of them interrupts all. stop must be called where the command ends.
+func together(ctx context.Context, g *distributed.Group) (shared context.Context, stop func()) {
+	grouped.Store(g.Size() > 1)
+	shared, stop = g.Context(ctx)
+	context.AfterFunc(shared, func() {
+		if c, ok := ctx.Value(controlKey{}).(control); ok && context.Cause(shared) == distributed.ErrInterrupted {
+			c.interrupt()
+		}
+	})
+	return shared, stop
 }
 
 func sayInterrupted(stderr io.Writer) {

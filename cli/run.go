@@ -144,6 +144,7 @@ func runExperiment(c *cli.Context, last string) error {
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer, last)
 	}
+	ctx := c.Context
 	// Processes started by torchrun or a similar launcher train together.
 	switch o, err := distributed.FromEnv(); {
 	case errors.Is(err, distributed.ErrNotLaunched):
@@ -158,11 +159,13 @@ func runExperiment(c *cli.Context, last string) error {
 			return usagef("--rendezvous-timeout %v: must be positive", o.Rendezvous)
 		}
 		o.Waiting = func(text string) { x.UI.Say("%s", text) }
-		if x.Group, err = distributed.InitProcessGroup(c.Context, o); err != nil {
+		if x.Group, err = distributed.InitProcessGroup(ctx, o); err != nil {
 			return err
 		}
 		defer x.Group.Close()
-		together.Store(true)
+		var stop func()
+		ctx, stop = together(ctx, x.Group)
+		defer stop()
 		if x.Group.Rank() != 0 {
 			x.UI = ui{io.Discard}
 		}
@@ -172,7 +175,7 @@ func runExperiment(c *cli.Context, last string) error {
 		return err
 	}
 	defer done()
-	return x.Execute(c.Context, last)
+	return x.Execute(ctx, last)
 }
 
 // ui shows an experiment's progress on standard error.

@@ -168,19 +168,16 @@ func (x *Experiment) prepare() (err error) {
 }
 
 // Execute runs the stages up to the one named last, or all of them if last is empty. The
-// caller must have called Open, and should have called runtime.LockOSThread. If ctx is
-// cancelled in one process of a group, all of them return a context.Canceled.
+// caller must have called Open, and should have called runtime.LockOSThread. In a group,
+// ctx must come from Group.Context, so that all processes end if one is interrupted: each
+// then returns a context.Canceled.
 func (x *Experiment) Execute(ctx context.Context, last string) error {
 	if last != "" && !slices.Contains(Stages, last) {
 		return fmt.Errorf("unknown stage %q; valid stages: %s", last, strings.Join(Stages, ", "))
 	}
-	ctx, x.watch = watched(ctx, x.Group)
-	x.watch.begin(ctx)
+	x.watch = newWatch(x.Group)
+	x.watch.begin()
 	err := x.execute(ctx, last)
-	if x.watch == nil {
-		return err
-	}
-	defer x.watch.cancel(nil)
 	return x.UI.Atomic(func() error { return x.watch.leave(ctx, err) })
 }
 

@@ -234,7 +234,7 @@ func (x *Experiment) trainTogether(ctx context.Context, l *train.Loop, t train.T
 	l.Group = x.Group
 	err := x.UI.Atomic(func() error { return l.Run(ctx, t) })
 	if err == nil {
-		x.watch.begin(ctx)
+		x.watch.begin()
 	}
 	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
+	"cyclecap/torch/distributed"
 	"cyclecap/train"
 )
 
@@ -199,7 +200,7 @@ func (x *Experiment) run(ctx context.Context, s *stage) error {
 	if err != nil {
 		err = fmt.Errorf("%s: %w", x.title(s), err)
 	}
-	if failed && x.Group.Size() > 1 && !x.watch.on {
+	if failed && x.Group.Size() > 1 && !x.watch.alone {
 		// The training has failed, or was interrupted in all processes. The others may be in
 		// the middle of a step, and would wait there. They notice that this process leaves
 		// the group.
@@ -365,7 +366,7 @@ func (x *Experiment) agree(ctx context.Context, s *stage, done bool, err error) 
 		})
 	})
 	switch {
-	case errors.Is(err, context.Canceled) && errors.Is(e, train.ErrInterrupted):
+	case errors.Is(err, context.Canceled) && errors.Is(e, distributed.ErrInterrupted):
 		return done, e
 	case err != nil:
 		return done, err
@@ -374,7 +375,7 @@ func (x *Experiment) agree(ctx context.Context, s *stage, done bool, err error) 
 	case failed:
 		return done, errors.New("rank 0 has failed; see its error message")
 	}
-	x.watch.begin(ctx)
+	x.watch.begin()
 	return done, nil
 }
 

@@ -303,14 +303,10 @@ func (l *Loop) stopped(ctx context.Context) error {
 	case failed != nil:
 		return failed
 	case any && err == nil:
-		return ErrInterrupted
+		return distributed.ErrInterrupted
 	}
 	return err
 }
-
-// ErrInterrupted is the error of a training that stops because another process of its group
-// was interrupted. It is a context.Canceled.
-var ErrInterrupted = fmt.Errorf("another process was interrupted: %w", context.Canceled)
 
 func (l *Loop) broken(at, saved int, x Loss, t Task, last string) error {
 	name := x.Name

@@ -37,11 +37,11 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// ranks starts the endless run with two processes and waits until they train.
-func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output) {
+// ranks starts the endless run with some processes and waits until they train.
+func ranks(t *testing.T, size int) (folder string, commands []*exec.Cmd, said []*output) {
 	t.Helper()
 	folder = t.TempDir()
-	commands, said = startRanks(t, folder, endless)
+	commands, said = startRanks(t, folder, size, size, endless)
 	// The event file appears when the training begins.
 	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		if list, _ := filepath.Glob(filepath.Join(folder, "run/seed-0/cyclegan/events*")); len(list) > 0 {
@@ -49,14 +49,14 @@ func ranks(t *testing.T) (folder string, commands [2]*exec.Cmd, said [2]*output)
 			return folder, commands, said
 		}
 		if time.Since(begin) > limit {
-			t.Fatalf("the training does not begin:\n%s\n%s", said[0], said[1])
+			t.Fatalf("the training does not begin:\n%s", said)
 		}
 	}
 }
 
-// startRanks starts two processes in a folder, which run the small experiment up to the
-// CycleGAN, with other settings.
-func startRanks(t *testing.T, folder string, sets []string) (commands [2]*exec.Cmd, said [2]*output) {
+// startRanks starts the first processes of a group in a folder, which run the small experiment
+// up to the CycleGAN, with other settings.
+func startRanks(t *testing.T, folder string, first, size int, sets []string) (commands []*exec.Cmd, said []*output) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
@@ -67,20 +67,20 @@ func startRanks(t *testing.T, folder string, sets []string) (commands [2]*exec.C
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	for rank := range commands {
+	for rank := range first {
 		args := []string{"train", "cyclegan", "x.toml", "--resume"}
 		for _, set := range sets {
 			args = append(args, "--set", set)
 		}
 		c := exec.Command(program, args...)
-		said[rank] = &output{}
-		c.Dir, c.Stderr = folder, said[rank]
-		c.Env = append(os.Environ(), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
+		o := &output{}
+		c.Dir, c.Stderr = folder, o
+		c.Env = append(os.Environ(), fmt.Sprint("WORLD_SIZE=", size), "MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-		commands[rank] = c
+		commands, said = append(commands, c), append(said, o)
 	}
 	return commands, said
 }
@@ -108,7 +108,7 @@ func TestSignalToOneRank(t *testing.T) {
 	for rank := range 2 {
 		t.Run(fmt.Sprint(rank), func(t *testing.T) {
 			t.Parallel()
-			folder, commands, said := ranks(t)
+			folder, commands, said := ranks(t, 2)
 			if err := commands[rank].Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
@@ -124,22 +124,47 @@ func TestSignalToOneRank(t *testing.T) {
 	}
 }
 
-// TestHungRank stops one of two processes and interrupts the other, which must not wait for
-// it for long.
+// TestHungRank stops one of three processes and interrupts another. Neither that one nor the
+// third must wait for the stopped one for long.
 func TestHungRank(t *testing.T) {
+	for stopped := range 3 {
+		t.Run(fmt.Sprint(stopped), func(t *testing.T) {
+			t.Parallel()
+			_, commands, said := ranks(t, 3)
+			commands[stopped].Process.Signal(syscall.SIGSTOP)
+			time.Sleep(time.Second)
+			commands[(stopped+1)%3].Process.Signal(syscall.SIGTERM)
+			signalled := time.Now()
+			const most = 30 * time.Second
+			for _, rank := range []int{(stopped + 1) % 3, (stopped + 2) % 3} {
+				if code := ends(t, commands[rank], most-time.Since(signalled)); code != 130 {
+					t.Errorf("rank %d ended with %d", rank, code)
+				}
+				if text := said[rank].String(); !strings.Contains(text, "another process has not answered for 25s") {
+					t.Errorf("rank %d said\n%s", rank, text)
+				}
+			}
+		})
+	}
+}
+
+// TestSignalBeforeAllJoined interrupts one of two processes that wait for a third.
+func TestSignalBeforeAllJoined(t *testing.T) {
 	for rank := range 2 {
 		t.Run(fmt.Sprint(rank), func(t *testing.T) {
 			t.Parallel()
-			_, commands, said := ranks(t)
-			commands[1-rank].Process.Signal(syscall.SIGSTOP)
-			time.Sleep(time.Second)
-			commands[rank].Process.Signal(syscall.SIGTERM)
-			const most = 30 * time.Second
-			if code := ends(t, commands[rank], most); code != 130 {
-				t.Errorf("it ended with %d", code)
+			commands, said := startRanks(t, t.TempDir(), 2, 3, endless)
+			// Both say what they wait for after 5 seconds.
+			await(t, commands[0], func() bool {
+				return strings.HasSuffix(said[0].String(), "rank 2 missing\n") && strings.HasSuffix(said[1].String(), "rank 2 missing\n")
+			})
+			if err := commands[rank].Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
 			}
-			if text := said[rank].String(); !strings.Contains(text, "another process has not answered for 25s") {
-				t.Errorf("it said\n%s", text)
+			for i, c := range commands {
+				if code := ends(t, c, limit); code != 130 || !strings.HasSuffix(said[i].String(), "cyclecap: interrupted\n") {
+					t.Errorf("rank %d ended with %d:\n%s", i, code, said[i])
+				}
 			}
 		})
 	}
@@ -154,7 +179,7 @@ func TestRankFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(folder, "run/seed-0/cyclegan/metrics.jsonl"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	commands, said := startRanks(t, folder, endless)
+	commands, said := startRanks(t, folder, 2, 2, endless)
 	for i, c := range commands {
 		if code := ends(t, c, limit); code != 1 {
 			t.Errorf("rank %d ended with %d:\n%s", i, code, said[i])
@@ -174,7 +199,7 @@ func TestSignalWhileRank0Works(t *testing.T) {
 	slow := []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "world.train=1000", "train.clip.width=256", "train.clip.layers=32",
 		"train.decoder.batch=500", "train.cyclegan.batch=500"}
 	finish := func(folder string) map[string]string {
-		commands, said := startRanks(t, folder, slow)
+		commands, said := startRanks(t, folder, 2, 2, slow)
 		for i, c := range commands {
 			if code := ends(t, c, limit); code != 0 {
 				t.Fatalf("rank %d ended with %d:\n%s", i, code, said[i])
@@ -193,7 +218,7 @@ func TestSignalWhileRank0Works(t *testing.T) {
 	want := finish(t.TempDir())
 	for rank := range 2 {
 		folder := t.TempDir()
-		commands, said := startRanks(t, folder, slow)
+		commands, said := startRanks(t, folder, 2, 2, slow)
 		begun := filepath.Join(folder, "run/features/train-images")
 		await(t, commands[0], func() bool {
 			_, err := os.Stat(begun)

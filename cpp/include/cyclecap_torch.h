@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 5
+#define CT_ABI 6
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +36,7 @@ extern "C" {
 typedef struct ct_tensor_s *ct_tensor;
 typedef struct ct_generator_s *ct_generator;
 typedef struct ct_group_s *ct_group;
+typedef struct ct_store_s *ct_store;
 typedef char *ct_error;
 
 /* Kinds of error, the first byte of a ct_error, with Python's exceptions. */
@@ -180,17 +181,23 @@ CT_API int ct_group_available(void);
  * host:port, and waits for the other processes up to join_ms, or longer: Gloo
  * waits for one that has joined the store only. Later calls wait up to
  * timeout_ms. In the process that hosts the store, listener is a listening
- * socket, whose ownership is transferred; in the others it is -1. All processes
+ * socket, whose ownership is transferred; in the others it is -1. The others
+ * find address in the store. All processes
  * of a group must call the same functions in the same order, with contiguous
  * tensors of the same shape and dtype. A group must be used by only one thread
  * at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                             int size, int64_t join_ms, int64_t timeout_ms,
-                             ct_group *group);
-/* Sets sizes[i] to the size of the group that rank i of 0 to size-1 has asked
- * ct_group_new for at this store, or to 0 if it has not yet. */
-CT_API ct_error ct_group_joined(const char *host, int port, int size,
-                                int64_t timeout_ms, int *sizes);
+                             int size, const char *address, int64_t join_ms,
+                             int64_t timeout_ms, ct_group *group);
+/* Opens another connection to a group's rendezvous store, which can be used
+ * while the group is being joined or is in use. Each operation on it takes up
+ * to timeout_ms. A store must be used by only one thread at a time. */
+CT_API ct_error ct_store_open(const char *host, int port, int64_t timeout_ms,
+                              ct_store *store);
+CT_API void ct_store_free(ct_store s);
+/* Sets *text, which ct_free frees, to "SIZE ADDRESS", with which a rank has
+ * called ct_group_new at this store, or to "" if it has not yet. */
+CT_API ct_error ct_store_joined(ct_store s, int rank, char **text);
 /* Adds NCCL to a group, for CUDA tensors; without it, Gloo copies them through
  * the host. *found is set to whether the shim has a library for NCCL; if not,
  * nothing else happens. All processes of a group must call it, or none. */

@@ -56,6 +56,10 @@ struct ct_group_s {
   bool failed = false;                     // an operation of nccl
 };
 
+struct ct_store_s {
+  c10::intrusive_ptr<c10d::Store> store;
+};
+
 namespace {
 
 // As in Python: the interfaces listed in GLOO_SOCKET_IFNAME, otherwise the one
@@ -125,7 +129,8 @@ c10::intrusive_ptr<c10d::Store> store_of(ct_group g, const char *device) {
   return store;
 }
 
-// The key under which a process stores the size of the group that it joins.
+// The key under which a process stores the size of the group that it joins, and
+// its address.
 std::string joined(int rank) {
   return "cyclecap/joined/" + std::to_string(rank);
 }
@@ -180,8 +185,8 @@ extern "C" {
 int ct_group_available(void) { return 1; }
 
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                      int size, int64_t join_ms, int64_t timeout_ms,
-                      ct_group *group) {
+                      int size, const char *address, int64_t join_ms,
+                      int64_t timeout_ms, ct_group *group) {
   return talk([&] {
     const WithoutSigpipe threads;
     const auto timeout = std::chrono::milliseconds(timeout_ms);
@@ -197,7 +202,7 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     auto g = std::make_unique<ct_group_s>();
     g->timeout = timeout;
     g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
-    g->store->set(joined(rank), std::to_string(size));
+    g->store->set(joined(rank), std::to_string(size) + " " + address);
     g->store->setTimeout(timeout);
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     add_devices(*options);
@@ -208,16 +213,25 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
   });
 }
 
-ct_error ct_group_joined(const char *host, int port, int size,
-                         int64_t timeout_ms, int *sizes) {
+ct_error ct_store_open(const char *host, int port, int64_t timeout_ms,
+                       ct_store *store) {
   return talk([&] {
     const WithoutSigpipe threads;
     c10d::TCPStoreOptions tcp;
     tcp.port = static_cast<uint16_t>(port);
     tcp.useLibUV = false;
     tcp.timeout = std::chrono::milliseconds(timeout_ms);
-    c10d::TCPStore store(host, tcp);
-    for (int i = 0; i < size; i++) sizes[i] = size_of(store, i);
+    *store = new ct_store_s{c10::make_intrusive<c10d::TCPStore>(host, tcp)};
+  });
+}
+
+void ct_store_free(ct_store s) { delete s; }
+
+ct_error ct_store_joined(ct_store s, int rank, char **text) {
+  return talk([&] {
+    const std::string key = joined(rank);
+    *text = ct::copy_string(s->store->check({key}) ? s->store->get_to_str(key)
+                                                   : "");
   });
 }
 
@@ -291,13 +305,15 @@ ct_error missing() {
 extern "C" {
 
 int ct_group_available(void) { return 0; }
-ct_error ct_group_new(const char *, int, int, int, int, int64_t, int64_t,
-                      ct_group *) {
+ct_error ct_group_new(const char *, int, int, int, int, const char *, int64_t,
+                      int64_t, ct_group *) {
   return missing();
 }
-ct_error ct_group_joined(const char *, int, int, int64_t, int *) {
+ct_error ct_store_open(const char *, int, int64_t, ct_store *) {
   return missing();
 }
+void ct_store_free(ct_store) {}
+ct_error ct_store_joined(ct_store, int, char **) { return missing(); }
 ct_error ct_group_open_nccl(ct_group, int *) { return missing(); }
 void ct_group_free(ct_group) {}
 ct_error ct_group_all_reduce(ct_group, ct_tensor, int) { return missing(); }

@@ -670,3 +670,30 @@ func TestWaiting(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// TestInterruptedWhileWaiting interrupts one of three processes that wait for a fourth.
+func TestInterruptedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
+	for _, interrupted := range []int{0, 2} {
+		port := freePort(t)
+		var wait sync.WaitGroup
+		for rank := range 3 {
+			wait.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				o := distributed.Options{Rank: rank, WorldSize: 4, MasterAddr: "127.0.0.1", MasterPort: port, Timeout: time.Hour}
+				if rank == interrupted {
+					o.Waiting = func(string) { cancel() }
+				}
+				_, err := distributed.InitProcessGroup(ctx, o)
+				if !errors.Is(err, context.Canceled) || errors.Is(err, distributed.ErrInterrupted) != (rank != interrupted) {
+					t.Errorf("rank %d was interrupted, and rank %d returned %v", interrupted, rank, err)
+				}
+			})
+		}
+		wait.Wait()
+	}
+}

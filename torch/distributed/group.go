@@ -28,7 +28,9 @@ type Group struct {
 	mu   sync.Mutex // held during calls, so that Close waits for them
 	c10d uintptr    // 0 if closed
 
-	alike map[uint64]bool // lists of parameters known to be equal in all processes
+	ear     *ear
+	members []member        // of the group, if they are known
+	alike   map[uint64]bool // lists of parameters known to be equal in all processes
 }
 
 // ReduceOp is a reduction over the tensors of the processes.
@@ -44,7 +46,8 @@ const (
 func IsAvailable() bool { return shim.HasGroups() }
 
 // InitProcessGroup joins the group and waits until all its processes have joined,
-// until the timeout expires or ctx is done. Rank 0 hosts the rendezvous store on
+// until the timeout expires or ctx is done. If ctx is cancelled in one process, the
+// others that have reached the rendezvous store return ErrInterrupted. Rank 0 hosts the rendezvous store on
 // MasterPort; it listens only on the loopback interface if MasterAddr is a
 // loopback address, and otherwise on all interfaces. The protocol is neither
 // encrypted nor authenticated; use it only on a trusted network.
@@ -64,6 +67,8 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	late := fmt.Errorf("no answer for %v", o.Rendezvous)
 	ctx, stop := context.WithTimeoutCause(ctx, o.Rendezvous, late)
 	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	w := &waiting{options: o}
 	defer w.stop()
 	w.start()
@@ -84,7 +89,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 			return nil, fail("cannot listen on port %d: %w", o.MasterPort, err)
 		}
 	}
-	address, err := reach(ctx, where)
+	address, own, err := reach(ctx, where)
 	if err != nil {
 		if listener >= 0 {
 			syscall.Close(listener)
@@ -93,6 +98,18 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 		return nil, fail("cannot connect to %s (MASTER_ADDR and MASTER_PORT): %w; check that rank 0 has been started there", where, err)
 	}
 	w.reached(address)
+	e, err := listens(own)
+	if err != nil {
+		if listener >= 0 {
+			syscall.Close(listener)
+		}
+		return nil, fail("cannot listen on %s: %w", own.IP, err)
+	}
+	// known returns the members that have come to the store.
+	known := func() []member {
+		list, _ := members(address, o.MasterPort, o.WorldSize)
+		return list // none if its process has ended already
+	}
 
 	// If ctx is done before libtorch's call returns, the call continues in the
 	// background.
@@ -102,7 +119,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	}
 	joined := make(chan result)
 	go func() {
-		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, o.Rendezvous, o.Timeout)
+		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, e.address(), o.Rendezvous, o.Timeout)
 		select {
 		case joined <- result{g, err}:
 		case <-ctx.Done():
@@ -112,20 +129,27 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 		}
 	}()
 	select {
+	case <-e.told:
+		cancel(ErrInterrupted)
+		e.close()
+		return nil, fail("%w", ErrInterrupted)
 	case <-ctx.Done():
+		e.close()
 		if cause := context.Cause(ctx); cause != late {
+			tell(known(), o.Rank)
 			return nil, fail("stopped waiting for the other processes at %s: %w", where, cause)
 		}
 		return nil, fail("not all processes joined at %s within %v%s; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, w.missing(), o.WorldSize)
 	case r := <-joined:
 		if r.err != nil {
-			e := failed("init_process_group", r.err)
-			if e.Kind != torch.DistError {
-				return nil, fail("%w", e)
+			e.close()
+			why := failed("init_process_group", r.err)
+			if why.Kind != torch.DistError {
+				return nil, fail("%w", why)
 			}
-			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, e, o.WorldSize)
+			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, why, o.WorldSize)
 		}
-		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, alike: map[uint64]bool{}}
+		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, ear: e, members: known(), alike: map[uint64]bool{}}
 		if o.Backend == NCCL {
 			if err := g.decide(); err != nil {
 				g.Close()
@@ -185,19 +209,21 @@ func listen(host string, port int) (int, error) {
 	return fd, nil
 }
 
-// reach dials where until a connection succeeds, and returns the IP address. It
-// fails immediately if the host name does not exist.
-func reach(ctx context.Context, where string) (string, error) {
+// reach dials where until a connection succeeds, and returns the IP addresses there and of
+// this machine on the way there. It fails immediately if the host name does not exist.
+func reach(ctx context.Context, where string) (address string, own net.TCPAddr, err error) {
 	var last error
 	for {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", where)
 		if err == nil {
 			defer c.Close()
-			return c.RemoteAddr().(*net.TCPAddr).IP.String(), nil
+			own = *c.LocalAddr().(*net.TCPAddr)
+			own.Port = 0
+			return c.RemoteAddr().(*net.TCPAddr).IP.String(), own, nil
 		}
 		var dns *net.DNSError
 		if errors.As(err, &dns) && dns.IsNotFound {
-			return "", err
+			return "", own, err
 		}
 		if ctx.Err() == nil {
 			last = err
@@ -205,9 +231,9 @@ func reach(ctx context.Context, where string) (string, error) {
 		select {
 		case <-ctx.Done():
 			if last != nil {
-				return "", fmt.Errorf("%w (%w)", context.Cause(ctx), last)
+				return "", own, fmt.Errorf("%w (%w)", context.Cause(ctx), last)
 			}
-			return "", context.Cause(ctx)
+			return "", own, context.Cause(ctx)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -260,6 +286,7 @@ func (g *Group) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.c10d != 0 {
+		g.ear.close()
 		shim.FreeGroup(g.c10d)
 		g.c10d = 0
 	}

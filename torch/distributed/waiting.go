@@ -7,15 +7,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"cyclecap/torch/internal/shim"
 )
 
-// When Options.Waiting is called, and how long one look at the store may take.
+// When Options.Waiting is called.
 const (
 	firstWaiting = 5 * time.Second
 	nextWaiting  = time.Minute
-	lookTimeout  = 3 * time.Second
 )
 
 // waiting calls Options.Waiting until it is stopped.
@@ -81,18 +78,18 @@ func (w *waiting) missing() string {
 	w.mu.Lock()
 	address := w.address
 	w.mu.Unlock()
-	sizes, err := shim.Joined(address, o.MasterPort, o.WorldSize, lookTimeout)
+	list, err := members(address, o.MasterPort, o.WorldSize)
 	if err != nil {
 		return ""
 	}
 	var absent, other []string
-	for rank, size := range sizes {
-		switch size {
+	for rank, m := range list {
+		switch m.size {
 		case 0:
 			absent = append(absent, strconv.Itoa(rank))
 		case o.WorldSize:
 		default:
-			other = append(other, fmt.Sprintf("rank %d was started with WORLD_SIZE=%d", rank, size))
+			other = append(other, fmt.Sprintf("rank %d was started with WORLD_SIZE=%d", rank, m.size))
 		}
 	}
 	if len(absent) > 0 {

@@ -355,26 +355,33 @@ func HasGroups() bool { return C.ct_group_available() != 0 }
 
 // NewGroup joins a process group over c10d and Gloo. listener is a listening
 // socket, whose ownership it takes, or -1. See ct_group_new.
-func NewGroup(host string, port, listener, rank, size int, join, timeout time.Duration) (uintptr, error) {
-	h := C.CString(host)
+func NewGroup(host string, port, listener, rank, size int, address string, join, timeout time.Duration) (uintptr, error) {
+	h, a := C.CString(host), C.CString(address)
 	defer C.free(unsafe.Pointer(h))
+	defer C.free(unsafe.Pointer(a))
 	var g C.ct_group
-	err := take(C.ct_group_new(h, C.int(port), C.int(listener), C.int(rank), C.int(size), C.int64_t(join.Milliseconds()), C.int64_t(timeout.Milliseconds()), &g))
+	err := take(C.ct_group_new(h, C.int(port), C.int(listener), C.int(rank), C.int(size), a, C.int64_t(join.Milliseconds()), C.int64_t(timeout.Milliseconds()), &g))
 	return *(*uintptr)(unsafe.Pointer(&g)), err
 }
 
-// Joined returns, for each rank, the size of the group that it has asked for at a store, or
-// 0 if it has not yet. See ct_group_joined.
-func Joined(host string, port, size int, timeout time.Duration) ([]int, error) {
+func store(s uintptr) C.ct_store { return *(*C.ct_store)(unsafe.Pointer(&s)) }
+
+// OpenStore opens a connection to the rendezvous store of a group. See ct_store_open.
+func OpenStore(host string, port int, timeout time.Duration) (uintptr, error) {
 	h := C.CString(host)
 	defer C.free(unsafe.Pointer(h))
-	sizes := make([]C.int, size)
-	err := take(C.ct_group_joined(h, C.int(port), C.int(size), C.int64_t(timeout.Milliseconds()), &sizes[0]))
-	out := make([]int, size)
-	for i, s := range sizes {
-		out[i] = int(s)
-	}
-	return out, err
+	var s C.ct_store
+	err := take(C.ct_store_open(h, C.int(port), C.int64_t(timeout.Milliseconds()), &s))
+	return *(*uintptr)(unsafe.Pointer(&s)), err
+}
+
+// CloseStore closes a connection.
+func CloseStore(s uintptr) { C.ct_store_free(store(s)) }
+
+// Joined returns "SIZE ADDRESS" of a rank that is joining the group, or "". See
+// ct_store_joined.
+func Joined(s uintptr, rank int) (string, error) {
+	return text(func(out **C.char) C.ct_error { return C.ct_store_joined(store(s), C.int(rank), out) })
 }
 
 func group(g uintptr) C.ct_group { return *(*C.ct_group)(unsafe.Pointer(&g)) }
