@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cyclecap/internal/processor"
 	"cyclecap/internal/selftest"
 	"cyclecap/torch"
 
@@ -185,7 +186,7 @@ func examine() report {
 		Cyclecap: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Libtorch: b.Version, BuiltFor: b.Compiled, LibtorchPath: b.Path, ShimPath: loaded["libcyclecap_torch"],
 		Devices: []string{"cpu"}, CUDA: "ok", Threads: torch.NumThreads(), Cores: runtime.NumCPU(),
-		Instructions: b.Capability, BF16: bf16InHardware(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
+		Instructions: b.Capability, BF16: processor.HasBF16(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
 		Gloo: b.Gloo, NCCL: b.NCCL, Images: map[string]string{}, References: references(),
 		Problems: []string{}, Hints: []string{},
 	}
@@ -250,15 +251,6 @@ func references() string {
 		return ""
 	}
 	return filepath.Join(venv, "bin", "python")
-}
-
-var bf16Flag = regexp.MustCompile(`\b(avx512_bf16|amx_bf16|bf16)\b`)
-
-// bf16InHardware reports whether the processor has bf16 instructions, if the system
-// lists its flags.
-func bf16InHardware() bool {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	return err == nil && bf16Flag.Match(text)
 }
 
 func (r report) print(c *cli.Context) {

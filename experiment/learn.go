@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"cyclecap/data/features"
 	"cyclecap/data/tokenizer"
+	"cyclecap/internal/processor"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
+	"cyclecap/torch/cuda"
 	"cyclecap/torch/nn"
 	"cyclecap/train"
 	"cyclecap/train/bridge"
@@ -88,7 +92,7 @@ func (x *Experiment) trainDecoder(ctx context.Context, dir string, s *stage, see
 		}
 	}
 	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WarmupSteps: c.WarmupSteps,
-		TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Noise: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
+		TuneGPT2: !c.FreezeGPT2, BF16: x.bf16(c.Dtype), Noise: noise, Seed: uint64(seed), Device: x.device, Group: x.Group}, m, data, held)
 	if err != nil {
 		return err
 	}
@@ -237,6 +241,20 @@ func (x *Experiment) trainTogether(ctx context.Context, l *train.Loop, t train.T
 		x.watch.begin()
 	}
 	return err
+}
+
+// bf16 reports whether a training with a dtype of the configuration computes in bf16.
+func (x *Experiment) bf16(dtype string) bool {
+	if dtype != "auto" {
+		return dtype == "bf16"
+	}
+	if x.device.Type != torch.CUDADevice {
+		return processor.HasBF16()
+	}
+	p, err := cuda.PropertiesOf(x.device)
+	major, _, _ := strings.Cut(p.Capability, ".")
+	n, _ := strconv.Atoi(major)
+	return err == nil && n >= 8 // Ampere
 }
 
 func seedDir(seed int) string { return fmt.Sprintf("seed-%d", seed) }

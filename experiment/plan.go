@@ -303,7 +303,7 @@ func (x *Experiment) planCLIP(ctx context.Context) (p planned, err error) {
 		for i := range c.Batch {
 			data.Of = append(data.Of, []int32{int32(i)})
 		}
-		t, err := train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: c.Dtype == "bf16", LockText: c.Text != "", Device: x.device}, m, data)
+		t, err := train.NewCLIPTask(train.CLIPConfig{Std: [3]float32{1, 1, 1}, Epochs: 100, Batch: c.Batch, LR: c.LR, BF16: x.bf16(c.Dtype), LockText: c.Text != "", Device: x.device}, m, data)
 		if err != nil {
 			return err
 		}
@@ -324,7 +324,7 @@ func (x *Experiment) planGPT2(ctx context.Context) (p planned, err error) {
 		p.trained = parameters(m)
 		p.disk = p.trained * 4 * (1 + generations(p.amount, c.CheckpointEvery)*checkpointed)
 		text := make([]int32, (c.Batch+2)*window)
-		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: c.Dtype == "bf16", Device: x.device}, m, text)
+		t, err := train.NewGPT2Task(train.GPT2Config{Epochs: 100, Batch: c.Batch, Window: window, LR: c.LR, BF16: x.bf16(c.Dtype), Device: x.device}, m, text)
 		if err != nil {
 			return err
 		}
@@ -482,7 +482,7 @@ func (x *Experiment) planDecoder(ctx context.Context, n sizes, tokens int) (p pl
 		}
 		// The decoder, and the latest and the best checkpoint.
 		p.disk = p.trained*4*(1+(1+generations(p.amount, x.Config.Train.Decoder.CheckpointEvery))*checkpointed) + int64(p.amount)*logged
-		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: c.Dtype == "bf16", Device: x.device},
+		t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 100, Batch: c.Batch, LR: c.LR, TuneGPT2: !c.FreezeGPT2, BF16: x.bf16(c.Dtype), Device: x.device},
 			m, train.DecoderData{Captions: texts(c.Batch, tokens, int(m.GPT2.Config.VocabSize)), Features: noise(c.Batch, n.width)}, train.DecoderData{Captions: &train.Texts{}})
 		if err != nil {
 			return err

@@ -91,7 +91,7 @@ func (x *Experiment) trainCLIP(ctx context.Context, dir string, s *stage) error 
 	}
 	of := photo.CLIP(c.Image)
 	t, err := train.NewCLIPTask(train.CLIPConfig{Epochs: c.Epochs, Batch: c.Batch, LR: c.LR, WeightDecay: c.WeightDecay,
-		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Mean: of.Mean, Std: of.Std, LockText: c.Text != "", Seed: uint64(x.Config.Seed), Device: x.device}, m, source)
+		WarmupSteps: c.WarmupSteps, BF16: x.bf16(c.Dtype), Mean: of.Mean, Std: of.Std, LockText: c.Text != "", Seed: uint64(x.Config.Seed), Device: x.device}, m, source)
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (x *Experiment) trainGPT2(ctx context.Context, dir string, s *stage) error 
 	m := x.newGPT2()
 	defer closing(m)
 	t, err := train.NewGPT2Task(train.GPT2Config{Epochs: c.Epochs, Batch: c.Batch, Window: c.Positions - 1, LR: c.LR,
-		WarmupSteps: c.WarmupSteps, BF16: c.Dtype == "bf16", Seed: uint64(x.Config.Seed), Device: x.device}, m, x.runningText())
+		WarmupSteps: c.WarmupSteps, BF16: x.bf16(c.Dtype), Seed: uint64(x.Config.Seed), Device: x.device}, m, x.runningText())
 	if err != nil {
 		return err
 	}

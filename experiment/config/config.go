@@ -208,9 +208,10 @@ type TrainCLIP struct {
 	// but does not fall below 0.01. A low one keeps photos and texts apart (the modality
 	// gap): small differences of cosines suffice then to tell photos from each other.
 	Temperature float64 `toml:"temperature" default:"0.07" range:"[0.01,10]" source:"CLIP"`
-	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
-	// weights are always f32.
-	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
+	// Dtype is the precision to compute in: "f32", "bf16" with autocast, or "auto": bf16
+	// if the device has instructions for it, and f32 otherwise. The weights are always
+	// f32.
+	Dtype string `toml:"dtype" default:"f32" choices:"auto,f32,bf16"`
 	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
@@ -235,9 +236,10 @@ type TrainGPT2 struct {
 	// WarmupSteps is the number of steps over which the learning rate rises from 0 to
 	// its peak, before it falls to 0 along a cosine.
 	WarmupSteps int `toml:"warmup_steps" default:"100" range:"[0,1e9]"`
-	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
-	// weights are always f32.
-	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16"`
+	// Dtype is the precision to compute in: "f32", "bf16" with autocast, or "auto": bf16
+	// if the device has instructions for it, and f32 otherwise. The weights are always
+	// f32.
+	Dtype string `toml:"dtype" default:"f32" choices:"auto,f32,bf16"`
 	// CheckpointEvery is the number of steps between checkpoints.
 	CheckpointEvery int `toml:"checkpoint_every" default:"200" range:"[1,1e9]"`
 }
@@ -269,9 +271,10 @@ type TrainDecoder struct {
 	FreezeGPT2 bool `toml:"freeze_gpt2" default:"true" source:"Table 1"`
 	// NormalizePrefix scales features to length 1 before they enter the mapper.
 	NormalizePrefix bool `toml:"normalize_prefix" default:"false" source:"ClipCap"`
-	// Dtype is the precision to compute in: "f32", or "bf16" with autocast. The
-	// weights are f32, except those of a frozen GPT-2.
-	Dtype string `toml:"dtype" default:"f32" choices:"f32,bf16" source:"ClipCap"`
+	// Dtype is the precision to compute in: "f32", "bf16" with autocast, or "auto": bf16
+	// if the device has instructions for it, and f32 otherwise. The weights are f32,
+	// except those of a frozen GPT-2, which may be bf16.
+	Dtype string `toml:"dtype" default:"f32" choices:"auto,f32,bf16" source:"ClipCap"`
 	// CheckpointEvery is the number of steps between checkpoints, each with a
 	// validation.
 	CheckpointEvery int `toml:"checkpoint_every" default:"1000" range:"[1,1e9]"`

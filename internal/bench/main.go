@@ -20,8 +20,8 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 
+	"cyclecap/internal/processor"
 	"cyclecap/torch"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -200,18 +200,5 @@ func show(results []result, s settings, markdown bool) {
 	}
 	fmt.Println(text())
 	fmt.Printf("ratio: Python's value divided by ours, for each of %d pairs of runs; above 1 means that ours is better. %d threads, %s, %s.\n",
-		s.rounds, s.threads, processor(), runtime.Version())
-}
-
-// processor returns the name of the CPU.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
-				return strings.TrimSpace(value)
-			}
-		}
-	}
-	return runtime.GOARCH
+		s.rounds, s.threads, processor.Name(), runtime.Version())
 }

@@ -26,13 +26,14 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"cyclecap/internal/processor"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/shirou/gopsutil/v4/process"
@@ -169,7 +170,7 @@ func run() error {
 		}
 	}
 	show(results, memory, servers, *markdown)
-	fmt.Printf("%d threads for each server, %s, %d rounds of %d seconds.\n", *threads, processor(), *rounds, *seconds)
+	fmt.Printf("%d threads for each server, %s, %d rounds of %d seconds.\n", *threads, processor.Name(), *rounds, *seconds)
 	return nil
 }
 
@@ -486,13 +487,4 @@ func ratios(r result, ours *server, peers []*server) string {
 		list = append(list, v/most)
 	}
 	return fmt.Sprintf("%.2f / %.2f / %.2f", slices.Min(list), quantile(list, 0.5), slices.Max(list))
-}
-
-// processor returns the name of the CPU.
-func processor() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	if m := regexp.MustCompile(`model name\s*: (.*)`).FindSubmatch(text); m != nil {
-		return string(m[1])
-	}
-	return runtime.GOARCH
 }

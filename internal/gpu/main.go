@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cyclecap/internal/processor"
 )
 
 // commit is set by the linker.
@@ -132,7 +134,7 @@ func supervise(s settings, chosen []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.facts, err)
 	}
-	r.Machine.Processor = processor()
+	r.Machine.Processor = processor.Name()
 	if err := os.MkdirAll(s.out, 0o777); err != nil {
 		return err
 	}
@@ -294,15 +296,4 @@ func (t *tail) Write(b []byte) (int, error) {
 func (t *tail) last() string {
 	lines := bytes.Split(bytes.TrimSpace(t.end), []byte("\n"))
 	return string(lines[len(lines)-1])
-}
-
-// processor returns the name of the CPU.
-func processor() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }

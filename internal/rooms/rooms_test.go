@@ -17,7 +17,7 @@ import (
 const module = "cyclecap/"
 
 // shared are packages that every room may import.
-var shared = []string{"internal/atomicfile", "internal/jsonerror", "internal/nearest", "internal/pickle", "internal/regular"}
+var shared = []string{"internal/atomicfile", "internal/jsonerror", "internal/nearest", "internal/pickle", "internal/processor", "internal/regular"}
 
 // room is a row of the table.
 type room struct {
