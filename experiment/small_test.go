@@ -167,7 +167,7 @@ func checkClaims(t *testing.T, dir string, bridges int) {
 		t.Fatal(err)
 	}
 	has(t, string(markdown), "| *reference captions* | 1.000 / ")
-	has(t, string(markdown), "| captions | name the main object with its colour | CHAIRi | CHAIRs | repeat a bigram | repeat a word |")
+	has(t, string(markdown), "| captions | name the main object with its colour | the same, held-out combinations | CHAIRi | CHAIRs | repeat a bigram | repeat a word |")
 }
 
 // checkPlan compares the plan of a finished run with what the run left on the disk.

@@ -50,7 +50,7 @@ func (x *Experiment) scoreClaims(ctx context.Context, captions []*seedCaptions, 
 
 // claims scores the captions that of selects in every world and with every seed.
 func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, photos map[*Experiment]map[coco.ID]world.Photo, of func(*seedCaptions) []coco.Result) (*report.Claims, error) {
-	var recallable map[world.Subject]bool // in every world
+	var contents *truth.Contents // in every world
 	known := true
 	runs, err := runsOf(captions, func(c *seedCaptions) (*eval.Result, error) {
 		shown := photos[c.in]
@@ -59,13 +59,11 @@ func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, photo
 		if err != nil {
 			return nil, err
 		}
-		here := truth.Recallable(shown, items)
-		if recallable == nil {
-			recallable = here
+		here := truth.ContentsOf(shown, items)
+		if contents != nil {
+			here = contents.And(here)
 		}
-		for s := range recallable {
-			recallable[s] = recallable[s] && here[s]
-		}
+		contents = &here
 		return claimsOf(ctx, items, shown)
 	})
 	if err != nil {
@@ -77,7 +75,7 @@ func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, photo
 	}
 	c := &report.Claims{Repetition: shares[eval.RepeatedBigram], RepeatedWord: shares[eval.RepeatedWord]}
 	if known {
-		c.Truth = truth.Of(shares, recallable)
+		c.Truth = truth.Of(shares, *contents)
 	}
 	return c, nil
 }

@@ -83,6 +83,9 @@ type Scores struct {
 	// MainObjectColour is the share of captions that name the photo's first object with
 	// its colour, and no other colour.
 	MainObjectColour eval.Share `json:"main_object_colour"`
+	// HeldOutMainObjectColour is the same among the photos with a combination that occurs in
+	// no training photo. It is nil if there are none.
+	HeldOutMainObjectColour *eval.Share `json:"held_out_main_object_colour"`
 }
 
 // A Subject has the scores of the claims about a subject.
@@ -91,45 +94,63 @@ type Subject struct {
 	Recall    *eval.Share `json:"recall"`
 }
 
-// Of returns the scores of a result that contains those of Metric. recallable are the
-// subjects that have a recall.
-func Of(shares map[string]eval.Share, recallable map[world.Subject]bool) *Scores {
+// Of returns the scores of a result that contains those of Metric, for photos with contents.
+func Of(shares map[string]eval.Share, photos Contents) *Scores {
 	s := &Scores{ChairI: shares[chairI], ChairS: shares[chairS], MainObjectColour: shares[mainColour]}
 	for i, to := range []*Subject{&s.Objects, &s.Colours, &s.Numbers, &s.Textures, &s.Sizes, &s.Places, &s.Light, &s.Relations, &s.Sides} {
 		of := world.Subjects[i]
 		to.Precision = shares[precision(of)]
-		if share := shares[recall(of)]; recallable[of] {
+		if share := shares[recall(of)]; photos.recallable[i] {
 			to.Recall = &share
 		}
+	}
+	if share := shares[heldOutColour]; photos.heldOut {
+		s.HeldOutMainObjectColour = &share
 	}
 	return s
 }
 
-// Recallable returns the subjects about which the photos of items have something to say.
-func Recallable(photos map[coco.ID]world.Photo, items []eval.Item) map[world.Subject]bool {
-	all := map[world.Subject]bool{}
+// Contents is what there is to say about a set of photos.
+type Contents struct {
+	recallable [subjects]bool // subjects about which they have something to say
+	heldOut    bool           // whether some have a combination that no training photo has
+}
+
+// ContentsOf returns the contents of the photos of items.
+func ContentsOf(photos map[coco.ID]world.Photo, items []eval.Item) (of Contents) {
 	for _, item := range items {
 		c := count(photos[item.ImageID], "")
-		for i, s := range world.Subjects {
-			all[s] = all[s] || c.there[i] > 0
+		for i := range of.recallable {
+			of.recallable[i] = of.recallable[i] || c.there[i] > 0
 		}
+		of.heldOut = of.heldOut || c.heldOut > 0
 	}
-	return all
+	return of
+}
+
+// And returns the contents that two sets of photos both have.
+func (c Contents) And(other Contents) Contents {
+	for i := range c.recallable {
+		c.recallable[i] = c.recallable[i] && other.recallable[i]
+	}
+	c.heldOut = c.heldOut && other.heldOut
+	return c
 }
 
 // The names of the scores of Metric.
 const (
-	chairI     = "chair_i"
-	chairS     = "chair_s"
-	mainColour = "main_object_colour"
+	chairI        = "chair_i"
+	chairS        = "chair_s"
+	mainColour    = "main_object_colour"
+	heldOutColour = "held_out_main_object_colour"
 )
 
 func precision(s world.Subject) string { return s.String() + "_precision" }
 func recall(s world.Subject) string    { return s.String() + "_recall" }
 
 // Metric returns the metric for captions of photos. Its scores are named after the subjects
-// ("colours_precision", "colours_recall"), "chair_i", "chair_s" and "main_object_colour".
-// Precision, recall and CHAIRi are computed from sums over the set; they are 0 where there is
+// ("colours_precision", "colours_recall"), "chair_i", "chair_s", "main_object_colour" and
+// "held_out_main_object_colour". They are shares of sums over the set, and 0 where there is
 // nothing to divide by.
 func Metric(photos map[coco.ID]world.Photo, items []eval.Item) (eval.Metric, error) {
 	m := &metric{counts: make(map[coco.ID]counts, len(items))}
@@ -147,6 +168,7 @@ func Metric(photos map[coco.ID]world.Photo, items []eval.Item) (eval.Metric, err
 	m.score(chairI, func(c *counts) (int, int) { return c.absent, c.mentions })
 	m.score(chairS, func(c *counts) (int, int) { return c.inventing, c.captions })
 	m.score(mainColour, func(c *counts) (int, int) { return c.main, c.captions })
+	m.score(heldOutColour, func(c *counts) (int, int) { return c.heldOutMain, c.heldOut })
 	return m, nil
 }
 
@@ -161,6 +183,7 @@ type counts struct {
 	mentions, absent          int // mentioned objects, and those of kinds that are not there
 	inventing                 int // captions that mention one of these
 	main                      int // captions that name the first object with its colour
+	heldOut, heldOutMain      int // captions, and main, of photos with a held-out combination
 }
 
 // add adds c n times.
@@ -176,6 +199,8 @@ func (t *counts) add(c counts, n int) {
 	t.absent += n * c.absent
 	t.inventing += n * c.inventing
 	t.main += n * c.main
+	t.heldOut += n * c.heldOut
+	t.heldOutMain += n * c.heldOutMain
 }
 
 // count counts the claims of a caption.
@@ -219,6 +244,9 @@ func count(p world.Photo, caption string) counts {
 	}
 	c.inventing = number(c.absent > 0)
 	c.main = number(named[world.Objects][0] && named[world.Colours][0] && !wrongColour)
+	if len(p.HeldOut) > 0 {
+		c.heldOut, c.heldOutMain = 1, c.main
+	}
 	return c
 }
 

@@ -28,7 +28,7 @@ func score(t *testing.T, photos map[coco.ID]world.Photo, items []eval.Item) *tru
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := truth.Of(shares, truth.Recallable(photos, items))
+	s := truth.Of(shares, truth.ContentsOf(photos, items))
 	return s
 }
 
@@ -48,6 +48,11 @@ func TestCounts(t *testing.T) {
 	for i, c := range captions {
 		id := coco.Int(int64(i))
 		photos[id] = photo
+		if i < 2 {
+			held := photo
+			held.HeldOut = []string{"red cup"}
+			photos[id] = held
+		}
 		items = append(items, eval.Item{ImageID: id, Candidate: c, References: []string{c}})
 	}
 	s := score(t, photos, items)
@@ -62,6 +67,7 @@ func TestCounts(t *testing.T) {
 		{"places precision", s.Places.Precision.Mean, 1. / 2}, {"places recall", s.Places.Recall.Mean, 1. / 4},
 		{"relations precision", s.Relations.Precision.Mean, 1. / 2}, {"relations recall", s.Relations.Recall.Mean, 1. / 4},
 		{"chair_i", s.ChairI.Mean, 1. / 6}, {"chair_s", s.ChairS.Mean, 1. / 4}, {"main", s.MainObjectColour.Mean, 1. / 4},
+		{"main, held out", s.HeldOutMainObjectColour.Mean, 1. / 2},
 		{"sizes precision", s.Sizes.Precision.Mean, 0},
 	} {
 		if math.Abs(c.got-c.want) > 1e-12 {

@@ -56,6 +56,9 @@ func (c *Claims) shares() map[string]eval.Share {
 	m["repetition"], m["repeated_word"] = c.Repetition, c.RepeatedWord
 	if t := c.Truth; t != nil {
 		m["chair_i"], m["chair_s"], m["main_object_colour"] = t.ChairI, t.ChairS, t.MainObjectColour
+		if s := t.HeldOutMainObjectColour; s != nil {
+			m["held_out_main_object_colour"] = *s
+		}
 		for _, s := range subjects {
 			of := s.of(t)
 			m[s.name+" precision"] = of.Precision
@@ -118,20 +121,24 @@ func (e *Experiment) claimsTable() string {
 	}
 	b.WriteString("\n| captions |")
 	if known {
-		b.WriteString(" name the main object with its colour | CHAIRi | CHAIRs |")
+		b.WriteString(" name the main object with its colour | the same, held-out combinations | CHAIRi | CHAIRs |")
 	}
-	b.WriteString(" repeat a bigram | repeat a word |\n| --- |" + strings.Repeat(" ---: |", map[bool]int{true: 5, false: 2}[known]) + "\n")
+	b.WriteString(" repeat a bigram | repeat a word |\n| --- |" + strings.Repeat(" ---: |", map[bool]int{true: 6, false: 2}[known]) + "\n")
 	for _, x := range rows {
 		fmt.Fprintf(&b, "| %s |", x.name)
 		if t := x.Truth; t != nil {
-			fmt.Fprintf(&b, " %s | %s | %s |", share(t.MainObjectColour), share(t.ChairI), share(t.ChairS))
+			held := "–"
+			if s := t.HeldOutMainObjectColour; s != nil {
+				held = share(*s)
+			}
+			fmt.Fprintf(&b, " %s | %s | %s | %s |", share(t.MainObjectColour), held, share(t.ChairI), share(t.ChairS))
 		} else if known {
-			b.WriteString(" – | – | – |")
+			b.WriteString(" – | – | – | – |")
 		}
 		fmt.Fprintf(&b, " %s | %s |\n", share(x.Repetition), share(x.RepeatedWord))
 	}
 	if known {
-		b.WriteString("\nCHAIRi: the share of mentioned objects that the photo does not show. CHAIRs: the share of captions that mention one.\n")
+		b.WriteString("\nHeld-out combinations: only the photos with a combination that occurs in no training photo, such as an object in a colour. CHAIRi: the share of mentioned objects that the photo does not show. CHAIRs: the share of captions that mention one.\n")
 	}
 	return b.String()
 }

@@ -27,7 +27,7 @@ func TestClaims(t *testing.T) {
 		return m.String(), j.String()
 	}
 	md, js := write(e)
-	for _, want := range []string{"| a\\_b | 0.500 / – |", "| a\\_b | 0.750 [0.500, 1.000] | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] | 0.250 [0.125, 0.500] |", "| *reference captions* |"} {
+	for _, want := range []string{"| a\\_b | 0.500 / – |", "| a\\_b | 0.750 [0.500, 1.000] | – | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] | 0.250 [0.125, 0.500] |", "| *reference captions* |"} {
 		if !strings.Contains(md, want) {
 			t.Errorf("%q is not in:\n%s", want, md)
 		}

@@ -72,6 +72,12 @@ func (e *Experiment) claimColumns() (list []column) {
 		of    func(*Claims) (eval.Share, bool)
 	}{
 		{"main object with its colour", false, truthOf(func(s *truth.Scores) eval.Share { return s.MainObjectColour })},
+		{"the same, held-out combinations", false, func(c *Claims) (eval.Share, bool) {
+			if c.Truth == nil || c.Truth.HeldOutMainObjectColour == nil {
+				return eval.Share{}, false
+			}
+			return *c.Truth.HeldOutMainObjectColour, true
+		}},
 		{"invented objects", true, truthOf(func(s *truth.Scores) eval.Share { return s.ChairI })},
 		{"captions that invent", true, truthOf(func(s *truth.Scores) eval.Share { return s.ChairS })},
 		{"captions that repeat a bigram", true, func(c *Claims) (eval.Share, bool) { return c.Repetition, true }},

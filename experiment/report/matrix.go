@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A matrix is the differences of all bridges in one metric: the row's bridge minus the
@@ -63,6 +64,37 @@ func (e *Experiment) matrices() (list []matrix) {
 		}
 	}
 	return list
+}
+
+// differencesTable returns the matrix of the headline's metric in Markdown, or "".
+func (e *Experiment) differencesTable() string {
+	list := e.matrices()
+	if len(list) == 0 {
+		return ""
+	}
+	m := list[0]
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n| %s: row minus column |", markdown(m.Metric))
+	for _, name := range m.Columns {
+		fmt.Fprintf(&b, " %s |", markdown(name))
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" ---: |", len(m.Columns)) + "\n")
+	for _, r := range m.Rows {
+		fmt.Fprintf(&b, "| %s |", markdown(r.Name))
+		for _, c := range r.Cells {
+			switch {
+			case c.Verdict == "self":
+				b.WriteString(" |")
+			case c.Value == "":
+				b.WriteString(" – |")
+			default:
+				fmt.Fprintf(&b, " %s |", strings.TrimSpace(c.Value+c.Mark+" "+c.Interval))
+			}
+		}
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "\n%s table.json has the other metrics and the p-values.\n", markdown(e.criterion()))
+	return b.String()
 }
 
 // leading returns the metrics with the one of the headline, CIDEr, first.

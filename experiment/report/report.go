@@ -624,12 +624,7 @@ func Markdown(w io.Writer, e *Experiment) error {
 		b.WriteString("\n" + published + "\n")
 	}
 	b.WriteString(e.claimsTable())
-	if len(e.Differences) > 0 {
-		b.WriteString("\n| difference | metric | value | p | p (Holm) |\n| --- | --- | ---: | ---: | ---: |\n")
-		for _, d := range e.differences() {
-			fmt.Fprintf(&b, "| %s minus %s | %s | %s | %s | %s |\n", markdown(d.Bridge), markdown(d.Baseline), markdown(d.Metric), d.Value+" "+d.Interval, markdown(d.P), markdown(d.Holm))
-		}
-	}
+	b.WriteString(e.differencesTable())
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -649,28 +644,4 @@ func (e *Experiment) subtitle() string {
 		s += fmt.Sprintf("%d evaluated images", e.Images)
 	}
 	return s
-}
-
-type difference struct{ Bridge, Baseline, Metric, Value, Interval, P, Holm, Verdict string }
-
-func (e *Experiment) differences() []difference {
-	names := map[string]string{}
-	for _, b := range e.Bridges {
-		names[b.ID] = b.name()
-	}
-	var out []difference
-	for _, d := range e.shown() {
-		x := difference{Bridge: names[d.Bridge], Baseline: names[d.Baseline], Metric: d.Score, Value: fmt.Sprintf("%+.3f", d.Difference.Difference),
-			Interval: fmt.Sprintf("[%+.3f, %+.3f]", d.Low, d.High), P: probability(d.P), Holm: probability(d.Holm)}
-		switch {
-		case d.Holm >= significant:
-			x.Verdict = "not significant"
-		case d.Difference.Difference > 0:
-			x.Verdict = "better"
-		default:
-			x.Verdict = "worse"
-		}
-		out = append(out, x)
-	}
-	return out
 }

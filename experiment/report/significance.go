@@ -47,24 +47,3 @@ func (e *Experiment) marks() string {
 	}
 	return ""
 }
-
-// shown returns the differences from the baseline that are listed: all metrics of the
-// paper's bridges, and CIDEr of the others.
-func (e *Experiment) shown() (list []Difference) {
-	for _, b := range e.Bridges {
-		for _, d := range e.Differences {
-			if d.Bridge == b.ID && d.Baseline == e.Baseline && (b.Paper != "" || d.Score == "CIDEr") {
-				list = append(list, d)
-			}
-		}
-	}
-	return list
-}
-
-// probability formats a p-value.
-func probability(p float64) string {
-	if p < 0.001 {
-		return "< 0.001"
-	}
-	return number(p)
-}
