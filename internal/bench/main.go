@@ -54,7 +54,7 @@ func run() error {
 	only := flag.String("only", "", "run only the workloads that match this regular expression")
 	threads := flag.Int("threads", 2, "number of libtorch threads on both sides")
 	dir := flag.String("dir", "work/bench", "folder of the random weights, created if missing")
-	python := flag.String("python", ".venv/bin/python", "Python interpreter with torch, transformers, open_clip and Pillow")
+	python := flag.String("python", ".venv/bin/python", "Python interpreter with the packages of testdata/reference/requirements.txt")
 	binary := flag.String("cyclecap", "bin/cyclecap", "cyclecap binary whose startup is timed")
 	asJSON := flag.String("json", "", "also write the results to this file")
 	markdown := flag.Bool("markdown", false, "print the table as Markdown")

@@ -14,6 +14,7 @@ import (
 
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
+	"cyclecap/nets/gpt2"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -22,22 +23,27 @@ import (
 
 // tokens and beams are the values in bench.py.
 const (
-	tokens = 20
-	beams  = 5
+	tokens       = 20
+	beams        = 5
+	promptLength = 40
 )
 
 // side is the state of the Go side.
 type side struct {
 	s        settings
-	clips    map[bool]*pipeline.CLIP // keyed by whether they are packed
+	clips    map[kind]*pipeline.CLIP
 	decoders map[kind]*pipeline.Decoder
 	features torch.Tensor
 	texts    torch.Tensor
+	prompts  torch.Tensor // of tokens, f32
 	training *training
 }
 
 // A kind is the way in which a decoder computes.
-type kind struct{ bf16, packed bool }
+type kind struct {
+	bf16, packed bool
+	alone        bool // GPT-2 without a mapper
+}
 
 // kindOf parses the suffix of a workload's name: "-bf16" or "-packed".
 func kindOf(name string) (k kind, rest string) {
@@ -59,7 +65,7 @@ func serve(s settings) error {
 	if err := out.Encode(map[string]any{"ready": true, "torch": build.Version, "threads": torch.NumThreads()}); err != nil {
 		return err
 	}
-	w := &side{s: s, clips: map[bool]*pipeline.CLIP{}, decoders: map[kind]*pipeline.Decoder{}}
+	w := &side{s: s, clips: map[kind]*pipeline.CLIP{}, decoders: map[kind]*pipeline.Decoder{}}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		name := strings.TrimPrefix(in.Text(), "run ")
@@ -106,12 +112,12 @@ func (w *side) load(name string) (err error) {
 	what, _, _ := strings.Cut(name, "-")
 	switch what {
 	case "image", "text":
-		if w.clips[k.packed] == nil {
-			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, pipeline.Options{Pack: k.packed})
+		if w.clips[k] == nil {
+			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, pipeline.Options{BF16: k.bf16, Pack: k.packed})
 			if err != nil {
 				return err
 			}
-			w.clips[k.packed] = m
+			w.clips[k] = m
 		}
 		if !w.texts.Defined() {
 			sd, err := tensors(filepath.Join(w.s.dir, "texts.safetensors"))
@@ -121,6 +127,17 @@ func (w *side) load(name string) (err error) {
 			w.texts, _ = sd.Get("ids")
 		}
 		return nil
+	}
+	if what == "gpt2" {
+		k.alone = true
+		if !w.prompts.Defined() {
+			sd, err := tensors(filepath.Join(w.s.dir, "prompts.safetensors"))
+			if err != nil {
+				return err
+			}
+			ids, _ := sd.Get("ids")
+			w.prompts = ids.To(torch.WithDType(torch.Float32)).Keep()
+		}
 	}
 	if !w.features.Defined() {
 		sd, err := tensors(filepath.Join(w.s.dir, "features.safetensors"))
@@ -144,8 +161,24 @@ func tensors(path string) (*nn.StateDict, error) {
 }
 
 func loadDecoder(dir string, k kind) (*pipeline.Decoder, error) {
-	return pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), pipeline.Options{BF16: k.bf16, Pack: k.packed})
+	d, err := pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), pipeline.Options{BF16: k.bf16, Pack: k.packed})
+	if err == nil && k.alone {
+		nn.Close(d.Model.Mapper)
+		d.Model.Mapper = prompt{d.Model.GPT2}
+	}
+	return d, err
 }
+
+// A prompt is a mapper for features that are tokens.
+type prompt struct{ gpt2 *gpt2.Model }
+
+func (p prompt) Forward(ids torch.Tensor) torch.Tensor {
+	return p.gpt2.Embed(ids.To(torch.WithDType(torch.Int64)))
+}
+
+func (p prompt) FeatureWidth() int64 { return promptLength }
+func (p prompt) PrefixLength() int64 { return promptLength }
+func (p prompt) Width() int64        { return p.gpt2.Config.NEmbd }
 
 // features holds the rows of a result.
 type features struct {
@@ -159,7 +192,7 @@ func (f features) bytes() []byte {
 
 func (w *side) run(name string) (any, error) {
 	k, name := kindOf(name)
-	model := w.clips[k.packed]
+	model := w.clips[k]
 	switch name {
 	case "image-1":
 		return images(model, w.s.photos[:16], 1)
@@ -172,6 +205,7 @@ func (w *side) run(name string) (any, error) {
 	case "clipcap-beam":
 		return w.captions(1, clipcap.Beam, k)
 	}
+	name, k.alone = strings.CutPrefix(name, "gpt2-")
 	method, rest, _ := strings.Cut(name, "-")
 	var n int
 	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
@@ -197,7 +231,11 @@ func images(model *pipeline.CLIP, paths []string, batch int) (features, error) {
 
 // captions decodes the first n features.
 func (w *side) captions(n int, method clipcap.Method, k kind) ([][]int64, error) {
-	captions, err := w.decoders[k].Generate(context.Background(), w.features.Narrow(0, 0, int64(n)),
+	rows := w.features
+	if k.alone {
+		rows = w.prompts
+	}
+	captions, err := w.decoders[k].Generate(context.Background(), rows.Narrow(0, 0, int64(n)),
 		clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64})
 	var out [][]int64
 	for _, c := range captions {

@@ -77,6 +77,7 @@ def make(folder):
     from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel
 
     make_training(folder)
+    make_prompts(folder)
     done = folder / "done"
     if done.exists():
         return
@@ -123,6 +124,21 @@ def make_training(folder):
         n = 8 + i * 12 // 15  # 8 to 20
         row[:n] = torch.randint(1, 50257, (n,))
     save_file({"images": torch.randn(64, 512), "texts": torch.randn(64, 512), "tokens": tokens}, path)
+
+
+PROMPT = 40
+
+
+def make_prompts(folder):
+    """Prompts for GPT-2 alone."""
+    from safetensors.torch import save_file
+
+    path = folder / "prompts.safetensors"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    save_file({"ids": torch.randint(1, 50256, (16, PROMPT))}, path)
 
 
 class MapperTraining:
@@ -249,6 +265,74 @@ class Worker:
     def load_train_cyclegan(self):
         return CycleGANTraining(self)
 
+    def load_prompts(self):
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "prompts.safetensors")["ids"]
+
+    def load_onnx(self):
+        """The image encoder as an ONNX file."""
+        path = self.folder / "clip-image.onnx"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            # The exporter with FX wants onnxscript; this one needs onnx alone.
+            torch.onnx.export(
+                ImageEncoder(self.part("transformers")),
+                (torch.zeros(1, 3, 224, 224),),
+                str(partial),
+                input_names=["pixels"],
+                output_names=["features"],
+                dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
+                dynamo=False,
+            )
+            partial.rename(path)
+        return path
+
+    def load_onnxruntime(self):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(self.part("onnx")), options, providers=["CPUExecutionProvider"])
+        return lambda x: torch.from_numpy(session.run(None, {"pixels": x.numpy()})[0])
+
+    def load_openvino(self, precision="f32"):
+        import openvino
+
+        compiled = openvino.Core().compile_model(
+            str(self.part("onnx")),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+        return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
+
+    def load_openvino_bf16(self):
+        return self.load_openvino("bf16")
+
+    def load_transformers_bf16(self):
+        from transformers import CLIPModel
+
+        model = CLIPModel.from_pretrained(self.folder / "clip", dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+        return lambda x: pooled(model.get_image_features(pixel_values=x.to(torch.bfloat16))).float()
+
+    def load_ctranslate2(self, kind="float32"):
+        import ctranslate2
+
+        path = self.folder / f"ctranslate2-{kind}"
+        if not path.exists():
+            convert(self.folder, path, kind)
+        return ctranslate2.Generator(
+            str(path), device="cpu", compute_type=kind, inter_threads=1, intra_threads=torch.get_num_threads()
+        )
+
+    def load_ctranslate2_int8(self):
+        return self.load_ctranslate2("int8")
+
     def load_texts(self):
         from safetensors.torch import load_file
 
@@ -259,7 +343,11 @@ class Worker:
         from PIL import Image
 
         model, pre = self.part(library), self.part("preprocess")
-        encode = model.encode_image if library == "open_clip" else lambda x: pooled(model.get_image_features(pixel_values=x))
+        encode = model  # a function of pixels
+        if library == "open_clip":
+            encode = model.encode_image
+        elif library == "transformers":
+            encode = lambda x: pooled(model.get_image_features(pixel_values=x))
         # A batch of one is timed one photo at a time, on the first photos.
         photos = self.photos if batch > 1 else self.photos[:16]
         out = []
@@ -292,6 +380,33 @@ class Worker:
             pad_token_id=0,
         ).tolist()
 
+    def continued(self, beams, batch, suffix=""):
+        """transformers' generate with its cache, after a prompt of tokens."""
+        prompts = self.part("prompts")[:batch]
+        ids = self.part("gpt2" + suffix).generate(
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            do_sample=False,
+            num_beams=beams,
+            max_new_tokens=TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return ids[:, prompts.shape[1] :].tolist()
+
+    def continued_ctranslate2(self, beams, batch, suffix=""):
+        # It takes and gives the texts of tokens; those of fake_tokenizer are numbers.
+        prompts = [[f"t{i}" for i in row] for row in self.part("prompts")[:batch].tolist()]
+        answers = self.part("ctranslate2" + suffix).generate_batch(
+            prompts,
+            beam_size=beams,
+            max_length=TOKENS,
+            min_length=TOKENS,
+            include_prompt_in_result=False,
+            end_token=[],
+        )
+        return [a.sequences_ids[0] for a in answers]
+
     def clipcap(self, decode):
         """ClipCap's own decoding, without a cache and without a stop token."""
         mapper, gpt2 = self.part("mapper"), self.part("gpt2")
@@ -302,6 +417,14 @@ class Worker:
         "image-1/transformers": lambda w: w.images("transformers", 1),
         "image-32/open_clip": lambda w: w.images("open_clip", 32),
         "image-32/transformers": lambda w: w.images("transformers", 32),
+        "image-1/openvino": lambda w: w.images("openvino", 1),
+        "image-1/onnxruntime": lambda w: w.images("onnxruntime", 1),
+        "image-1/transformers_bf16": lambda w: w.images("transformers_bf16", 1),
+        "image-1/openvino_bf16": lambda w: w.images("openvino_bf16", 1),
+        "image-32/openvino": lambda w: w.images("openvino", 32),
+        "image-32/onnxruntime": lambda w: w.images("onnxruntime", 32),
+        "image-32/transformers_bf16": lambda w: w.images("transformers_bf16", 32),
+        "image-32/openvino_bf16": lambda w: w.images("openvino_bf16", 32),
         "text-64/open_clip": lambda w: w.texts("open_clip"),
         "text-64/transformers": lambda w: w.texts("transformers"),
         "greedy-1": lambda w: w.generate(1, 1),
@@ -312,6 +435,17 @@ class Worker:
         "greedy-16-bf16": lambda w: w.generate(1, 16, "_bf16"),
         "beam-1-bf16": lambda w: w.generate(BEAMS, 1, "_bf16"),
         "beam-16-bf16": lambda w: w.generate(BEAMS, 16, "_bf16"),
+        **{
+            f"gpt2-{name}-{n}{end}": lambda w, f=f, b=b, n=n, s=s: getattr(w, f)(b, n, s)
+            for name, b in (("greedy", 1), ("beam", BEAMS))
+            for n in (1, 16)
+            for end, f, s in (
+                ("", "continued", ""),
+                ("-bf16", "continued", "_bf16"),
+                ("/ctranslate2", "continued_ctranslate2", ""),
+                ("/ctranslate2-int8", "continued_ctranslate2", "_int8"),
+            )
+        },
         "clipcap-greedy": lambda w: w.clipcap(lambda gpt, x: [models.nucleus_greedy(gpt, x, TOKENS, stop=-1)]),
         "clipcap-beam": lambda w: w.clipcap(lambda gpt, x: [models.beam_search(gpt, x, BEAMS, TOKENS, stop=-1)[0][0]]),
     }
@@ -332,6 +466,30 @@ class Worker:
                 result.contiguous().numpy().tofile(path)
                 result = {"file": str(path), "shape": list(result.shape)}
             reply({"seconds": seconds, "result": result})
+
+
+class ImageEncoder(torch.nn.Module):
+    def __init__(self, clip):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, pixels):
+        return pooled(self.clip.get_image_features(pixel_values=pixels))
+
+
+def convert(folder, path, kind):
+    """GPT-2 in CTranslate2's format, whose converter wants a tokenizer."""
+    import shutil
+
+    import ctranslate2
+
+    source = folder / "gpt2-with-tokenizer"
+    shutil.copytree(folder / "gpt2", source, dirs_exist_ok=True)
+    (source / "vocab.json").write_text(json.dumps({**{f"t{i}": i for i in range(50256)}, "<|endoftext|>": 50256}))
+    (source / "merges.txt").write_text("#version: 0.2\n")
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    ctranslate2.converters.TransformersConverter(str(source)).convert(str(path), quantization=kind, force=True)
+    shutil.rmtree(source)
 
 
 def pooled(output):
