@@ -87,6 +87,7 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	}
 	t.order = Order{N: data.Captions.Len(), Batch: c.Batch, Seed: c.Seed}
 	t.steps = c.Epochs * t.order.StepsPerEpoch()
+	m.GPT2.FuseGelu(true)
 	nn.SetRequiresGrad(m.GPT2, c.TuneGPT2)
 	if c.BF16 && !c.TuneGPT2 {
 		// Cast once what autocast would cast in every step: the matrices of matrix
@@ -156,13 +157,13 @@ func (t *DecoderTask) Queue(step int) (Pending, error) {
 		return Pending{}, err
 	}
 	x = t.noisy(x)
-	tokens := t.data.Captions.batch(captions, t.limit, 0, t.config.Device)
 	t.opt.ZeroGrad()
-	loss := t.loss(x, tokens)
+	loss := t.loss(x, t.data.Captions, captions)
 	if n := t.config.Group.Size(); n > 1 {
 		// The loss is a mean over tokens, and the processes have different numbers
 		// of them.
-		loss = loss.MulScalar(float64(n*t.counted(captions)) / float64(t.counted(all)))
+		count := func(items []int32) int { return len(t.data.Captions.counted(items, t.limit, 0)) }
+		loss = loss.MulScalar(float64(n*count(captions)) / float64(count(all)))
 	}
 	loss.Backward()
 	if err := distributed.AverageGradients(t.config.Group, t.params); err != nil {
@@ -192,23 +193,17 @@ func (t *DecoderTask) noisy(x torch.Tensor) torch.Tensor {
 	return c.apply(x, noise, t.mean)
 }
 
-// counted returns the number of tokens that count in the loss of captions.
-func (t *DecoderTask) counted(captions []int32) (n int) {
-	for _, c := range captions {
-		ids := t.data.Captions.Get(int(c))
-		for _, id := range ids[:min(len(ids), t.limit)] {
-			if id != 0 {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-func (t *DecoderTask) loss(x, tokens torch.Tensor) (loss torch.Tensor) {
+// loss returns the loss of captions, given features [n, width].
+func (t *DecoderTask) loss(x torch.Tensor, texts *Texts, captions []int32) (loss torch.Tensor) {
+	flat, width := texts.padded(captions, t.limit, 0)
+	size := int64(len(flat))
+	flat = append(flat, texts.counted(captions, t.limit, width)...)
+	both := torch.FromSliceOn(t.config.Device, flat, int64(len(flat))) // one copy to the device
+	tokens := both.Narrow(0, 0, size).Reshape([]int64{int64(len(captions)), int64(width)})
+	counted := both.Narrow(0, size, int64(len(flat))-size)
 	// Free what the forward pass has computed and the backward pass does not need.
 	return torch.Tidy(func() torch.Tensor {
-		autocast(t.config.BF16, t.config.Device, func() { loss = DecoderLoss(t.Model, x, tokens, false) })
+		autocast(t.config.BF16, t.config.Device, func() { loss = decoderLoss(t.Model, x, tokens, counted) })
 		return loss
 	})
 }
@@ -234,7 +229,7 @@ func (t *DecoderTask) Validate() (float64, error) {
 			if c := t.config.Noise; c != nil {
 				x = c.apply(x, torch.Tensor{}, t.mean)
 			}
-			sum += item(t.loss(x, t.held.Captions.batch(items, t.limit, 0, t.config.Device)))
+			sum += item(t.loss(x, t.held.Captions, items))
 			batches++
 			return nil
 		})

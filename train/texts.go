@@ -35,14 +35,34 @@ func (t *Texts) Select(items []int32) *Texts {
 	return out
 }
 
+// counted returns the positions in batch's tensor [n, width], flattened, of the tokens that
+// count in DecoderLoss.
+func (t *Texts) counted(items []int32, limit, width int) (at []int64) {
+	for k, i := range items {
+		ids := t.Get(int(i))
+		for j, id := range ids[:min(len(ids), limit)] {
+			if id != 0 {
+				at = append(at, int64(k*width+j))
+			}
+		}
+	}
+	return at
+}
+
 // batch returns texts as an int64 tensor [n, longest], cut to limit tokens and padded at
 // the end with pad.
 func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch.Tensor {
-	longest := 1
+	flat, longest := t.padded(items, limit, pad)
+	return torch.FromSliceOn(d, flat, int64(len(items)), int64(longest))
+}
+
+// padded returns the elements of batch's tensor, and the longest.
+func (t *Texts) padded(items []int32, limit int, pad int64) (flat []int64, longest int) {
+	longest = 1
 	for _, i := range items {
 		longest = max(longest, min(limit, len(t.Get(int(i)))))
 	}
-	flat := make([]int64, len(items)*longest)
+	flat = make([]int64, len(items)*longest)
 	for k, i := range items {
 		row := flat[k*longest : (k+1)*longest]
 		ids := t.Get(int(i))
@@ -53,5 +73,5 @@ func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch
 			}
 		}
 	}
-	return torch.FromSliceOn(d, flat, int64(len(items)), int64(longest))
+	return flat, longest
 }

@@ -94,16 +94,14 @@ func TestMeta(t *testing.T) {
 			}
 		},
 		"mapper step": func(t *testing.T) {
-			for _, exact := range []bool{false, true} {
-				m := &clipcap.Model{Mapper: clipcap.NewTransformerMapper(clipcap.PaperTransformer()), GPT2: gpt2.New(config)}
-				nn.SetRequiresGrad(m.GPT2, false)
-				opt := optim.TransformersAdamW(nn.Parameters(m.Mapper), optim.AdamDefaults())
-				train.DecoderLoss(m, torch.Randn([]int64{2, 512}), ids(2, 12), exact).Backward()
-				opt.Step()
-				opt.Close()
-				nn.Close(m.Mapper)
-				nn.Close(m.GPT2)
-			}
+			m := &clipcap.Model{Mapper: clipcap.NewTransformerMapper(clipcap.PaperTransformer()), GPT2: gpt2.New(config)}
+			nn.SetRequiresGrad(m.GPT2, false)
+			opt := optim.TransformersAdamW(nn.Parameters(m.Mapper), optim.AdamDefaults())
+			train.DecoderLoss(m, torch.Randn([]int64{2, 512}), ids(2, 12), true).Backward()
+			opt.Step()
+			opt.Close()
+			nn.Close(m.Mapper)
+			nn.Close(m.GPT2)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -294,6 +294,19 @@ func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
 	return torch.Linear(hidden, m.Wte.Weight)
 }
 
+// FuseGelu sets whether gelu_new, if it is the activation, is computed by PyTorch's own operator
+// for the same function (gelu_pytorch_tanh) instead of transformers' sequence of operators. A
+// small model trains up to a fifth faster with it, with other rounding.
+func (m *Model) FuseGelu(on bool) {
+	name := m.Config.activation()
+	if name == "gelu_new" && on {
+		name = "gelu_pytorch_tanh"
+	}
+	for _, b := range m.H {
+		b.Mlp.act = activations[name]
+	}
+}
+
 // HeadWeight returns the weight [vocab, n_embd] of the head, before nn.Pack.
 func (m *Model) HeadWeight() torch.Tensor {
 	if m.LmHead != nil {
