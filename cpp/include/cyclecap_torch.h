@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 6
+#define CT_ABI 7
 
 #ifdef __cplusplus
 extern "C" {
@@ -93,6 +93,25 @@ CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
 /* transformers' "gelu_new", bit-identical to its sequence of operators. Only x
  * is saved for the backward pass. */
 CT_API ct_error ct_gelu_new(ct_tensor x, ct_tensor *y);
+
+/* Kinds of Adam: with weight decay in the gradient, with decoupled weight decay
+ * (AdamW), and transformers' AdamW. */
+enum {
+  CT_ADAM_PLAIN = 0,
+  CT_ADAM_DECOUPLED = 1,
+  CT_ADAM_TRANSFORMERS = 2,
+};
+typedef struct {
+  int kind;
+  double lr, beta1, beta2, eps, weight_decay;
+} ct_adam;
+/* Runs a step of Adam on n parameters of the CPU, with the bits of PyTorch's
+ * loop over them. roots and sizes have, for each parameter, the square root of
+ * the second bias correction and the factor of the update. */
+CT_API ct_error ct_adam_step(const ct_adam *o, int n, const ct_tensor *params,
+                             const ct_tensor *grads, const ct_tensor *avgs,
+                             const ct_tensor *avg_sqs, const double *roots,
+                             const double *sizes);
 
 /* ---- tensors ------------------------------------------------------------ */
 

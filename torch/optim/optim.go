@@ -24,6 +24,7 @@
 package optim
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -319,24 +320,36 @@ func (a *adam) Step() {
 	case a.foreach():
 		a.updateLists(a.list)
 	default:
-		a.update(a.single)
+		a.updateLists(a.blocks)
 	}
 }
 
-func (a *adam) single(p, g torch.Tensor, s *ParamState) {
-	avg, avgSq := s.moments(p)
-	if a.o.WeightDecay != 0 {
-		if a.decoupled {
-			p.MulScalar_(1 - a.lr*a.o.WeightDecay)
-		} else {
-			g = g.Add(p, torch.WithAlpha(a.o.WeightDecay))
+// blocks updates a group of the CPU.
+func (a *adam) blocks(g *group) {
+	op, kind := "optim.Adam", shim.AdamPlain
+	if a.decoupled {
+		op, kind = "optim.AdamW", shim.AdamDecoupled
+	}
+	g.adam(op, kind, a.lr, a.o, a.root, a.size)
+}
+
+// adam runs a step of Adam on a group of the CPU: operator by operator as PyTorch's loop over
+// the parameters, but on blocks that stay in the cache.
+func (g *group) adam(op string, kind int, lr float64, o AdamOptions, root, size func(t float64) float64) {
+	avgs, avgSqs := g.moments()
+	var all []any
+	for _, list := range [][]torch.Tensor{g.params, g.grads, avgs, avgSqs} {
+		for _, t := range list {
+			all = append(all, t)
 		}
 	}
-	avg.LerpScalar_(g, 1-a.o.Beta1)
-	avgSq.MulScalar_(a.o.Beta2).Addcmul_(g, g, torch.WithValue(1-a.o.Beta2))
-	t := float64(s.Step)
-	denom := avgSq.Sqrt().DivScalar_(a.root(t)).AddScalar_(a.o.Eps)
-	p.Addcdiv_(avg, denom, torch.WithValue(a.size(t)))
+	c := shim.Adam{Kind: kind, LR: lr, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay}
+	err := shim.Lend(op, func(p []uintptr) error { return shim.AdamStep(c, p, g.perStep(root), g.perStep(size)) }, all...)
+	if e := (*shim.Error)(nil); errors.As(err, &e) {
+		panic(&torch.Error{Kind: torch.Kind(e.Kind), Op: op, Text: e.Text})
+	} else if err != nil {
+		torch.Throw(op, "%v", err)
+	}
 }
 
 // root returns the square root of the second bias correction at step t.
@@ -441,23 +454,18 @@ func (a *transformersAdamW) Step() {
 	if a.foreach() {
 		a.updateLists(a.list)
 	} else {
-		a.update(a.single)
+		a.updateLists(a.blocks)
 	}
 }
 
-func (a *transformersAdamW) single(p, g torch.Tensor, s *ParamState) {
-	avg, avgSq := s.moments(p)
-	avg.MulScalar_(a.o.Beta1).Add_(g, torch.WithAlpha(1-a.o.Beta1))
-	avgSq.MulScalar_(a.o.Beta2).Addcmul_(g, g, torch.WithValue(1-a.o.Beta2))
-	denom := avgSq.Sqrt().AddScalar_(a.o.Eps)
-	p.Addcdiv_(avg, denom, torch.WithValue(a.size(float64(s.Step))))
-	if a.o.WeightDecay > 0 {
-		p.Add_(p, torch.WithAlpha(-a.lr*a.o.WeightDecay))
-	}
+// blocks updates a group of the CPU.
+func (a *transformersAdamW) blocks(g *group) {
+	one := func(float64) float64 { return 1 } // not used
+	g.adam("optim.TransformersAdamW", shim.AdamTransformers, a.lr, a.o, one, a.size)
 }
 
-// list is single for a list of parameters. transformers has only the loop; the elements
-// go through the same arithmetic.
+// list updates a group of another device. transformers has only a loop over the parameters;
+// the elements go through the same arithmetic.
 func (a *transformersAdamW) list(g *group) {
 	avgs, avgSqs := g.moments()
 	torch.ForeachMulScalar_(avgs, a.o.Beta1)

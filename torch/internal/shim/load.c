@@ -25,6 +25,11 @@
   E(ct_schema, (const char *name, const char *overload, char **text),          \
     (name, overload, text))                                                    \
   E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                         \
+  E(ct_adam_step,                                                              \
+    (const ct_adam *o, int n, const ct_tensor *params, const ct_tensor *grads, \
+     const ct_tensor *avgs, const ct_tensor *avg_sqs, const double *roots,     \
+     const double *sizes),                                                     \
+    (o, n, params, grads, avgs, avg_sqs, roots, sizes))                        \
   V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                      \
   F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                              \
   F(int64_t, ct_tensors_alive, (void), ())                                     \

@@ -340,6 +340,31 @@ func GeneratorState(g uintptr) (uintptr, error) {
 	return address(t), err
 }
 
+// Adam has the options of ct_adam.
+type Adam struct {
+	Kind                               int // Plain, Decoupled or Transformers
+	LR, Beta1, Beta2, Eps, WeightDecay float64
+}
+
+// The kinds of Adam.
+const (
+	AdamPlain        = C.CT_ADAM_PLAIN
+	AdamDecoupled    = C.CT_ADAM_DECOUPLED
+	AdamTransformers = C.CT_ADAM_TRANSFORMERS
+)
+
+// AdamStep runs a step. p has the parameters, the gradients and both moments, one list after
+// the other. See ct_adam_step.
+func AdamStep(o Adam, p []uintptr, roots, sizes []float64) error {
+	n := len(roots)
+	if n == 0 {
+		return nil
+	}
+	c := C.ct_adam{kind: C.int(o.Kind), lr: C.double(o.LR), beta1: C.double(o.Beta1), beta2: C.double(o.Beta2), eps: C.double(o.Eps), weight_decay: C.double(o.WeightDecay)}
+	list := func(i int) *C.ct_tensor { return (*C.ct_tensor)(unsafe.Pointer(&p[i*n])) }
+	return take(C.ct_adam_step(&c, C.int(n), list(0), list(1), list(2), list(3), (*C.double)(&roots[0]), (*C.double)(&sizes[0])))
+}
+
 // SetGeneratorState sets g's state.
 func SetGeneratorState(g, state uintptr) error {
 	return take(C.ct_generator_set_state(generator(g), tensor(state)))
