@@ -25,24 +25,22 @@ func noGap(m *model) *Error {
 }
 
 // gap sends the picture of the gap of a model.
-func (s *Server) gap(w http.ResponseWriter, r *http.Request) {
+func (s *Server) gap(w http.ResponseWriter, r *http.Request) error {
 	m, _, err := s.models.get(r.URL.Query().Get("model"))
-	if err == nil {
-		defer m.uses.Done()
-		if m.gap == nil {
-			err = noGap(m)
-		}
-	}
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
+	}
+	defer m.uses.Done()
+	if m.gap == nil {
+		return noGap(m)
 	}
 	writeJSON(w, http.StatusOK, m.gap)
+	return nil
 }
 
 // listModels says what each model can do, and the limits of requests: what the page needs to
 // know.
-func (s *Server) listModels(w http.ResponseWriter, r *http.Request) {
+func (s *Server) listModels(w http.ResponseWriter, r *http.Request) error {
 	type ownModel struct {
 		Name      string   `json:"name"`
 		BuiltIn   bool     `json:"built_in"` // it is in the program
@@ -74,9 +72,9 @@ func (s *Server) listModels(w http.ResponseWriter, r *http.Request) {
 		m.uses.Done()
 	}
 	if len(list) == 0 {
-		s.fail(w, r, notReady())
-		return
+		return notReady()
 	}
 	out.Limits.Body, out.Limits.Items, out.Limits.Beam = s.o.MaxBody, s.o.MaxItems, maxBeams
 	writeJSON(w, http.StatusOK, out)
+	return nil
 }

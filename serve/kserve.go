@@ -26,41 +26,38 @@ func (s *Server) kserveRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]bool{"live": true})
 	})
-	mux.HandleFunc("GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) {
+	s.handle(mux, "GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
 		if !s.isReady() {
-			s.fail(w, r, notReady())
-			return
+			return notReady()
 		}
 		writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+		return nil
 	})
-	mux.HandleFunc("GET /v2/models/{path...}", s.kserveModel)
-	mux.HandleFunc("POST /v2/models/{path...}", s.kserveModel)
-	mux.HandleFunc("/v2/models/{path...}", s.kserveModel) // 405: which methods there are depends on the path
-	mux.HandleFunc("POST /v2/repository/index", s.kserveIndex)
+	s.handle(mux, "GET /v2/models/{path...}", s.kserveModel)
+	s.handle(mux, "POST /v2/models/{path...}", s.kserveModel)
+	s.handle(mux, "/v2/models/{path...}", s.kserveModel) // 405: which methods there are depends on the path
+	s.handle(mux, "POST /v2/repository/index", s.kserveIndex)
 }
 
 // kserveVersion is the only version of each model.
 const kserveVersion = "1"
 
 // kserveModel answers what is asked of a model: /v2/models/NAME[/versions/V][/ready or /infer].
-func (s *Server) kserveModel(w http.ResponseWriter, r *http.Request) {
+func (s *Server) kserveModel(w http.ResponseWriter, r *http.Request) error {
 	name, version, action := kservePath(r.URL.EscapedPath())
 	allow := "GET, HEAD"
 	if action == "infer" {
 		allow = "POST"
 	}
 	if !slices.Contains(strings.Split(allow, ", "), r.Method) {
-		s.fail(w, r, wrongMethod(w, r, allow))
-		return
+		return wrongMethod(w, r, allow)
 	}
 	if name == "" || version != kserveVersion {
-		s.fail(w, r, &Error{Status: http.StatusNotFound, Code: "model_not_found", Message: fmt.Sprintf("no model %.100q of version %.50q; each model has version %s alone", name, version, kserveVersion)})
-		return
+		return &Error{Status: http.StatusNotFound, Code: "model_not_found", Message: fmt.Sprintf("no model %.100q of version %.50q; each model has version %s alone", name, version, kserveVersion)}
 	}
 	m, way, err := s.models.get(name)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	k := &kserveRequest{m: m, name: name, ways: m.ways()}
@@ -69,14 +66,15 @@ func (s *Server) kserveModel(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case action == "infer":
-		s.kserveInfer(w, r, k)
+		return s.kserveInfer(w, r, k)
 	case action == "ready" && !s.isReady():
-		s.fail(w, r, notReady())
+		return notReady()
 	case action == "ready":
 		writeJSON(w, http.StatusOK, map[string]any{"name": name, "ready": true})
 	default:
 		writeJSON(w, http.StatusOK, map[string]any{"name": name, "versions": []string{kserveVersion}, "platform": "cyclecap", "inputs": k.inputs(), "outputs": k.outputs()})
 	}
+	return nil
 }
 
 // kservePath takes an escaped path apart. The version is the only one if the path has none.
@@ -96,7 +94,7 @@ func kservePath(path string) (name, version, action string) {
 }
 
 // kserveIndex lists the models, as Triton's repository extension does. All are ready.
-func (s *Server) kserveIndex(w http.ResponseWriter, r *http.Request) {
+func (s *Server) kserveIndex(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
 		Ready      bool           `json:"ready"`
 		Parameters map[string]any `json:"parameters"`
@@ -104,13 +102,12 @@ func (s *Server) kserveIndex(w http.ResponseWriter, r *http.Request) {
 	// tritonclient sends an empty body.
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		err = readError(err)
-	} else if len(body) > 0 {
-		err = parseJSON(body, &q, true)
+		return readError(err)
 	}
-	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+	if len(body) > 0 {
+		if err := parseJSON(body, &q, true); err != nil {
+			return err
+		}
 	}
 	type entry struct {
 		Name    string `json:"name"`
@@ -124,6 +121,7 @@ func (s *Server) kserveIndex(w http.ResponseWriter, r *http.Request) {
 		m.uses.Done()
 	}
 	writeJSON(w, http.StatusOK, list)
+	return nil
 }
 
 // Types of tensors.
@@ -224,50 +222,49 @@ func named(param, name string, list []kserveTensor) (kserveTensor, error) {
 	return kserveTensor{}, bad("unknown_tensor", param, "%s: no %.50q; this model has %s", param, name, strings.Join(names, ", "))
 }
 
-func (s *Server) kserveInfer(w http.ResponseWriter, r *http.Request, k *kserveRequest) {
-	err := s.readKServe(r, k)
-	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+func (s *Server) kserveInfer(w http.ResponseWriter, r *http.Request, k *kserveRequest) error {
+	if err := s.readKServe(r, k); err != nil {
+		return err
 	}
-	s.serve(w, r, k.task, func() {
-		answer := struct {
-			ID           string         `json:"id,omitempty"`
-			ModelName    string         `json:"model_name"`
-			ModelVersion string         `json:"model_version"`
-			Outputs      []kserveTensor `json:"outputs"`
-		}{k.body.ID, k.name, kserveVersion, nil}
-		var after [][]byte
-		for i, t := range k.want {
-			k.fill(&t)
-			binary := k.body.Parameters.BinaryDataOutput
-			if len(k.body.Outputs) > 0 && k.body.Outputs[i].Parameters.BinaryData != nil {
-				binary = *k.body.Outputs[i].Parameters.BinaryData
-			}
-			if binary {
-				b := kserveBinary(t.Data)
-				t.Parameters, t.Data = map[string]int{"binary_data_size": len(b)}, nil
-				after = append(after, b)
-			}
-			answer.Outputs = append(answer.Outputs, t)
+	if err := s.compute(w, k.task); err != nil {
+		return err
+	}
+	answer := struct {
+		ID           string         `json:"id,omitempty"`
+		ModelName    string         `json:"model_name"`
+		ModelVersion string         `json:"model_version"`
+		Outputs      []kserveTensor `json:"outputs"`
+	}{k.body.ID, k.name, kserveVersion, nil}
+	var after [][]byte
+	for i, t := range k.want {
+		k.fill(&t)
+		binary := k.body.Parameters.BinaryDataOutput
+		if len(k.body.Outputs) > 0 && k.body.Outputs[i].Parameters.BinaryData != nil {
+			binary = *k.body.Outputs[i].Parameters.BinaryData
 		}
-		if after == nil {
-			writeJSON(w, http.StatusOK, answer)
-			return
+		if binary {
+			b := kserveBinary(t.Data)
+			t.Parameters, t.Data = map[string]int{"binary_data_size": len(b)}, nil
+			after = append(after, b)
 		}
-		head, err := json.Marshal(answer)
-		if err != nil {
-			s.fail(w, r, s.logged(w, err))
-			return
+		answer.Outputs = append(answer.Outputs, t)
+	}
+	if after == nil {
+		writeJSON(w, http.StatusOK, answer)
+		return nil
+	}
+	head, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set(kserveHeader, strconv.Itoa(len(head)))
+	for _, b := range append([][]byte{head}, after...) {
+		if _, err := w.Write(b); err != nil {
+			return nil // the client has gone
 		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set(kserveHeader, strconv.Itoa(len(head)))
-		for _, b := range append([][]byte{head}, after...) {
-			if _, err := w.Write(b); err != nil {
-				return // the client has gone
-			}
-		}
-	})
+	}
+	return nil
 }
 
 // kserveHeader has the length of the JSON before binary tensors.

@@ -20,21 +20,21 @@ const ollamaVersion = "0.12.11"
 
 // ollamaRoutes are the routes of Ollama's API. Unknown keys are ignored, since clients send many.
 func (s *Server) ollamaRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("POST /api/generate", s.ollamaGenerate)
-	mux.HandleFunc("POST /api/chat", s.ollamaChat)
-	mux.HandleFunc("POST /api/embed", s.ollamaEmbed)
-	mux.HandleFunc("POST /api/embeddings", s.ollamaEmbeddings)
-	mux.HandleFunc("GET /api/tags", s.ollamaTags)
-	mux.HandleFunc("GET /api/ps", s.ollamaTags)
-	mux.HandleFunc("POST /api/show", s.ollamaShow)
+	s.handle(mux, "POST /api/generate", s.ollamaGenerate)
+	s.handle(mux, "POST /api/chat", s.ollamaChat)
+	s.handle(mux, "POST /api/embed", s.ollamaEmbed)
+	s.handle(mux, "POST /api/embeddings", s.ollamaEmbeddings)
+	s.handle(mux, "GET /api/tags", s.ollamaTags)
+	s.handle(mux, "GET /api/ps", s.ollamaTags)
+	s.handle(mux, "POST /api/show", s.ollamaShow)
 	mux.HandleFunc("GET /api/version", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"version": ollamaVersion})
 	})
 	// Clients ask for this to see whether the server is there.
 	mux.HandleFunc("HEAD /{$}", func(w http.ResponseWriter, r *http.Request) {})
 	for _, route := range []string{"POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete", "HEAD /api/blobs/{digest}", "POST /api/blobs/{digest}"} {
-		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
-			s.fail(w, r, bad("models_are_fixed", "", "this server's models are those that it was started with: clients cannot add, change or remove any"))
+		s.handle(mux, route, func(w http.ResponseWriter, r *http.Request) error {
+			return bad("models_are_fixed", "", "this server's models are those that it was started with: clients cannot add, change or remove any")
 		})
 	}
 }
@@ -114,14 +114,14 @@ type ollamaAnswer struct {
 	Duration       time.Duration `json:"eval_duration,omitempty"`
 }
 
-func (s *Server) ollamaGenerate(w http.ResponseWriter, r *http.Request) {
-	s.ollamaCaption(w, r, func(q ollamaRequest) (images []string, load bool) {
+func (s *Server) ollamaGenerate(w http.ResponseWriter, r *http.Request) error {
+	return s.ollamaCaption(w, r, func(q ollamaRequest) (images []string, load bool) {
 		return q.Images, q.Prompt == "" && len(q.Images) == 0
 	}, func(a *ollamaAnswer, text string) { a.Response = &text })
 }
 
-func (s *Server) ollamaChat(w http.ResponseWriter, r *http.Request) {
-	s.ollamaCaption(w, r, func(q ollamaRequest) (images []string, load bool) {
+func (s *Server) ollamaChat(w http.ResponseWriter, r *http.Request) error {
+	return s.ollamaCaption(w, r, func(q ollamaRequest) (images []string, load bool) {
 		for i := len(q.Messages) - 1; i >= 0; i-- {
 			if q.Messages[i].Role == "user" {
 				return q.Messages[i].Images, false
@@ -133,17 +133,15 @@ func (s *Server) ollamaChat(w http.ResponseWriter, r *http.Request) {
 
 // ollamaCaption answers /api/generate and /api/chat, which differ in where the pictures are and
 // where the text goes. A request for nothing loads the model, which is there already.
-func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images func(ollamaRequest) ([]string, bool), say func(*ollamaAnswer, string)) {
+func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images func(ollamaRequest) ([]string, bool), say func(*ollamaAnswer, string)) error {
 	begin := time.Now()
 	var q ollamaRequest
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	m, way, err := s.models.get(q.Model)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	line := func(text string) ollamaAnswer {
@@ -152,38 +150,34 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		return a
 	}
 	if err := q.check(); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	encoded, load := images(q)
 	if load {
 		a := line("")
 		a.Done, a.Reason = true, "load"
 		writeJSON(w, http.StatusOK, a)
-		return
+		return nil
 	}
 	if len(encoded) == 0 {
-		err = noImage("images")
-	} else {
-		err = s.checkCount(len(encoded), 0)
+		return noImage("images")
 	}
-	var list []picture
-	for i := 0; i < len(encoded) && err == nil; i++ {
-		var p picture
-		p, err = s.parsePicture(r.Context(), fmt.Sprintf("images[%d]", i), encoded[i])
-		list = append(list, p)
+	if err := s.checkCount(len(encoded), 0); err != nil {
+		return err
+	}
+	list := make([]picture, len(encoded))
+	for i, text := range encoded {
+		if list[i], err = s.parsePicture(r.Context(), fmt.Sprintf("images[%d]", i), text); err != nil {
+			return err
+		}
 	}
 	options := chatOptions{temperature: q.Options.Temperature, topP: q.Options.TopP, topK: q.Options.TopK, seed: q.Options.Seed}
 	if n := q.Options.NumPredict; n != nil && *n > 0 { // others mean no limit
 		options.maxTokens = n
 	}
-	var c *captionRun
-	if err == nil {
-		c, err = s.captionRun(r.Context(), m, way, list, 1, options)
-	}
+	c, err := s.captionRun(r.Context(), m, way, list, 1, options)
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
 	}
 	defer c.cancel()
 	end := func(text string, choices []choice) ollamaAnswer {
@@ -195,19 +189,19 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		return a
 	}
 	if q.Stream != nil && !*q.Stream {
-		s.serve(w, r, c.task, func() {
-			choices, err := c.choices()
-			if err != nil {
-				s.fail(w, r, s.logged(w, err))
-				return
-			}
-			a := end(choices[0].text(), choices)
-			if q.LogProbs {
-				a.LogProbs = logProbsJSON(choices[0].all())
-			}
-			writeJSON(w, http.StatusOK, a)
-		})
-		return
+		if err := s.compute(w, c.task); err != nil {
+			return err
+		}
+		choices, err := c.choices()
+		if err != nil {
+			return err
+		}
+		a := end(choices[0].text(), choices)
+		if q.LogProbs {
+			a.LogProbs = logProbsJSON(choices[0].all())
+		}
+		writeJSON(w, http.StatusOK, a)
+		return nil
 	}
 	to := streamer{w: w, kind: "application/x-ndjson", after: "\n"}
 	choices, err := s.stream(c, func(_ int, p piece) error {
@@ -217,18 +211,15 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		}
 		return to.send(c.task, a)
 	})
-	switch {
-	case err == nil:
-		to.send(c.task, end("", choices))
-	case to.began:
-		to.send(c.task, errorBody(r.URL.Path, s.logged(w, err)))
-	default:
-		s.fail(w, r, s.logged(w, err))
+	if err != nil {
+		return s.failStream(r, &to, c.task, err)
 	}
+	to.send(c.task, end("", choices))
+	return nil
 }
 
 // ollamaEmbed answers /api/embed, whose embeddings have length 1.
-func (s *Server) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ollamaEmbed(w http.ResponseWriter, r *http.Request) error {
 	begin := time.Now()
 	var q struct {
 		Model      string          `json:"model"`
@@ -237,21 +228,19 @@ func (s *Server) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
 		Dimensions *int            `json:"dimensions"`
 	}
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	var texts []string
 	if len(q.Input) > 0 && string(q.Input) != `""` { // nothing loads the model, as null and [] do
 		var ok bool
 		if texts, ok = stringsOf(q.Input); !ok {
-			s.fail(w, r, invalid("input", "must be a string or a list of strings"))
-			return
+			return invalid("input", "must be a string or a list of strings")
 		}
 	}
 	if q.Dimensions != nil && *q.Dimensions == 0 {
 		q.Dimensions = nil
 	}
-	s.ollamaFeatures(w, r, q.Model, texts, q.Truncate == nil || *q.Truncate, q.Dimensions, true, func(model string, t *task, rows [][]float32, tokens int) any {
+	return s.ollamaFeatures(w, r, q.Model, texts, q.Truncate == nil || *q.Truncate, q.Dimensions, true, func(model string, t *task, rows [][]float32, tokens int) any {
 		return struct {
 			Model      string        `json:"model"`
 			Embeddings [][]float32   `json:"embeddings"`
@@ -264,20 +253,19 @@ func (s *Server) ollamaEmbed(w http.ResponseWriter, r *http.Request) {
 
 // ollamaEmbeddings answers /api/embeddings, the older form, whose embeddings are as the encoder
 // returns them.
-func (s *Server) ollamaEmbeddings(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ollamaEmbeddings(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
 		Model  string `json:"model"`
 		Prompt string `json:"prompt"`
 	}
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	var texts []string
 	if q.Prompt != "" {
 		texts = []string{q.Prompt}
 	}
-	s.ollamaFeatures(w, r, q.Model, texts, true, nil, false, func(_ string, _ *task, rows [][]float32, _ int) any {
+	return s.ollamaFeatures(w, r, q.Model, texts, true, nil, false, func(_ string, _ *task, rows [][]float32, _ int) any {
 		row := []float32{}
 		if len(rows) > 0 {
 			row = rows[0]
@@ -288,33 +276,33 @@ func (s *Server) ollamaEmbeddings(w http.ResponseWriter, r *http.Request) {
 
 // ollamaFeatures answers with the features of texts.
 func (s *Server) ollamaFeatures(w http.ResponseWriter, r *http.Request, model string, texts []string, truncate bool, dimensions *int, normalize bool,
-	answer func(model string, t *task, rows [][]float32, tokens int) any) {
+	answer func(model string, t *task, rows [][]float32, tokens int) any) error {
 	m, _, err := s.models.get(model)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
-	tokens := 0
-	if err = checkDimensions(m, dimensions); err == nil {
-		tokens, err = checkTexts(m, texts, truncate)
+	if err := checkDimensions(m, dimensions); err != nil {
+		return err
 	}
-	if err == nil && len(texts) == 0 {
-		writeJSON(w, http.StatusOK, answer(answered(model, m), &task{}, [][]float32{}, 0))
-		return
-	}
-	var t *task
-	if err == nil {
-		t, err = s.featuresTask(r.Context(), m, nil, texts)
-	}
+	tokens, err := checkTexts(m, texts, truncate)
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
+	}
+	if len(texts) == 0 {
+		writeJSON(w, http.StatusOK, answer(answered(model, m), &task{}, [][]float32{}, 0))
+		return nil
+	}
+	t, err := s.featuresTask(r.Context(), m, nil, texts)
+	if err != nil {
+		return err
 	}
 	t.normalize = normalize
-	s.serve(w, r, t, func() {
-		writeJSON(w, http.StatusOK, answer(answered(model, m), t, rowsOf(t.textRows, m.clip.Width()), tokens))
-	})
+	if err := s.compute(w, t); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, answer(answered(model, m), t, rowsOf(t.textRows, m.clip.Width()), tokens))
+	return nil
 }
 
 // ollamaModel describes a model in lists. Those of /api/ps are the same, since every model is
@@ -355,7 +343,7 @@ func (m *model) ollamaDetails() ollamaDetails {
 }
 
 // ollamaTags answers /api/tags and /api/ps.
-func (s *Server) ollamaTags(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ollamaTags(w http.ResponseWriter, r *http.Request) error {
 	list := []ollamaModel{}
 	for _, m := range s.models.all() {
 		for _, name := range m.names() {
@@ -376,32 +364,29 @@ func (s *Server) ollamaTags(w http.ResponseWriter, r *http.Request) {
 		m.uses.Done()
 	}
 	if len(list) == 0 {
-		s.fail(w, r, notReady())
-		return
+		return notReady()
 	}
 	writeJSON(w, http.StatusOK, map[string][]ollamaModel{"models": list})
+	return nil
 }
 
-func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) error {
 	var q struct {
 		Model string `json:"model"`
 		Name  string `json:"name"` // in older clients
 	}
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	if q.Model == "" {
 		q.Model = q.Name
 	}
 	if q.Model == "" {
-		s.fail(w, r, bad("no_model", "model", "model is required"))
-		return
+		return bad("no_model", "model", "model is required")
 	}
 	m, _, err := s.models.get(q.Model)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	details := m.ollamaDetails()
@@ -429,6 +414,7 @@ func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) {
 		Capabilities []string       `json:"capabilities"`
 		Modified     time.Time      `json:"modified_at"`
 	}{"# cyclecap serve has this model; there is no Modelfile.\n", strings.Join(parameters, "\n"), "{{ .Prompt }}", details, info, capabilities, m.loaded.UTC()})
+	return nil
 }
 
 // digest identifies the files of a model by their names, sizes and times: reading them would

@@ -16,10 +16,10 @@ import (
 // openaiRoutes are the routes of OpenAI's API, with the extensions for pictures of infinity and
 // vLLM. Unknown keys are ignored, since clients send many.
 func (s *Server) openaiRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("POST /v1/embeddings", s.openaiEmbeddings)
-	mux.HandleFunc("POST /v1/chat/completions", s.openaiChat)
-	mux.HandleFunc("GET /v1/models", s.openaiModels)
-	mux.HandleFunc("GET /v1/models/{id...}", s.openaiModel)
+	s.handle(mux, "POST /v1/embeddings", s.openaiEmbeddings)
+	s.handle(mux, "POST /v1/chat/completions", s.openaiChat)
+	s.handle(mux, "GET /v1/models", s.openaiModels)
+	s.handle(mux, "GET /v1/models/{id...}", s.openaiModel)
 }
 
 type embeddingsRequest struct {
@@ -133,66 +133,65 @@ func (s *Server) embeddedMessages(ctx context.Context, messages []openaiMessage)
 	return texts, list, nil
 }
 
-func (s *Server) openaiEmbeddings(w http.ResponseWriter, r *http.Request) {
+func (s *Server) openaiEmbeddings(w http.ResponseWriter, r *http.Request) error {
 	var q embeddingsRequest
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	m, _, err := s.models.get(q.Model)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
-	tokens := 0
 	texts, list, err := q.read(r.Context(), s)
-	if err == nil && q.Format != "" && q.Format != "float" && q.Format != "base64" {
-		err = invalid("encoding_format", "must be float or base64, got %.50q", q.Format)
-	}
-	if err == nil {
-		err = checkDimensions(m, q.Dims)
-	}
-	if err == nil {
-		tokens, err = checkTexts(m, texts, q.Truncate)
-	}
-	var t *task
-	if err == nil {
-		t, err = s.featuresTask(r.Context(), m, list, texts)
-	}
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
+	}
+	if q.Format != "" && q.Format != "float" && q.Format != "base64" {
+		return invalid("encoding_format", "must be float or base64, got %.50q", q.Format)
+	}
+	if err := checkDimensions(m, q.Dims); err != nil {
+		return err
+	}
+	tokens, err := checkTexts(m, texts, q.Truncate)
+	if err != nil {
+		return err
+	}
+	t, err := s.featuresTask(r.Context(), m, list, texts)
+	if err != nil {
+		return err
 	}
 	t.normalize = q.Normalize == nil || *q.Normalize
-	s.serve(w, r, t, func() {
-		type embedding struct {
-			Object    string `json:"object"`
-			Index     int    `json:"index"`
-			Embedding any    `json:"embedding"`
+	if err := s.compute(w, t); err != nil {
+		return err
+	}
+	type embedding struct {
+		Object    string `json:"object"`
+		Index     int    `json:"index"`
+		Embedding any    `json:"embedding"`
+	}
+	rows := t.textRows
+	if len(list) > 0 {
+		rows = t.imageRows
+	}
+	data := []embedding{}
+	for i, row := range rowsOf(rows, m.clip.Width()) {
+		e := embedding{"embedding", i, row}
+		if q.Format == "base64" {
+			e.Embedding = base64.StdEncoding.EncodeToString(littleEndian(row))
 		}
-		rows := t.textRows
-		if len(list) > 0 {
-			rows = t.imageRows
-		}
-		data := []embedding{}
-		for i, row := range rowsOf(rows, m.clip.Width()) {
-			e := embedding{"embedding", i, row}
-			if q.Format == "base64" {
-				e.Embedding = base64.StdEncoding.EncodeToString(littleEndian(row))
-			}
-			data = append(data, e)
-		}
-		writeJSON(w, http.StatusOK, struct {
-			Object string      `json:"object"`
-			Data   []embedding `json:"data"`
-			Model  string      `json:"model"`
-			Usage  any         `json:"usage"`
-		}{"list", data, answered(q.Model, m), struct {
-			Prompt int `json:"prompt_tokens"`
-			Total  int `json:"total_tokens"`
-		}{tokens, tokens}})
-	})
+		data = append(data, e)
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Object string      `json:"object"`
+		Data   []embedding `json:"data"`
+		Model  string      `json:"model"`
+		Usage  any         `json:"usage"`
+	}{"list", data, answered(q.Model, m), struct {
+		Prompt int `json:"prompt_tokens"`
+		Total  int `json:"total_tokens"`
+	}{tokens, tokens}})
+	return nil
 }
 
 // littleEndian returns the bytes of numbers.
@@ -392,21 +391,22 @@ type (
 	}
 )
 
-func (s *Server) openaiChat(w http.ResponseWriter, r *http.Request) {
+func (s *Server) openaiChat(w http.ResponseWriter, r *http.Request) error {
 	var q chatRequest
 	if err := readJSON(r, &q, false); err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	m, way, err := s.models.get(q.Model)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
-	var list []picture
-	if err = q.check(); err == nil {
-		list, err = q.pictures(r.Context(), s)
+	if err := q.check(); err != nil {
+		return err
+	}
+	list, err := q.pictures(r.Context(), s)
+	if err != nil {
+		return err
 	}
 	n := 1
 	if q.N != nil {
@@ -416,37 +416,33 @@ func (s *Server) openaiChat(w http.ResponseWriter, r *http.Request) {
 	if options.maxTokens == nil {
 		options.maxTokens = q.MaxTokens
 	}
-	var c *captionRun
-	if err == nil {
-		c, err = s.captionRun(r.Context(), m, way, list, n, options)
-	}
+	c, err := s.captionRun(r.Context(), m, way, list, n, options)
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
 	}
 	defer c.cancel()
 	a := chatAnswer{ID: "chatcmpl-" + w.Header().Get("X-Request-Id"), Object: "chat.completion", Created: time.Now().Unix(), Model: answered(q.Model, m)}
 	if q.Stream {
 		a.Object = "chat.completion.chunk"
-		s.streamChat(w, r, q, c, a)
-		return
+		return s.streamChat(w, r, q, c, a)
 	}
-	s.serve(w, r, c.task, func() {
-		choices, err := c.choices()
-		if err != nil {
-			s.fail(w, r, s.logged(w, err))
-			return
+	if err := s.compute(w, c.task); err != nil {
+		return err
+	}
+	choices, err := c.choices()
+	if err != nil {
+		return err
+	}
+	for k, one := range choices {
+		to := chatChoice{Index: k, Message: &chatMessage{Role: "assistant", Content: one.text()}, Finish: &one.finish}
+		if q.LogProbs {
+			to.LogProbs = &chatLogProbs{Content: logProbsJSON(one.all())}
 		}
-		for k, one := range choices {
-			to := chatChoice{Index: k, Message: &chatMessage{Role: "assistant", Content: one.text()}, Finish: &one.finish}
-			if q.LogProbs {
-				to.LogProbs = &chatLogProbs{Content: logProbsJSON(one.all())}
-			}
-			a.Choices = append(a.Choices, to)
-		}
-		a.Usage = c.usage(choices)
-		writeJSON(w, http.StatusOK, a)
-	})
+		a.Choices = append(a.Choices, to)
+	}
+	a.Usage = c.usage(choices)
+	writeJSON(w, http.StatusOK, a)
+	return nil
 }
 
 func (c *captionRun) usage(choices []choice) *chatUsage {
@@ -459,7 +455,7 @@ func (c *captionRun) usage(choices []choice) *chatUsage {
 }
 
 // streamChat sends the answer as server-sent events.
-func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, q chatRequest, c *captionRun, a chatAnswer) {
+func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, q chatRequest, c *captionRun, a chatAnswer) error {
 	to := streamer{w: w, kind: "text/event-stream", before: "data: ", after: "\n\n"}
 	began := make([]bool, c.n)
 	event := func(choice chatChoice) error {
@@ -492,14 +488,11 @@ func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, q chatReques
 		a.Choices, a.Usage = []chatChoice{}, c.usage(choices)
 		err = to.send(c.task, a)
 	}
-	switch {
-	case err == nil:
-		to.write("data: [DONE]\n\n")
-	case to.began:
-		to.send(c.task, errorBody(r.URL.Path, s.logged(w, err)))
-	default:
-		s.fail(w, r, s.logged(w, err))
+	if err != nil {
+		return s.failStream(r, &to, c.task, err)
 	}
+	to.write("data: [DONE]\n\n")
+	return nil
 }
 
 // A streamer sends an answer in parts, each at once.
@@ -527,6 +520,16 @@ func (s *streamer) send(t *task, v any) error {
 	return s.write(s.before + string(b) + s.after)
 }
 
+// failStream makes an error the last part of a stream. It returns the error if none was sent yet:
+// the answer is then the same as without a stream.
+func (s *Server) failStream(r *http.Request, to *streamer, t *task, err error) error {
+	if !to.began {
+		return err
+	}
+	to.send(t, errorBody(r.URL.Path, s.logged(to.w, err)))
+	return nil
+}
+
 func (s *streamer) write(text string) error {
 	_, err := s.w.Write([]byte(text))
 	if err == nil {
@@ -545,7 +548,7 @@ type modelJSON struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-func (s *Server) openaiModels(w http.ResponseWriter, r *http.Request) {
+func (s *Server) openaiModels(w http.ResponseWriter, r *http.Request) error {
 	data := []modelJSON{}
 	for _, m := range s.models.all() {
 		for _, name := range m.names() {
@@ -554,26 +557,25 @@ func (s *Server) openaiModels(w http.ResponseWriter, r *http.Request) {
 		m.uses.Done()
 	}
 	if len(data) == 0 {
-		s.fail(w, r, notReady())
-		return
+		return notReady()
 	}
 	writeJSON(w, http.StatusOK, struct {
 		Object string      `json:"object"`
 		Data   []modelJSON `json:"data"`
 	}{"list", data})
+	return nil
 }
 
-func (s *Server) openaiModel(w http.ResponseWriter, r *http.Request) {
+func (s *Server) openaiModel(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
 	if id == "" {
-		s.openaiModels(w, r)
-		return
+		return s.openaiModels(w, r)
 	}
 	m, _, err := s.models.get(id)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	writeJSON(w, http.StatusOK, modelJSON{id, "model", m.loaded.Unix(), "cyclecap"})
+	return nil
 }

@@ -58,14 +58,23 @@ func nullable(s string) *string {
 	return &s
 }
 
-// serve runs a task and sends its error, or calls answer with the headers set.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, t *task, answer func()) {
+// handle adds a route. The error that its handler returns is sent in the form of the route's
+// protocol, so a handler that has begun to write must return nil.
+func (s *Server) handle(mux *http.ServeMux, route string, handler func(http.ResponseWriter, *http.Request) error) {
+	mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+		if err := handler(w, r); err != nil {
+			s.fail(w, r, s.logged(w, err))
+		}
+	})
+}
+
+// compute runs a task and sets the header that says how it was computed.
+func (s *Server) compute(w http.ResponseWriter, t *task) error {
 	if err := s.worker.do(t); err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
 	}
 	w.Header().Set(batchHeader, t.batched)
-	answer()
+	return nil
 }
 
 // batchHeader says how a request was computed: "exact" by itself, "shared" or "continuous" with

@@ -19,11 +19,11 @@ import (
 
 // ownRoutes are the routes of this server's own form.
 func (s *Server) ownRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("POST /caption", s.caption)
-	mux.HandleFunc("POST /features", s.features)
-	mux.HandleFunc("POST /similarity", s.similarity)
-	mux.HandleFunc("GET /models", s.listModels)
-	mux.HandleFunc("GET /gap", s.gap)
+	s.handle(mux, "POST /caption", s.caption)
+	s.handle(mux, "POST /features", s.features)
+	s.handle(mux, "POST /similarity", s.similarity)
+	s.handle(mux, "GET /models", s.listModels)
+	s.handle(mux, "GET /gap", s.gap)
 }
 
 // An ownRequest is the body of /caption, /features and /similarity as JSON. As a form
@@ -330,11 +330,10 @@ func (s *Server) readFor(r *http.Request) (q ownRequest, m *model, way string, e
 	return q, m, way, err
 }
 
-func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
+func (s *Server) caption(w http.ResponseWriter, r *http.Request) error {
 	q, m, way, err := s.readFor(r)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	ways := m.ways()
@@ -342,47 +341,47 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) {
 		ways = []string{way}
 	}
 	t, err := s.captionTask(r.Context(), m, ways, q.pictures, q.decodeRequest)
-	if err == nil {
-		err = q.unused("/caption", true, false)
-	}
-	if err == nil && len(q.Texts) > 0 {
-		err = invalid("texts", "not used by /caption; /similarity compares photos with texts")
-	}
-	if err == nil && q.Gap && m.gap == nil {
-		err = noGap(m)
-	}
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
+	}
+	if err := q.unused("/caption", true, false); err != nil {
+		return err
+	}
+	if len(q.Texts) > 0 {
+		return invalid("texts", "not used by /caption; /similarity compares photos with texts")
+	}
+	if q.Gap && m.gap == nil {
+		return noGap(m)
 	}
 	t.translate = q.Gap
-	s.serve(w, r, t, func() {
-		type photo struct {
-			Name     string       `json:"name,omitempty"`
-			Captions []ownCaption `json:"captions"`
-			Gap      *ownGap      `json:"gap,omitempty"`
-		}
-		out := struct {
-			Model  string  `json:"model"`
-			Photos []photo `json:"photos"`
-		}{Model: m.Name}
-		for i, p := range q.pictures {
-			of := photo{Name: p.name}
-			for _, way := range ways {
-				c, err := captionJSON(m.captioner.Decoder, way, t.captions[way][i])
-				if err != nil {
-					s.fail(w, r, s.logged(w, err))
-					return
-				}
-				of.Captions = append(of.Captions, c)
+	if err := s.compute(w, t); err != nil {
+		return err
+	}
+	type photo struct {
+		Name     string       `json:"name,omitempty"`
+		Captions []ownCaption `json:"captions"`
+		Gap      *ownGap      `json:"gap,omitempty"`
+	}
+	out := struct {
+		Model  string  `json:"model"`
+		Photos []photo `json:"photos"`
+	}{Model: m.Name}
+	for i, p := range q.pictures {
+		of := photo{Name: p.name}
+		for _, way := range ways {
+			c, err := captionJSON(m.captioner.Decoder, way, t.captions[way][i])
+			if err != nil {
+				return err
 			}
-			if q.Gap {
-				of.Gap = gapOf(m, t, i)
-			}
-			out.Photos = append(out.Photos, of)
+			of.Captions = append(of.Captions, c)
 		}
-		writeJSON(w, http.StatusOK, out)
-	})
+		if q.Gap {
+			of.Gap = gapOf(m, t, i)
+		}
+		out.Photos = append(out.Photos, of)
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
 }
 
 // captionTask checks a request for captions and decodes its pictures.
@@ -432,81 +431,81 @@ func rowsOf(flat []float32, width int) [][]float32 {
 	return out
 }
 
-func (s *Server) features(w http.ResponseWriter, r *http.Request) {
+func (s *Server) features(w http.ResponseWriter, r *http.Request) error {
 	q, m, _, err := s.readFor(r)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	t, err := s.featuresTask(r.Context(), m, q.pictures, q.Texts)
-	if err == nil {
-		err = q.unused("/features", false, true)
-	}
-	if err == nil && q.Textualise && m.captioner.Generator == nil {
-		err = bad("no_generator", "textualise", "the model %s has no generator", m.Name)
-	}
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
+	}
+	if err := q.unused("/features", false, true); err != nil {
+		return err
+	}
+	if q.Textualise && m.captioner.Generator == nil {
+		return bad("no_generator", "textualise", "the model %s has no generator", m.Name)
 	}
 	t.normalize, t.translate = q.Normalize, q.Textualise
-	s.serve(w, r, t, func() {
-		out := struct {
-			Model       string      `json:"model"`
-			Width       int         `json:"width"`
-			Images      [][]float32 `json:"images"`
-			Texts       [][]float32 `json:"texts"`
-			Textualised [][]float32 `json:"textualised,omitempty"`
-		}{Model: m.Name, Width: m.clip.Width()}
-		out.Images, out.Texts = rowsOf(t.imageRows, out.Width), rowsOf(t.textRows, out.Width)
-		out.Textualised = rowsOf(t.translatedRows, out.Width)
-		writeJSON(w, http.StatusOK, out)
-	})
+	if err := s.compute(w, t); err != nil {
+		return err
+	}
+	out := struct {
+		Model       string      `json:"model"`
+		Width       int         `json:"width"`
+		Images      [][]float32 `json:"images"`
+		Texts       [][]float32 `json:"texts"`
+		Textualised [][]float32 `json:"textualised,omitempty"`
+	}{Model: m.Name, Width: m.clip.Width()}
+	out.Images, out.Texts = rowsOf(t.imageRows, out.Width), rowsOf(t.textRows, out.Width)
+	out.Textualised = rowsOf(t.translatedRows, out.Width)
+	writeJSON(w, http.StatusOK, out)
+	return nil
 }
 
-func (s *Server) similarity(w http.ResponseWriter, r *http.Request) {
+func (s *Server) similarity(w http.ResponseWriter, r *http.Request) error {
 	q, m, _, err := s.readFor(r)
 	if err != nil {
-		s.fail(w, r, asError(err))
-		return
+		return err
 	}
 	defer m.uses.Done()
 	t, err := s.featuresTask(r.Context(), m, q.pictures, q.Texts)
-	if err == nil {
-		err = q.unused("/similarity", false, false)
-	}
-	if err == nil && (len(q.pictures) == 0 || len(q.Texts) == 0) {
-		err = bad("no_input", "", "/similarity compares at least one image with at least one text")
-	}
 	if err != nil {
-		s.fail(w, r, s.logged(w, err))
-		return
+		return err
+	}
+	if err := q.unused("/similarity", false, false); err != nil {
+		return err
+	}
+	if len(q.pictures) == 0 || len(q.Texts) == 0 {
+		return bad("no_input", "", "/similarity compares at least one image with at least one text")
 	}
 	t.normalize = true
-	s.serve(w, r, t, func() {
-		images, texts := rowsOf(t.imageRows, m.clip.Width()), rowsOf(t.textRows, m.clip.Width())
-		out := struct {
-			Model string `json:"model"`
-			// Cosines has a row for each image and a column for each text.
-			Cosines [][]float64 `json:"cosines"`
-			// Probabilities are the softmax of each row, at CLIP's own temperature.
-			Probabilities [][]float64 `json:"probabilities,omitempty"`
-		}{Model: m.Name}
-		for _, a := range images {
-			row := make([]float64, len(texts))
-			for k, b := range texts {
-				for j := range a {
-					row[k] += float64(a[j]) * float64(b[j])
-				}
-			}
-			out.Cosines = append(out.Cosines, row)
-			if m.temperature > 0 {
-				out.Probabilities = append(out.Probabilities, softmax(row, m.temperature))
+	if err := s.compute(w, t); err != nil {
+		return err
+	}
+	images, texts := rowsOf(t.imageRows, m.clip.Width()), rowsOf(t.textRows, m.clip.Width())
+	out := struct {
+		Model string `json:"model"`
+		// Cosines has a row for each image and a column for each text.
+		Cosines [][]float64 `json:"cosines"`
+		// Probabilities are the softmax of each row, at CLIP's own temperature.
+		Probabilities [][]float64 `json:"probabilities,omitempty"`
+	}{Model: m.Name}
+	for _, a := range images {
+		row := make([]float64, len(texts))
+		for k, b := range texts {
+			for j := range a {
+				row[k] += float64(a[j]) * float64(b[j])
 			}
 		}
-		writeJSON(w, http.StatusOK, out)
-	})
+		out.Cosines = append(out.Cosines, row)
+		if m.temperature > 0 {
+			out.Probabilities = append(out.Probabilities, softmax(row, m.temperature))
+		}
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
 }
 
 // softmax returns the softmax of x times a factor.
