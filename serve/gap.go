@@ -34,8 +34,7 @@ func (s *Server) gap(w http.ResponseWriter, r *http.Request) error {
 	if m.gap == nil {
 		return noGap(m)
 	}
-	writeJSON(w, http.StatusOK, m.gap)
-	return nil
+	return writeJSON(w, http.StatusOK, m.gap)
 }
 
 // listModels says what each model can do, and the limits of requests: what the page needs to
@@ -75,6 +74,5 @@ func (s *Server) listModels(w http.ResponseWriter, r *http.Request) error {
 		return notReady()
 	}
 	out.Limits.Body, out.Limits.Items, out.Limits.Beam = s.o.MaxBody, s.o.MaxItems, maxBeams
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	return writeJSON(w, http.StatusOK, out)
 }

@@ -20,18 +20,17 @@ import (
 // kserveRoutes are those of KServe's Open Inference Protocol (v2), with Triton's extension for
 // binary tensors. Names of models with slashes may be escaped or not: tritonclient does not.
 func (s *Server) kserveRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /v2", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]any{"name": "cyclecap", "version": s.o.Version, "extensions": []string{"binary_tensor_data", "model_repository"}})
+	s.handle(mux, "GET /v2", func(w http.ResponseWriter, r *http.Request) error {
+		return writeJSON(w, http.StatusOK, map[string]any{"name": "cyclecap", "version": s.o.Version, "extensions": []string{"binary_tensor_data", "model_repository"}})
 	})
-	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	s.handle(mux, "GET /v2/health/live", func(w http.ResponseWriter, r *http.Request) error {
+		return writeJSON(w, http.StatusOK, map[string]bool{"live": true})
 	})
 	s.handle(mux, "GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
 		if !s.isReady() {
 			return notReady()
 		}
-		writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
-		return nil
+		return writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
 	})
 	s.handle(mux, "GET /v2/models/{path...}", s.kserveModel)
 	s.handle(mux, "POST /v2/models/{path...}", s.kserveModel)
@@ -70,11 +69,9 @@ func (s *Server) kserveModel(w http.ResponseWriter, r *http.Request) error {
 	case action == "ready" && !s.isReady():
 		return notReady()
 	case action == "ready":
-		writeJSON(w, http.StatusOK, map[string]any{"name": name, "ready": true})
-	default:
-		writeJSON(w, http.StatusOK, map[string]any{"name": name, "versions": []string{kserveVersion}, "platform": "cyclecap", "inputs": k.inputs(), "outputs": k.outputs()})
+		return writeJSON(w, http.StatusOK, map[string]any{"name": name, "ready": true})
 	}
-	return nil
+	return writeJSON(w, http.StatusOK, map[string]any{"name": name, "versions": []string{kserveVersion}, "platform": "cyclecap", "inputs": k.inputs(), "outputs": k.outputs()})
 }
 
 // kservePath takes an escaped path apart. The version is the only one if the path has none.
@@ -120,8 +117,7 @@ func (s *Server) kserveIndex(w http.ResponseWriter, r *http.Request) error {
 		list = append(list, entry{m.Name, kserveVersion, "READY", ""})
 		m.uses.Done()
 	}
-	writeJSON(w, http.StatusOK, list)
-	return nil
+	return writeJSON(w, http.StatusOK, list)
 }
 
 // Types of tensors.
@@ -250,8 +246,7 @@ func (s *Server) kserveInfer(w http.ResponseWriter, r *http.Request, k *kserveRe
 		answer.Outputs = append(answer.Outputs, t)
 	}
 	if after == nil {
-		writeJSON(w, http.StatusOK, answer)
-		return nil
+		return writeJSON(w, http.StatusOK, answer)
 	}
 	head, err := json.Marshal(answer)
 	if err != nil {

@@ -296,5 +296,5 @@ func kind(route string) string {
 // fail sends an error in the form of the route's protocol.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, e *Error) {
 	e.retryHeader(w.Header())
-	writeJSON(w, e.Status, errorBody(r.URL.Path, e))
+	writeJSON(w, e.Status, errorBody(r.URL.Path, e)) // strings, which JSON can hold
 }

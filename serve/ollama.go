@@ -27,8 +27,8 @@ func (s *Server) ollamaRoutes(mux *http.ServeMux) {
 	s.handle(mux, "GET /api/tags", s.ollamaTags)
 	s.handle(mux, "GET /api/ps", s.ollamaTags)
 	s.handle(mux, "POST /api/show", s.ollamaShow)
-	mux.HandleFunc("GET /api/version", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"version": ollamaVersion})
+	s.handle(mux, "GET /api/version", func(w http.ResponseWriter, r *http.Request) error {
+		return writeJSON(w, http.StatusOK, map[string]string{"version": ollamaVersion})
 	})
 	// Clients ask for this to see whether the server is there.
 	mux.HandleFunc("HEAD /{$}", func(w http.ResponseWriter, r *http.Request) {})
@@ -156,8 +156,7 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 	if load {
 		a := line("")
 		a.Done, a.Reason = true, "load"
-		writeJSON(w, http.StatusOK, a)
-		return nil
+		return writeJSON(w, http.StatusOK, a)
 	}
 	if len(encoded) == 0 {
 		return noImage("images")
@@ -200,8 +199,7 @@ func (s *Server) ollamaCaption(w http.ResponseWriter, r *http.Request, images fu
 		if q.LogProbs {
 			a.LogProbs = logProbsJSON(choices[0].all())
 		}
-		writeJSON(w, http.StatusOK, a)
-		return nil
+		return writeJSON(w, http.StatusOK, a)
 	}
 	to := streamer{w: w, kind: "application/x-ndjson", after: "\n"}
 	choices, err := s.stream(c, func(_ int, p piece) error {
@@ -290,8 +288,7 @@ func (s *Server) ollamaFeatures(w http.ResponseWriter, r *http.Request, model st
 		return err
 	}
 	if len(texts) == 0 {
-		writeJSON(w, http.StatusOK, answer(answered(model, m), &task{}, [][]float32{}, 0))
-		return nil
+		return writeJSON(w, http.StatusOK, answer(answered(model, m), &task{}, [][]float32{}, 0))
 	}
 	t, err := s.featuresTask(r.Context(), m, nil, texts)
 	if err != nil {
@@ -301,8 +298,7 @@ func (s *Server) ollamaFeatures(w http.ResponseWriter, r *http.Request, model st
 	if err := s.compute(w, t); err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, answer(answered(model, m), t, rowsOf(t.textRows, m.clip.Width()), tokens))
-	return nil
+	return writeJSON(w, http.StatusOK, answer(answered(model, m), t, rowsOf(t.textRows, m.clip.Width()), tokens))
 }
 
 // ollamaModel describes a model in lists. Those of /api/ps are the same, since every model is
@@ -366,8 +362,7 @@ func (s *Server) ollamaTags(w http.ResponseWriter, r *http.Request) error {
 	if len(list) == 0 {
 		return notReady()
 	}
-	writeJSON(w, http.StatusOK, map[string][]ollamaModel{"models": list})
-	return nil
+	return writeJSON(w, http.StatusOK, map[string][]ollamaModel{"models": list})
 }
 
 func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) error {
@@ -405,7 +400,7 @@ func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) error {
 		capabilities = append(capabilities, "embedding")
 		info["clip.context_length"] = m.clip.Model.ContextLength()
 	}
-	writeJSON(w, http.StatusOK, struct {
+	return writeJSON(w, http.StatusOK, struct {
 		Modelfile    string         `json:"modelfile"`
 		Parameters   string         `json:"parameters"`
 		Template     string         `json:"template"`
@@ -414,7 +409,6 @@ func (s *Server) ollamaShow(w http.ResponseWriter, r *http.Request) error {
 		Capabilities []string       `json:"capabilities"`
 		Modified     time.Time      `json:"modified_at"`
 	}{"# cyclecap serve has this model; there is no Modelfile.\n", strings.Join(parameters, "\n"), "{{ .Prompt }}", details, info, capabilities, m.loaded.UTC()})
-	return nil
 }
 
 // digest identifies the files of a model by their names, sizes and times: reading them would

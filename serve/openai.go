@@ -182,7 +182,7 @@ func (s *Server) openaiEmbeddings(w http.ResponseWriter, r *http.Request) error 
 		}
 		data = append(data, e)
 	}
-	writeJSON(w, http.StatusOK, struct {
+	return writeJSON(w, http.StatusOK, struct {
 		Object string      `json:"object"`
 		Data   []embedding `json:"data"`
 		Model  string      `json:"model"`
@@ -191,7 +191,6 @@ func (s *Server) openaiEmbeddings(w http.ResponseWriter, r *http.Request) error 
 		Prompt int `json:"prompt_tokens"`
 		Total  int `json:"total_tokens"`
 	}{tokens, tokens}})
-	return nil
 }
 
 // littleEndian returns the bytes of numbers.
@@ -441,8 +440,7 @@ func (s *Server) openaiChat(w http.ResponseWriter, r *http.Request) error {
 		a.Choices = append(a.Choices, to)
 	}
 	a.Usage = c.usage(choices)
-	writeJSON(w, http.StatusOK, a)
-	return nil
+	return writeJSON(w, http.StatusOK, a)
 }
 
 func (c *captionRun) usage(choices []choice) *chatUsage {
@@ -559,11 +557,10 @@ func (s *Server) openaiModels(w http.ResponseWriter, r *http.Request) error {
 	if len(data) == 0 {
 		return notReady()
 	}
-	writeJSON(w, http.StatusOK, struct {
+	return writeJSON(w, http.StatusOK, struct {
 		Object string      `json:"object"`
 		Data   []modelJSON `json:"data"`
 	}{"list", data})
-	return nil
 }
 
 func (s *Server) openaiModel(w http.ResponseWriter, r *http.Request) error {
@@ -576,6 +573,5 @@ func (s *Server) openaiModel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer m.uses.Done()
-	writeJSON(w, http.StatusOK, modelJSON{id, "model", m.loaded.Unix(), "cyclecap"})
-	return nil
+	return writeJSON(w, http.StatusOK, modelJSON{id, "model", m.loaded.Unix(), "cyclecap"})
 }

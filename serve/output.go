@@ -6,16 +6,17 @@ import (
 	"strings"
 )
 
-// writeJSON sends a value as JSON.
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// writeJSON sends a value as JSON. If JSON cannot hold it, such as a number that is not finite,
+// it sends nothing and returns the error.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		http.Error(w, "internal error", http.StatusInternalServerError)
-		return
+		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(append(b, '\n'))
+	return nil
 }
 
 // errorBody returns an error in the form of the protocol to which a path belongs.

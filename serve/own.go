@@ -380,8 +380,7 @@ func (s *Server) caption(w http.ResponseWriter, r *http.Request) error {
 		}
 		out.Photos = append(out.Photos, of)
 	}
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	return writeJSON(w, http.StatusOK, out)
 }
 
 // captionTask checks a request for captions and decodes its pictures.
@@ -460,8 +459,7 @@ func (s *Server) features(w http.ResponseWriter, r *http.Request) error {
 	}{Model: m.Name, Width: m.clip.Width()}
 	out.Images, out.Texts = rowsOf(t.imageRows, out.Width), rowsOf(t.textRows, out.Width)
 	out.Textualised = rowsOf(t.translatedRows, out.Width)
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (s *Server) similarity(w http.ResponseWriter, r *http.Request) error {
@@ -504,8 +502,7 @@ func (s *Server) similarity(w http.ResponseWriter, r *http.Request) error {
 			out.Probabilities = append(out.Probabilities, softmax(row, m.temperature))
 		}
 	}
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	return writeJSON(w, http.StatusOK, out)
 }
 
 // softmax returns the softmax of x times a factor.

@@ -167,7 +167,7 @@ func (s *Server) routes() *http.ServeMux {
 	s.openaiRoutes(mux)
 	s.ollamaRoutes(mux)
 	s.kserveRoutes(mux)
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, http.StatusOK, s.api) })
+	s.handle(mux, "GET /openapi.json", func(w http.ResponseWriter, r *http.Request) error { return writeJSON(w, http.StatusOK, s.api) })
 	pageRoutes(mux)
 	return mux
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
@@ -22,6 +23,8 @@ import (
 	worldmodels "cyclecap/models/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
+	"cyclecap/torch"
+	"cyclecap/torch/nn"
 )
 
 // worldModel is the model in the program.
@@ -346,6 +349,24 @@ func TestBadRequests(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "hello") || strings.Contains(log.String(), "aGVs") {
 		t.Error("the log has contents of requests")
+	}
+}
+
+// TestNotFinite has a damaged generator make an answer that JSON cannot hold.
+func TestNotFinite(t *testing.T) {
+	url, s, log := start(t, nil)
+	generator := s.models.list[0].captioner.Generator.Model
+	err := torch.Scope(func() error {
+		torch.NoGrad(func() { nn.Parameters(generator)[0].Fill_(math.NaN()) })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, kind := form(t, photos(t)[:1], "textualise", "true")
+	answer, text := post(t, url+"/features", kind, body)
+	if answer.StatusCode != http.StatusInternalServerError || !strings.Contains(text, `"code":"internal_error"`) || !strings.Contains(log.String(), "NaN") {
+		t.Errorf("%s %s, log %s", answer.Status, text, log.String())
 	}
 }
 
