@@ -54,7 +54,7 @@ func (t *task) streams() bool {
 // seed, of which each caption has its own.
 func (t *task) optionsKey() string {
 	o := t.options
-	o.Seed, o.OnToken = 0, nil
+	o.Seed, o.OnToken, o.OnPrefixes = 0, nil, nil
 	return fmt.Sprint(o)
 }
 
@@ -104,6 +104,7 @@ func (w *worker) streamOf(t *task) (*stream, error) {
 			l.of.onToken(l.way, l.photo, token, logProb)
 		}
 	}
+	o.OnPrefixes = w.metrics.prefixes
 	var err error
 	s.batcher, err = t.model.captioner.Decoder.NewBatcher(o, w.most)
 	if err == nil {

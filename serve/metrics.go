@@ -14,7 +14,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec   // route, status
 	latency  *prometheus.HistogramVec // route
-	stages   *prometheus.HistogramVec // stage: decode, queue, clip, caption
+	stages   *prometheus.HistogramVec // stage: decode, queue, clip, mapper, caption
 	perToken prometheus.Histogram
 	tokens   prometheus.Counter
 	batch    prometheus.Histogram
@@ -30,7 +30,7 @@ func newMetrics(queued func() float64, loaded func() []*model) *metrics {
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cyclecap_requests_total", Help: "Requests that were answered."}, []string{"route", "status"}),
 		latency:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "cyclecap_request_seconds", Help: "Time from the request to the end of its answer.", Buckets: seconds}, []string{"route"}),
-		stages:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "cyclecap_stage_seconds", Help: "Time in a stage: decode (a photo), queue (a request), clip (a batch of photos), caption (a batch of captions).", Buckets: seconds}, []string{"stage"}),
+		stages:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "cyclecap_stage_seconds", Help: "Time in a stage: decode (a photo), queue (a request), clip (a batch of photos), mapper (the prefixes of a batch, on the CPU), caption (a batch of captions, with mapper).", Buckets: seconds}, []string{"stage"}),
 		perToken: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "cyclecap_token_seconds", Help: "Time of the decoder for a token, over the captions of a batch.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14)}),
 		tokens:   prometheus.NewCounter(prometheus.CounterOpts{Name: "cyclecap_tokens_total", Help: "Tokens of captions that were written."}),
 		batch:    prometheus.NewHistogram(prometheus.HistogramOpts{Name: "cyclecap_batch_items", Help: "Photos and texts that were computed together.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
@@ -61,6 +61,9 @@ func (c *modelCollector) Collect(to chan<- prometheus.Metric) {
 func (m *metrics) stage(name string, took time.Duration) {
 	m.stages.WithLabelValues(name).Observe(took.Seconds())
 }
+
+// prefixes is a clipcap.Options.OnPrefixes.
+func (m *metrics) prefixes(took time.Duration) { m.stage("mapper", took) }
 
 func (m *metrics) token(took time.Duration, n int) {
 	if n > 0 {

@@ -612,20 +612,24 @@ func TestNoRoute(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	url, _, log := start(t, nil)
 	post(t, url+"/caption", "image/jpeg", bytes.NewReader(photos(t)[0]), "X-Request-Id", "my-request-1")
-	answer, err := http.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	b, _ := io.ReadAll(answer.Body)
+	_, got := get(t, url+"/metrics")
 	for _, want := range []string{`cyclecap_requests_total{route="POST /caption",status="200"} 1`, `cyclecap_stage_seconds_count{stage="decode"} 1`,
-		`cyclecap_stage_seconds_count{stage="clip"} 1`, `cyclecap_stage_seconds_count{stage="caption"} 2`, "cyclecap_tokens_total", `cyclecap_model_loaded_timestamp_seconds{model="world"}`,
+		`cyclecap_stage_seconds_count{stage="clip"} 1`, `cyclecap_stage_seconds_count{stage="mapper"} 2`, `cyclecap_stage_seconds_count{stage="caption"} 2`, "cyclecap_tokens_total", `cyclecap_model_loaded_timestamp_seconds{model="world"}`,
 		"cyclecap_queue_length 0", "process_resident_memory_bytes"} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("no %s in\n%s", want, b)
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
 		}
 	}
 	if !strings.Contains(log.String(), "my-request-1") {
 		t.Error(log.String())
+	}
+	// The captions of both pipelines join the others in one batch; those of a beam search are two.
+	url, _, _ = start(t, func(o *Options) { o.BatchWindow = time.Millisecond })
+	for _, decode := range []string{"greedy", "beam"} {
+		body, kind := form(t, photos(t)[:3], "decode", decode)
+		post(t, url+"/caption", kind, body)
+	}
+	if _, got := get(t, url+"/metrics"); !strings.Contains(got, `cyclecap_stage_seconds_count{stage="mapper"} 3`) {
+		t.Error(got)
 	}
 }

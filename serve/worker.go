@@ -325,6 +325,7 @@ func (w *worker) run(group []*task) error {
 func (w *worker) captions(ctx context.Context, group []*task, way string, images []float32, size int) (all [][]pipeline.Caption, err error) {
 	m, width := group[0].model, group[0].model.clip.Width()
 	o := group[0].options
+	o.OnPrefixes = w.metrics.prefixes
 	for part := range slices.Chunk(images, size*width) {
 		begin := time.Now()
 		o.OnToken = tell(group, way, len(all))

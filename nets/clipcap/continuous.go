@@ -13,7 +13,7 @@ import (
 // A Batcher decodes captions that join and leave between two tokens (continuous
 // batching): a new one need not wait until those of a batch have ended, and the place of
 // one that has ended is free for the next. Its methods must not be called concurrently,
-// nor from Options.OnToken.
+// nor from the functions of Options.
 //
 // A caption's tokens do not depend on the others, except where two tokens are equally
 // probable up to rounding: libtorch adds in another order for another number of rows, and
@@ -242,7 +242,7 @@ func (b *Batcher) join() torch.Tensor {
 	logits := torch.Tidy(func() torch.Tensor {
 		input := torch.Cat(inputs)
 		if b.mapped {
-			input = b.m.Mapper.Forward(input)
+			input = b.m.prefixes(input, b.o)
 		}
 		return b.m.logits(b.m.GPT2.ForwardNew(input, b.cache), b.never)
 	})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"cyclecap/nets/clipcap"
 	"cyclecap/nets/gpt2"
@@ -429,6 +430,35 @@ func TestNotFinite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOnPrefixes: the mapper's time is told once for a batch, and for captions that join later.
+func TestOnPrefixes(t *testing.T) {
+	withLong(t, func(m *clipcap.Model, features torch.Tensor) {
+		for _, method := range clipcap.Methods {
+			var told []time.Duration
+			o := clipcap.Options{Method: method, Beam: 3, MaxTokens: 4, OnPrefixes: func(took time.Duration) { told = append(told, took) }}
+			if _, err := m.Generate(t.Context(), features.Narrow(0, 0, 5), o); err != nil {
+				t.Fatal(method, err)
+			}
+			if len(told) != 1 || told[0] <= 0 {
+				t.Errorf("%s: told %v", method, told)
+			}
+		}
+		told := 0
+		b := batcher(t, m, clipcap.Options{Method: clipcap.Greedy, MaxTokens: 4, Stop: -1, OnPrefixes: func(time.Duration) { told++ }}, 4)
+		defer b.Close()
+		for _, want := range []int{1, 1, 2} {
+			if want > told {
+				if _, err := b.Add(features.Narrow(0, 0, 2), make([]clipcap.RowOptions, 2)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := b.Step(t.Context()); err != nil || told != want {
+				t.Errorf("told %d times, want %d: %v", told, want, err)
+			}
+		}
+	})
 }
 
 // TestOnToken: Generate tells every token of its captions, in order, whatever the method.

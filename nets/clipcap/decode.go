@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
@@ -79,6 +80,9 @@ type Options struct {
 	// end, call it when all captions have ended, with the best of each. A Batcher calls
 	// it as each token is chosen on every device.
 	OnToken func(index int, id int64, logProb float64)
+	// OnPrefixes, if not nil, is called with the time that the mapper took for the prefixes of
+	// a batch. It is called only on the CPU: other devices compute them later, with what follows.
+	OnPrefixes func(took time.Duration)
 }
 
 // single reports whether the method follows a single sequence.
@@ -175,7 +179,7 @@ func (m *Model) generate(ctx context.Context, input torch.Tensor, mapped bool, l
 		return m.single(ctx, input, mapped, length, o) // calls OnToken itself
 	default:
 		if mapped {
-			input = m.Mapper.Forward(input)
+			input = m.prefixes(input, o)
 		}
 		out, err = m.search(ctx, input, o)
 	}
@@ -187,6 +191,16 @@ func (m *Model) generate(ctx context.Context, input torch.Tensor, mapped bool, l
 		}
 	}
 	return out, err
+}
+
+// prefixes returns the prefixes of features.
+func (m *Model) prefixes(features torch.Tensor, o Options) torch.Tensor {
+	begin := time.Now()
+	prefixes := m.Mapper.Forward(features)
+	if o.OnPrefixes != nil && features.Device() == torch.CPU {
+		o.OnPrefixes(time.Since(begin))
+	}
+	return prefixes
 }
 
 // check returns an error if the options do not suit the model.
