@@ -60,7 +60,7 @@ The items of a request are computed by themselves, so the bits of an answer do
 not depend on other requests, unless --batch-window joins them.
 
 SIGTERM or Ctrl-C finishes the requests that have begun, and the exit code is 0.
-SIGHUP loads the models and the keys again.
+SIGHUP loads the models, the keys and the TLS certificate again.
 
 EXAMPLES:
    cyclecap serve

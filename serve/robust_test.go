@@ -3,10 +3,17 @@ package serve
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -476,6 +483,71 @@ func TestReload(t *testing.T) {
 	cancel()
 	wait.Wait()
 	r.idle()
+}
+
+// writePair writes a certificate for this machine with a serial number, and its key.
+func writePair(t *testing.T, cert, key string, serial int64) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := x509.Certificate{SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour)}
+	signed, err := x509.CreateCertificate(rand.Reader, &as, &as, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: signed}, key: {Type: "PRIVATE KEY", Bytes: encoded}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestReloadCertificate renews the certificate of a server that runs. A pair that does not belong
+// together leaves the one before, and keeps neither keys nor models from being loaded.
+func TestReloadCertificate(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, keys := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "keys.txt")
+	writePair(t, cert, key, 1)
+	os.WriteFile(keys, []byte("old"), 0o600)
+	r := run(t, func(o *Options) { o.TLSCert, o.TLSKey, o.KeyFile = cert, key, keys }, nil).waitReady()
+	serial := func() int64 {
+		c, err := tls.Dial("tcp", r.addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	loads := func() int { return strings.Count(r.log.String(), `"msg":"ready"`) }
+	reload := func() {
+		before := loads()
+		r.reload <- struct{}{}
+		until(t, "loaded again", func() bool { return loads() > before })
+	}
+	if n := serial(); n != 1 {
+		t.Fatalf("certificate %d", n)
+	}
+	writePair(t, cert, key, 2)
+	if n := serial(); n != 1 {
+		t.Errorf("certificate %d before SIGHUP", n)
+	}
+	reload()
+	if n := serial(); n != 2 {
+		t.Errorf("certificate %d after SIGHUP", n)
+	}
+	writePair(t, cert, filepath.Join(dir, "other.pem"), 3)
+	os.WriteFile(keys, []byte("new"), 0o600)
+	reload()
+	until(t, "the log says what failed", func() bool { return strings.Contains(r.log.String(), "goes on as before") })
+	if n, log := serial(), r.log.String(); n != 2 || !strings.Contains(log, "--tls-cert") || (*r.keys.Load())[0] != "new" {
+		t.Errorf("certificate %d with a key that is not its own: keys %v, log %s", n, *r.keys.Load(), log)
+	}
 }
 
 // TestCannotLoad ends Run with the error of the models.

@@ -50,7 +50,7 @@ type Options struct {
 	// Keys are the secrets of which a client must send one; nil lets everyone in. Public are
 	// what needs none: "health", "metrics" and "page".
 	Keys []string
-	// KeyFile has further keys: see ReadKeys. It is read again when the models are.
+	// KeyFile has further keys: see ReadKeys.
 	KeyFile string
 	Public  []string
 	// AllowHosts are values of the Host header to accept besides those of the address
@@ -96,6 +96,8 @@ type Server struct {
 	handler  http.Handler
 	api      json.RawMessage          // /openapi.json
 	keys     atomic.Pointer[[]string] // API keys; none let everyone in
+	// certificate is that of new connections; nil speaks HTTP.
+	certificate atomic.Pointer[tls.Certificate]
 }
 
 // timeouts bound the time that a slow client may hold a connection.
@@ -128,7 +130,7 @@ func New(o Options) (*Server, error) {
 	if s.fetcher, err = fetch.New(fetch.Options{Hosts: o.FetchHosts, MaxBytes: o.MaxBody, Timeout: fetchTimeout}); err != nil {
 		return nil, err
 	}
-	if err := s.readKeys(); err != nil {
+	if err := errors.Join(s.readKeys(), s.readCertificate()); err != nil {
 		return nil, err
 	}
 	api, err := json.Marshal(describe(o, len(*s.keys.Load()) > 0))
@@ -151,6 +153,19 @@ func (s *Server) readKeys() error {
 		keys = slices.Concat(keys, more)
 	}
 	s.keys.Store(&keys)
+	return nil
+}
+
+// readCertificate reads the certificate and its key.
+func (s *Server) readCertificate() error {
+	if s.o.TLSCert == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
+	if err != nil {
+		return fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	s.certificate.Store(&pair)
 	return nil
 }
 
@@ -203,9 +218,10 @@ func (s *Server) Load() error {
 	return nil
 }
 
-// Run listens, loads the models and answers requests until ctx is done; reload loads the models
-// again. It then reports that it is not ready, finishes the requests that it has, and returns
-// nil. listening, if not nil, is called with the address.
+// Run listens, loads the models and answers requests until ctx is done; reload has it read the
+// models, the file of keys and the certificate again. It then reports that it is not ready,
+// finishes the requests that it has, and returns nil. listening, if not nil, is called with the
+// address.
 func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func(net.Addr)) error {
 	l, err := net.Listen("tcp", s.o.Listen)
 	if err != nil {
@@ -213,13 +229,10 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 	}
 	h := &http.Server{Handler: s, ReadHeaderTimeout: s.times.header, ReadTimeout: s.times.body, IdleTimeout: s.times.idle,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug)}
-	if s.o.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
-		if err != nil {
-			l.Close()
-			return fmt.Errorf("--tls-cert, --tls-key: %w", err)
-		}
-		h.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if s.certificate.Load() != nil {
+		h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.certificate.Load(), nil
+		}}
 		l = tls.NewListener(l, h.TLSConfig)
 	}
 	if listening != nil {
@@ -240,7 +253,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 				return err
 			}
 			if err != nil {
-				s.o.Log.Error("nothing was loaded again; the server goes on as before", "error", err)
+				s.o.Log.Error("not everything was loaded again; the rest goes on as before", "error", err)
 			}
 			loading, first = false, false
 		case <-reload:
@@ -254,13 +267,8 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}, listening func
 		}
 		if again && !loading {
 			loading, again = true, false
-			go func() {
-				err := s.readKeys()
-				if err == nil {
-					err = s.Load()
-				}
-				loaded <- err
-			}()
+			// Each by itself: damaged weights must not keep a certificate until it expires.
+			go func() { loaded <- errors.Join(s.readKeys(), s.readCertificate(), s.Load()) }()
 		}
 	}
 }
