@@ -19,12 +19,13 @@ import (
 type Files struct {
 	CLIP       string
 	CLIPConfig string // a file or a name, or empty; see LoadCLIP
-	Decoder    string
+	Decoder    string // if it is empty, there are only features
 	GPT2       string // needed when the decoder file contains only the mapper
 	// Generator translates image features into text features. If it is empty,
 	// there are only direct captions.
 	Generator string
-	// Texts says that Load reads CLIP's text encoder as well as its image encoder.
+	// Texts says that Load reads CLIP's text encoder as well as its image encoder, if the
+	// file has one.
 	Texts bool
 	// FS is the file system with the weights, such as an embed.FS; nil stands for
 	// the disk. CLIPConfig is always on disk.
@@ -42,7 +43,7 @@ func (f Files) open(path string) (*weights.File, error) {
 // A Captioner captions photos.
 type Captioner struct {
 	CLIP      *CLIP
-	Decoder   *Decoder
+	Decoder   *Decoder   // nil if Files has none: then there are only features
 	Generator *Generator // or nil
 	// Once says that Photos will be called only once. CLIP is then closed after
 	// the last photo, to free memory for GPT-2.
@@ -50,6 +51,7 @@ type Captioner struct {
 }
 
 // Load loads a Captioner. It reads only the image encoder of the CLIP unless f.Texts is set.
+// Without f.Decoder it loads the CLIP alone.
 func Load(f Files, o Options) (_ *Captioner, err error) {
 	c := &Captioner{}
 	defer func() {
@@ -63,6 +65,9 @@ func Load(f Files, o Options) (_ *Captioner, err error) {
 	}
 	if c.CLIP, err = f.loadCLIP(part, o); err != nil {
 		return nil, err
+	}
+	if f.Decoder == "" {
+		return c, nil
 	}
 	if c.Decoder, err = f.loadDecoder(o); err != nil {
 		return nil, err
@@ -91,7 +96,10 @@ func misfit(path string, want int, clipPath string, got int) error {
 
 // Notes returns the notes of all models: what was assumed or changed in loading.
 func (c *Captioner) Notes() []string {
-	list := slices.Concat(c.CLIP.Notes, c.Decoder.Notes)
+	list := slices.Clone(c.CLIP.Notes)
+	if c.Decoder != nil {
+		list = append(list, c.Decoder.Notes...)
+	}
 	if c.Generator != nil {
 		list = append(list, c.Generator.Notes...)
 	}

@@ -46,6 +46,9 @@ func (from Files) loadCLIP(part clip.Part, o Options) (*CLIP, error) {
 	if err != nil {
 		return nil, err
 	}
+	if part == clip.Both && from.Texts && !hasTexts(f) {
+		part = clip.Image
+	}
 	c := &CLIP{Path: path, Notes: f.Notes, on: o}
 	if weights.Detect(f) == weights.SigLIP {
 		if err := c.loadSigLIP(f, config, part); err != nil {
@@ -90,6 +93,21 @@ func (from Files) loadCLIP(part clip.Part, o Options) (*CLIP, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// hasTexts reports whether a CLIP or SigLIP has a text encoder, by the names and shapes of its
+// tensors.
+func hasTexts(f *weights.File) bool {
+	if weights.Detect(f) == weights.SigLIP {
+		_, ok := f.Get("text_model.head.weight")
+		return ok
+	}
+	sd, err := weights.LoadCLIP(f, func(string) bool { return false })
+	if err != nil {
+		return true // whoever loads it gets the same error
+	}
+	defer sd.Close()
+	return partOf(sd) != clip.Image
 }
 
 // ready returns an error if libtorch can't be used, before anything else fails.
@@ -214,8 +232,11 @@ type textTokenizer interface {
 }
 
 // CheckTokenizer returns an error if the model was trained with a tokenizer other
-// than those that are supported, since it can't encode texts then.
+// than those that are supported, or has no text encoder, since it can't encode texts then.
 func (c *CLIP) CheckTokenizer() error {
+	if c.Model.ContextLength() == 0 {
+		return fmt.Errorf("%s was loaded without its text encoder", c.Path)
+	}
 	if c.other != "" {
 		return fmt.Errorf("the texts of %s need another tokenizer than CLIP's: %s", c.Path, c.other)
 	}

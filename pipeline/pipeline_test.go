@@ -60,6 +60,57 @@ func readsTexts(t *testing.T) string {
 	return path
 }
 
+// TestLoadTexts loads files with both encoders and with the one for images: it takes what there
+// is. Files without an image encoder are an error.
+func TestLoadTexts(t *testing.T) {
+	both := readsTexts(t)
+	dir := t.TempDir()
+	only := func(name string, part clip.Part) string {
+		path := filepath.Join(dir, name)
+		f, err := weights.Open(both)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sd, err := weights.LoadCLIP(f, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sd.Close()
+		own := nn.NewStateDict()
+		for _, n := range sd.Names() {
+			if x, _ := sd.Get(n); part.Has(n) {
+				own.Add(n, x)
+			}
+		}
+		if err := weights.Save(t.Context(), path, own, f.Meta); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	siglip := func(part string) string { return filepath.Join("testdata", "siglip", part) }
+	for _, test := range []struct {
+		path string
+		want bool
+		says string
+	}{
+		{both, true, ""}, {only("image.safetensors", clip.Image), false, ""}, {only("text.safetensors", clip.Text), false, "image"},
+		{siglip("model"), true, ""}, {siglip("vision"), false, ""}, {siglip("text"), false, "vision_model"}, {"missing.pt", false, "missing.pt"},
+	} {
+		c, err := pipeline.Load(pipeline.Files{CLIP: test.path, Texts: true}, pipeline.Options{})
+		if err != nil {
+			if test.says == "" || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%s: %v", test.path, err)
+			}
+			continue
+		}
+		if texts := c.CLIP.Model.ContextLength() > 0; test.says != "" || texts != test.want || c.CLIP.Model.ImageSize() == 0 || c.Decoder != nil {
+			t.Errorf("%s: texts %v, images of %d pixels", test.path, texts, c.CLIP.Model.ImageSize())
+		}
+		c.Notes()
+		c.Close()
+	}
+}
+
 // An encoder that is loaded alone computes the same as one that is loaded with the
 // other encoder, from every kind of file, and holds none of the other's weights.
 func TestOneEncoder(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"cyclecap/eval/geometry"
-	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -62,31 +61,13 @@ func load(c ModelConfig) (m *model, err error) {
 			err = fmt.Errorf("model %s: %w", c.Name, err)
 		}
 	}()
-	// Photos alone are what a file with only an image encoder can do.
 	c.Files.Texts = true
-	for {
-		if c.Files.Decoder == "" {
-			part := clip.Both
-			if !c.Files.Texts {
-				part = clip.Image
-			}
-			m.captioner = &pipeline.Captioner{}
-			m.captioner.CLIP, err = pipeline.LoadCLIP(c.Files.CLIP, c.Files.CLIPConfig, part, c.Compute)
-		} else {
-			m.captioner, err = pipeline.Load(c.Files, c.Compute)
-		}
-		if err == nil || !c.Files.Texts {
-			break
-		}
-		c.Files.Texts = false
-	}
-	if err != nil {
-		m.captioner = nil
+	if m.captioner, err = pipeline.Load(c.Files, c.Compute); err != nil {
 		return m, err
 	}
 	m.clip = m.captioner.CLIP
 	m.temperature = m.clip.Temperature()
-	m.texts = m.clip.Model.ContextLength() > 0 && m.clip.CheckTokenizer() == nil
+	m.texts = m.clip.CheckTokenizer() == nil
 	if !m.texts {
 		m.notes = append(m.notes, "it has no text encoder whose tokenizer is supported: only photos have features")
 	}

@@ -262,14 +262,30 @@ func Normalize(x torch.Tensor) torch.Tensor {
 // FeatureWidth returns the width of the features.
 func (m *Model) FeatureWidth() int64 { return m.Config.EmbedDim }
 
-// ImageSize returns the side of an image in pixels.
-func (m *Model) ImageSize() int64 { return m.Config.ImageSize }
+// ImageSize returns the side of an image in pixels, or 0 without the image encoder.
+func (m *Model) ImageSize() int64 {
+	if m.Visual == nil && m.ResNet == nil {
+		return 0
+	}
+	return m.Config.ImageSize
+}
 
-// ContextLength returns the number of tokens per text, including start and end.
-func (m *Model) ContextLength() int64 { return m.Config.Context }
+// ContextLength returns the number of tokens per text, including start and end, or 0 without the
+// text encoder.
+func (m *Model) ContextLength() int64 {
+	if m.Transformer == nil {
+		return 0
+	}
+	return m.Config.Context
+}
 
-// VocabSize returns the number of different tokens.
-func (m *Model) VocabSize() int64 { return m.Config.Vocab }
+// VocabSize returns the number of different tokens, or 0 without the text encoder.
+func (m *Model) VocabSize() int64 {
+	if m.Transformer == nil {
+		return 0
+	}
+	return m.Config.Vocab
+}
 
 // Name returns the kind and size of the model, such as "CLIP ViT-B/32".
 func (m *Model) Name() string { return "CLIP " + m.Config.String() }
