@@ -75,8 +75,14 @@ func (x *Experiment) report(ctx context.Context, f *featureSets, captions []*see
 		}
 		e.Examples = x.examples(captions[0], shown)
 		e.Charts = x.charts(captions[0])
-		if e.Geometry, err = x.geometry(captions[0], f); err != nil {
+		var cloud *geometry.Cloud
+		if e.Geometry, cloud, err = x.geometry(captions[0], f); err != nil {
 			return err
+		}
+		if cloud != nil {
+			if err := writeJSON(filepath.Join(dir, gapFile), cloud); err != nil {
+				return err
+			}
 		}
 		x.facts(e, f)
 		return report.Write(x.Dir, e)
@@ -218,9 +224,17 @@ func readLog(path string, keys []string) (map[string][]report.Point, error) {
 // all photos with all captions.
 const most = 5000
 
+// gapFile is the picture of the gap for cyclecap serve, in the stage's folder, and gapPoints the
+// number of photos in it.
+const (
+	gapFile   = "gap.json"
+	gapPoints = 150
+)
+
 // geometry measures the gap between the validation photos and their captions, before and
-// after each bridge.
-func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geometry, err error) {
+// after each bridge. The cloud is its picture with the features of the CycleGAN, or nil
+// without one.
+func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geometry, cloud *geometry.Cloud, err error) {
 	// Pair each photo with its first caption.
 	caption := map[int64]int{}
 	for i, id := range x.data.val.textImage {
@@ -235,7 +249,7 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 		}
 	}
 	if len(photos) < 2 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	err = scope(c.seed, func() error {
 		image, err := train.Rows(f.valImages, photos, x.device)
@@ -263,11 +277,16 @@ func (x *Experiment) geometry(c *seedCaptions, f *featureSets) (g *geometry.Geom
 				return err
 			}
 			torch.InferenceMode(func() { sets = append(sets, geometry.Set{Name: b.Title, Features: rows(transform(image))}) })
+			if b.CycleGAN {
+				if cloud, err = geometry.NewCloud(rows(image), rows(text), sets[len(sets)-1].Features, gapPoints); err != nil {
+					return err
+				}
+			}
 		}
 		g, err = geometry.Measure(rows(image), rows(text), sets, 400)
 		return err
 	})
-	return g, err
+	return g, cloud, err
 }
 
 func rows(t torch.Tensor) [][]float32 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cyclecap/data/coco"
+	"cyclecap/eval/geometry"
 	"cyclecap/experiment/config"
 	"cyclecap/experiment/report"
 	"cyclecap/internal/experimenttest"
@@ -61,6 +62,13 @@ func TestSmall(t *testing.T) {
 	}
 	if len(x.bridges) != 10 || len(table) != 10 {
 		t.Fatalf("%d bridges and %d rows", len(x.bridges), len(table))
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "report", gapFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cloud, err := geometry.ReadCloud(data); err != nil || len(cloud.Images) != 6 {
+		t.Errorf("%s: %v, %.200s", gapFile, err, data)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
 	if err != nil {

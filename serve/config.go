@@ -52,6 +52,7 @@ type fileModel struct {
 	Decoder       string   `toml:"decoder"`
 	GPT2          string   `toml:"gpt2"`
 	Generator     string   `toml:"generator"`
+	Gap           string   `toml:"gap"`
 	Normalize     string   `toml:"normalize"`
 	Device        string   `toml:"device"`
 	Dtype         string   `toml:"dtype"`
@@ -180,8 +181,12 @@ func keysOf(v any) (keys []string) {
 // config returns the model that a table describes.
 func (m fileModel) config(builtIn ModelConfig, beside func(string) string) (c ModelConfig, err error) {
 	if m.CLIP == "" && m.Decoder == "" && m.GPT2 == "" && m.Generator == "" {
+		if m.Gap != "" {
+			return c, errors.New("gap: the models in the program have a picture of their own")
+		}
 		c.Files, c.Gap = builtIn.Files, builtIn.Gap
 	} else {
+		c.Gap = beside(m.Gap)
 		c.Files = pipeline.Files{CLIP: beside(m.CLIP), CLIPConfig: beside(m.CLIPConfig), Decoder: beside(m.Decoder), GPT2: beside(m.GPT2), Generator: beside(m.Generator)}
 	}
 	c.Name, c.Normalize = m.Name, m.Normalize

@@ -39,6 +39,7 @@ beam = 3
 [[model]]
 name = "openai/clip"
 clip = "clip.pt"
+gap = "gap.json"
 dtype = "bf16"
 batch = 8
 `)
@@ -52,7 +53,7 @@ batch = 8
 	if a.Name != "drawn" || a.Files.FS == nil || a.Options.Beam != 3 || a.Batch != 16 || a.Options.Method != "beam" {
 		t.Errorf("%+v", a)
 	}
-	if b.Name != "openai/clip" || b.Files.CLIP != "clip.pt" || b.Files.FS != nil || !b.Compute.BF16 || b.Batch != 8 {
+	if b.Name != "openai/clip" || b.Files.CLIP != "clip.pt" || b.Gap != "gap.json" || a.Gap != worldModel().Gap || b.Files.FS != nil || !b.Compute.BF16 || b.Batch != 8 {
 		t.Errorf("%+v", b)
 	}
 }
@@ -72,6 +73,7 @@ func TestConfigErrors(t *testing.T) {
 		"[[model]]\nname = \"a:b\"":                   "model name",
 		"[[model]]\nname = \"a\"\ndtype = \"f16\"":    "dtype: must be f32 or bf16",
 		"[[model]]\nname = \"a\"\ndevice = \"gpu\"":   "device",
+		"[[model]]\nname = \"a\"\ngap = \"g.json\"":   "gap: the models in the program have a picture of their own",
 		"[[model]]\nname = \"a\"\nbatch = 0":          "batch: must be between",
 		"[[model]]\nname = \"a\"\ndecoder = \"d.pt\"": "clip is missing",
 	} {

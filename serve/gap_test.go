@@ -2,8 +2,11 @@ package serve
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -73,21 +76,41 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// A picture of other features is refused when the model is loaded.
-func TestGapOfAnotherWidth(t *testing.T) {
-	c := worldModel()
-	c.Gap = "clip-metrics.jsonl"
-	if m, err := load(c); err == nil || !strings.Contains(err.Error(), c.Gap) {
-		t.Error(m, err)
+// TestGapFile loads a user's models with a picture of the gap. A file that does not suit them is
+// an error that names it.
+func TestGapFile(t *testing.T) {
+	whole, err := worldmodels.FS.ReadFile("gap.json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	c.Gap = t.TempDir()
-	c.Files.FS = nil
-	if _, err := readGap(c, 512); err == nil {
-		t.Error("a folder was read")
-	}
-	c = worldModel()
-	if _, err := readGap(c, 640); err == nil || !strings.Contains(err.Error(), "width 512, but the model's have width 640") {
-		t.Error(err)
+	dir := t.TempDir()
+	for _, test := range []struct{ name, contents, says string }{
+		{"gap.json", string(whole), ""},
+		{"missing.json", "", "no such file"},
+		{"cut.json", string(whole[:len(whole)/2]), "broken JSON"},
+		{"wide.json", `{"mean": [0, 1], "axes": [[0, 1], [1, 0]], "images": [[0, 0]], "texts": [[0, 0]], "textualised": [[0, 0]]}`, "width 2, but the model's have width 512"},
+		{"empty.json", "{}", "mean is empty"},
+	} {
+		path := filepath.Join(dir, test.name)
+		if test.contents != "" {
+			if err := os.WriteFile(path, []byte(test.contents), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := config(t, fmt.Sprintf("[[model]]\nname = \"mine\"\nclip = \"../models/world/clip.safetensors\"\ngap = %q", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := load(o.Models[0])
+		if err == nil {
+			m.close()
+		}
+		switch {
+		case test.says == "" && (err != nil || m.gap == nil):
+			t.Errorf("%s: %v", test.name, err)
+		case test.says != "" && (err == nil || !strings.Contains(err.Error(), "model mine: gap: "+path+": ") || !strings.Contains(err.Error(), test.says)):
+			t.Errorf("%s: got %v, want %q", test.name, err, test.says)
+		}
 	}
 }
 

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"cyclecap/eval/geometry"
+	"cyclecap/internal/atomicfile"
+	"cyclecap/internal/regular"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -74,7 +75,7 @@ func load(c ModelConfig) (m *model, err error) {
 	m.notes = append(m.notes, m.clip.Notes...)
 	if c.Gap != "" {
 		if m.gap, err = readGap(c, m.clip.Width()); err != nil {
-			return m, fmt.Errorf("%s: %w", c.Gap, err)
+			return m, fmt.Errorf("gap: %s: %w", c.Gap, atomicfile.Plain(err))
 		}
 	}
 	if d := m.captioner.Decoder; d != nil {
@@ -103,9 +104,12 @@ func load(c ModelConfig) (m *model, err error) {
 	return m, m.warm()
 }
 
+// maxGap bounds the size of a picture of the gap.
+const maxGap = 16 << 20
+
 // readGap reads the picture of the gap of a model with features of a width.
 func readGap(c ModelConfig, width int) (*geometry.Cloud, error) {
-	read := os.ReadFile
+	read := func(name string) ([]byte, error) { return regular.Read(name, maxGap) }
 	if c.Files.FS != nil {
 		read = func(name string) ([]byte, error) { return fs.ReadFile(c.Files.FS, name) }
 	}

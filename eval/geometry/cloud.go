@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"cyclecap/internal/jsonerror"
 )
 
 // A Cloud is the picture of the gap of a model, made once: the plane of [Side.Across], points
@@ -59,7 +61,7 @@ func NewCloud(images, texts, textualised [][]float32, points int) (*Cloud, error
 func ReadCloud(data []byte) (*Cloud, error) {
 	var c Cloud
 	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, err
+		return nil, jsonerror.Words(err)
 	}
 	if len(c.Mean) == 0 {
 		return nil, errors.New("mean is empty")
