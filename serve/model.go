@@ -32,7 +32,8 @@ type ModelConfig struct {
 	Options clipcap.Options
 	// Batch is the number of photos or texts to compute at once.
 	Batch int
-	// Gap is a picture of the gap (geometry.Cloud) in JSON, a file beside Files, or "".
+	// Gap is a file with a picture of the gap (geometry.Cloud) in JSON, in Files.FS if that is
+	// set, or "".
 	Gap string
 }
 
