@@ -47,10 +47,13 @@ func IsAvailable() bool { return shim.HasGroups() }
 
 // InitProcessGroup joins the group and waits until all its processes have joined,
 // until the timeout expires or ctx is done. If ctx is cancelled in one process, the
-// others that have reached the rendezvous store return ErrInterrupted. Rank 0 hosts the rendezvous store on
-// MasterPort; it listens only on the loopback interface if MasterAddr is a
-// loopback address, and otherwise on all interfaces. The protocol is neither
-// encrypted nor authenticated; use it only on a trusted network.
+// others that have reached the rendezvous store return ErrInterrupted.
+//
+// Rank 0 hosts the rendezvous store on MasterPort; it listens only on the loopback
+// interface if MasterAddr is a loopback address, and otherwise on all interfaces. Each
+// process also listens for interruptions (Group.Context), on the address with which it
+// reaches the store and any free port. The protocols are neither encrypted nor
+// authenticated; use them only on a trusted network.
 func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	if err := o.check(); err != nil {
 		return nil, err
