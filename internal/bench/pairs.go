@@ -34,17 +34,18 @@ var workloads = func() (list []workload) {
 	add := func(name string, check func(ours, python output) (text, wrong string), r ...rival) {
 		list = append(list, workload{name, r, check})
 	}
+	both := func(name string, check func(ours, python output) (text, wrong string), r ...rival) {
+		add(name, check, r...)
+		add(name+"-packed", check, r...)
+	}
 	for _, name := range []string{"image-1", "image-32"} {
 		add(name, closeFeatures, clipRivals(name, 1.1)...)
 		add(name+"-packed", closeFeatures, append(clipRivals(name, 1.1), rival{name + "/openvino", "OpenVINO f32", 1.1}, rival{name + "/onnxruntime", "ONNX Runtime f32", 1.1})...)
 	}
-	add("text-64", closeFeatures, clipRivals("text-64", 1.1)...)
-	add("text-64-packed", closeFeatures, clipRivals("text-64", 1.1)...)
+	both("text-64", closeFeatures, clipRivals("text-64", 1.1)...)
 	decodings := []string{"greedy-1", "greedy-16", "beam-1", "beam-16"}
 	for _, name := range decodings {
-		r := rival{name, "transformers, cache", 1.1}
-		add(name, sameTokens, r)
-		add(name+"-packed", sameTokens, r)
+		both(name, sameTokens, rival{name, "transformers, cache", 1.1})
 	}
 	// GPT-2 alone, after a prompt of tokens, which is what CTranslate2 takes.
 	for _, name := range decodings {
@@ -67,9 +68,7 @@ var workloads = func() (list []workload) {
 		}
 	}
 	for _, name := range []string{"clipcap-greedy", "clipcap-beam"} {
-		r := rival{name, "ClipCap's loop", 4}
-		add(name, sameTokens, r)
-		add(name+"-packed", sameTokens, r)
+		both(name, sameTokens, rival{name, "ClipCap's loop", 4})
 	}
 	return list
 }()

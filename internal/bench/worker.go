@@ -35,7 +35,7 @@ type side struct {
 	decoders map[kind]*pipeline.Decoder
 	features torch.Tensor
 	texts    torch.Tensor
-	prompts  torch.Tensor // of tokens, f32
+	prompts  torch.Tensor
 	training *training
 }
 
@@ -119,35 +119,27 @@ func (w *side) load(name string) (err error) {
 			}
 			w.clips[k] = m
 		}
-		if !w.texts.Defined() {
-			sd, err := tensors(filepath.Join(w.s.dir, "texts.safetensors"))
-			if err != nil {
-				return err
-			}
-			w.texts, _ = sd.Get("ids")
-		}
+		return w.once(&w.texts, "texts", "ids")
+	case "gpt2":
+		k.alone = true
+		err = w.once(&w.prompts, "prompts", "ids")
+	default:
+		err = w.once(&w.features, "features", "features")
+	}
+	if err == nil && w.decoders[k] == nil {
+		w.decoders[k], err = loadDecoder(w.s.dir, k)
+	}
+	return err
+}
+
+// once loads a tensor of a file, unless it is loaded already.
+func (w *side) once(t *torch.Tensor, file, name string) error {
+	if t.Defined() {
 		return nil
 	}
-	if what == "gpt2" {
-		k.alone = true
-		if !w.prompts.Defined() {
-			sd, err := tensors(filepath.Join(w.s.dir, "prompts.safetensors"))
-			if err != nil {
-				return err
-			}
-			ids, _ := sd.Get("ids")
-			w.prompts = ids.To(torch.WithDType(torch.Float32)).Keep()
-		}
-	}
-	if !w.features.Defined() {
-		sd, err := tensors(filepath.Join(w.s.dir, "features.safetensors"))
-		if err != nil {
-			return err
-		}
-		w.features, _ = sd.Get("features")
-	}
-	if w.decoders[k] == nil {
-		w.decoders[k], err = loadDecoder(w.s.dir, k)
+	sd, err := tensors(filepath.Join(w.s.dir, file+".safetensors"))
+	if err == nil {
+		*t, _ = sd.Get(name)
 	}
 	return err
 }
@@ -233,7 +225,7 @@ func images(model *pipeline.CLIP, paths []string, batch int) (features, error) {
 func (w *side) captions(n int, method clipcap.Method, k kind) ([][]int64, error) {
 	rows := w.features
 	if k.alone {
-		rows = w.prompts
+		rows = w.prompts.To(torch.WithDType(torch.Float32)) // as features are
 	}
 	captions, err := w.decoders[k].Generate(context.Background(), rows.Narrow(0, 0, int64(n)),
 		clipcap.Options{Method: method, Beam: beams, MaxTokens: tokens, Stop: math.MinInt64})

@@ -76,8 +76,8 @@ def make(folder):
     """Random weights of the real sizes, and features to caption."""
     from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel
 
-    make_training(folder)
-    make_prompts(folder)
+    saved(folder / "training.safetensors", training)
+    saved(folder / "prompts.safetensors", prompts)
     done = folder / "done"
     if done.exists():
         return
@@ -110,35 +110,31 @@ def make(folder):
     done.touch()
 
 
-def make_training(folder):
-    """Features and captions to train on."""
+def saved(path, draw):
+    """Writes the tensors that draw gives, once."""
     from safetensors.torch import save_file
 
-    path = folder / "training.safetensors"
-    if path.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(SEED)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(SEED)
+        save_file(draw(), path)
+
+
+def training():
+    """Features and captions to train on."""
     tokens = torch.zeros(16, 20, dtype=torch.int64)
     for i, row in enumerate(tokens):
         n = 8 + i * 12 // 15  # 8 to 20
         row[:n] = torch.randint(1, 50257, (n,))
-    save_file({"images": torch.randn(64, 512), "texts": torch.randn(64, 512), "tokens": tokens}, path)
+    return {"images": torch.randn(64, 512), "texts": torch.randn(64, 512), "tokens": tokens}
 
 
 PROMPT = 40
 
 
-def make_prompts(folder):
+def prompts():
     """Prompts for GPT-2 alone."""
-    from safetensors.torch import save_file
-
-    path = folder / "prompts.safetensors"
-    if path.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(SEED)
-    save_file({"ids": torch.randint(1, 50256, (16, PROMPT))}, path)
+    return {"ids": torch.randint(1, 50256, (16, PROMPT))}
 
 
 class MapperTraining:
@@ -212,6 +208,11 @@ class Worker:
             self.parts[name] = getattr(self, "load_" + name)()
         return self.parts[name]
 
+    def tensors(self, name):
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / f"{name}.safetensors")
+
     def load_preprocess(self):
         return preprocess()
 
@@ -244,14 +245,10 @@ class Worker:
         return load_mapper(self.folder / "decoder.pt").to(torch.bfloat16)
 
     def load_features(self):
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / "features.safetensors")["features"]
+        return self.tensors("features")["features"]
 
     def load_training(self):
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / "training.safetensors")
+        return self.tensors("training")
 
     def load_train_mapper(self):
         return MapperTraining(self)
@@ -266,9 +263,7 @@ class Worker:
         return CycleGANTraining(self)
 
     def load_prompts(self):
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / "prompts.safetensors")["ids"]
+        return self.tensors("prompts")["ids"]
 
     def load_onnx(self):
         """The image encoder as an ONNX file."""
@@ -334,9 +329,7 @@ class Worker:
         return self.load_ctranslate2("int8")
 
     def load_texts(self):
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / "texts.safetensors")["ids"]
+        return self.tensors("texts")["ids"]
 
     def images(self, library, batch):
         """Photo files to features, batch by batch."""
