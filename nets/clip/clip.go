@@ -156,7 +156,7 @@ func newTransformer(t tower) *Transformer {
 		b := &Block{
 			Attn: nn.MultiheadAttention(t.width, t.heads),
 			Ln1:  t.norm(),
-			Mlp:  &MLP{CFc: nn.Linear(t.width, t.mlp, true), CProj: nn.Linear(t.mlp, t.width, true), activation: t.activation},
+			Mlp:  newMLP(t.width, t.mlp, t.activation),
 			Ln2:  t.norm(),
 		}
 		if t.layerScale {
@@ -242,7 +242,7 @@ func (m *Model) SetActivation(a Activation) {
 	for _, t := range transformers {
 		if t != nil {
 			for _, b := range t.Resblocks {
-				b.Mlp.activation = a
+				b.Mlp.setActivation(a)
 			}
 		}
 	}
@@ -383,9 +383,49 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 	return x
 }
 
+func newMLP(width, wide int64, a Activation) *MLP {
+	m := &MLP{CFc: nn.Linear(width, wide, true), CProj: nn.Linear(wide, width, true)}
+	m.setActivation(a)
+	return m
+}
+
+func (m *MLP) setActivation(a Activation) {
+	m.activation = a
+	if a == QuickGELU {
+		// x sigmoid(1.702 x) = silu(1.702 x) / 1.702
+		m.CFc.ScalePacked(1.702, 1.702)
+		m.CProj.ScalePacked(1/1.702, 1)
+	} else {
+		m.CFc.ScalePacked(1, 1)
+		m.CProj.ScalePacked(1, 1)
+	}
+}
+
+// fused returns the activation as the packed first layer applies it.
+func (m *MLP) fused() (f nn.Fused, ok bool) {
+	if m.CFc.Packed == nil || m.CFc.Observed() {
+		return f, false
+	}
+	switch scaled := m.CFc.PackScaled(); m.activation {
+	case GELU:
+		return nn.FusedGELU, !scaled
+	case GELUTanh:
+		return nn.FusedGELUTanh, !scaled
+	default:
+		return nn.FusedSiLU, scaled
+	}
+}
+
 // Forward applies a linear layer, the activation, and a linear layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
+	if f, ok := m.fused(); ok {
+		return m.CProj.Forward(m.CFc.Packed.ForwardFused(x, f))
+	}
 	x = m.CFc.Forward(x)
+	scaled := m.CFc.PackScaled()
+	if scaled { // but observed, or SetActivation was called since
+		x = x.DivScalar(1.702)
+	}
 	switch m.activation {
 	case GELU:
 		x = x.Gelu()
@@ -393,6 +433,9 @@ func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 		x = x.Gelu(torch.WithApproximate("tanh"))
 	default:
 		x = x.Mul(x.MulScalar(1.702).Sigmoid())
+	}
+	if scaled {
+		x = x.MulScalar(1.702)
 	}
 	return m.CProj.Forward(x)
 }

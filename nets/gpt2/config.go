@@ -61,6 +61,13 @@ var activations = map[string]func(torch.Tensor) torch.Tensor{
 	"tanh":       torch.Tensor.Tanh,
 }
 
+// fused are those of the activations that a packed layer applies itself. They are the
+// same functions with other rounding.
+var fused = map[string]nn.Fused{
+	"gelu_new": nn.FusedGELUTanh, "gelu_pytorch_tanh": nn.FusedGELUTanh, "gelu_fast": nn.FusedGELUTanh,
+	"gelu": nn.FusedGELU, "gelu_python": nn.FusedGELU, "relu": nn.FusedReLU, "silu": nn.FusedSiLU, "swish": nn.FusedSiLU,
+}
+
 func (c Config) activation() string {
 	if c.Activation == "" {
 		return "gelu_new"

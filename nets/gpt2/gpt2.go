@@ -47,6 +47,7 @@ type MLP struct {
 	CFc   *Conv1D
 	CProj *Conv1D
 	act   func(torch.Tensor) torch.Tensor
+	fused nn.Fused // act in a packed layer, or none
 }
 
 // Conv1D is a linear layer whose weight is stored as [in, out], as in OpenAI's
@@ -71,7 +72,7 @@ func New(c Config) *Model {
 			Ln1:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
 			Attn: &Attention{CAttn: newConv1D(3*c.NEmbd, c.NEmbd), CProj: newConv1D(c.NEmbd, c.NEmbd), heads: c.NHead, scale: c.scale(layer)},
 			Ln2:  nn.LayerNorm([]int64{c.NEmbd}, c.LayerNormEpsilon),
-			Mlp:  &MLP{CFc: newConv1D(c.inner(), c.NEmbd), CProj: newConv1D(c.NEmbd, c.inner()), act: activations[c.activation()]},
+			Mlp:  &MLP{CFc: newConv1D(c.inner(), c.NEmbd), CProj: newConv1D(c.NEmbd, c.inner()), act: activations[c.activation()], fused: fused[c.activation()]},
 		}
 		m.H = append(m.H, b)
 	}
@@ -347,6 +348,9 @@ func (a *Attention) forward(x torch.Tensor, cache keyValues, layer int, mask tor
 
 // Forward maps [n, t, n_embd] to the same shape through the wide layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
+	if m.CFc.Packed != nil && m.fused != (nn.Fused{}) && !m.CFc.Observed() {
+		return m.CProj.Forward(m.CFc.Packed.ForwardFused(x, m.fused))
+	}
 	return m.CProj.Forward(m.act(m.CFc.Forward(x)))
 }
 

@@ -19,6 +19,10 @@ func (h *Hook) Output(t torch.Tensor) torch.Tensor {
 	return t
 }
 
+// Observed reports whether somebody sees the outputs of the module, which must then be
+// computed even if those of a module around it can do without.
+func (h *Hook) Observed() bool { return h.seen != nil }
+
 // observe sets the function that Output calls.
 func (h *Hook) observe(f func(torch.Tensor)) { h.seen = f }
 

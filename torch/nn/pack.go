@@ -33,6 +33,23 @@ func (p *Packed) Forward(x torch.Tensor) torch.Tensor {
 	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, "none", nil, "")
 }
 
+// Fused is a function that a packed layer applies to its output while it is in the
+// cache, before it is written to memory.
+type Fused struct{ name, approximate string }
+
+// The functions, with PyTorch's names.
+var (
+	FusedReLU     = Fused{"relu", ""}
+	FusedSiLU     = Fused{"swish", ""}
+	FusedGELU     = Fused{"gelu", "none"}
+	FusedGELUTanh = Fused{"gelu", "tanh"} // gelu(approximate="tanh")
+)
+
+// ForwardFused is Forward with f applied to the result.
+func (p *Packed) ForwardFused(x torch.Tensor, f Fused) torch.Tensor {
+	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, f.name, nil, f.approximate)
+}
+
 // Close frees the packed weight.
 func (p *Packed) Close() { p.weight.Close() }
 

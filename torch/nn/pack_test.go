@@ -9,6 +9,40 @@ import (
 	"cyclecap/torch/torchtest"
 )
 
+// A packed layer that applies a function gives the numbers of the layer and PyTorch's operator,
+// up to rounding.
+func TestForwardFused(t *testing.T) {
+	for name, test := range map[string]struct {
+		fused nn.Fused
+		op    func(torch.Tensor) torch.Tensor
+	}{
+		"relu":      {nn.FusedReLU, torch.Tensor.Relu},
+		"silu":      {nn.FusedSiLU, torch.Tensor.Silu},
+		"gelu":      {nn.FusedGELU, func(x torch.Tensor) torch.Tensor { return x.Gelu() }},
+		"gelu tanh": {nn.FusedGELUTanh, func(x torch.Tensor) torch.Tensor { return x.Gelu(torch.WithApproximate("tanh")) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, rows := range []int64{1, 7, 50} {
+				err := torch.Scope(func() error {
+					torch.ManualSeed(1)
+					m := nn.Linear(96, 200, true)
+					defer nn.Close(m)
+					x := torch.Randn([]int64{rows, 96}).MulScalar(4)
+					torch.InferenceMode(func() {
+						want := test.op(m.Forward(x))
+						nn.Pack(m)
+						torchtest.Close(t, m.Packed.ForwardFused(x, test.fused), want, compare.Tolerance{Relative: 1e-6}, "fused")
+					})
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // A packed layer gives the plain one's numbers up to rounding, and holds its
 // weight only once.
 func TestPack(t *testing.T) {

@@ -1,0 +1,80 @@
+package clip_test
+
+import (
+	"fmt"
+	"testing"
+
+	"cyclecap/nets/clip"
+	"cyclecap/torch"
+	"cyclecap/torch/compare"
+	"cyclecap/torch/nn"
+	"cyclecap/torch/torchtest"
+)
+
+// A packed CLIP, whose layers apply the activation themselves, gives the plain one's features
+// up to rounding. So it does when the outputs of its layers are seen, which are then the plain
+// one's too, and when its activation is changed afterwards, as `cyclecap verify` does.
+func TestPacked(t *testing.T) {
+	near := compare.Tolerance{Relative: 1e-5}
+	for _, a := range []clip.Activation{clip.QuickGELU, clip.GELU, clip.GELUTanh} {
+		t.Run(a.String(), func(t *testing.T) {
+			err := torch.Scope(func() error {
+				config := clip.Config{EmbedDim: 32, ImageSize: 32, PatchSize: 8, VisionWidth: 64, VisionDepth: 2, Context: 8, Vocab: 20,
+					TextWidth: 64, TextHeads: 1, TextDepth: 2, VisionActivation: a, TextActivation: a}
+				made := func() *clip.Model {
+					torch.ManualSeed(1)
+					m := clip.New(config)
+					torch.NoGrad(func() {
+						for _, p := range nn.NamedParameters(m) {
+							if p.Tensor.Dim() == 1 { // biases are 0 at first
+								p.Tensor.Normal_(torch.WithMean(0.5), torch.WithStd(1))
+							}
+						}
+					})
+					return m
+				}
+				plain, packed := made(), made()
+				defer nn.Close(plain)
+				defer nn.Close(packed)
+				pixels := torch.Randn([]int64{3, 3, 32, 32})
+				ids := torch.FromSlice([]int64{18, 3, 5, 19, 0, 0, 0, 0}, 1, 8)
+				torch.InferenceMode(func() {
+					nn.Pack(packed)
+					same := func(what string) {
+						t.Helper()
+						torchtest.Close(t, packed.EncodeImage(pixels), plain.EncodeImage(pixels), near, what+", image")
+						torchtest.Close(t, packed.EncodeText(ids), plain.EncodeText(ids), near, what+", text")
+					}
+					same("features")
+
+					outputs := func(m *clip.Model) map[string]torch.Tensor {
+						seen := map[string]torch.Tensor{}
+						nn.OnOutput(m, func(name string, y torch.Tensor) { seen[name] = y.Clone().Keep() })
+						defer nn.OnOutput(m, nil)
+						m.EncodeImage(pixels)
+						return seen
+					}
+					got, want := outputs(packed), outputs(plain)
+					if len(got) != len(want) || !got["visual.transformer.resblocks.1.mlp.c_fc"].Defined() {
+						t.Errorf("%d layers show their outputs, want %d", len(got), len(want))
+					}
+					for name, w := range want {
+						torchtest.Close(t, got[name], w, near, name)
+						got[name].Close()
+						w.Close()
+					}
+
+					for _, other := range []clip.Activation{clip.GELU, clip.QuickGELU, clip.GELUTanh, a} {
+						plain.SetActivation(other)
+						packed.SetActivation(other)
+						same(fmt.Sprintf("with %v instead", other))
+					}
+				})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
