@@ -81,3 +81,7 @@ func GradOf(outputs, inputs []Tensor, create bool) []Tensor {
 // gelu(approximate="tanh") does not match. Only the input is saved for the
 // backward pass, which recomputes the intermediate results.
 func (t Tensor) GeluNew() Tensor { return t.derive("gelu_new", shim.GeluNew) }
+
+// QuickGelu is OpenAI's QuickGELU, x sigmoid(1.702 x). Results are bit-identical to those of its
+// three operators; on the CPU, without gradients, the intermediate ones stay in the cache.
+func (t Tensor) QuickGelu() Tensor { return t.derive("quick_gelu", shim.QuickGelu) }

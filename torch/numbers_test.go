@@ -13,50 +13,67 @@ func writtenOut(x Tensor) Tensor {
 	return half.Mul(inner.Tanh().AddScalar(1.0))
 }
 
-// TestGeluNew: results, gradients and second derivatives are to the bit those
-// of the operators one after another.
-func TestGeluNew(t *testing.T) {
-	err := Scope(func() error {
-		ManualSeed(3)
-		for _, d := range []DType{Float32, Float64, BFloat16} {
-			data := Randn([]int64{7, 33}).MulScalar(3).To(WithDType(d))
-			weight := Randn([]int64{7, 33}).To(WithDType(d))
-			var sides [2][]Tensor
-			for i, f := range []func(Tensor) Tensor{writtenOut, Tensor.GeluNew} {
-				for _, bf16 := range []bool{false, true} {
-					x := data.Clone().SetRequiresGrad(true)
-					var y Tensor
-					run := func() { y = f(x) }
-					if bf16 {
-						Autocast(CPU.Type, BFloat16, run)
-					} else {
-						run()
+// writtenQuick is OpenAI's QuickGELU, operator by operator.
+func writtenQuick(x Tensor) Tensor { return x.Mul(x.MulScalar(1.702).Sigmoid()) }
+
+// TestGelus: results, gradients and second derivatives are to the bit those of the operators
+// one after another, also where the CPU applies them to blocks.
+func TestGelus(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		operators  func(Tensor) Tensor
+		activation func(Tensor) Tensor
+		shape      []int64
+	}{
+		{"gelu_new", writtenOut, Tensor.GeluNew, []int64{7, 33}},
+		{"gelu_new", writtenOut, Tensor.GeluNew, []int64{14, 20011}},
+		{"quick_gelu", writtenQuick, Tensor.QuickGelu, []int64{7, 33}},
+		{"quick_gelu", writtenQuick, Tensor.QuickGelu, []int64{14, 20011}},
+	} {
+		err := Scope(func() error {
+			ManualSeed(3)
+			for _, d := range []DType{Float32, Float64, BFloat16} {
+				data := Randn(test.shape).MulScalar(3).To(WithDType(d))
+				weight := Randn(test.shape).To(WithDType(d))
+				var sides [2][]Tensor
+				for i, f := range []func(Tensor) Tensor{test.operators, test.activation} {
+					for _, bf16 := range []bool{false, true} {
+						x := data.Clone().SetRequiresGrad(true)
+						var y, without Tensor
+						run := func() {
+							y = f(x)
+							InferenceMode(func() { without = f(data) })
+						}
+						if bf16 {
+							Autocast(CPU.Type, BFloat16, run)
+						} else {
+							run()
+						}
+						first := GradOf([]Tensor{y.Mul(weight).Sum()}, []Tensor{x}, true)[0]
+						second := GradOf([]Tensor{first.Mul(weight).Sum()}, []Tensor{x}, false)[0]
+						plain := GradOf([]Tensor{f(x).Mul(weight).Sum()}, []Tensor{x}, false)[0]
+						turned := f(data.T())
+						sides[i] = append(sides[i], y, first, second, plain, without, turned)
 					}
-					first := GradOf([]Tensor{y.Mul(weight).Sum()}, []Tensor{x}, true)[0]
-					second := GradOf([]Tensor{first.Mul(weight).Sum()}, []Tensor{x}, false)[0]
-					plain := GradOf([]Tensor{f(x).Mul(weight).Sum()}, []Tensor{x}, false)[0]
-					var none Tensor
-					InferenceMode(func() { none = f(data) })
-					sides[i] = append(sides[i], y, first, second, plain, none)
+				}
+				for k, want := range sides[0] {
+					have := sides[1][k]
+					if have.DType() != want.DType() || !have.Equal(want) {
+						t.Errorf("%s of %v, %v, result %d: it differs from its operators'", test.name, test.shape, d, k)
+					}
 				}
 			}
-			for k, want := range sides[0] {
-				have := sides[1][k]
-				if have.DType() != want.DType() || !have.Equal(want) {
-					t.Errorf("%v, result %d: it differs from its operators'", d, k)
-				}
+			x := Zeros([]int64{2, 3}, WithDevice(Meta)).SetRequiresGrad(true)
+			y := test.activation(x)
+			y.Sum().Backward()
+			if g := x.Grad(); y.Device() != Meta || !slices.Equal(g.Shape(), []int64{2, 3}) || g.Device() != Meta {
+				t.Errorf("%s on meta: %v, %v", test.name, y, g)
 			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		x := Zeros([]int64{2, 3}, WithDevice(Meta)).SetRequiresGrad(true)
-		y := x.GeluNew()
-		y.Sum().Backward()
-		if g := x.Grad(); y.Device() != Meta || !slices.Equal(g.Shape(), []int64{2, 3}) || g.Device() != Meta {
-			t.Errorf("on meta: %v, %v", y, g)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

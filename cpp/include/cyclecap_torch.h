@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 7
+#define CT_ABI 8
 
 #ifdef __cplusplus
 extern "C" {
@@ -93,6 +93,8 @@ CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
 /* transformers' "gelu_new", bit-identical to its sequence of operators. Only x
  * is saved for the backward pass. */
 CT_API ct_error ct_gelu_new(ct_tensor x, ct_tensor *y);
+/* OpenAI's QuickGELU, x sigmoid(1.702 x), bit-identical to its operators. */
+CT_API ct_error ct_quick_gelu(ct_tensor x, ct_tensor *y);
 
 /* Kinds of Adam: with weight decay in the gradient, with decoupled weight decay
  * (AdamW), and transformers' AdamW. */

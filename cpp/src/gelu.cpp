@@ -1,16 +1,22 @@
-// GPT-2's activation, using less memory than its sequence of operators.
+// GPT-2's and CLIP's activations, using less memory than their sequences of
+// operators.
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linspace.h>
+#include <ATen/ops/mul.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "common.h"
@@ -22,6 +28,35 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 const double root = std::sqrt(2.0 / M_PI);
+
+// Applies f(x, y), a sequence of operators on each element that writes y. On
+// the CPU it does so to blocks that stay in the cache of a core until all
+// operators have run: the same bits, since no element depends on another.
+// The threads would share a few blocks unevenly.
+template <class F>
+at::Tensor in_blocks(const at::Tensor &x, const F &f) {
+  constexpr int64_t block = 65536;
+  auto y = at::empty_like(x);
+  if (!x.is_cpu() || !x.is_contiguous() || !y.is_contiguous() ||
+      x.numel() < 4 * block || at::autocast::is_autocast_enabled(at::kCPU)) {
+    f(x, y);
+    return y;
+  }
+  const auto from = x.view(-1), to = y.view(-1);
+  const int64_t n = x.numel();
+  at::parallel_for(0, (n + block - 1) / block, 1, [&](int64_t i, int64_t end) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    for (; i < end; i++) {
+      const int64_t at = i * block, k = std::min(block, n - at);
+      f(from.narrow(0, at, k), to.narrow(0, at, k));
+    }
+  });
+  return y;
+}
+
+at::Tensor quick_gelu(const at::Tensor &x) {
+  return x.mul(x.mul(1.702).sigmoid());
+}
 
 // The order of the operators matters: backward sums the gradients of x in the
 // reverse order.
@@ -44,8 +79,10 @@ struct GeluNew : torch::autograd::Function<GeluNew> {
     }
     // In place where that does not change the bits; mul_ with a number would
     // first round it to bf16.
-    const auto y = x.pow(3.0).mul(0.044715).add_(x).mul(root).tanh_();
-    return y.add_(1.0).mul_(x.mul(0.5));
+    return in_blocks(x, [](const at::Tensor &x, const at::Tensor &y) {
+      const auto t = x.pow(3.0).mul(0.044715).add_(x).mul(root).tanh_();
+      at::mul_out(const_cast<at::Tensor &>(y), t.add_(1.0), x.mul(0.5));
+    });
   }
 
   static variable_list backward(AutogradContext *ctx, variable_list grads) {
@@ -164,6 +201,20 @@ ct_error ct_gelu_new(ct_tensor x, ct_tensor *y) {
     else
       // A GPU has the memory, and recomputing would cost time there.
       *y = ct::own(written_out(t));
+  });
+}
+
+ct_error ct_quick_gelu(ct_tensor x, ct_tensor *y) {
+  return ct::guard([&] {
+    const auto t = ct::borrow(x);
+    const bool records = c10::GradMode::is_enabled() && t.requires_grad();
+    if (!t.is_cpu() || records || at::autocast::is_autocast_enabled(at::kCPU)) {
+      *y = ct::own(quick_gelu(t));
+      return;
+    }
+    *y = ct::own(in_blocks(t, [](const at::Tensor &x, const at::Tensor &y) {
+      at::mul_out(const_cast<at::Tensor &>(y), x, x.mul(1.702).sigmoid_());
+    }));
   });
 }
 

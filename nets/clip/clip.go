@@ -432,7 +432,7 @@ func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	case GELUTanh:
 		x = x.Gelu(torch.WithApproximate("tanh"))
 	default:
-		x = x.Mul(x.MulScalar(1.702).Sigmoid())
+		x = x.QuickGelu()
 	}
 	if scaled {
 		x = x.MulScalar(1.702)

@@ -54,7 +54,7 @@ var activations = map[string]func(torch.Tensor) torch.Tensor{
 		inner := x.MulScalar(0.7978845608).Mul(x.MulScalar(0.044715).Mul(x).AddScalar(1))
 		return x.MulScalar(0.5).Mul(inner.Tanh().AddScalar(1))
 	},
-	"quick_gelu": func(x torch.Tensor) torch.Tensor { return x.Mul(x.MulScalar(1.702).Sigmoid()) },
+	"quick_gelu": torch.Tensor.QuickGelu,
 	"relu":       torch.Tensor.Relu,
 	"silu":       torch.Tensor.Silu,
 	"swish":      torch.Tensor.Silu,

@@ -25,6 +25,7 @@
   E(ct_schema, (const char *name, const char *overload, char **text),          \
     (name, overload, text))                                                    \
   E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                         \
+  E(ct_quick_gelu, (ct_tensor x, ct_tensor * y), (x, y))                       \
   E(ct_adam_step,                                                              \
     (const ct_adam *o, int n, const ct_tensor *params, const ct_tensor *grads, \
      const ct_tensor *avgs, const ct_tensor *avg_sqs, const double *roots,     \

@@ -156,6 +156,13 @@ func GeluNew(p uintptr) (uintptr, error) {
 	return address(y), err
 }
 
+// QuickGelu is ct_quick_gelu.
+func QuickGelu(p uintptr) (uintptr, error) {
+	var y C.ct_tensor
+	err := take(C.ct_quick_gelu(tensor(p), &y))
+	return address(y), err
+}
+
 func text(f func(**C.char) C.ct_error) (string, error) {
 	var out *C.char
 	if err := take(f(&out)); err != nil {
