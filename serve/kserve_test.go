@@ -328,7 +328,7 @@ func TestKServeBad(t *testing.T) {
 		"output needs image": {`{"inputs":[{` + text + `}],"outputs":[{"name":"DIRECT"}]}`, nil, 400, "IMAGE or PIXELS"},
 		"output needs text":  {`{"inputs":[{"name":"IMAGE","datatype":"BYTES","shape":[1],"data":["a"]}],"outputs":[{"name":"TEXT_FEATURES"}]}`, nil, 400, "TEXT"},
 		"unused":             {`{"inputs":[{` + text + `},{"name":"IMAGE","datatype":"BYTES","shape":[1],"data":["a"]}],"outputs":[{"name":"TEXT_FEATURES"}]}`, nil, 400, "no output"},
-		"both images":        {`{"inputs":[{"name":"IMAGE","datatype":"BYTES","shape":[1],"data":["a"]},{"name":"PIXELS","datatype":"FP32","shape":[1,3,64,64],"data":[]}]}`, nil, 400, "PIXELS"},
+		"both images":        {`{"inputs":[{"name":"IMAGE","datatype":"BYTES","shape":[1],"data":["a"]},{"name":"PIXELS","datatype":"FP32","shape":[1,3,96,96],"data":[]}]}`, nil, 400, "PIXELS"},
 		"datatype":           {in(`"name":"TEXT","datatype":"FP32","shape":[1],"data":["a"]`), nil, 400, "BYTES"},
 		"no shape":           {in(`"name":"TEXT","datatype":"BYTES","data":["a"]`), nil, 400, "shape"},
 		"rank":               {in(`"name":"TEXT","datatype":"BYTES","shape":[1,1],"data":["a"]`), nil, 400, "shape"},
@@ -336,8 +336,8 @@ func TestKServeBad(t *testing.T) {
 		"negative":           {in(`"name":"TEXT","datatype":"BYTES","shape":[-1],"data":["a"]`), nil, 400, "shape"},
 		"huge":               {in(fmt.Sprintf(`"name":"TEXT","datatype":"BYTES","shape":[%d],"data":["a"]`, huge)), nil, 400, "shape"},
 		"too many":           {in(`"name":"TEXT","datatype":"BYTES","shape":[5],"data":["a"]`), nil, 413, "--max-items"},
-		"overflow":           {in(`"name":"PIXELS","datatype":"FP32","shape":[4611686018427387904,3,64,64],"data":[1]`), nil, 400, "shape"},
-		"other size":         {in(`"name":"PIXELS","datatype":"FP32","shape":[1,3,65,64],"data":[1]`), nil, 400, "shape"},
+		"overflow":           {in(`"name":"PIXELS","datatype":"FP32","shape":[4611686018427387904,3,96,96],"data":[1]`), nil, 400, "shape"},
+		"other size":         {in(`"name":"PIXELS","datatype":"FP32","shape":[1,3,97,96],"data":[1]`), nil, 400, "shape"},
 		"few elements":       {in(`"name":"TEXT","datatype":"BYTES","shape":[2],"data":["a"]`), nil, 400, "fewer than 2"},
 		"many elements":      {in(`"name":"TEXT","datatype":"BYTES","shape":[1],"data":["a","b"]`), nil, 400, "more than 1"},
 		"not strings":        {in(`"name":"TEXT","datatype":"BYTES","shape":[1],"data":[1]`), nil, 400, "string"},
@@ -382,9 +382,9 @@ func TestKServeBad(t *testing.T) {
 		"BYTES cut in an element": {`"name":"TEXT","datatype":"BYTES","shape":[2]`, append(binaryStrings([]byte("a")), 255, 255, 255, 255, 1), "ends in element 1"},
 		"BYTES too many":          {`"name":"TEXT","datatype":"BYTES","shape":[1]`, binaryStrings([]byte("a"), nil), "follow"},
 		"not UTF-8":               {`"name":"TEXT","datatype":"BYTES","shape":[1]`, binaryStrings([]byte{255}), "UTF-8"},
-		"FP32 size":               {`"name":"PIXELS","datatype":"FP32","shape":[1,3,64,64]`, make([]byte, 4*3*64*64-1), "49152 bytes, got 49151"},
-		"FP32 NaN":                {`"name":"PIXELS","datatype":"FP32","shape":[1,3,64,64]`, bytes.Repeat([]byte{255}, 4*3*64*64), "NaN"},
-		"FP32 large":              {`"name":"PIXELS","datatype":"FP32","shape":[1,3,64,64]`, bytes.Repeat([]byte{0, 0, 0, 0x7f}, 3*64*64), "preprocessing"},
+		"FP32 size":               {`"name":"PIXELS","datatype":"FP32","shape":[1,3,96,96]`, make([]byte, 4*3*96*96-1), "110592 bytes, got 110591"},
+		"FP32 NaN":                {`"name":"PIXELS","datatype":"FP32","shape":[1,3,96,96]`, bytes.Repeat([]byte{255}, 4*3*96*96), "NaN"},
+		"FP32 large":              {`"name":"PIXELS","datatype":"FP32","shape":[1,3,96,96]`, bytes.Repeat([]byte{0, 0, 0, 0x7f}, 3*96*96), "preprocessing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body, headers := binaryRequest(in(fmt.Sprintf(`%s,"parameters":{"binary_data_size":%d}`, c.tensor, len(c.data))), c.data)
@@ -418,7 +418,7 @@ func FuzzKServe(f *testing.F) {
 	f.Add([]byte(head+string(text)), strconv.Itoa(len(head)), "")
 	f.Add([]byte(`{"id":"1","model_name":"world","inputs":[{"name":"TEXT","datatype":"BYTES","shape":[2],"data":["a","b"]}],"outputs":[{"name":"TEXT_FEATURES","parameters":{"binary_data":true}}]}`), "", "")
 	f.Add([]byte(`{"inputs":[{"name":"IMAGE","datatype":"BYTES","shape":[1],"data":["/9j/4AAQSkZJRgAB"]}],"parameters":{"decode":"sample","seed":1,"temperature":0.5,"normalize":true}}`), "", "")
-	f.Add([]byte(`{"inputs":[{"name":"PIXELS","datatype":"FP32","shape":[1,3,64,64],"data":[[[[1e300,-0.5]]]]}]}`), "", "gzip")
+	f.Add([]byte(`{"inputs":[{"name":"PIXELS","datatype":"FP32","shape":[1,3,96,96],"data":[[[[1e300,-0.5]]]]}]}`), "", "gzip")
 	f.Fuzz(func(t *testing.T, body []byte, header, encoding string) {
 		r := httptest.NewRequest(http.MethodPost, "/v2/models/world/infer", bytes.NewReader(body))
 		r.Host = "localhost"

@@ -7,8 +7,8 @@
 // run.
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/sqrt.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "common.h"
