@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 8
+#define CT_ABI 9
 
 #ifdef __cplusplus
 extern "C" {
@@ -114,6 +114,24 @@ CT_API ct_error ct_adam_step(const ct_adam *o, int n, const ct_tensor *params,
                              const ct_tensor *grads, const ct_tensor *avgs,
                              const ct_tensor *avg_sqs, const double *roots,
                              const double *sizes);
+
+/* Whether the processor has the instructions (AVX-512 VNNI) with which
+ * ct_int8_linear is fast. */
+CT_API int ct_int8_fast(void);
+/* Makes an f32 weight [out, in] 8-bit integers: packed is int8
+ * [ceil(out/16), ceil(in/4), 16, 4], padded with zeros; scales, f32 [out], is
+ * the largest magnitude of each output divided by 127; sums, int32 [out], is
+ * the sum of its integers. The weights of an output with a number that is not
+ * finite are zeros with a NaN as the scale. */
+CT_API ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed,
+                             ct_tensor *scales, ct_tensor *sums);
+/* x [..., in] times a packed weight, plus a bias [out] or NULL, all f32 on the
+ * CPU. Each row of x is rounded to 8-bit integers of its own scale. A row with
+ * a number that is not finite gives NaNs. plain asks for the kernel that needs
+ * no instructions; the bits are the same. */
+CT_API ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
+                               ct_tensor sums, ct_tensor bias, int plain,
+                               ct_tensor *y);
 
 /* ---- tensors ------------------------------------------------------------ */
 

@@ -149,6 +149,24 @@ func Schema(name, overload string) (string, error) {
 	return text(func(out **C.char) C.ct_error { return C.ct_schema(n, o, out) })
 }
 
+// Int8Fast is ct_int8_fast.
+func Int8Fast() bool { return C.ct_int8_fast() != 0 }
+
+// Int8Pack is ct_int8_pack.
+func Int8Pack(weight uintptr) (packed, scales, sums uintptr, err error) {
+	var p, s, z C.ct_tensor
+	err = take(C.ct_int8_pack(tensor(weight), &p, &s, &z))
+	return address(p), address(s), address(z), err
+}
+
+// Int8Linear is ct_int8_linear. p has x, the packed weight, its scales, its sums, and the bias
+// or 0.
+func Int8Linear(p []uintptr, plain bool) (uintptr, error) {
+	var y C.ct_tensor
+	err := take(C.ct_int8_linear(tensor(p[0]), tensor(p[1]), tensor(p[2]), tensor(p[3]), tensor(p[4]), cbool(plain), &y))
+	return address(y), err
+}
+
 // GeluNew is ct_gelu_new.
 func GeluNew(p uintptr) (uintptr, error) {
 	var y C.ct_tensor

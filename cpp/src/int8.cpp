@@ -1,0 +1,437 @@
+// Linear layers with weights of 8 bits, for inference on the CPU.
+//
+// The weights of an output are integers from -127 to 127 with one scale. Each
+// row of the input is made integers from 0 to 255, with a scale and a zero
+// point of its own, so that its results do not depend on the other rows. The
+// sums of products are integers and therefore exact: the bits of a result
+// depend neither on the number of rows, nor on the threads, nor on the kernel.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "common.h"
+#include "parallel.h"
+
+#if defined(__x86_64__)
+// GCC 12 warns of its own header, where a vector is undefined on purpose.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#define VNNI \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#endif
+
+namespace {
+
+// The instruction adds products of 4 neighbours for each of 16 outputs.
+constexpr int64_t lanes = 16, depth = 4;
+// A tile of the result that fits into the registers: rows, and vectors of
+// outputs.
+constexpr int64_t tile_rows = 6, tile_vectors = 4;
+// With more inputs, a sum could exceed 32 bits: 255 * 127 * 65536 < 2^31.
+constexpr int64_t most_inputs = 65536;
+// Smaller scales have no reciprocal in f32. Numbers of this size count as zero.
+constexpr float least_scale = 1e-37f;
+// Multiplications that take less time than waking the other threads.
+constexpr int64_t worth_threads = 1 << 18;
+
+int64_t up(int64_t n, int64_t by) { return (n + by - 1) / by * by; }
+
+// The nearest integer, the even one of two, for |x| < 2^22: the sum has no bits
+// left for a fraction.
+int32_t nearest(float x) {
+  const float sum = x + 12582912.0f;
+  int32_t bits;
+  std::memcpy(&bits, &sum, sizeof bits);
+  return bits - 0x4b400000;
+}
+
+// What makes a row of integers numbers again: x = scale * (q - zero). The scale
+// is 0 if the row is, and NaN if a number in it is not finite.
+struct Row {
+  float scale;
+  int32_t zero;
+};
+
+Row row_of(float lo, float hi, bool finite) {
+  if (!finite) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  const auto scale = static_cast<float>(
+      (static_cast<double>(hi) - static_cast<double>(lo)) / 255);
+  if (scale < least_scale) return {0, 0};
+  return {scale, nearest(-lo * (1 / scale))};
+}
+
+void quantize_plain(const float *x, int64_t n, uint8_t *q, int64_t width,
+                    Row &row) {
+  float lo = 0, hi = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < n; i++) {
+    finite = finite && std::isfinite(x[i]);
+    lo = std::min(lo, x[i]);
+    hi = std::max(hi, x[i]);
+  }
+  row = row_of(lo, hi, finite);
+  std::memset(q, 0, width);
+  if (!(row.scale > 0)) return;
+  const float inverse = 1 / row.scale;
+  for (int64_t i = 0; i < n; i++)
+    q[i] = static_cast<uint8_t>(
+        std::clamp(nearest(x[i] * inverse) + row.zero, 0, 255));
+}
+
+// A layer, and the integers of its input.
+struct Problem {
+  const uint8_t *x;  // [m, width]
+  const Row *rows;   // [m]
+  int64_t m, width, steps;
+  const int8_t *w;  // [ceil(n / lanes), steps, lanes, depth]
+  const float *scales;
+  const int32_t *sums;
+  const float *bias;  // or nullptr
+  int64_t n;
+  float *y;  // [m, n]
+};
+
+// The sum of (q - zero) * w, from that of q * w. The difference fits into 32
+// bits, but neither of the terms has to once they are multiplied.
+int32_t centred(int32_t sum, int32_t zero, int32_t weights) {
+  return static_cast<int32_t>(static_cast<uint32_t>(sum) -
+                              static_cast<uint32_t>(zero) *
+                                  static_cast<uint32_t>(weights));
+}
+
+void tile_plain(const Problem &p, int64_t row, int64_t rows, int64_t block,
+                int64_t blocks) {
+  for (int64_t b = block; b < block + blocks; b++)
+    for (int64_t r = row; r < row + rows; r++) {
+      int32_t sum[lanes] = {};
+      const int8_t *w = p.w + b * p.steps * lanes * depth;
+      const uint8_t *x = p.x + r * p.width;
+      for (int64_t k = 0; k < p.steps; k++, x += depth)
+        for (int64_t i = 0; i < lanes; i++)
+          for (int64_t d = 0; d < depth; d++) sum[i] += x[d] * *w++;
+      for (int64_t i = 0; i < std::min(lanes, p.n - b * lanes); i++) {
+        const int64_t j = b * lanes + i;
+        // Explicitly fused, as the other kernel does it.
+        p.y[r * p.n + j] = std::fma(
+            p.rows[r].scale * p.scales[j],
+            static_cast<float>(centred(sum[i], p.rows[r].zero, p.sums[j])),
+            p.bias ? p.bias[j] : 0.0f);
+      }
+    }
+}
+
+#ifdef VNNI
+
+VNNI void quantize_vnni(const float *x, int64_t n, uint8_t *q, int64_t width,
+                        Row &row) {
+  __m512 lo = _mm512_setzero_ps(), hi = lo;
+  __m512i bits = _mm512_setzero_si512();
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  const auto mask = [](int64_t left) {
+    return static_cast<__mmask16>(left < 16 ? (1u << left) - 1 : 0xffff);
+  };
+  for (int64_t i = 0; i < n; i += 16) {
+    const __m512 v = _mm512_maskz_loadu_ps(mask(n - i), x + i);
+    lo = _mm512_min_ps(lo, v);
+    hi = _mm512_max_ps(hi, v);
+    bits = _mm512_max_epu32(
+        bits, _mm512_and_si512(magnitude, _mm512_castps_si512(v)));
+  }
+  row = row_of(_mm512_reduce_min_ps(lo), _mm512_reduce_max_ps(hi),
+               _mm512_reduce_max_epu32(bits) < 0x7f800000);
+  if (!(row.scale > 0)) {
+    std::memset(q, 0, width);
+    return;
+  }
+  const __m512 inverse = _mm512_set1_ps(1 / row.scale);
+  const __m512i zero = _mm512_set1_epi32(row.zero);
+  // A row is padded to whole vectors. Weights of 0 meet the padding.
+  for (int64_t i = 0; i < n; i += 16) {
+    const __m512 v = _mm512_maskz_loadu_ps(mask(n - i), x + i);
+    const __m512i k = _mm512_max_epi32(
+        _mm512_setzero_si512(),
+        _mm512_add_epi32(zero, _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse))));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(q + i),
+                     _mm512_cvtusepi32_epi8(k));
+  }
+}
+
+// Writes the results of 16 outputs of a row.
+VNNI inline __attribute__((always_inline)) void store(const Problem &p,
+                                                      int64_t row,
+                                                      int64_t block,
+                                                      __m512i sum) {
+  const int64_t j = block * lanes;
+  const auto mask =
+      static_cast<__mmask16>(p.n - j < lanes ? (1u << (p.n - j)) - 1 : 0xffff);
+  const Row &of = p.rows[row];
+  const __m512i centred = _mm512_sub_epi32(
+      sum, _mm512_mullo_epi32(_mm512_set1_epi32(of.zero),
+                              _mm512_maskz_loadu_epi32(mask, p.sums + j)));
+  const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(of.scale),
+                                     _mm512_maskz_loadu_ps(mask, p.scales + j));
+  const __m512 bias =
+      p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + j) : _mm512_setzero_ps();
+  _mm512_mask_storeu_ps(
+      p.y + row * p.n + j, mask,
+      _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(centred), bias));
+}
+
+// The next 4 inputs of a row, for every output.
+VNNI inline __attribute__((always_inline)) __m512i four(const uint8_t *x) {
+  int32_t bits;
+  std::memcpy(&bits, x, sizeof bits);
+  return _mm512_set1_epi32(bits);
+}
+
+// Adds the products of bytes x (unsigned) and w (signed) to sum. With the
+// intrinsic, GCC 12 copies every sum twice in each step, and some to memory.
+VNNI inline __attribute__((always_inline)) void add(__m512i &sum, __m512i x,
+                                                    __m512i w) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+}
+
+// Each sum has a variable of its own: GCC writes the elements of an array to
+// memory in every step.
+#define CT_ROW(X, r) X(r, 0) X(r, 1) X(r, 2) X(r, 3)
+#define CT_TILE(X) \
+  CT_ROW(X, 0) CT_ROW(X, 1) CT_ROW(X, 2) CT_ROW(X, 3) CT_ROW(X, 4) CT_ROW(X, 5)
+
+template <int R, int B>
+VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block) {
+#define CT_ZERO(r, b) __m512i sum##r##b = _mm512_setzero_si512();
+  CT_TILE(CT_ZERO)
+  const int64_t size = p.steps * lanes * depth;
+  const int8_t *w = p.w + block * size;
+  const uint8_t *x = p.x + row * p.width;
+  for (int64_t k = 0; k < p.steps; k++, w += lanes * depth, x += depth) {
+#define CT_LOAD(b) \
+  const __m512i v##b = _mm512_loadu_si512(w + (b < B ? b : 0) * size);
+    CT_LOAD(0)
+    CT_LOAD(1)
+    CT_LOAD(2) CT_LOAD(3)
+#define CT_ADD(r, b) \
+  if constexpr (r < R && b < B) add(sum##r##b, four(x + r * p.width), v##b);
+        CT_TILE(CT_ADD)
+  }
+#define CT_STORE(r, b) \
+  if constexpr (r < R && b < B) store(p, row + r, block + b, sum##r##b);
+  CT_TILE(CT_STORE)
+}
+
+template <int R>
+VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block,
+                    int64_t blocks) {
+  switch (blocks) {
+    case 1:
+      return tile_vnni<R, 1>(p, row, block);
+    case 2:
+      return tile_vnni<R, 2>(p, row, block);
+    case 3:
+      return tile_vnni<R, 3>(p, row, block);
+    case 4:
+      return tile_vnni<R, 4>(p, row, block);
+  }
+}
+
+void tile_vnni(const Problem &p, int64_t row, int64_t rows, int64_t block,
+               int64_t blocks) {
+  switch (rows) {
+    case 1:
+      return tile_vnni<1>(p, row, block, blocks);
+    case 2:
+      return tile_vnni<2>(p, row, block, blocks);
+    case 3:
+      return tile_vnni<3>(p, row, block, blocks);
+    case 4:
+      return tile_vnni<4>(p, row, block, blocks);
+    case 5:
+      return tile_vnni<5>(p, row, block, blocks);
+    case 6:
+      return tile_vnni<6>(p, row, block, blocks);
+  }
+}
+
+#endif
+
+struct Kernel {
+  void (*quantize)(const float *x, int64_t n, uint8_t *q, int64_t width,
+                   Row &row);
+  void (*tile)(const Problem &p, int64_t row, int64_t rows, int64_t block,
+               int64_t blocks);
+};
+
+bool has_vnni() {
+#ifdef VNNI
+  static const bool has = __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512vnni");
+  return has;
+#else
+  return false;
+#endif
+}
+
+Kernel kernel_of(bool plain) {
+#ifdef VNNI
+  if (!plain && has_vnni()) return {quantize_vnni, tile_vnni};
+#endif
+  (void)plain;
+  return {quantize_plain, tile_plain};
+}
+
+// Computes a panel of the outputs for some of the rows. The weights of the
+// panel are read from memory once and then from the second-level cache.
+void panel(const Kernel &kernel, const Problem &p, int64_t begin, int64_t end,
+           int64_t block, int64_t blocks) {
+  // Tiles of about the same height: 4 and 3 rows instead of 6 and 1.
+  const int64_t tiles = (end - begin + tile_rows - 1) / tile_rows;
+  for (int64_t t = 0; t < tiles; t++) {
+    const int64_t from = begin + (end - begin) * t / tiles;
+    const int64_t to = begin + (end - begin) * (t + 1) / tiles;
+    kernel.tile(p, from, to - from, block, blocks);
+  }
+}
+
+void check(const at::Tensor &t, const char *name, at::ScalarType dtype,
+           int64_t dim) {
+  TORCH_CHECK_TYPE(t.defined(), "expected a tensor for ", name, ", got none");
+  TORCH_CHECK(t.device().is_cpu(), name, " must be on the CPU, got ",
+              t.device());
+  TORCH_CHECK_TYPE(t.scalar_type() == dtype, name, " must be of dtype ", dtype,
+                   ", got ", t.scalar_type());
+  TORCH_CHECK(dim < 0 || t.dim() == dim, name, " must have ", dim,
+              " dimensions, got ", t.dim());
+}
+
+}  // namespace
+
+extern "C" {
+
+int ct_int8_fast(void) { return has_vnni(); }
+
+ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
+                      ct_tensor *sums) {
+  return ct::guard([&] {
+    const auto given = ct::borrow(weight);
+    check(given, "weight", at::kFloat, 2);
+    const auto w = given.contiguous();
+    const int64_t out = w.size(0), in = w.size(1);
+    TORCH_CHECK(in <= most_inputs, "weight must have at most ", most_inputs,
+                " inputs, got ", in);
+    const int64_t blocks = up(out, lanes) / lanes,
+                  steps = up(in, depth) / depth;
+    const auto q = at::zeros({blocks, steps, lanes, depth}, at::kChar);
+    const auto s = at::empty({out}, at::kFloat);
+    const auto z = at::empty({out}, at::kInt);
+    const auto *from = w.const_data_ptr<float>();
+    auto *to = q.mutable_data_ptr<int8_t>();
+    auto *scale = s.mutable_data_ptr<float>();
+    auto *sum = z.mutable_data_ptr<int32_t>();
+    ct::each(out, out * in >= worth_threads, [&](int64_t n) {
+      const float *row = from + n * in;
+      float most = 0;
+      bool finite = true;
+      for (int64_t k = 0; k < in; k++) {
+        finite = finite && std::isfinite(row[k]);
+        most = std::max(most, std::fabs(row[k]));
+      }
+      scale[n] = finite ? most / 127 : std::numeric_limits<float>::quiet_NaN();
+      sum[n] = 0;
+      if (!(scale[n] >= least_scale)) {
+        if (finite) scale[n] = 0;
+        return;
+      }
+      const float inverse = 1 / scale[n];
+      int8_t *block = to + (n / lanes) * steps * lanes * depth;
+      for (int64_t k = 0; k < in; k++) {
+        const auto v = static_cast<int8_t>(
+            std::clamp(nearest(row[k] * inverse), -127, 127));
+        block[(k / depth * lanes + n % lanes) * depth + k % depth] = v;
+        sum[n] += v;
+      }
+    });
+    *packed = ct::own(q);
+    *scales = ct::own(s);
+    *sums = ct::own(z);
+  });
+}
+
+ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
+                        ct_tensor sums, ct_tensor bias, int plain,
+                        ct_tensor *y) {
+  return ct::guard([&] {
+    const auto given = ct::borrow(x), w = ct::borrow(packed),
+               scale = ct::borrow(scales), sum = ct::borrow(sums),
+               b = ct::borrow(bias);
+    check(given, "x", at::kFloat, -1);
+    check(w, "packed", at::kChar, 4);
+    check(scale, "scales", at::kFloat, 1);
+    check(sum, "sums", at::kInt, 1);
+    TORCH_CHECK(!(c10::GradMode::is_enabled() && given.requires_grad()),
+                "autograd does not support int8 weights; use them without "
+                "gradients");
+    TORCH_CHECK(given.dim() > 0, "x must have at least 1 dimension");
+    const int64_t n = scale.numel(), k = given.size(-1);
+    const int64_t blocks = up(n, lanes) / lanes, steps = up(k, depth) / depth;
+    TORCH_CHECK(w.is_contiguous() && scale.is_contiguous() &&
+                    sum.is_contiguous() && sum.numel() == n &&
+                    k <= most_inputs &&
+                    w.sizes() == at::IntArrayRef({blocks, steps, lanes, depth}),
+                "an input of width ", k, " and ", n,
+                " scales do not fit packed weights of shape ", w.sizes());
+    if (b.defined()) {
+      check(b, "bias", at::kFloat, 1);
+      TORCH_CHECK(b.numel() == n && b.is_contiguous(), "bias must have ", n,
+                  " elements, got ", b.numel());
+    }
+    auto sizes = given.sizes().vec();
+    sizes.back() = n;
+    const auto result = at::empty(sizes, at::kFloat);
+    *y = nullptr;
+    if (result.numel() > 0) {
+      const auto in = given.contiguous();
+      const int64_t m = result.numel() / n,
+                    width = up(std::max<int64_t>(k, 1), 64);
+      const auto integers = at::empty({m, width}, at::kByte);
+      std::vector<Row> rows(m);
+      const auto *from = in.const_data_ptr<float>();
+      auto *q = integers.mutable_data_ptr<uint8_t>();
+      const Kernel kernel = kernel_of(plain != 0);
+      ct::each(m, m * k >= worth_threads / 8, [&](int64_t r) {
+        kernel.quantize(from + r * k, k, q + r * width, width, rows[r]);
+      });
+      const Problem p{q,
+                      rows.data(),
+                      m,
+                      width,
+                      steps,
+                      w.const_data_ptr<int8_t>(),
+                      scale.const_data_ptr<float>(),
+                      sum.const_data_ptr<int32_t>(),
+                      b.defined() ? b.const_data_ptr<float>() : nullptr,
+                      n,
+                      result.mutable_data_ptr<float>()};
+      const int64_t panels = (blocks + tile_vectors - 1) / tile_vectors;
+      // Many rows are divided as well, so that every thread has enough to do.
+      const int64_t chunks =
+          std::min((m + 8 * tile_rows - 1) / (8 * tile_rows),
+                   (8 * at::get_num_threads() + panels - 1) / panels);
+      ct::each(panels * chunks, m * n * k >= worth_threads, [&](int64_t i) {
+        const int64_t block = i / chunks * tile_vectors, c = i % chunks;
+        panel(kernel, p, m * c / chunks, m * (c + 1) / chunks, block,
+              std::min(tile_vectors, blocks - block));
+      });
+    }
+    *y = ct::own(result);
+  });
+}
+
+}  // extern "C"
