@@ -6,11 +6,15 @@ import "cyclecap/torch/internal/shim"
 // [Int8Linear] is fast. Without them, it gives the same bits slowly.
 func HasInt8() bool { return shim.Int8Fast() }
 
+// Int8MaxInputs is the largest number of inputs of a layer for which the sums of products of
+// 8-bit integers fit into 32 bits.
+const Int8MaxInputs = 65536
+
 // Int8Pack makes a weight [out, in] (f32, CPU) 8-bit integers for [Int8Linear]. The weights of
 // an output n are round(w / scales[n]), from -127 to 127, with scales[n] = max|w| / 127 (f32
 // [out]); halves are rounded to even. packed (int8 [ceil(out/16), ceil(in/4), 16, 4]) has them
 // in the order in which the instruction VPDPBUSD reads them, padded with zeros. sums (int32
-// [out]) has their sum for each output. At most 65,536 inputs are supported.
+// [out]) has their sum for each output. At most [Int8MaxInputs] inputs are supported.
 //
 // An output of zeros has the scale 0. One with a number that is not finite has the scale NaN,
 // and so NaN as its result.

@@ -367,10 +367,10 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 }
 
 // Pack packs the weight; nn.Pack calls it.
-func (c *Conv1D) Pack() {
+func (c *Conv1D) Pack(as nn.Packing) {
 	if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
-			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias)
+			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias, as)
 			return torch.Tensor{}
 		})
 		torch.DropPages(c.Weight)
@@ -380,8 +380,8 @@ func (c *Conv1D) Pack() {
 }
 
 // Pack packs a tied head; nn.Pack calls it. The embedding stays as it is.
-func (m *Model) Pack() {
+func (m *Model) Pack(as nn.Packing) {
 	if m.Head == nil && m.LmHead == nil {
-		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{})
+		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{}, as)
 	}
 }

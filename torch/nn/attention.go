@@ -56,9 +56,9 @@ func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {
 }
 
 // Pack packs the weight of the input projection; see nn.Pack.
-func (m *MultiheadAttentionModule) Pack() {
+func (m *MultiheadAttentionModule) Pack(as Packing) {
 	if m.Packed == nil {
-		m.Packed = NewPacked(m.InProjWeight, m.InProjBias)
+		m.Packed = NewPacked(m.InProjWeight, m.InProjBias, as)
 		m.InProjWeight.Close()
 		m.InProjWeight = torch.Tensor{}
 	}

@@ -47,7 +47,7 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 }
 
 // Pack packs the weight of the layer; see nn.Pack.
-func (l *LinearModule) Pack() {
+func (l *LinearModule) Pack(as Packing) {
 	if l.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
 			w := l.Weight
@@ -59,7 +59,7 @@ func (l *LinearModule) Pack() {
 					l.Bias = bias
 				}
 			}
-			l.Packed = NewPacked(w, l.Bias)
+			l.Packed = NewPacked(w, l.Bias, as)
 			return torch.Tensor{}
 		})
 		l.Weight.Close()
