@@ -37,8 +37,9 @@ func NewGeneratorOf(width int64, layers int) *Generator {
 	return &Generator{Model: nn.Sequential(m...)}
 }
 
-// Width returns the width of the features.
-func (g *Generator) Width() int64 { return g.Model.Modules[0].(*nn.LinearModule).Weight.Size(1) }
+// Width returns the width of the features. It is that of the bias too, which stays when
+// the weights are packed.
+func (g *Generator) Width() int64 { return g.Model.Modules[0].(*nn.LinearModule).Bias.Size(0) }
 
 // Forward maps [n, width] to [n, width].
 func (g *Generator) Forward(x torch.Tensor) torch.Tensor { return g.Model.Forward(x) }
