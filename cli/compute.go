@@ -17,8 +17,8 @@ import (
 func computeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "device", Value: "cpu", Usage: "compute on `DEVICE`: cpu or cuda:N"},
-		&cli.StringFlag{Name: "dtype", Value: "f32", Usage: "compute with `TYPE` weights: f32 (the same bits as PyTorch) or bf16 (half the memory, faster)"},
-		&cli.BoolFlag{Name: "fast", Usage: "pack f32 weights for the CPU: about twice as fast, with different low-order bits (bf16 is always packed)", DisableDefaultText: true},
+		&cli.StringFlag{Name: "dtype", Value: "f32", Usage: "compute with `TYPE` weights: f32 (the same bits as PyTorch), bf16 (half the memory, faster) or int8 (linear layers in 8 bits, for the CPU: fastest, and less precise)"},
+		&cli.BoolFlag{Name: "fast", Usage: "pack f32 weights for the CPU: about twice as fast, with different low-order bits (bf16 and int8 are always packed)", DisableDefaultText: true},
 		&cli.IntFlag{Name: "threads", Value: 0, Usage: "use `N` threads per operator", DefaultText: "one per core"},
 	}
 }
@@ -32,13 +32,23 @@ func computeOf(c *cli.Context) (pipeline.Options, error) {
 	if most := pipeline.MaxThreads(); n < 0 || n > most {
 		return o, usagef("--threads %d: must be between 1 and %d on this machine, or 0 for one per core", n, most)
 	}
-	dtype, err := torch.ParseDType(c.String("dtype"))
-	if err != nil || (dtype != torch.Float32 && dtype != torch.BFloat16) {
-		return o, usagef("--dtype %s: must be f32 or bf16", c.String("dtype"))
+	if o.Int8 = c.String("dtype") == "int8"; !o.Int8 {
+		dtype, err := torch.ParseDType(c.String("dtype"))
+		if err != nil || (dtype != torch.Float32 && dtype != torch.BFloat16) {
+			return o, usagef("--dtype %s: must be f32 or bf16, or int8 on the CPU", c.String("dtype"))
+		}
+		o.BF16 = dtype == torch.BFloat16
 	}
-	o.BF16 = dtype == torch.BFloat16
+	if name := c.String("device"); o.Int8 && devices.MatchString(name) && name != "cpu" {
+		return o, usagef("--dtype int8 is for the CPU, not for --device %s: use --dtype bf16 or f32 there", name)
+	}
+	var err error
 	if o.Device, err = deviceOf(c.String("device")); err != nil {
 		return o, err
+	}
+	o, said := o.Usable()
+	if said != "" {
+		note(c, "--dtype int8: %s", said)
 	}
 	if n > 0 {
 		torch.SetNumThreads(n)

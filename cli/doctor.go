@@ -32,6 +32,7 @@ type report struct {
 	Cores        int               `json:"cores"`
 	Instructions string            `json:"instruction_set"`
 	BF16         bool              `json:"bf16"` // the processor has bf16 instructions
+	Int8         bool              `json:"int8"` // and those for --dtype int8
 	MKL          bool              `json:"mkl"`
 	OneDNN       bool              `json:"onednn"`
 	OpenMP       bool              `json:"openmp"`
@@ -186,7 +187,7 @@ func examine() report {
 		Cyclecap: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Libtorch: b.Version, BuiltFor: b.Compiled, LibtorchPath: b.Path, ShimPath: loaded["libcyclecap_torch"],
 		Devices: []string{"cpu"}, CUDA: "ok", Threads: torch.NumThreads(), Cores: runtime.NumCPU(),
-		Instructions: b.Capability, BF16: processor.HasBF16(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
+		Instructions: b.Capability, BF16: processor.HasBF16(), Int8: processor.HasInt8(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
 		Gloo: b.Gloo, NCCL: b.NCCL, Images: map[string]string{}, References: references(),
 		Problems: []string{}, Hints: []string{},
 	}
@@ -213,6 +214,9 @@ func examine() report {
 	}
 	if !r.BF16 {
 		r.Hints = append(r.Hints, "this processor has no bf16 instructions: --dtype bf16 saves memory here, but no time")
+	}
+	if !r.Int8 {
+		r.Hints = append(r.Hints, "this processor has no AVX-512 VNNI: --dtype int8 computes with packed f32 weights here, as --fast does")
 	}
 	return r
 }
@@ -279,6 +283,7 @@ func (r report) print(c *cli.Context) {
 		row("Gloo, NCCL", yes(r.Gloo)+", "+yes(r.NCCL))
 	}
 	row("bf16 in hardware", yes(r.BF16))
+	row("int8 in hardware", yes(r.Int8))
 	for _, name := range []string{"libjpeg", "libwebp"} {
 		row(name, r.Images[name])
 	}

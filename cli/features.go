@@ -187,7 +187,7 @@ func features(c *cli.Context) error {
 	defer m.Close()
 	notes(c, m.Notes)
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
-		"model": m.Model.Name(), "dtype": on.DType().String(), "fast": fmt.Sprint(on.Packed())}}
+		"model": m.Model.Name(), "dtype": on.TypeName(), "fast": fmt.Sprint(on.Packed())}}
 	failed, err := compute(c, m, in, f)
 	if err != nil {
 		return err

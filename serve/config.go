@@ -200,8 +200,13 @@ func (m fileModel) config(builtIn ModelConfig, beside func(string) string) (c Mo
 	case "", "f32":
 	case "bf16":
 		c.Compute.BF16 = true
+	case "int8":
+		c.Compute.Int8 = true
 	default:
-		return c, fmt.Errorf("dtype: must be f32 or bf16, got %q", m.Dtype)
+		return c, fmt.Errorf("dtype: must be f32 or bf16, or int8 on the CPU, got %q", m.Dtype)
+	}
+	if err := c.Compute.Check(); err != nil {
+		return c, fmt.Errorf("dtype: %w", err)
 	}
 	c.Batch, c.Options = 16, clipcap.Options{Method: clipcap.Greedy, Beam: 5, LengthPenalty: 1, EarlyStopping: clipcap.EarlyStopping(m.EarlyStopping),
 		MaxTokens: m.MaxTokens, Temperature: m.Temperature, TopK: m.TopK, TopP: m.TopP, Seed: m.Seed}

@@ -64,6 +64,11 @@ func load(c ModelConfig) (m *model, err error) {
 		}
 	}()
 	c.Files.Texts = true
+	var said string
+	if c.Compute, said = c.Compute.Usable(); said != "" {
+		m.notes = append(m.notes, "dtype int8: "+said)
+	}
+	m.Compute = c.Compute
 	if m.captioner, err = pipeline.Load(c.Files, c.Compute); err != nil {
 		return m, err
 	}

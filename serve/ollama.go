@@ -332,8 +332,11 @@ func (m *model) ollamaDetails() ollamaDetails {
 	if m.captioner.Decoder != nil {
 		d.Family, d.Families = "clipcap", []string{"clip", "gpt2"}
 	}
-	if m.Compute.BF16 {
+	switch {
+	case m.Compute.BF16:
 		d.Quantization = "BF16"
+	case m.Compute.Int8:
+		d.Quantization = "INT8"
 	}
 	return d
 }
