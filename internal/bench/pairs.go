@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"cyclecap/internal/processor"
+	"cyclecap/torch"
 )
 
 // A workload is something that both sides can do.
@@ -28,8 +29,8 @@ type rival struct {
 
 // workloads lists what is timed. Workloads called "packed" use packed float32 weights,
 // and those called "bf16" use packed bfloat16 weights, which are not bit-identical; the
-// others are. bf16 is timed only where the processor has instructions for it: without
-// them, it takes up to 40 times as long in some of the peers.
+// others are. Those called "int8" have weights of 8 bits. bf16 is timed only where the processor has instructions for it: without
+// them, it takes up to 40 times as long in some of the peers. The same holds for int8.
 var workloads = func() (list []workload) {
 	add := func(name string, check func(ours, python output) (text, wrong string), r ...rival) {
 		list = append(list, workload{name, r, check})
@@ -65,6 +66,18 @@ var workloads = func() (list []workload) {
 		for _, name := range decodings {
 			name = "gpt2-" + name
 			add(name+"-bf16", countTokens, rival{name + "-bf16", "transformers, cache, bf16", 1.1}, rival{name + "/ctranslate2-int8", "CTranslate2 int8", 0})
+		}
+	}
+	if torch.HasInt8() {
+		for _, name := range []string{"image-1", "image-32"} {
+			add(name+"-int8", similarFeatures, rival{name + "/openvino", "OpenVINO f32", 0}, rival{name + "/openvino_int8", "OpenVINO int8", 1.1})
+		}
+		for _, name := range decodings {
+			add(name+"-int8", countTokens, rival{name, "transformers, cache, f32", 2})
+		}
+		for _, name := range decodings {
+			name = "gpt2-" + name
+			add(name+"-int8", countTokens, rival{name, "transformers, cache, f32", 0}, rival{name + "/ctranslate2-int8", "CTranslate2 int8", 1.25})
 		}
 	}
 	for _, name := range []string{"clipcap-greedy", "clipcap-beam"} {
@@ -134,6 +147,36 @@ func closeFeatures(ours, python output) (text, wrong string) {
 // roughFeatures is closeFeatures for bf16.
 func roughFeatures(ours, python output) (text, wrong string) {
 	return featuresWithin(ours, python, 5e-2)
+}
+
+// similarFeatures compares at 8 bits, where single numbers differ by several percent, and gives
+// the least cosine.
+func similarFeatures(ours, python output) (text, wrong string) {
+	a, err := floats(ours)
+	if err != nil {
+		return "", err.Error()
+	}
+	b, err := floats(python)
+	if err != nil {
+		return "", err.Error()
+	}
+	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
+		return "", fmt.Sprintf("the features have shape %v, want %v", ours.Shape, python.Shape)
+	}
+	least, width := 1.0, int(ours.Shape[len(ours.Shape)-1])
+	for i := 0; i < len(a); i += width {
+		var ab, aa, bb float64
+		for k := i; k < i+width; k++ {
+			x, y := float64(a[k]), float64(b[k])
+			ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
+		}
+		least = min(least, ab/math.Sqrt(aa*bb))
+	}
+	text = fmt.Sprintf("cosine at least %.5f", least)
+	if !(least >= 0.99) {
+		wrong = text
+	}
+	return text, wrong
 }
 
 func featuresWithin(ours, python output, most float64) (text, wrong string) {

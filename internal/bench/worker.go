@@ -41,15 +41,23 @@ type side struct {
 
 // A kind is the way in which a decoder computes.
 type kind struct {
-	bf16, packed bool
-	alone        bool // GPT-2 without a mapper
+	bf16, packed, int8 bool
+	alone              bool // GPT-2 without a mapper
 }
 
-// kindOf parses the suffix of a workload's name: "-bf16" or "-packed".
+// options returns how a pipeline computes in this way.
+func (k kind) options() pipeline.Options {
+	return pipeline.Options{BF16: k.bf16, Pack: k.packed, Int8: k.int8}
+}
+
+// kindOf parses the suffix of a workload's name: "-bf16", "-int8" or "-packed".
 func kindOf(name string) (k kind, rest string) {
 	rest, k.packed = strings.CutSuffix(name, "-packed")
 	if r, ok := strings.CutSuffix(rest, "-bf16"); ok {
 		k.bf16, rest = true, r
+	}
+	if r, ok := strings.CutSuffix(rest, "-int8"); ok {
+		k.int8, rest = true, r
 	}
 	return k, rest
 }
@@ -113,7 +121,7 @@ func (w *side) load(name string) (err error) {
 	switch what {
 	case "image", "text":
 		if w.clips[k] == nil {
-			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, pipeline.Options{BF16: k.bf16, Pack: k.packed})
+			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, k.options())
 			if err != nil {
 				return err
 			}
@@ -153,7 +161,7 @@ func tensors(path string) (*nn.StateDict, error) {
 }
 
 func loadDecoder(dir string, k kind) (*pipeline.Decoder, error) {
-	d, err := pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), pipeline.Options{BF16: k.bf16, Pack: k.packed})
+	d, err := pipeline.LoadDecoder(filepath.Join(dir, "decoder.pt"), filepath.Join(dir, "gpt2"), k.options())
 	if err == nil && k.alone {
 		nn.Close(d.Model.Mapper)
 		d.Model.Mapper = prompt{d.Model.GPT2}

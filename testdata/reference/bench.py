@@ -291,11 +291,11 @@ class Worker:
         session = onnxruntime.InferenceSession(str(self.part("onnx")), options, providers=["CPUExecutionProvider"])
         return lambda x: torch.from_numpy(session.run(None, {"pixels": x.numpy()})[0])
 
-    def load_openvino(self, precision="f32"):
+    def load_openvino(self, precision="f32", model=None):
         import openvino
 
         compiled = openvino.Core().compile_model(
-            str(self.part("onnx")),
+            str(model or self.part("onnx")),
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": precision,
@@ -308,6 +308,29 @@ class Worker:
 
     def load_openvino_bf16(self):
         return self.load_openvino("bf16")
+
+    def load_openvino_int8(self):
+        """Weights and activations in int8, with ranges from 16 of the photos."""
+        path = self.folder / "clip-image-int8.xml"
+        if not path.exists():
+            import nncf
+            import openvino
+            from PIL import Image
+
+            pre = self.part("preprocess")
+            pixels = [pre(Image.open(p)).unsqueeze(0).numpy() for p in self.photos[:16]]
+            model = nncf.quantize(
+                openvino.Core().read_model(str(self.part("onnx"))),
+                nncf.Dataset(pixels),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(pixels),
+            )
+            # The weights are in a file beside it, which is complete when this one exists.
+            partial = self.folder / "clip-image-int8-partial.xml"
+            openvino.save_model(model, partial)
+            partial.with_suffix(".bin").rename(path.with_suffix(".bin"))
+            partial.rename(path)
+        return self.load_openvino(model=path)
 
     def load_transformers_bf16(self):
         from transformers import CLIPModel
@@ -414,6 +437,8 @@ class Worker:
         "image-1/onnxruntime": lambda w: w.images("onnxruntime", 1),
         "image-1/transformers_bf16": lambda w: w.images("transformers_bf16", 1),
         "image-1/openvino_bf16": lambda w: w.images("openvino_bf16", 1),
+        "image-1/openvino_int8": lambda w: w.images("openvino_int8", 1),
+        "image-32/openvino_int8": lambda w: w.images("openvino_int8", 32),
         "image-32/openvino": lambda w: w.images("openvino", 32),
         "image-32/onnxruntime": lambda w: w.images("onnxruntime", 32),
         "image-32/transformers_bf16": lambda w: w.images("transformers_bf16", 32),
