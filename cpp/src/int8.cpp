@@ -83,6 +83,35 @@ void quantize_plain(const float *x, int64_t n, uint8_t *q, int64_t width,
         std::clamp(nearest(x[i] * inverse) + row.zero, 0, 255));
 }
 
+// Makes the weights of an output integers. Loops that compilers can vectorize:
+// a model has a hundred million weights.
+void quantize_weights(const float *w, int64_t n, int8_t *q, float &scale,
+                      int32_t &sum) {
+  int32_t most = 0;  // of the bits, which are in the order of the magnitudes
+  for (int64_t k = 0; k < n; k++) {
+    int32_t bits;
+    std::memcpy(&bits, w + k, sizeof bits);
+    bits &= 0x7fffffff;
+    most = bits > most ? bits : most;
+  }
+  std::memcpy(&scale, &most, sizeof scale);
+  scale = std::isfinite(scale) ? scale / 127
+                               : std::numeric_limits<float>::quiet_NaN();
+  sum = 0;
+  if (!(scale >= least_scale)) {
+    if (!std::isnan(scale)) scale = 0;
+    std::memset(q, 0, n);
+    return;
+  }
+  // At most 127 after rounding, since the scale is that of the largest.
+  const float inverse = 1 / scale;
+  for (int64_t k = 0; k < n; k++) {
+    const int32_t v = nearest(w[k] * inverse);
+    q[k] = static_cast<int8_t>(v);
+    sum += v;
+  }
+}
+
 // A layer, and the integers of its input.
 struct Problem {
   const uint8_t *x;  // [m, width]
@@ -214,7 +243,8 @@ VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block) {
   const __m512i v##b = _mm512_loadu_si512(w + (b < B ? b : 0) * size);
     CT_LOAD(0)
     CT_LOAD(1)
-    CT_LOAD(2) CT_LOAD(3)
+    CT_LOAD(2)
+    CT_LOAD(3)
 #define CT_ADD(r, b) \
   if constexpr (r < R && b < B) add(sum##r##b, four(x + r * p.width), v##b);
         CT_TILE(CT_ADD)
@@ -335,27 +365,15 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
     auto *to = q.mutable_data_ptr<int8_t>();
     auto *scale = s.mutable_data_ptr<float>();
     auto *sum = z.mutable_data_ptr<int32_t>();
-    ct::each(out, out * in >= worth_threads, [&](int64_t n) {
-      const float *row = from + n * in;
-      float most = 0;
-      bool finite = true;
-      for (int64_t k = 0; k < in; k++) {
-        finite = finite && std::isfinite(row[k]);
-        most = std::max(most, std::fabs(row[k]));
-      }
-      scale[n] = finite ? most / 127 : std::numeric_limits<float>::quiet_NaN();
-      sum[n] = 0;
-      if (!(scale[n] >= least_scale)) {
-        if (finite) scale[n] = 0;
-        return;
-      }
-      const float inverse = 1 / scale[n];
-      int8_t *block = to + (n / lanes) * steps * lanes * depth;
-      for (int64_t k = 0; k < in; k++) {
-        const auto v = static_cast<int8_t>(
-            std::clamp(nearest(row[k] * inverse), -127, 127));
-        block[(k / depth * lanes + n % lanes) * depth + k % depth] = v;
-        sum[n] += v;
+    ct::each(blocks, out * in >= worth_threads, [&](int64_t b) {
+      std::vector<int8_t> integers(steps * depth);
+      int8_t *block = to + b * steps * lanes * depth;
+      for (int64_t i = 0; i < std::min(lanes, out - b * lanes); i++) {
+        const int64_t n = b * lanes + i;
+        quantize_weights(from + n * in, in, integers.data(), scale[n], sum[n]);
+        for (int64_t k = 0; k < steps; k++)
+          std::memcpy(block + (k * lanes + i) * depth,
+                      integers.data() + k * depth, depth);
       }
     });
     *packed = ct::own(q);
