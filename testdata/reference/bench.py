@@ -313,18 +313,21 @@ class Worker:
         """Weights and activations in int8, with ranges from 16 of the photos."""
         path = self.folder / "clip-image-int8.xml"
         if not path.exists():
+            import contextlib
+
             import nncf
             import openvino
             from PIL import Image
 
             pre = self.part("preprocess")
             pixels = [pre(Image.open(p)).unsqueeze(0).numpy() for p in self.photos[:16]]
-            model = nncf.quantize(
-                openvino.Core().read_model(str(self.part("onnx"))),
-                nncf.Dataset(pixels),
-                model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(pixels),
-            )
+            with contextlib.redirect_stdout(sys.stderr):  # it prints progress bars
+                model = nncf.quantize(
+                    openvino.Core().read_model(str(self.part("onnx"))),
+                    nncf.Dataset(pixels),
+                    model_type=nncf.ModelType.TRANSFORMER,
+                    subset_size=len(pixels),
+                )
             # The weights are in a file beside it, which is complete when this one exists.
             partial = self.folder / "clip-image-int8-partial.xml"
             openvino.save_model(model, partial)
