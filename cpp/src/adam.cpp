@@ -5,13 +5,13 @@
 // times. Here they are the same operators in the same order, and so the same
 // bits, but on blocks that stay in the cache of a core until all of them have
 // run.
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "common.h"
+#include "parallel.h"
 
 namespace {
 
@@ -90,12 +90,10 @@ ct_error ct_adam_step(const ct_adam *o, int n, const ct_tensor *params,
                          block(flat.avg_sq), flat.root, flat.size});
       }
     }
-    at::parallel_for(0, static_cast<int64_t>(parts.size()), 1,
-                     [&](int64_t begin, int64_t end) {
-                       at::AutoDispatchBelowADInplaceOrView below;
-                       for (int64_t i = begin; i < end; i++)
-                         update(*o, parts[i]);
-                     });
+    ct::each(static_cast<int64_t>(parts.size()), true, [&](int64_t i) {
+      at::AutoDispatchBelowADInplaceOrView below;
+      update(*o, parts[i]);
+    });
   });
 }
 

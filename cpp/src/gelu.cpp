@@ -1,6 +1,5 @@
 // GPT-2's and CLIP's activations, using less memory than their sequences of
 // operators.
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/allclose.h>
@@ -21,6 +20,7 @@
 
 #include "common.h"
 #include "cuda.h"
+#include "parallel.h"
 
 namespace {
 
@@ -44,12 +44,10 @@ at::Tensor in_blocks(const at::Tensor &x, const F &f) {
   }
   const auto from = x.view(-1), to = y.view(-1);
   const int64_t n = x.numel();
-  at::parallel_for(0, (n + block - 1) / block, 1, [&](int64_t i, int64_t end) {
+  ct::each((n + block - 1) / block, true, [&](int64_t i) {
     at::AutoDispatchBelowADInplaceOrView below;
-    for (; i < end; i++) {
-      const int64_t at = i * block, k = std::min(block, n - at);
-      f(from.narrow(0, at, k), to.narrow(0, at, k));
-    }
+    const int64_t at = i * block, k = std::min(block, n - at);
+    f(from.narrow(0, at, k), to.narrow(0, at, k));
   });
   return y;
 }

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 
 extern "C" __attribute__((weak)) void GOMP_parallel(void (*run)(void *),
                                                     void *data,
@@ -23,7 +24,8 @@ namespace ct {
 
 // Calls f(i) for i from 0 to n - 1, on all threads if parallel is set. Each
 // thread takes the next i when it is ready, so that a thread that has to wait
-// for a core does not delay the others. f must not throw.
+// for a core does not delay the others. If f throws, the loop ends early, and
+// each throws the first exception.
 template <class F>
 void each(int64_t n, bool parallel, const F &f) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), n);
@@ -36,13 +38,22 @@ void each(int64_t n, bool parallel, const F &f) {
     const F &f;
     const int64_t n;
     std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure{};
   } loop{f, n};
   GOMP_parallel(
       [](void *data) {
         auto &loop = *static_cast<Loop *>(data);
-        for (int64_t i; (i = loop.next.fetch_add(1)) < loop.n;) loop.f(i);
+        try {
+          for (int64_t i; (i = loop.next.fetch_add(1)) < loop.n;) loop.f(i);
+        } catch (...) {
+          loop.next = loop.n;
+          if (!loop.failed.exchange(true))
+            loop.failure = std::current_exception();
+        }
       },
       &loop, static_cast<unsigned>(threads), 0);
+  if (loop.failed) std::rethrow_exception(loop.failure);
 }
 
 }  // namespace ct
