@@ -247,7 +247,7 @@ VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block) {
     CT_LOAD(3)
 #define CT_ADD(r, b) \
   if constexpr (r < R && b < B) add(sum##r##b, four(x + r * p.width), v##b);
-        CT_TILE(CT_ADD)
+    CT_TILE(CT_ADD)
   }
 #define CT_STORE(r, b) \
   if constexpr (r < R && b < B) store(p, row + r, block + b, sum##r##b);
@@ -365,15 +365,18 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
     auto *to = q.mutable_data_ptr<int8_t>();
     auto *scale = s.mutable_data_ptr<float>();
     auto *sum = z.mutable_data_ptr<int32_t>();
+    // A row for each block, before its integers are put in order.
+    const auto scratch = at::zeros({blocks, steps * depth}, at::kChar);
+    auto *rows = scratch.mutable_data_ptr<int8_t>();
     ct::each(blocks, out * in >= worth_threads, [&](int64_t b) {
-      std::vector<int8_t> integers(steps * depth);
+      int8_t *integers = rows + b * steps * depth;
       int8_t *block = to + b * steps * lanes * depth;
       for (int64_t i = 0; i < std::min(lanes, out - b * lanes); i++) {
         const int64_t n = b * lanes + i;
-        quantize_weights(from + n * in, in, integers.data(), scale[n], sum[n]);
+        quantize_weights(from + n * in, in, integers, scale[n], sum[n]);
         for (int64_t k = 0; k < steps; k++)
-          std::memcpy(block + (k * lanes + i) * depth,
-                      integers.data() + k * depth, depth);
+          std::memcpy(block + (k * lanes + i) * depth, integers + k * depth,
+                      depth);
       }
     });
     *packed = ct::own(q);
