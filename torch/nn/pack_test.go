@@ -32,6 +32,10 @@ func TestForwardFused(t *testing.T) {
 						want := test.op(m.Forward(x))
 						nn.Pack(m)
 						torchtest.Close(t, m.Packed.ForwardFused(x, test.fused), want, compare.Tolerance{Relative: 1e-6}, "fused")
+						of8 := nn.Linear(96, 200, true)
+						defer nn.Close(of8)
+						nn.PackAs(of8, nn.Int8)
+						torchtest.Bits(t, of8.Packed.ForwardFused(x, test.fused), test.op(of8.Forward(x)), "of 8 bits")
 					})
 					return nil
 				})
