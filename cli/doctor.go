@@ -187,7 +187,7 @@ func examine() report {
 		Cyclecap: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Libtorch: b.Version, BuiltFor: b.Compiled, LibtorchPath: b.Path, ShimPath: loaded["libcyclecap_torch"],
 		Devices: []string{"cpu"}, CUDA: "ok", Threads: torch.NumThreads(), Cores: runtime.NumCPU(),
-		Instructions: b.Capability, BF16: processor.HasBF16(), Int8: processor.HasInt8(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
+		Instructions: b.Capability, BF16: processor.HasBF16(), Int8: torch.HasInt8(), MKL: b.MKL, OneDNN: b.MKLDNN, OpenMP: b.OpenMP,
 		Gloo: b.Gloo, NCCL: b.NCCL, Images: map[string]string{}, References: references(),
 		Problems: []string{}, Hints: []string{},
 	}
@@ -215,7 +215,7 @@ func examine() report {
 	if !r.BF16 {
 		r.Hints = append(r.Hints, "this processor has no bf16 instructions: --dtype bf16 saves memory here, but no time")
 	}
-	if !r.Int8 {
+	if err == nil && !r.Int8 {
 		r.Hints = append(r.Hints, "this processor has no AVX-512 VNNI: --dtype int8 computes with packed f32 weights here, as --fast does")
 	}
 	return r
@@ -281,9 +281,9 @@ func (r report) print(c *cli.Context) {
 		row("MKL, oneDNN", yes(r.MKL)+", "+yes(r.OneDNN))
 		row("OpenMP", yes(r.OpenMP))
 		row("Gloo, NCCL", yes(r.Gloo)+", "+yes(r.NCCL))
+		row("int8 in hardware", yes(r.Int8))
 	}
 	row("bf16 in hardware", yes(r.BF16))
-	row("int8 in hardware", yes(r.Int8))
 	for _, name := range []string{"libjpeg", "libwebp"} {
 		row(name, r.Images[name])
 	}

@@ -24,12 +24,6 @@ var bf16Flag = regexp.MustCompile(`\b(avx512_bf16|amx_bf16|bf16)\b`)
 // Without them, bf16 is slower than f32.
 func HasBF16() bool { return bf16Flag.MatchString(info()) }
 
-var int8Flag = regexp.MustCompile(`\bavx512_vnni\b`)
-
-// HasInt8 reports whether the CPU has instructions for int8 that this program uses, if the
-// system lists its flags. torch.HasInt8 asks the CPU, and decides.
-func HasInt8() bool { return int8Flag.MatchString(info()) }
-
 // info returns what Linux says about its CPUs, or "".
 func info() string {
 	text, _ := os.ReadFile("/proc/cpuinfo")
