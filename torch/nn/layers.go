@@ -62,6 +62,7 @@ func (l *LinearModule) Pack(as Packing) {
 			l.Packed = NewPacked(w, l.Bias, as)
 			return torch.Tensor{}
 		})
+		torch.DropPages(l.Weight) // NewPacked drops those of a scaled copy
 		l.Weight.Close()
 		l.Weight = torch.Tensor{}
 	}
