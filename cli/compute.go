@@ -18,7 +18,7 @@ func computeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "device", Value: "cpu", Usage: "compute on `DEVICE`: cpu or cuda:N"},
 		&cli.StringFlag{Name: "dtype", Value: "f32", Usage: "compute with `TYPE` weights: f32 (the same bits as PyTorch), bf16 (half the memory, faster) or int8 (linear layers in 8 bits, for the CPU: fastest, and less precise)"},
-		&cli.BoolFlag{Name: "fast", Usage: "pack f32 weights for the CPU: about twice as fast, with different low-order bits (bf16 and int8 are always packed)", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "fast", Usage: "pack f32 weights for the CPU: up to twice as fast, with different low-order bits (bf16 and int8 are always packed)", DisableDefaultText: true},
 		&cli.IntFlag{Name: "threads", Value: 0, Usage: "use `N` threads per operator", DefaultText: "one per core"},
 	}
 }

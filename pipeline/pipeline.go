@@ -26,7 +26,7 @@ type Options struct {
 	// BF16 stores the weights in bf16 and computes in bf16; on the CPU, from
 	// packed weights.
 	BF16 bool
-	// Pack makes linear layers compute from packed f32 weights on the CPU: about
+	// Pack makes linear layers compute from packed f32 weights on the CPU: up to
 	// twice as fast, with different low-order bits. It has no effect on other
 	// devices.
 	Pack bool
