@@ -1,10 +1,11 @@
 package pipeline_test
 
 import (
-	"math"
+	"slices"
 	"strings"
 	"testing"
 
+	"cyclecap/eval/geometry"
 	"cyclecap/nets/clip"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -13,30 +14,21 @@ import (
 
 // cosine returns the least cosine of two lists of rows.
 func cosine(a, b []float32, width int) float64 {
-	least := 1.0
-	for i := 0; i < len(a); i += width {
-		var ab, aa, bb float64
-		for k := i; k < i+width; k++ {
-			x, y := float64(a[k]), float64(b[k])
-			ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
-		}
-		least = min(least, ab/math.Sqrt(aa*bb))
-	}
-	return least
+	rows := func(v []float32) [][]float32 { return slices.Collect(slices.Chunk(v, width)) }
+	return slices.Min(geometry.Cosines(rows(a), rows(b), 0))
 }
 
-// Features and logits with int8 point where those of f32 do, and features do not depend on the
-// batch.
+// Features and logits with int8 point where those of f32 do.
 func TestInt8(t *testing.T) {
 	int8 := pipeline.Options{Int8: true}
-	features := func(o pipeline.Options, batch int) ([]float32, int) {
+	features := func(o pipeline.Options) ([]float32, int) {
 		m, err := pipeline.LoadCLIP(files.CLIP, "", clip.Image, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer m.Close()
 		var rows []float32
-		for b, err := range m.Photos(t.Context(), photos(t, 4), batch) {
+		for b, err := range m.Photos(t.Context(), photos(t, 4), 4) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,8 +36,8 @@ func TestInt8(t *testing.T) {
 		}
 		return rows, m.Width()
 	}
-	want, width := features(pipeline.Options{}, 4)
-	got, _ := features(int8, 4)
+	want, width := features(pipeline.Options{})
+	got, _ := features(int8)
 	if c := cosine(want, got, width); !(c > 0.999) || c == 1 {
 		t.Errorf("features: cosine %v", c)
 	} else {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"cyclecap/eval/geometry"
 	"cyclecap/internal/processor"
 	"cyclecap/torch"
 )
@@ -153,26 +154,13 @@ func roughFeatures(ours, python output) (text, wrong string) {
 // similarFeatures compares at 8 bits, where single numbers differ by several percent, and gives
 // the least cosine.
 func similarFeatures(ours, python output) (text, wrong string) {
-	a, err := floats(ours)
+	a, b, err := bothFeatures(ours, python)
 	if err != nil {
 		return "", err.Error()
 	}
-	b, err := floats(python)
-	if err != nil {
-		return "", err.Error()
-	}
-	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
-		return "", fmt.Sprintf("the features have shape %v, want %v", ours.Shape, python.Shape)
-	}
-	least, width := 1.0, int(ours.Shape[len(ours.Shape)-1])
-	for i := 0; i < len(a); i += width {
-		var ab, aa, bb float64
-		for k := i; k < i+width; k++ {
-			x, y := float64(a[k]), float64(b[k])
-			ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
-		}
-		least = min(least, ab/math.Sqrt(aa*bb))
-	}
+	width := int(ours.Shape[len(ours.Shape)-1])
+	rows := func(v []float32) [][]float32 { return slices.Collect(slices.Chunk(v, width)) }
+	least := slices.Min(geometry.Cosines(rows(a), rows(b), 0))
 	text = fmt.Sprintf("cosine at least %.5f", least)
 	if !(least >= 0.99) {
 		wrong = text
@@ -181,16 +169,9 @@ func similarFeatures(ours, python output) (text, wrong string) {
 }
 
 func featuresWithin(ours, python output, most float64) (text, wrong string) {
-	a, err := floats(ours)
+	a, b, err := bothFeatures(ours, python)
 	if err != nil {
 		return "", err.Error()
-	}
-	b, err := floats(python)
-	if err != nil {
-		return "", err.Error()
-	}
-	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
-		return "", fmt.Sprintf("the features have shape %v, want %v", ours.Shape, python.Shape)
 	}
 	var difference, largest float64
 	for i := range a {
@@ -205,6 +186,20 @@ func featuresWithin(ours, python output, most float64) (text, wrong string) {
 		wrong = text
 	}
 	return text, wrong
+}
+
+// bothFeatures reads the features of both sides, which must have the same shape.
+func bothFeatures(ours, python output) (a, b []float32, err error) {
+	if a, err = floats(ours); err != nil {
+		return nil, nil, err
+	}
+	if b, err = floats(python); err != nil {
+		return nil, nil, err
+	}
+	if !slices.Equal(ours.Shape, python.Shape) || len(a) != len(b) || len(a) == 0 {
+		return nil, nil, fmt.Errorf("the features have shape %v, want %v", ours.Shape, python.Shape)
+	}
+	return a, b, nil
 }
 
 func floats(o output) ([]float32, error) {

@@ -391,14 +391,12 @@ func newMLP(width, wide int64, a Activation) *MLP {
 
 func (m *MLP) setActivation(a Activation) {
 	m.activation = a
+	factor := 1.0
 	if a == QuickGELU {
-		// x sigmoid(1.702 x) = silu(1.702 x) / 1.702
-		m.CFc.ScalePacked(1.702, 1.702)
-		m.CProj.ScalePacked(1/1.702, 1)
-	} else {
-		m.CFc.ScalePacked(1, 1)
-		m.CProj.ScalePacked(1, 1)
+		factor = 1.702 // x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 	}
+	m.CFc.ScalePacked(factor, factor)
+	m.CProj.ScalePacked(1/factor, 1)
 }
 
 // fused returns the activation as the packed first layer applies it.

@@ -53,6 +53,7 @@ func (l *LinearModule) Pack(as Packing) {
 			w := l.Weight
 			if l.scale[0] != 0 && l.scale != [2]float64{1, 1} && w.DType() == torch.Float32 {
 				w, l.packScaled = w.MulScalar(l.scale[0]), true
+				torch.DropPages(l.Weight) // NewPacked drops those of the copy
 				if l.scale[1] != 1 && l.Bias.Defined() {
 					bias := l.Bias.MulScalar(l.scale[1]).Keep()
 					l.Bias.Close()
@@ -62,7 +63,6 @@ func (l *LinearModule) Pack(as Packing) {
 			l.Packed = NewPacked(w, l.Bias, as)
 			return torch.Tensor{}
 		})
-		torch.DropPages(l.Weight) // NewPacked drops those of a scaled copy
 		l.Weight.Close()
 		l.Weight = torch.Tensor{}
 	}
