@@ -2,6 +2,7 @@ package torch
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -17,8 +18,18 @@ func writtenOut(x Tensor) Tensor {
 func writtenQuick(x Tensor) Tensor { return x.Mul(x.MulScalar(1.702).Sigmoid()) }
 
 // TestGelus: results, gradients and second derivatives are to the bit those of the operators
-// one after another, also where the CPU applies them to blocks.
+// one after another, also where the CPU applies them to blocks, with any number of threads.
 func TestGelus(t *testing.T) {
+	threads := NumThreads()
+	t.Cleanup(func() { SetNumThreads(threads) })
+	for n := range 5 {
+		SetNumThreads(n + 1)
+		testGelus(t)
+	}
+}
+
+func testGelus(t *testing.T) {
+	t.Helper()
 	for _, test := range []struct {
 		name       string
 		operators  func(Tensor) Tensor
@@ -59,7 +70,7 @@ func TestGelus(t *testing.T) {
 				for k, want := range sides[0] {
 					have := sides[1][k]
 					if have.DType() != want.DType() || !have.Equal(want) {
-						t.Errorf("%s of %v, %v, result %d: it differs from its operators'", test.name, test.shape, d, k)
+						t.Errorf("%s of %v, %v, %d threads, result %d: it differs from its operators'", test.name, test.shape, d, NumThreads(), k)
 					}
 				}
 			}
@@ -75,6 +86,32 @@ func TestGelus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestSetNumThreads: the number holds for every Scope that begins afterwards, on whichever
+// OS thread.
+func TestSetNumThreads(t *testing.T) {
+	threads := NumThreads()
+	t.Cleanup(func() { SetNumThreads(threads) })
+	ask, have := make(chan bool), make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		for range ask {
+			if err := Scope(func() error { have <- NumThreads(); return nil }); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, n := range []int{1, 3, 2} {
+		SetNumThreads(n)
+		ask <- true
+		if got := <-have; got != n || NumThreads() != n {
+			t.Errorf("%d threads in a scope, %d here, want %d", got, NumThreads(), n)
+		}
+	}
+	close(ask)
 }
 
 // TestMulScalar: a number is rounded as Python does it, in place or not.

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include "common.h"
+#include "parallel.h"
 
 namespace {
 
@@ -146,11 +147,15 @@ ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
 int64_t ct_scope_get(void) { return scope_id; }
 
 int64_t ct_scope_set(int64_t id) {
-  // In OpenMP the number of threads is per OS thread, and libtorch sets it
-  // lazily. An operation before that, such as a matrix product in MKL, would
-  // use a different number and therefore return different low-order bits.
-  static thread_local const bool ready = (at::init_num_threads(), true);
-  (void)ready;
+  // In OpenMP the number of threads is per OS thread. libtorch sets it lazily,
+  // and at::set_num_threads changes the calling thread's and that of threads
+  // that have none. An operation with another number of threads, such as a
+  // matrix product in MKL, would return different low-order bits.
+  static thread_local uint64_t settings = 0;
+  if (const uint64_t now = ct::thread_settings; settings != now) {
+    at::init_num_threads();
+    settings = now;
+  }
   const int64_t was = scope_id;
   scope_id = id;
   return was;

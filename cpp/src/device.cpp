@@ -14,6 +14,7 @@
 
 #include "common.h"
 #include "cuda.h"
+#include "parallel.h"
 
 namespace {
 
@@ -297,7 +298,10 @@ void ct_graph_free(ct_graph g) {
   ct_free(with_cuda([&](const ct_cuda_functions *f) { f->graph_free(g); }));
 }
 
-void ct_set_num_threads(int n) { at::set_num_threads(n); }
+void ct_set_num_threads(int n) {
+  at::set_num_threads(n);
+  ct::thread_settings++;
+}
 int ct_get_num_threads(void) { return at::get_num_threads(); }
 
 ct_error ct_build_info(char **text) {

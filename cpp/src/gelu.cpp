@@ -1,5 +1,6 @@
 // GPT-2's and CLIP's activations, using less memory than their sequences of
 // operators.
+#include <ATen/TensorIterator.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/allclose.h>
@@ -31,23 +32,33 @@ const double root = std::sqrt(2.0 / M_PI);
 
 // Applies f(x, y), a sequence of operators on each element that writes y. On
 // the CPU it does so to blocks that stay in the cache of a core until all
-// operators have run: the same bits, since no element depends on another.
-// The threads would share a few blocks unevenly.
+// operators have run, with the same bits. An operator gives each thread one
+// chunk of x. What remains of a chunk after its last whole vector goes through
+// other functions, and the low bits of sigmoid depend on that; blocks therefore
+// end where chunks do. The threads would share a few blocks unevenly.
 template <class F>
 at::Tensor in_blocks(const at::Tensor &x, const F &f) {
   constexpr int64_t block = 65536;
   auto y = at::empty_like(x);
   if (!x.is_cpu() || !x.is_contiguous() || !y.is_contiguous() ||
-      x.numel() < 4 * block || at::autocast::is_autocast_enabled(at::kCPU)) {
+      x.numel() < 4 * block || !ct::has_threads() ||
+      at::autocast::is_autocast_enabled(at::kCPU)) {
     f(x, y);
     return y;
   }
   const auto from = x.view(-1), to = y.view(-1);
   const int64_t n = x.numel();
-  ct::each((n + block - 1) / block, true, [&](int64_t i) {
+  // As in at::parallel_for.
+  const int64_t threads = std::min<int64_t>(
+      at::get_num_threads(), at::divup(n, at::internal::GRAIN_SIZE));
+  const int64_t chunk = at::divup(n, threads);
+  const int64_t blocks = at::divup(chunk, block);  // of one chunk
+  ct::each(threads * blocks, true, [&](int64_t i) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const int64_t at = i * block, k = std::min(block, n - at);
-    f(from.narrow(0, at, k), to.narrow(0, at, k));
+    const int64_t begin = i / blocks * chunk + i % blocks * block;
+    const int64_t end = std::min({begin + block, (i / blocks + 1) * chunk, n});
+    if (begin >= end) return;
+    f(from.narrow(0, begin, end - begin), to.narrow(0, begin, end - begin));
   });
   return y;
 }

@@ -22,6 +22,14 @@ extern "C" __attribute__((weak)) void GOMP_parallel(void (*run)(void *),
 
 namespace ct {
 
+// Counts the calls of ct_set_num_threads, from 1.
+inline std::atomic<uint64_t> thread_settings{1};
+
+// Whether each can use as many threads as libtorch's operators do.
+inline bool has_threads() {
+  return GOMP_parallel != nullptr || at::get_num_threads() < 2;
+}
+
 // Calls f(i) for i from 0 to n - 1, on all threads if parallel is set. Each
 // thread takes the next i when it is ready, so that a thread that has to wait
 // for a core does not delay the others. If f throws, the loop ends early, and
