@@ -29,8 +29,8 @@ func Int8Pack(weight Tensor) (packed, scales, sums Tensor) {
 }
 
 // Int8Linear maps x (f32 [..., in], CPU) to [..., out] with the weight that [Int8Pack] has
-// packed, and a bias (f32 [out]) or none. It is for inference only: autograd does not support
-// it.
+// packed, and a bias (f32 [out]) or none, and applies an activation. It is for inference only:
+// autograd does not support it.
 //
 // Each row of x is rounded to integers from 0 to 255 on its own, by the usual rule of dynamic
 // quantization (torch.ao.quantization's, which has one scale for all rows):
@@ -44,17 +44,17 @@ func Int8Pack(weight Tensor) (packed, scales, sums Tensor) {
 // The sums are exact, and the last line is a single f32 multiplication and addition. The bits
 // of a row therefore depend neither on the other rows nor on the number of threads nor on the
 // processor. A row with a number that is not finite gives NaNs.
-func Int8Linear(x, packed, scales, sums, bias Tensor) Tensor {
-	return int8Linear(x, packed, scales, sums, bias, false)
+func Int8Linear(x, packed, scales, sums, bias Tensor, a Activation) Tensor {
+	return int8Linear(x, packed, scales, sums, bias, a, false)
 }
 
 // int8Linear is Int8Linear. plain asks for the kernel that processors without the instructions
 // run.
-func int8Linear(x, packed, scales, sums, bias Tensor, plain bool) Tensor {
+func int8Linear(x, packed, scales, sums, bias Tensor, a Activation, plain bool) Tensor {
 	some("int8_linear", x, packed, scales, sums)
 	var y uintptr
 	must("int8_linear", lend("int8_linear", func(p []uintptr) (err error) {
-		y, err = shim.Int8Linear(p, plain)
+		y, err = shim.Int8Linear(p, int(a), plain)
 		return err
 	}, x, packed, scales, sums, bias))
 	return adopt("int8_linear", y)

@@ -144,10 +144,10 @@ func TestInt8Linear(t *testing.T) {
 				for _, n := range []int{1, 2} {
 					SetNumThreads(n)
 					for _, plain := range []bool{false, true} {
-						if got := ToSlice[float32](int8Linear(input, packed, scales, sums, bias, plain)); !sameBits(got, want) {
+						if got := ToSlice[float32](int8Linear(input, packed, scales, sums, bias, NoActivation, plain)); !sameBits(got, want) {
 							t.Fatalf("%v, %d rows, %d threads, plain %v: the bits differ", size, rows, n, plain)
 						}
-						if got := ToSlice[float32](int8Linear(input, packed, scales, sums, Tensor{}, plain)); !sameBits(got, bare) {
+						if got := ToSlice[float32](int8Linear(input, packed, scales, sums, Tensor{}, NoActivation, plain)); !sameBits(got, bare) {
 							t.Fatalf("%v, %d rows, %d threads, plain %v, without bias: the bits differ", size, rows, n, plain)
 						}
 					}
@@ -170,17 +170,17 @@ func TestInt8LinearRows(t *testing.T) {
 		weight, bias := Randn([]int64{out, in}).MulScalar(0.03), Randn([]int64{out})
 		x := Randn([]int64{3, 50, in}).MulScalar(2)
 		packed, scales, sums := Int8Pack(weight)
-		all := Int8Linear(x, packed, scales, sums, bias)
+		all := Int8Linear(x, packed, scales, sums, bias, NoActivation)
 		if got := all.Shape(); !slices.Equal(got, []int64{3, 50, out}) {
 			t.Fatalf("shape %v", got)
 		}
 		for _, row := range []int64{0, 7, 49} {
-			one := Int8Linear(x.Select(0, 1).Select(0, row), packed, scales, sums, bias)
+			one := Int8Linear(x.Select(0, 1).Select(0, row), packed, scales, sums, bias, NoActivation)
 			if !one.Equal(all.Select(0, 1).Select(0, row)) {
 				t.Errorf("row %d has other bits alone", row)
 			}
 		}
-		if plain := int8Linear(x, packed, scales, sums, bias, true); !plain.Equal(all) {
+		if plain := int8Linear(x, packed, scales, sums, bias, NoActivation, true); !plain.Equal(all) {
 			t.Error("the kernels differ")
 		}
 		// |x w - x' w'| <= |w| |x - x'| + |x'| |w - w'|, where x - x' and w - w' are at most half
@@ -212,12 +212,12 @@ func TestInt8NotFinite(t *testing.T) {
 				weight, x := Randn([]int64{out, in}), Randn([]int64{9, in})
 				good := func() Tensor {
 					packed, scales, sums := Int8Pack(weight)
-					return int8Linear(x, packed, scales, sums, Tensor{}, plain)
+					return int8Linear(x, packed, scales, sums, Tensor{}, NoActivation, plain)
 				}()
 				w, v := ToSlice[float32](weight), ToSlice[float32](x)
 				w[5*in+36], v[3*in+34], v[4*in] = bad, bad, bad
 				packed, scales, sums := Int8Pack(FromSlice(w, out, in))
-				got := ToSlice[float32](int8Linear(FromSlice(v, 9, in), packed, scales, sums, Tensor{}, plain))
+				got := ToSlice[float32](int8Linear(FromSlice(v, 9, in), packed, scales, sums, Tensor{}, NoActivation, plain))
 				for i, want := range ToSlice[float32](good) {
 					if row, n := i/out, i%out; row == 3 || row == 4 || n == 5 {
 						if got[i] == got[i] {
@@ -249,7 +249,7 @@ func TestInt8Extremes(t *testing.T) {
 			x := make([]float32, in)
 			x[0], x[1], x[2] = v, v, -v
 			for _, plain := range []bool{false, true} {
-				got := ToSlice[float32](int8Linear(FromSlice(x, 1, in), packed, scales, sums, Tensor{}, plain))[0]
+				got := ToSlice[float32](int8Linear(FromSlice(x, 1, in), packed, scales, sums, Tensor{}, NoActivation, plain))[0]
 				if !(math.Abs(float64(got-v)) <= float64(v)/50+1e-35) {
 					t.Errorf("%v + %v - %v = %v", v, v, v, got)
 				}
@@ -259,7 +259,7 @@ func TestInt8Extremes(t *testing.T) {
 		wide := Ones([]int64{3, 65536})
 		packed, scales, sums = Int8Pack(wide)
 		for _, sign := range []Scalar{1, -1} {
-			if got := Int8Linear(wide.MulScalar(sign), packed, scales, sums, Tensor{}); math.Abs(got.Max().Item()-float64(sign.(int))*65536) > 1 {
+			if got := Int8Linear(wide.MulScalar(sign), packed, scales, sums, Tensor{}, NoActivation); math.Abs(got.Max().Item()-float64(sign.(int))*65536) > 1 {
 				t.Errorf("65536 ones give %v", got)
 			}
 		}
@@ -281,19 +281,19 @@ func TestInt8Errors(t *testing.T) {
 			"a weight of one dim":     func() { Int8Pack(Zeros([]int64{3})) },
 			"a weight on meta":        func() { Int8Pack(Zeros([]int64{3, 3}, WithDevice(Meta))) },
 			"too wide":                func() { Int8Pack(Zeros([]int64{1, 65537})) },
-			"x of another width":      func() { Int8Linear(Randn([]int64{2, 13}), packed, scales, sums, Tensor{}) },
-			"x of bf16":               func() { Int8Linear(x.To(WithDType(BFloat16)), packed, scales, sums, Tensor{}) },
-			"a bias of 19":            func() { Int8Linear(x, packed, scales, sums, Zeros([]int64{19})) },
-			"scales of 19":            func() { Int8Linear(x, packed, Zeros([]int64{19}), sums, Tensor{}) },
-			"x that needs a gradient": func() { Int8Linear(x.Clone().SetRequiresGrad(true), packed, scales, sums, Tensor{}) },
-			"no x":                    func() { Int8Linear(Tensor{}, packed, scales, sums, Tensor{}) },
+			"x of another width":      func() { Int8Linear(Randn([]int64{2, 13}), packed, scales, sums, Tensor{}, NoActivation) },
+			"x of bf16":               func() { Int8Linear(x.To(WithDType(BFloat16)), packed, scales, sums, Tensor{}, NoActivation) },
+			"a bias of 19":            func() { Int8Linear(x, packed, scales, sums, Zeros([]int64{19}), NoActivation) },
+			"scales of 19":            func() { Int8Linear(x, packed, Zeros([]int64{19}), sums, Tensor{}, NoActivation) },
+			"x that needs a gradient": func() { Int8Linear(x.Clone().SetRequiresGrad(true), packed, scales, sums, Tensor{}, NoActivation) },
+			"no x":                    func() { Int8Linear(Tensor{}, packed, scales, sums, Tensor{}, NoActivation) },
 		} {
 			if err := Scope(func() error { f(); return nil }); err == nil {
 				t.Errorf("%s: no error", name)
 			}
 		}
 		for _, rows := range []int64{0, 1} {
-			if y := Int8Linear(Zeros([]int64{rows, 10}), packed, scales, sums, Tensor{}); !slices.Equal(y.Shape(), []int64{rows, 20}) {
+			if y := Int8Linear(Zeros([]int64{rows, 10}), packed, scales, sums, Tensor{}, NoActivation); !slices.Equal(y.Shape(), []int64{rows, 20}) {
 				t.Errorf("%d rows give %v", rows, y.Shape())
 			}
 		}
@@ -304,8 +304,9 @@ func TestInt8Errors(t *testing.T) {
 	}
 }
 
-// The least times of 40 calls with 2 threads: plain f32, packed f32 and int8.
-func BenchmarkInt8Linear(b *testing.B) {
+// The least times of 40 calls with 2 threads: plain f32, packed f32 (oneDNN's and ours), and
+// int8.
+func BenchmarkLinear(b *testing.B) {
 	defer SetNumThreads(NumThreads())
 	SetNumThreads(2)
 	for _, size := range [][3]int64{{768, 3072, 1}, {768, 3072, 16}, {768, 3072, 400}, {3072, 768, 1}, {768, 768, 1}, {768, 768, 400}, {768, 50257, 1}, {768, 50257, 16}, {64, 64, 1}, {64, 64, 50}, {128, 128, 1}, {128, 512, 1}, {128, 512, 50}, {256, 256, 1}, {256, 1024, 16}, {512, 512, 1}} {
@@ -316,6 +317,7 @@ func BenchmarkInt8Linear(b *testing.B) {
 					weight, bias, x := Randn([]int64{out, in}), Randn([]int64{out}), Randn([]int64{rows, in})
 					packed, scales, sums := Int8Pack(weight)
 					dnn := weight.MKLDNNReorderLinearWeight()
+					order := PanelsPack(weight)
 					best := func(f func()) float64 {
 						t := math.Inf(1)
 						for range 40 {
@@ -328,9 +330,11 @@ func BenchmarkInt8Linear(b *testing.B) {
 					for range b.N {
 						plain := best(func() { Linear(x, weight, WithBias(bias)).Close() })
 						f32 := best(func() { MKLDNNLinearPointwise(x, dnn, bias, "none", nil, "").Close() })
-						ours := best(func() { Int8Linear(x, packed, scales, sums, bias).Close() })
+						panels := best(func() { PanelsLinear(x, order, out, bias, NoActivation).Close() })
+						ours := best(func() { Int8Linear(x, packed, scales, sums, bias, NoActivation).Close() })
 						b.ReportMetric(plain, "f32_ms")
-						b.ReportMetric(f32, "packed_ms")
+						b.ReportMetric(f32, "onednn_ms")
+						b.ReportMetric(panels, "panels_ms")
 						b.ReportMetric(ours, "int8_ms")
 						b.ReportMetric(0, "ns/op")
 					}

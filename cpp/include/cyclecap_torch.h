@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 9
+#define CT_ABI 10
 
 #ifdef __cplusplus
 extern "C" {
@@ -115,6 +115,27 @@ CT_API ct_error ct_adam_step(const ct_adam *o, int n, const ct_tensor *params,
                              const ct_tensor *avg_sqs, const double *roots,
                              const double *sizes);
 
+/* What a linear layer applies to its result. */
+enum ct_activation {
+  CT_IDENTITY = 0,
+  CT_RELU = 1,
+  CT_SILU = 2,
+  CT_GELU = 3,
+  CT_GELU_TANH = 4,
+  CT_QUICK_GELU = 5
+};
+
+/* Whether the processor has the instructions (AVX-512) for ct_panels_linear. */
+CT_API int ct_panels_able(void);
+/* Puts an f32 weight [out, in] in the order in which ct_panels_linear reads it:
+ * f32, of ceil(out / 16) * 16 * in elements. */
+CT_API ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed);
+/* x [..., in] times a packed weight, plus a bias [out] or NULL, all f32 on the
+ * CPU, with an activation applied. */
+CT_API ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
+                                 ct_tensor bias, enum ct_activation activation,
+                                 ct_tensor *y);
+
 /* Whether the processor has the instructions (AVX-512 VNNI) with which
  * ct_int8_linear is fast. */
 CT_API int ct_int8_fast(void);
@@ -127,10 +148,13 @@ CT_API ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed,
                              ct_tensor *scales, ct_tensor *sums);
 /* x [..., in] times a packed weight, plus a bias [out] or NULL, all f32 on the
  * CPU. Each row of x is rounded to 8-bit integers of its own scale. A row with
- * a number that is not finite gives NaNs. plain asks for the kernel that needs
- * no instructions; the bits are the same. */
+ * a number that is not finite gives NaNs. An activation is applied to the
+ * result. plain asks for the kernel that needs no instructions; the bits are
+ * the same.
+ */
 CT_API ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
-                               ct_tensor sums, ct_tensor bias, int plain,
+                               ct_tensor sums, ct_tensor bias,
+                               enum ct_activation activation, int plain,
                                ct_tensor *y);
 
 /* ---- tensors ------------------------------------------------------------ */

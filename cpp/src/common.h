@@ -38,6 +38,19 @@ inline const at::Generator &generator(ct_generator g) {
   return *reinterpret_cast<at::Generator *>(g);
 }
 
+// Throws unless t is a CPU tensor of a dtype, with dim dimensions unless dim is
+// negative.
+inline void check(const at::Tensor &t, const char *name, at::ScalarType dtype,
+                  int64_t dim) {
+  TORCH_CHECK_TYPE(t.defined(), "expected a tensor for ", name, ", got none");
+  TORCH_CHECK(t.device().is_cpu(), name, " must be on the CPU, got ",
+              t.device());
+  TORCH_CHECK_TYPE(t.scalar_type() == dtype, name, " must be of dtype ", dtype,
+                   ", got ", t.scalar_type());
+  TORCH_CHECK(dim < 0 || t.dim() == dim, name, " must have ", dim,
+              " dimensions, got ", t.dim());
+}
+
 inline char *copy_string(const std::string &s) {
   char *p = static_cast<char *>(std::malloc(s.size() + 1));
   if (p == nullptr) std::abort();

@@ -13,31 +13,27 @@
 #include <limits>
 #include <vector>
 
+#include "activation.h"
 #include "common.h"
 #include "parallel.h"
 
 #if defined(__x86_64__)
-// GCC 12 warns of its own header, where a vector is undefined on purpose.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
 #define VNNI \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #endif
 
 namespace {
 
+using ct::lanes;
+using ct::tile_vectors;
+using ct::worth_threads;
+
 // The instruction adds products of 4 neighbours for each of 16 outputs.
-constexpr int64_t lanes = 16, depth = 4;
-// A tile of the result that fits into the registers: rows, and vectors of
-// outputs.
-constexpr int64_t tile_rows = 6, tile_vectors = 4;
+constexpr int64_t depth = 4;
 // With more inputs, a sum could exceed 32 bits: 255 * 127 * 65536 < 2^31.
 constexpr int64_t most_inputs = 65536;
 // Smaller scales have no reciprocal in f32. Numbers of this size count as zero.
 constexpr float least_scale = 1e-37f;
-// Multiplications that take less time than waking the other threads.
-constexpr int64_t worth_threads = 1 << 18;
 
 int64_t up(int64_t n, int64_t by) { return (n + by - 1) / by * by; }
 
@@ -122,6 +118,7 @@ struct Problem {
   const int32_t *sums;
   const float *bias;  // or nullptr
   int64_t n;
+  ct_activation activation;
   float *y;  // [m, n]
 };
 
@@ -146,10 +143,11 @@ void tile_plain(const Problem &p, int64_t row, int64_t rows, int64_t block,
       for (int64_t i = 0; i < std::min(lanes, p.n - b * lanes); i++) {
         const int64_t j = b * lanes + i;
         // Explicitly fused, as the other kernel does it.
-        p.y[r * p.n + j] = std::fma(
+        const float y = std::fma(
             p.rows[r].scale * p.scales[j],
             static_cast<float>(centred(sum[i], p.rows[r].zero, p.sums[j])),
             p.bias ? p.bias[j] : 0.0f);
+        p.y[r * p.n + j] = ct::activate(p.activation, y);
       }
     }
 }
@@ -191,10 +189,8 @@ VNNI void quantize_vnni(const float *x, int64_t n, uint8_t *q, int64_t width,
 }
 
 // Writes the results of 16 outputs of a row.
-VNNI inline __attribute__((always_inline)) void store(const Problem &p,
-                                                      int64_t row,
-                                                      int64_t block,
-                                                      __m512i sum) {
+VNNI CT_INLINE void store(const Problem &p, int64_t row, int64_t block,
+                          __m512i sum) {
   const int64_t j = block * lanes;
   const auto mask =
       static_cast<__mmask16>(p.n - j < lanes ? (1u << (p.n - j)) - 1 : 0xffff);
@@ -206,13 +202,13 @@ VNNI inline __attribute__((always_inline)) void store(const Problem &p,
                                      _mm512_maskz_loadu_ps(mask, p.scales + j));
   const __m512 bias =
       p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + j) : _mm512_setzero_ps();
-  _mm512_mask_storeu_ps(
-      p.y + row * p.n + j, mask,
-      _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(centred), bias));
+  const __m512 y = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(centred), bias);
+  _mm512_mask_storeu_ps(p.y + row * p.n + j, mask,
+                        ct::activate(p.activation, y));
 }
 
 // The next 4 inputs of a row, for every output.
-VNNI inline __attribute__((always_inline)) __m512i four(const uint8_t *x) {
+VNNI CT_INLINE __m512i four(const uint8_t *x) {
   int32_t bits;
   std::memcpy(&bits, x, sizeof bits);
   return _mm512_set1_epi32(bits);
@@ -220,16 +216,9 @@ VNNI inline __attribute__((always_inline)) __m512i four(const uint8_t *x) {
 
 // Adds the products of bytes x (unsigned) and w (signed) to sum. With the
 // intrinsic, GCC 12 copies every sum twice in each step, and some to memory.
-VNNI inline __attribute__((always_inline)) void add(__m512i &sum, __m512i x,
-                                                    __m512i w) {
+VNNI CT_INLINE void add(__m512i &sum, __m512i x, __m512i w) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
 }
-
-// Each sum has a variable of its own: GCC writes the elements of an array to
-// memory in every step.
-#define CT_ROW(X, r) X(r, 0) X(r, 1) X(r, 2) X(r, 3)
-#define CT_TILE(X) \
-  CT_ROW(X, 0) CT_ROW(X, 1) CT_ROW(X, 2) CT_ROW(X, 3) CT_ROW(X, 4) CT_ROW(X, 5)
 
 template <int R, int B>
 VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block) {
@@ -254,37 +243,11 @@ VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block) {
   CT_TILE(CT_STORE)
 }
 
-template <int R>
-VNNI void tile_vnni(const Problem &p, int64_t row, int64_t block,
-                    int64_t blocks) {
-  switch (blocks) {
-    case 1:
-      return tile_vnni<R, 1>(p, row, block);
-    case 2:
-      return tile_vnni<R, 2>(p, row, block);
-    case 3:
-      return tile_vnni<R, 3>(p, row, block);
-    case 4:
-      return tile_vnni<R, 4>(p, row, block);
-  }
-}
-
 void tile_vnni(const Problem &p, int64_t row, int64_t rows, int64_t block,
                int64_t blocks) {
-  switch (rows) {
-    case 1:
-      return tile_vnni<1>(p, row, block, blocks);
-    case 2:
-      return tile_vnni<2>(p, row, block, blocks);
-    case 3:
-      return tile_vnni<3>(p, row, block, blocks);
-    case 4:
-      return tile_vnni<4>(p, row, block, blocks);
-    case 5:
-      return tile_vnni<5>(p, row, block, blocks);
-    case 6:
-      return tile_vnni<6>(p, row, block, blocks);
-  }
+  using Tile = void (*)(const Problem &, int64_t row, int64_t block);
+  static constexpr Tile kernels[] = CT_TILES(tile_vnni);
+  kernels[ct::tile_of(rows, blocks)](p, row, block);
 }
 
 #endif
@@ -317,30 +280,6 @@ Kernel kernel_of(bool plain) {
   return {quantize_plain, tile_plain};
 }
 
-// Computes a panel of the outputs for some of the rows. The weights of the
-// panel are read from memory once and then from the second-level cache.
-void panel(const Kernel &kernel, const Problem &p, int64_t begin, int64_t end,
-           int64_t block, int64_t blocks) {
-  // Tiles of about the same height: 4 and 3 rows instead of 6 and 1.
-  const int64_t tiles = (end - begin + tile_rows - 1) / tile_rows;
-  for (int64_t t = 0; t < tiles; t++) {
-    const int64_t from = begin + (end - begin) * t / tiles;
-    const int64_t to = begin + (end - begin) * (t + 1) / tiles;
-    kernel.tile(p, from, to - from, block, blocks);
-  }
-}
-
-void check(const at::Tensor &t, const char *name, at::ScalarType dtype,
-           int64_t dim) {
-  TORCH_CHECK_TYPE(t.defined(), "expected a tensor for ", name, ", got none");
-  TORCH_CHECK(t.device().is_cpu(), name, " must be on the CPU, got ",
-              t.device());
-  TORCH_CHECK_TYPE(t.scalar_type() == dtype, name, " must be of dtype ", dtype,
-                   ", got ", t.scalar_type());
-  TORCH_CHECK(dim < 0 || t.dim() == dim, name, " must have ", dim,
-              " dimensions, got ", t.dim());
-}
-
 }  // namespace
 
 extern "C" {
@@ -351,14 +290,16 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
                       ct_tensor *sums) {
   return ct::guard([&] {
     const auto given = ct::borrow(weight);
-    check(given, "weight", at::kFloat, 2);
+    ct::check(given, "weight", at::kFloat, 2);
     const auto w = given.contiguous();
     const int64_t out = w.size(0), in = w.size(1);
     TORCH_CHECK(in <= most_inputs, "weight must have at most ", most_inputs,
                 " inputs, got ", in);
     const int64_t blocks = up(out, lanes) / lanes,
                   steps = up(in, depth) / depth;
-    const auto q = at::zeros({blocks, steps, lanes, depth}, at::kChar);
+    const auto q = ct::large(blocks * steps * lanes * depth, at::kChar)
+                       .zero_()
+                       .view({blocks, steps, lanes, depth});
     const auto s = at::empty({out}, at::kFloat);
     const auto z = at::empty({out}, at::kInt);
     const auto *from = w.const_data_ptr<float>();
@@ -386,16 +327,17 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
 }
 
 ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
-                        ct_tensor sums, ct_tensor bias, int plain,
+                        ct_tensor sums, ct_tensor bias,
+                        enum ct_activation activation, int plain,
                         ct_tensor *y) {
   return ct::guard([&] {
     const auto given = ct::borrow(x), w = ct::borrow(packed),
                scale = ct::borrow(scales), sum = ct::borrow(sums),
                b = ct::borrow(bias);
-    check(given, "x", at::kFloat, -1);
-    check(w, "packed", at::kChar, 4);
-    check(scale, "scales", at::kFloat, 1);
-    check(sum, "sums", at::kInt, 1);
+    ct::check(given, "x", at::kFloat, -1);
+    ct::check(w, "packed", at::kChar, 4);
+    ct::check(scale, "scales", at::kFloat, 1);
+    ct::check(sum, "sums", at::kInt, 1);
     TORCH_CHECK(!(c10::GradMode::is_enabled() && given.requires_grad()),
                 "autograd does not support int8 weights; use them without "
                 "gradients");
@@ -409,7 +351,7 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                 "an input of width ", k, " and ", n,
                 " scales do not fit packed weights of shape ", w.sizes());
     if (b.defined()) {
-      check(b, "bias", at::kFloat, 1);
+      ct::check(b, "bias", at::kFloat, 1);
       TORCH_CHECK(b.numel() == n && b.is_contiguous(), "bias must have ", n,
                   " elements, got ", b.numel());
     }
@@ -439,17 +381,18 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                       sum.const_data_ptr<int32_t>(),
                       b.defined() ? b.const_data_ptr<float>() : nullptr,
                       n,
+                      activation,
                       result.mutable_data_ptr<float>()};
-      const int64_t panels = (blocks + tile_vectors - 1) / tile_vectors;
-      // Many rows are divided as well, so that every thread has enough to do.
-      const int64_t chunks =
-          std::min((m + 8 * tile_rows - 1) / (8 * tile_rows),
-                   (8 * at::get_num_threads() + panels - 1) / panels);
-      ct::each(panels * chunks, m * n * k >= worth_threads, [&](int64_t i) {
-        const int64_t block = i / chunks * tile_vectors, c = i % chunks;
-        panel(kernel, p, m * c / chunks, m * (c + 1) / chunks, block,
-              std::min(tile_vectors, blocks - block));
-      });
+      // The weights of a panel are read from memory once and then from the
+      // second-level cache.
+      ct::panels(m, n, m * n * k,
+                 [&](int64_t panel, int64_t begin, int64_t end) {
+                   const int64_t block = panel * tile_vectors;
+                   ct::tiles(begin, end, [&](int64_t row, int64_t next) {
+                     kernel.tile(p, row, next - row, block,
+                                 std::min(tile_vectors, blocks - block));
+                   });
+                 });
     }
     *y = ct::own(result);
   });

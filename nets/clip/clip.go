@@ -242,7 +242,7 @@ func (m *Model) SetActivation(a Activation) {
 	for _, t := range transformers {
 		if t != nil {
 			for _, b := range t.Resblocks {
-				b.Mlp.setActivation(a)
+				b.Mlp.activation = a
 			}
 		}
 	}
@@ -384,46 +384,15 @@ func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
 }
 
 func newMLP(width, wide int64, a Activation) *MLP {
-	m := &MLP{CFc: nn.Linear(width, wide, true), CProj: nn.Linear(wide, width, true)}
-	m.setActivation(a)
-	return m
-}
-
-func (m *MLP) setActivation(a Activation) {
-	m.activation = a
-	factor := 1.0
-	if a == QuickGELU {
-		factor = 1.702 // x sigmoid(1.702 x) = silu(1.702 x) / 1.702
-	}
-	m.CFc.ScalePacked(factor, factor)
-	m.CProj.ScalePacked(1/factor, 1)
-}
-
-// fused returns the activation as the packed first layer applies it.
-func (m *MLP) fused() (f nn.Fused, ok bool) {
-	if m.CFc.Packed == nil || m.CFc.Observed() {
-		return f, false
-	}
-	switch scaled := m.CFc.PackScaled(); m.activation {
-	case GELU:
-		return nn.FusedGELU, !scaled
-	case GELUTanh:
-		return nn.FusedGELUTanh, !scaled
-	default:
-		return nn.FusedSiLU, scaled
-	}
+	return &MLP{CFc: nn.Linear(width, wide, true), CProj: nn.Linear(wide, width, true), activation: a}
 }
 
 // Forward applies a linear layer, the activation, and a linear layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
-	if f, ok := m.fused(); ok {
-		return m.CProj.Forward(m.CFc.Packed.ForwardFused(x, f))
+	if m.CFc.Packed != nil && !m.CFc.Observed() {
+		return m.CProj.Forward(m.CFc.Packed.ForwardFused(x, m.activation.fused()))
 	}
 	x = m.CFc.Forward(x)
-	scaled := m.CFc.PackScaled()
-	if scaled { // but observed, or SetActivation was called since
-		x = x.DivScalar(1.702)
-	}
 	switch m.activation {
 	case GELU:
 		x = x.Gelu()
@@ -432,8 +401,17 @@ func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
 	default:
 		x = x.QuickGelu()
 	}
-	if scaled {
-		x = x.MulScalar(1.702)
-	}
 	return m.CProj.Forward(x)
+}
+
+// fused is the activation as a packed layer applies it.
+func (a Activation) fused() torch.Activation {
+	switch a {
+	case GELU:
+		return torch.GELU
+	case GELUTanh:
+		return torch.GELUTanh
+	default:
+		return torch.QuickGELU
+	}
 }

@@ -63,9 +63,9 @@ var activations = map[string]func(torch.Tensor) torch.Tensor{
 
 // fused are those of the activations that a packed layer applies itself. They are the
 // same functions with other rounding.
-var fused = map[string]nn.Fused{
-	"gelu_new": nn.FusedGELUTanh, "gelu_pytorch_tanh": nn.FusedGELUTanh, "gelu_fast": nn.FusedGELUTanh,
-	"gelu": nn.FusedGELU, "gelu_python": nn.FusedGELU, "relu": nn.FusedReLU, "silu": nn.FusedSiLU, "swish": nn.FusedSiLU,
+var fused = map[string]torch.Activation{
+	"gelu_new": torch.GELUTanh, "gelu_pytorch_tanh": torch.GELUTanh, "gelu_fast": torch.GELUTanh,
+	"gelu": torch.GELU, "gelu_python": torch.GELU, "relu": torch.ReLU, "silu": torch.SiLU, "swish": torch.SiLU,
 }
 
 func (c Config) activation() string {

@@ -47,7 +47,7 @@ type MLP struct {
 	CFc   *Conv1D
 	CProj *Conv1D
 	act   func(torch.Tensor) torch.Tensor
-	fused nn.Fused // act in a packed layer, or none
+	fused torch.Activation // act in a packed layer, or none
 }
 
 // Conv1D is a linear layer whose weight is stored as [in, out], as in OpenAI's
@@ -348,7 +348,7 @@ func (a *Attention) forward(x torch.Tensor, cache keyValues, layer int, mask tor
 
 // Forward maps [n, t, n_embd] to the same shape through the wide layer.
 func (m *MLP) Forward(x torch.Tensor) torch.Tensor {
-	if m.CFc.Packed != nil && m.fused != (nn.Fused{}) && !m.CFc.Observed() {
+	if m.CFc.Packed != nil && m.fused != torch.NoActivation && !m.CFc.Observed() {
 		return m.CProj.Forward(m.CFc.Packed.ForwardFused(x, m.fused))
 	}
 	return m.CProj.Forward(m.act(m.CFc.Forward(x)))

@@ -12,9 +12,6 @@ type LinearModule struct {
 	Weight torch.Tensor // [out, in]
 	Bias   torch.Tensor // [out], or none
 	Packed *Packed      `name:"-"` // set by nn.Pack
-
-	scale      [2]float64 // of weight and bias in Packed; 0 is 1
-	packScaled bool
 }
 
 // Linear returns a linear layer with PyTorch's initialization:
@@ -33,12 +30,7 @@ func Linear(in, out int64, bias bool) *LinearModule {
 // Forward maps [..., in] to [..., out].
 func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 	if l.Packed != nil {
-		y := l.Packed.Forward(x)
-		if l.packScaled && l.Observed() { // who wants what the layer says without scaling
-			l.Output(y.MulScalar(1 / l.scale[1]))
-			return y
-		}
-		return l.Output(y)
+		return l.Output(l.Packed.Forward(x))
 	}
 	if l.Bias.Defined() {
 		return l.Output(torch.Linear(x, l.Weight, torch.WithBias(l.Bias)))
@@ -50,35 +42,13 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 func (l *LinearModule) Pack(as Packing) {
 	if l.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
-			w := l.Weight
-			if l.scale[0] != 0 && l.scale != [2]float64{1, 1} && w.DType() == torch.Float32 {
-				w, l.packScaled = w.MulScalar(l.scale[0]), true
-				torch.DropPages(l.Weight) // NewPacked drops those of the copy
-				if l.scale[1] != 1 && l.Bias.Defined() {
-					bias := l.Bias.MulScalar(l.scale[1]).Keep()
-					l.Bias.Close()
-					l.Bias = bias
-				}
-			}
-			l.Packed = NewPacked(w, l.Bias, as)
+			l.Packed = NewPacked(l.Weight, l.Bias, as)
 			return torch.Tensor{}
 		})
 		l.Weight.Close()
 		l.Weight = torch.Tensor{}
 	}
 }
-
-// ScalePacked makes Pack multiply an f32 weight and the bias, so that the scaling of an
-// activation around the layer costs nothing. Narrower weights would be rounded once more,
-// and stay as they are. It has no effect on a packed layer.
-func (l *LinearModule) ScalePacked(weight, bias float64) {
-	if l.Packed == nil {
-		l.scale = [2]float64{weight, bias}
-	}
-}
-
-// PackScaled reports whether the packed weight is that of ScalePacked.
-func (l *LinearModule) PackScaled() bool { return l.packScaled }
 
 // LayerNormModule is torch.nn.LayerNorm with weight and bias.
 type LayerNormModule struct {

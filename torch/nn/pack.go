@@ -11,14 +11,15 @@ import (
 type Packing int
 
 const (
-	// Blocked is oneDNN's blocked layout, in the dtype of the weight (f32 or bf16).
+	// Blocked is the order in which AVX-512 reads f32 weights (see torch.PanelsLinear), and
+	// oneDNN's blocked layout for bf16 and on a CPU without AVX-512.
 	//
-	// On a CPU with AVX-512, matrix products with it are two to five times as fast
-	// as torch.Linear, and most of all for few rows. For f32, torch.Linear calls
-	// MKL's sgemm, which on AMD processors uses half the width of the registers and
-	// only one thread for a single row. For bf16 it calls oneDNN, which copies the
-	// weight each time. The order of the additions differs, and therefore the
-	// low-order bits of the results.
+	// Matrix products with it are up to five times as fast as torch.Linear, and most of all
+	// for few rows and in small layers. For f32, torch.Linear calls MKL's sgemm, which on AMD
+	// processors uses half the width of the registers and only one thread for a single row.
+	// For bf16 it calls oneDNN, which copies the weight each time. The order of the additions
+	// differs, and therefore the low-order bits of the results. Those of panels do not depend
+	// on the other rows of a batch.
 	Blocked Packing = iota
 	// Int8 is integers of 8 bits with a scale for each output, which multiply inputs of
 	// 8 bits with a scale for each row (see torch.Int8Linear). The results are f32, and
@@ -35,19 +36,24 @@ const (
 type Packed struct {
 	weight, bias torch.Tensor
 	scales, sums torch.Tensor // of Int8
+	panels       bool
+	out          int64
 }
 
 // NewPacked packs a weight [out, in] with a bias [out] or none. Int8 requires f32.
 func NewPacked(weight, bias torch.Tensor, as Packing) *Packed {
-	p := &Packed{}
-	if as == Int8 && weight.Size(1) <= torch.Int8MaxInputs {
+	p := &Packed{out: weight.Size(0)}
+	switch {
+	case as == Int8 && weight.Size(1) <= torch.Int8MaxInputs:
 		p.weight, p.scales, p.sums = torch.Int8Pack(weight)
-		p.weight.Keep()
 		p.scales.Keep()
 		p.sums.Keep()
-	} else {
-		p.weight = weight.MKLDNNReorderLinearWeight().Keep()
+	case weight.DType() == torch.Float32 && torch.HasPanels():
+		p.weight, p.panels = torch.PanelsPack(weight), true
+	default:
+		p.weight = weight.MKLDNNReorderLinearWeight()
 	}
+	p.weight.Keep()
 	if bias.Defined() {
 		p.bias = bias
 	}
@@ -57,42 +63,31 @@ func NewPacked(weight, bias torch.Tensor, as Packing) *Packed {
 
 // Forward maps [..., in] to [..., out].
 func (p *Packed) Forward(x torch.Tensor) torch.Tensor {
-	if p.scales.Defined() {
-		return torch.Int8Linear(x, p.weight, p.scales, p.sums, p.bias)
-	}
-	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, "none", nil, "")
+	return p.ForwardFused(x, torch.NoActivation)
 }
 
-// Fused is a function that a packed layer applies to its output: a Blocked one while it is
-// in the cache, before it is written to memory.
-type Fused struct{ name, approximate string }
-
-// The functions, with PyTorch's names.
-var (
-	FusedReLU     = Fused{"relu", ""}
-	FusedSiLU     = Fused{"swish", ""}
-	FusedGELU     = Fused{"gelu", "none"}
-	FusedGELUTanh = Fused{"gelu", "tanh"} // gelu(approximate="tanh")
-)
-
-// of applies the function by an operator.
-func (f Fused) of(x torch.Tensor) torch.Tensor {
+// ForwardFused is Forward with f applied to the result, while it is in the cache.
+func (p *Packed) ForwardFused(x torch.Tensor, f torch.Activation) torch.Tensor {
+	switch {
+	case p.scales.Defined():
+		return torch.Int8Linear(x, p.weight, p.scales, p.sums, p.bias, f)
+	case p.panels:
+		return torch.PanelsLinear(x, p.weight, p.out, p.bias, f)
+	}
+	name, approximate := "none", "" // oneDNN's
 	switch f {
-	case FusedReLU:
-		return x.Relu()
-	case FusedSiLU:
-		return x.Silu()
-	default:
-		return x.Gelu(torch.WithApproximate(f.approximate))
+	case torch.ReLU:
+		name = "relu"
+	case torch.SiLU:
+		name = "swish"
+	case torch.GELU:
+		name, approximate = "gelu", "none"
+	case torch.GELUTanh:
+		name, approximate = "gelu", "tanh"
+	case torch.QuickGELU: // oneDNN has none
+		return p.Forward(x).QuickGelu()
 	}
-}
-
-// ForwardFused is Forward with f applied to the result.
-func (p *Packed) ForwardFused(x torch.Tensor, f Fused) torch.Tensor {
-	if p.scales.Defined() {
-		return f.of(p.Forward(x))
-	}
-	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, f.name, nil, f.approximate)
+	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, name, nil, approximate)
 }
 
 // Close frees the packed weight.

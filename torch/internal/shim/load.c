@@ -31,6 +31,12 @@
      const ct_tensor *avgs, const ct_tensor *avg_sqs, const double *roots,     \
      const double *sizes),                                                     \
     (o, n, params, grads, avgs, avg_sqs, roots, sizes))                        \
+  F(int, ct_panels_able, (void), ())                                           \
+  E(ct_panels_pack, (ct_tensor weight, ct_tensor * packed), (weight, packed))  \
+  E(ct_panels_linear,                                                          \
+    (ct_tensor x, ct_tensor packed, int64_t out, ct_tensor bias,               \
+     enum ct_activation activation, ct_tensor * y),                            \
+    (x, packed, out, bias, activation, y))                                     \
   F(int, ct_int8_fast, (void), ())                                             \
   E(ct_int8_pack,                                                              \
     (ct_tensor weight, ct_tensor * packed, ct_tensor * scales,                 \
@@ -38,8 +44,8 @@
     (weight, packed, scales, sums))                                            \
   E(ct_int8_linear,                                                            \
     (ct_tensor x, ct_tensor packed, ct_tensor scales, ct_tensor sums,          \
-     ct_tensor bias, int plain, ct_tensor *y),                                 \
-    (x, packed, scales, sums, bias, plain, y))                                 \
+     ct_tensor bias, enum ct_activation activation, int plain, ct_tensor *y),  \
+    (x, packed, scales, sums, bias, activation, plain, y))                     \
   V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                      \
   F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                              \
   F(int64_t, ct_tensors_alive, (void), ())                                     \

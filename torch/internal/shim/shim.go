@@ -149,6 +149,23 @@ func Schema(name, overload string) (string, error) {
 	return text(func(out **C.char) C.ct_error { return C.ct_schema(n, o, out) })
 }
 
+// PanelsAble is ct_panels_able.
+func PanelsAble() bool { return C.ct_panels_able() != 0 }
+
+// PanelsPack is ct_panels_pack.
+func PanelsPack(weight uintptr) (uintptr, error) {
+	var packed C.ct_tensor
+	err := take(C.ct_panels_pack(tensor(weight), &packed))
+	return address(packed), err
+}
+
+// PanelsLinear is ct_panels_linear. p has x, the packed weight, and the bias or 0.
+func PanelsLinear(p []uintptr, out int64, activation int) (uintptr, error) {
+	var y C.ct_tensor
+	err := take(C.ct_panels_linear(tensor(p[0]), tensor(p[1]), C.int64_t(out), tensor(p[2]), uint32(activation), &y))
+	return address(y), err
+}
+
 // Int8Fast is ct_int8_fast.
 func Int8Fast() bool { return C.ct_int8_fast() != 0 }
 
@@ -161,9 +178,9 @@ func Int8Pack(weight uintptr) (packed, scales, sums uintptr, err error) {
 
 // Int8Linear is ct_int8_linear. p has x, the packed weight, its scales, its sums, and the bias
 // or 0.
-func Int8Linear(p []uintptr, plain bool) (uintptr, error) {
+func Int8Linear(p []uintptr, activation int, plain bool) (uintptr, error) {
 	var y C.ct_tensor
-	err := take(C.ct_int8_linear(tensor(p[0]), tensor(p[1]), tensor(p[2]), tensor(p[3]), tensor(p[4]), cbool(plain), &y))
+	err := take(C.ct_int8_linear(tensor(p[0]), tensor(p[1]), tensor(p[2]), tensor(p[3]), tensor(p[4]), uint32(activation), cbool(plain), &y))
 	return address(y), err
 }
 

@@ -1,0 +1,229 @@
+// Linear layers in f32 with weights in the order in which AVX-512 reads them,
+// for inference on the CPU.
+//
+// A panel has the weights of 64 outputs: for each input, those of all outputs
+// side by side. The last panel has the fewest vectors of 16 that hold the rest.
+// A sum adds the products of one output in the order of the inputs, so that the
+// bits of a result depend neither on the number of rows nor on the threads.
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
+
+#include "activation.h"
+#include "common.h"
+#include "parallel.h"
+
+namespace {
+
+using ct::lanes;
+using ct::tile_rows;
+using ct::tile_vectors;
+
+constexpr int64_t width = lanes * tile_vectors;
+// Inputs whose weights are read again from the second-level cache for each
+// tile: 96 KiB. Sums begin anew after as many, which halves their error.
+constexpr int64_t most_inputs = 384;
+// Weights that a tile asks for while it computes: lines of the cache out of the
+// tile_vectors that it reads itself for each input.
+struct Ahead {
+  int64_t distance;  // in numbers
+  int first, last;
+};
+
+struct Product {
+  const float *x;  // [m, k]
+  int64_t m, k;
+  const float *w;     // the panels
+  const float *bias;  // [n], or nullptr
+  int64_t n;
+  ct_activation activation;
+  float *y;  // [m, n]
+};
+
+#if defined(__x86_64__)
+
+// Writes the results of 16 outputs of a row, or adds to what is there.
+CT_AVX512 CT_INLINE void store(const Product &p, int64_t row, int64_t j,
+                               bool first, bool last, __m512 sum) {
+  const auto mask =
+      static_cast<__mmask16>(p.n - j < lanes ? (1u << (p.n - j)) - 1 : 0xffff);
+  float *y = p.y + row * p.n + j;
+  if (!first) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+  if (last) {
+    if (p.bias)
+      sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p.bias + j));
+    sum = ct::activate(p.activation, sum);
+  }
+  _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+// Adds the products of the inputs from from to to - 1 for a tile.
+template <int R, int V>
+CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel, int64_t from,
+                    int64_t to, Ahead ahead) {
+#define CT_ZERO(r, v) __m512 sum##r##v = _mm512_setzero_ps();
+  CT_TILE(CT_ZERO)
+  const float *x = p.x + row * p.k + from;
+  const float *w = p.w + panel * width * p.k + from * V * lanes;
+  for (int64_t i = from; i < to; i++, x++, w += V * lanes) {
+#define CT_LOAD(v) \
+  const __m512 w##v = _mm512_loadu_ps(w + (v < V ? v : 0) * lanes);
+    CT_LOAD(0)
+    CT_LOAD(1)
+    CT_LOAD(2)
+    CT_LOAD(3)
+    for (int v = ahead.first; v < ahead.last; v++)
+      _mm_prefetch(
+          reinterpret_cast<const char *>(w + v * lanes + ahead.distance),
+          R < 4 ? _MM_HINT_T0 : _MM_HINT_T1);
+#define CT_ADD(r, v)                                                      \
+  if constexpr (r < R && v < V)                                           \
+    sum##r##v = _mm512_fmadd_ps(_mm512_set1_ps(x[(r < R ? r : 0) * p.k]), \
+                                w##v, sum##r##v);
+    CT_TILE(CT_ADD)
+  }
+#define CT_STORE(r, v)                                                 \
+  if constexpr (r < R && v < V)                                        \
+    store(p, row + r, panel * width + v * lanes, from == 0, to == p.k, \
+          sum##r##v);
+  CT_TILE(CT_STORE)
+}
+
+using Tile = void (*)(const Product &, int64_t row, int64_t panel, int64_t from,
+                      int64_t to, Ahead);
+constexpr Tile kernels[] = CT_TILES(tile);
+
+bool has_avx512() {
+  static const bool has = __builtin_cpu_supports("avx512f");
+  return has;
+}
+
+#else
+
+using Tile = void (*)(const Product &, int64_t, int64_t, int64_t, int64_t,
+                      Ahead);
+constexpr Tile kernels[tile_rows * tile_vectors] = {};
+
+bool has_avx512() { return false; }
+
+#endif
+
+int64_t vectors_of(int64_t n, int64_t panel) {
+  return std::min(tile_vectors, (n - panel * width + lanes - 1) / lanes);
+}
+
+// The lines of the cache that the first t of n tiles ask for.
+int share(int64_t t, int64_t n) {
+  const int64_t each = (tile_vectors + n - 1) / n;
+  return static_cast<int>(std::min(tile_vectors, t * each));
+}
+
+// The size of the packed weights of a layer.
+int64_t packed_size(int64_t n, int64_t k) {
+  return (n + lanes - 1) / lanes * lanes * k;
+}
+
+// Writes the panel of the weights w [n, k] to to.
+void pack(const float *w, int64_t n, int64_t k, int64_t panel, float *to) {
+  const int64_t wide = vectors_of(n, panel) * lanes;
+  const int64_t outputs = std::min(wide, n - panel * width);
+  w += panel * width * k;
+  to += panel * width * k;
+  // Some inputs at a time: lines of the cache on one side, and on the other
+  // lines that are complete before they leave it.
+  for (int64_t from = 0; from < k; from += lanes) {
+    const int64_t end = std::min(from + lanes, k);
+    for (int64_t j = 0; j < wide; j++)
+      for (int64_t i = from; i < end; i++)
+        to[i * wide + j] = j < outputs ? w[j * k + i] : 0;
+  }
+}
+
+// Computes a panel for the rows from begin to end - 1.
+void compute(const Product &p, int64_t panel, int64_t begin, int64_t end) {
+  const int64_t vectors = vectors_of(p.n, panel);
+  const int64_t n = ct::tiles_of(end - begin);
+  int64_t from = 0;
+  do {
+    const int64_t to = std::min(from + most_inputs, p.k);
+    int64_t t = 0;
+    ct::tiles(begin, end, [&](int64_t row, int64_t next) {
+      // The weights come from memory once. Between them, the tiles ask for
+      // those of the next inputs or panel, so that they arrive while others are
+      // in use. A single tile has to ask for its own.
+      Ahead ahead{(to - from) * vectors * lanes, share(t, n), share(t + 1, n)};
+      if (n == 1) ahead = {4096 / sizeof(float), 0, static_cast<int>(vectors)};
+      kernels[ct::tile_of(next - row, vectors)](p, row, panel, from, to, ahead);
+      t++;
+    });
+    from = to;
+  } while (from < p.k);
+}
+
+}  // namespace
+
+extern "C" {
+
+int ct_panels_able(void) { return has_avx512(); }
+
+ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed) {
+  return ct::guard([&] {
+    const auto given = ct::borrow(weight);
+    ct::check(given, "weight", at::kFloat, 2);
+    const auto w = given.contiguous();
+    const int64_t n = w.size(0), k = w.size(1);
+    const auto result = ct::large(packed_size(n, k), at::kFloat);
+    auto *to = result.mutable_data_ptr<float>();
+    const auto *from = w.const_data_ptr<float>();
+    ct::each((n + width - 1) / width, n * k >= ct::worth_threads,
+             [&](int64_t panel) { pack(from, n, k, panel, to); });
+    *packed = ct::own(result);
+  });
+}
+
+ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
+                          ct_tensor bias, enum ct_activation activation,
+                          ct_tensor *y) {
+  return ct::guard([&] {
+    const auto given = ct::borrow(x), w = ct::borrow(packed),
+               b = ct::borrow(bias);
+    ct::check(given, "x", at::kFloat, -1);
+    ct::check(w, "packed", at::kFloat, 1);
+    TORCH_CHECK(has_avx512(), "this processor does not have AVX-512");
+    TORCH_CHECK(!(c10::GradMode::is_enabled() && given.requires_grad()),
+                "autograd does not support packed weights; use them without "
+                "gradients");
+    TORCH_CHECK(given.dim() > 0, "x must have at least 1 dimension");
+    const int64_t n = out, k = given.size(-1);
+    TORCH_CHECK(w.is_contiguous() && w.numel() == packed_size(n, k),
+                "an input of width ", k, " and ", n,
+                " outputs do not fit packed weights of size ", w.numel());
+    if (b.defined()) {
+      ct::check(b, "bias", at::kFloat, 1);
+      TORCH_CHECK(b.numel() == n && b.is_contiguous(), "bias must have ", n,
+                  " elements, got ", b.numel());
+    }
+    auto sizes = given.sizes().vec();
+    sizes.back() = n;
+    const auto result = at::empty(sizes, at::kFloat);
+    *y = nullptr;
+    if (result.numel() > 0) {
+      const auto in = given.contiguous();
+      const int64_t m = result.numel() / n;
+      const Product p{in.const_data_ptr<float>(),
+                      m,
+                      k,
+                      w.const_data_ptr<float>(),
+                      b.defined() ? b.const_data_ptr<float>() : nullptr,
+                      n,
+                      activation,
+                      result.mutable_data_ptr<float>()};
+      ct::panels(m, n, m * n * k,
+                 [&](int64_t panel, int64_t begin, int64_t end) {
+                   compute(p, panel, begin, end);
+                 });
+    }
+    *y = ct::own(result);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,95 @@
+// What the kernels of linear layers share: a tile is a part of the result whose
+// sums stay in the registers of AVX-512, some rows by some vectors of 16
+// outputs.
+#pragma once
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+
+#include "parallel.h"
+
+#if defined(__x86_64__)
+// GCC 12 warns of its own header, where a vector is undefined on purpose.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#define CT_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace ct {
+
+constexpr int64_t lanes = 16, tile_rows = 6, tile_vectors = 4;
+
+// Multiplications that take less time than waking the other threads.
+constexpr int64_t worth_threads = 1 << 18;
+
+// Each sum has a variable of its own: GCC writes the elements of an array to
+// memory in every step.
+#define CT_ROW(X, r) X(r, 0) X(r, 1) X(r, 2) X(r, 3)
+#define CT_TILE(X) \
+  CT_ROW(X, 0) CT_ROW(X, 1) CT_ROW(X, 2) CT_ROW(X, 3) CT_ROW(X, 4) CT_ROW(X, 5)
+
+// The functions f<rows, vectors>, in the order of tile_of.
+#define CT_TILES_OF(f, rows) f<rows, 1>, f<rows, 2>, f<rows, 3>, f<rows, 4>
+#define CT_TILES(f)                                             \
+  {                                                             \
+    CT_TILES_OF(f, 1), CT_TILES_OF(f, 2), CT_TILES_OF(f, 3),    \
+        CT_TILES_OF(f, 4), CT_TILES_OF(f, 5), CT_TILES_OF(f, 6) \
+  }
+
+inline int64_t tile_of(int64_t rows, int64_t vectors) {
+  return (rows - 1) * tile_vectors + vectors - 1;
+}
+
+// Memory for packed weights of n elements, in large pages if the system has
+// them: weights are read once for each token, and fewer pages are faster.
+inline at::Tensor large(int64_t n, at::ScalarType dtype) {
+  constexpr size_t page = 2 << 20;
+  const size_t size = n * at::elementSize(dtype);
+  void *p = nullptr;
+  if (size < page || posix_memalign(&p, page, size) != 0)
+    return at::empty({n}, dtype);
+#ifdef MADV_HUGEPAGE
+  madvise(p, size / page * page, MADV_HUGEPAGE);
+#endif
+  return at::from_blob(
+      p, {n}, [](void *p) { std::free(p); }, dtype);
+}
+
+inline int64_t tiles_of(int64_t rows) {
+  return (rows + tile_rows - 1) / tile_rows;
+}
+
+// Calls f(begin, end) for tiles of about the same height: 4 and 3 rows instead
+// of 6 and 1.
+template <class F>
+void tiles(int64_t begin, int64_t end, const F &f) {
+  const int64_t n = tiles_of(end - begin);
+  for (int64_t t = 0; t < n; t++)
+    f(begin + (end - begin) * t / n, begin + (end - begin) * (t + 1) / n);
+}
+
+// Calls f(panel, begin, end) for each panel of n outputs and some of m rows.
+// Many rows are divided as well, so that every thread has enough to do.
+template <class F>
+void panels(int64_t m, int64_t n, int64_t multiplications, const F &f) {
+  constexpr int64_t width = tile_vectors * lanes, height = 8 * tile_rows;
+  const int64_t count = (n + width - 1) / width;
+  const int64_t chunks =
+      std::min((m + height - 1) / height,
+               (4 * at::get_num_threads() + count - 1) / count);
+  // Neighbours in one task, since the weights of one follow those of the other.
+  const int64_t tasks = std::min<int64_t>(count, 8 * at::get_num_threads());
+  each(tasks * chunks, multiplications >= worth_threads, [&](int64_t i) {
+    const int64_t c = i % chunks, t = i / chunks;
+    for (int64_t p = count * t / tasks; p < count * (t + 1) / tasks; p++)
+      f(p, m * c / chunks, m * (c + 1) / chunks);
+  });
+}
+
+}  // namespace ct
