@@ -180,8 +180,8 @@ func FlashSDPEnabled() bool {
 // SetNumThreads sets the number of threads that one operator may use, as
 // torch.set_num_threads does. Call it once, before the first operator: each OS
 // thread has its own libtorch thread pool, and low-order bits of results may
-// depend on the number of threads. A Scope that has begun on another OS thread keeps the
-// number that it began with.
+// depend on the number of threads. It holds for every [Scope] that begins
+// afterwards; one that has begun on another OS thread keeps its number.
 func SetNumThreads(n int) { shim.SetNumThreads(n) }
 
 // NumThreads returns the number of threads that one operator may use.

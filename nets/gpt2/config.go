@@ -66,6 +66,7 @@ var activations = map[string]func(torch.Tensor) torch.Tensor{
 var fused = map[string]torch.Activation{
 	"gelu_new": torch.GELUTanh, "gelu_pytorch_tanh": torch.GELUTanh, "gelu_fast": torch.GELUTanh,
 	"gelu": torch.GELU, "gelu_python": torch.GELU, "relu": torch.ReLU, "silu": torch.SiLU, "swish": torch.SiLU,
+	"quick_gelu": torch.QuickGELU,
 }
 
 func (c Config) activation() string {
