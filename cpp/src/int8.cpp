@@ -385,7 +385,7 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                       result.mutable_data_ptr<float>()};
       // The weights of a panel are read from memory once and then from the
       // second-level cache.
-      ct::panels(m, n, m * n * k,
+      ct::panels(m, n, width, m * n * k,
                  [&](int64_t panel, int64_t begin, int64_t end) {
                    const int64_t block = panel * tile_vectors;
                    ct::tiles(begin, end, [&](int64_t row, int64_t next) {

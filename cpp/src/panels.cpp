@@ -217,7 +217,7 @@ ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
                       n,
                       activation,
                       result.mutable_data_ptr<float>()};
-      ct::panels(m, n, m * n * k,
+      ct::panels(m, n, k * sizeof(float), m * n * k,
                  [&](int64_t panel, int64_t begin, int64_t end) {
                    compute(p, panel, begin, end);
                  });

@@ -74,19 +74,23 @@ void tiles(int64_t begin, int64_t end, const F &f) {
     f(begin + (end - begin) * t / n, begin + (end - begin) * (t + 1) / n);
 }
 
-// Calls f(panel, begin, end) for each panel of n outputs and some of m rows.
-// Many rows are divided as well, so that every thread has enough to do.
+// Calls f(panel, begin, end) for each panel of n outputs and some of m rows, of
+// which each has an input of so many bytes. Rows are divided so that their
+// inputs stay in the second-level cache for all panels, and so that every
+// thread has enough to do.
 template <class F>
-void panels(int64_t m, int64_t n, int64_t multiplications, const F &f) {
-  constexpr int64_t width = tile_vectors * lanes, height = 8 * tile_rows;
-  const int64_t count = (n + width - 1) / width;
-  const int64_t chunks =
-      std::min((m + height - 1) / height,
-               (4 * at::get_num_threads() + count - 1) / count);
+void panels(int64_t m, int64_t n, int64_t bytes, int64_t multiplications,
+            const F &f) {
+  constexpr int64_t width = tile_vectors * lanes, cache = 768 << 10;
+  const auto over = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t threads = at::get_num_threads(), count = over(n, width);
+  const int64_t most = over(m, 8 * tile_rows);
+  const int64_t chunks = std::min(
+      most, std::max(over(4 * threads, count), over(m * bytes, cache)));
   // Neighbours in one task, since the weights of one follow those of the other.
-  const int64_t tasks = std::min<int64_t>(count, 8 * at::get_num_threads());
+  const int64_t tasks = std::min(count, 8 * threads);
   each(tasks * chunks, multiplications >= worth_threads, [&](int64_t i) {
-    const int64_t c = i % chunks, t = i / chunks;
+    const int64_t c = i / tasks, t = i % tasks;
     for (int64_t p = count * t / tasks; p < count * (t + 1) / tasks; p++)
       f(p, m * c / chunks, m * (c + 1) / chunks);
   });
