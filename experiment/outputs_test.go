@@ -236,6 +236,34 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestWorldWithoutRecord damages a photo of a world and removes the record by which that would
+// be noticed: the world must be drawn again.
+func TestWorldWithoutRecord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	world := func() {
+		t.Helper()
+		if _, _, err := runSmall(t, dir, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	world()
+	photo := filepath.Join(dir, "world", "val2014", "COCO_val2014_000010000002.jpg")
+	want, err := os.ReadFile(photo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := slices.Clone(want)
+	bad[len(bad)/2] ^= 1
+	write(t, photo, string(bad))
+	if err := os.Remove(filepath.Join(dir, "world", stageFile)); err != nil {
+		t.Fatal(err)
+	}
+	world()
+	if got, err := os.ReadFile(photo); err != nil || !slices.Equal(got, want) {
+		t.Errorf("the damaged photo was kept (%v)", err)
+	}
+}
+
 // TestDamagedRecord damages the records of finished trainings, whose checkpoints are
 // undamaged. The next run must say so and write the results again, without a step of training
 // and without a copy of the folder.

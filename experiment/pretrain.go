@@ -38,6 +38,12 @@ func (x *Experiment) world() *stage {
 	return &stage{name: "world", dir: "world", settings: []any{world.Version, rendered}, keeps: true, do: func(ctx context.Context, dir string) error {
 		bar := x.UI.Bar(path.Join(x.place, "world")+" photos", 0, c.Photos())
 		defer bar.Finish()
+		// Finished, but without the record that says what the photos must be.
+		if _, err := os.Stat(filepath.Join(dir, "world.json")); err == nil {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
 		return world.Write(ctx, dir, c, func(done, total int) { bar.Set(done, "") })
 	}, outcome: fmt.Sprintf("%d photos", c.Photos())}
 }
