@@ -7,7 +7,6 @@
 // depend neither on the number of rows, nor on the threads, nor on the kernel.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/GradMode.h>
 
 #include <cmath>
 #include <limits>
@@ -334,15 +333,12 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
     const auto given = ct::borrow(x), w = ct::borrow(packed),
                scale = ct::borrow(scales), sum = ct::borrow(sums),
                b = ct::borrow(bias);
-    ct::check(given, "x", at::kFloat, -1);
     ct::check(w, "packed", at::kChar, 4);
     ct::check(scale, "scales", at::kFloat, 1);
     ct::check(sum, "sums", at::kInt, 1);
-    TORCH_CHECK(!(c10::GradMode::is_enabled() && given.requires_grad()),
-                "autograd does not support int8 weights; use them without "
-                "gradients");
-    TORCH_CHECK(given.dim() > 0, "x must have at least 1 dimension");
-    const int64_t n = scale.numel(), k = given.size(-1);
+    const int64_t n = scale.numel();
+    ct::check_layer(given, b, n);
+    const int64_t k = given.size(-1);
     const int64_t blocks = up(n, lanes) / lanes, steps = up(k, depth) / depth;
     TORCH_CHECK(w.is_contiguous() && scale.is_contiguous() &&
                     sum.is_contiguous() && sum.numel() == n &&
@@ -350,14 +346,7 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                     w.sizes() == at::IntArrayRef({blocks, steps, lanes, depth}),
                 "an input of width ", k, " and ", n,
                 " scales do not fit packed weights of shape ", w.sizes());
-    if (b.defined()) {
-      ct::check(b, "bias", at::kFloat, 1);
-      TORCH_CHECK(b.numel() == n && b.is_contiguous(), "bias must have ", n,
-                  " elements, got ", b.numel());
-    }
-    auto sizes = given.sizes().vec();
-    sizes.back() = n;
-    const auto result = at::empty(sizes, at::kFloat);
+    const auto result = ct::result_of(given, n);
     *y = nullptr;
     if (result.numel() > 0) {
       const auto in = given.contiguous();

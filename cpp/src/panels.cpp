@@ -6,7 +6,6 @@
 // A sum adds the products of one output in the order of the inputs, so that the
 // bits of a result depend neither on the number of rows nor on the threads.
 #include <ATen/ops/empty.h>
-#include <c10/core/GradMode.h>
 
 #include "activation.h"
 #include "common.h"
@@ -186,25 +185,15 @@ ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
   return ct::guard([&] {
     const auto given = ct::borrow(x), w = ct::borrow(packed),
                b = ct::borrow(bias);
-    ct::check(given, "x", at::kFloat, -1);
     ct::check(w, "packed", at::kFloat, 1);
     TORCH_CHECK(has_avx512(), "this processor does not have AVX-512");
-    TORCH_CHECK(!(c10::GradMode::is_enabled() && given.requires_grad()),
-                "autograd does not support packed weights; use them without "
-                "gradients");
-    TORCH_CHECK(given.dim() > 0, "x must have at least 1 dimension");
-    const int64_t n = out, k = given.size(-1);
+    const int64_t n = out;
+    ct::check_layer(given, b, n);
+    const int64_t k = given.size(-1);
     TORCH_CHECK(w.is_contiguous() && w.numel() == packed_size(n, k),
                 "an input of width ", k, " and ", n,
                 " outputs do not fit packed weights of size ", w.numel());
-    if (b.defined()) {
-      ct::check(b, "bias", at::kFloat, 1);
-      TORCH_CHECK(b.numel() == n && b.is_contiguous(), "bias must have ", n,
-                  " elements, got ", b.numel());
-    }
-    auto sizes = given.sizes().vec();
-    sizes.back() = n;
-    const auto result = at::empty(sizes, at::kFloat);
+    const auto result = ct::result_of(given, n);
     *y = nullptr;
     if (result.numel() > 0) {
       const auto in = given.contiguous();

@@ -5,12 +5,14 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/GradMode.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
+#include "common.h"
 #include "parallel.h"
 
 #if defined(__x86_64__)
@@ -59,6 +61,28 @@ inline at::Tensor large(int64_t n, at::ScalarType dtype) {
 #endif
   return at::from_blob(
       p, {n}, [](void *p) { std::free(p); }, dtype);
+}
+
+// Checks what does not depend on the form of the weights: the input and the
+// bias of a layer with n outputs.
+inline void check_layer(const at::Tensor &x, const at::Tensor &bias,
+                        int64_t n) {
+  check(x, "x", at::kFloat, -1);
+  TORCH_CHECK(!(c10::GradMode::is_enabled() && x.requires_grad()),
+              "autograd does not support packed weights; use them without "
+              "gradients");
+  TORCH_CHECK(x.dim() > 0, "x must have at least 1 dimension");
+  if (!bias.defined()) return;
+  check(bias, "bias", at::kFloat, 1);
+  TORCH_CHECK(bias.numel() == n && bias.is_contiguous(), "bias must have ", n,
+              " elements, got ", bias.numel());
+}
+
+// An empty result of n outputs for the input x.
+inline at::Tensor result_of(const at::Tensor &x, int64_t n) {
+  auto sizes = x.sizes().vec();
+  sizes.back() = n;
+  return at::empty(sizes, at::kFloat);
 }
 
 inline int64_t tiles_of(int64_t rows) {
