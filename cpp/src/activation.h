@@ -29,14 +29,9 @@ constexpr float tail[] = {
     -4.917779013e-02f, 1.228403225e-01f,  1.035007931e-01f,
     1.195289525e-01f,  1.198465775e-01f,  -1.563762562e-05f};
 
-inline float clamp_exponent(float x) {
-  if (x > most_exponent) return most_exponent;
-  return x < -most_exponent ? -most_exponent : x;
-}
-
-// e^x, where x is from clamp_exponent.
 inline float exponential(float x) {
   if (std::isnan(x)) return x;
+  x = std::clamp(x, -most_exponent, most_exponent);
   const float n = std::nearbyint(x * log2_e);
   const float r = std::fma(n, -ln2_low, std::fma(n, -ln2_high, x));
   float p = taylor[0];
@@ -49,21 +44,21 @@ inline float activate(ct_activation f, float x) {
     case CT_RELU:
       return x < 0 ? 0.0f : x;
     case CT_SILU:
-      return x / (1 + exponential(clamp_exponent(-x)));
+      return x / (1 + exponential(-x));
     case CT_GELU: {
       const float a = std::fabs(x) > 64 ? 64 : std::fabs(x);
       const float t = 1 / std::fma(tail_scale, a, 1.0f);
       float p = tail[0];
       for (size_t i = 1; i < std::size(tail); i++) p = std::fma(p, t, tail[i]);
-      const float e = exponential(clamp_exponent(-0.5f * a * a));
+      const float e = exponential(-0.5f * a * a);
       return std::fma(-a, p * e, x < 0 ? 0.0f : x);
     }
     case CT_GELU_TANH: {
       const float u = x * std::fma(tanh_3, x * x, tanh_1);
-      return x / (1 + exponential(clamp_exponent(-u)));
+      return x / (1 + exponential(-u));
     }
     case CT_QUICK_GELU:
-      return x / (1 + exponential(clamp_exponent(-(1.702f * x))));
+      return x / (1 + exponential(-(1.702f * x)));
     default:
       return x;
   }

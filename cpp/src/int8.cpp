@@ -158,11 +158,8 @@ VNNI void quantize_vnni(const float *x, int64_t n, uint8_t *q, int64_t width,
   __m512 lo = _mm512_setzero_ps(), hi = lo;
   __m512i bits = _mm512_setzero_si512();
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const auto mask = [](int64_t left) {
-    return static_cast<__mmask16>(left < 16 ? (1u << left) - 1 : 0xffff);
-  };
   for (int64_t i = 0; i < n; i += 16) {
-    const __m512 v = _mm512_maskz_loadu_ps(mask(n - i), x + i);
+    const __m512 v = _mm512_maskz_loadu_ps(ct::first(n - i), x + i);
     lo = _mm512_min_ps(lo, v);
     hi = _mm512_max_ps(hi, v);
     bits = _mm512_max_epu32(
@@ -178,7 +175,7 @@ VNNI void quantize_vnni(const float *x, int64_t n, uint8_t *q, int64_t width,
   const __m512i zero = _mm512_set1_epi32(row.zero);
   // A row is padded to whole vectors. Weights of 0 meet the padding.
   for (int64_t i = 0; i < n; i += 16) {
-    const __m512 v = _mm512_maskz_loadu_ps(mask(n - i), x + i);
+    const __m512 v = _mm512_maskz_loadu_ps(ct::first(n - i), x + i);
     const __m512i k = _mm512_max_epi32(
         _mm512_setzero_si512(),
         _mm512_add_epi32(zero, _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse))));
@@ -191,8 +188,7 @@ VNNI void quantize_vnni(const float *x, int64_t n, uint8_t *q, int64_t width,
 VNNI CT_INLINE void store(const Problem &p, int64_t row, int64_t block,
                           __m512i sum) {
   const int64_t j = block * lanes;
-  const auto mask =
-      static_cast<__mmask16>(p.n - j < lanes ? (1u << (p.n - j)) - 1 : 0xffff);
+  const __mmask16 mask = ct::first(p.n - j);
   const Row &of = p.rows[row];
   const __m512i centred = _mm512_sub_epi32(
       sum, _mm512_mullo_epi32(_mm512_set1_epi32(of.zero),

@@ -43,8 +43,7 @@ struct Product {
 // Writes the results of 16 outputs of a row, or adds to what is there.
 CT_AVX512 CT_INLINE void store(const Product &p, int64_t row, int64_t j,
                                bool first, bool last, __m512 sum) {
-  const auto mask =
-      static_cast<__mmask16>(p.n - j < lanes ? (1u << (p.n - j)) - 1 : 0xffff);
+  const __mmask16 mask = ct::first(p.n - j);
   float *y = p.y + row * p.n + j;
   if (!first) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   if (last) {

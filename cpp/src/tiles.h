@@ -63,6 +63,13 @@ inline at::Tensor large(int64_t n, at::ScalarType dtype) {
       p, {n}, [](void *p) { std::free(p); }, dtype);
 }
 
+#if defined(__x86_64__)
+// The first n of 16 numbers, or all.
+CT_INLINE __mmask16 first(int64_t n) {
+  return static_cast<__mmask16>(n < lanes ? (1u << n) - 1 : 0xffff);
+}
+#endif
+
 // Checks what does not depend on the form of the weights: the input and the
 // bias of a layer with n outputs.
 inline void check_layer(const at::Tensor &x, const at::Tensor &bias,
