@@ -26,9 +26,10 @@ type Options struct {
 	// BF16 stores the weights in bf16 and computes in bf16; on the CPU, from
 	// packed weights.
 	BF16 bool
-	// Pack makes linear layers compute from packed f32 weights on the CPU: up to
-	// twice as fast, with different low-order bits. It has no effect on other
-	// devices.
+	// Pack computes from packed f32 weights on the CPU, and whole layers at once: up to
+	// twice as fast, with different low-order bits. On a processor with AVX-512
+	// ([torch.HasPanels]) a feature or caption then has the same bits in any batch. It has
+	// no effect on other devices.
 	Pack bool
 	// Int8 makes linear layers compute with weights and inputs of 8 bits ([nn.Int8]) on
 	// the CPU, and the rest in f32: faster than Pack, with results that differ by about

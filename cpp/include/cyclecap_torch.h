@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 10
+#define CT_ABI 11
 
 #ifdef __cplusplus
 extern "C" {
@@ -156,6 +156,39 @@ CT_API ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                                ct_tensor sums, ct_tensor bias,
                                enum ct_activation activation, int plain,
                                ct_tensor *y);
+
+/* A packed layer: of ct_panels_pack, if scales and sums are NULL, or of
+ * ct_int8_pack. bias is f32 [out] or NULL. */
+typedef struct {
+  ct_tensor weight, scales, sums, bias;
+  int64_t out;
+} ct_packed;
+/* A layer of a transformer, with layer norms before attention and MLP. */
+typedef struct {
+  ct_tensor norm1_weight, norm1_bias, norm2_weight, norm2_bias; /* [d] */
+  double epsilon1, epsilon2;
+  /* One layer from d to 3 d, or up to 3 that have as many outputs together: the
+   * query, key and value, each with its heads side by side. */
+  ct_packed qkv[3];
+  int qkv_layers;
+  ct_packed attention_out, up, down;
+  enum ct_activation activation; /* between up and down */
+  int64_t heads;
+  double scale; /* of the scores */
+} ct_layer;
+/* Maps x [n, t, d] to [n, t, d], or, if only is not NULL, to [n, 1, d], the
+ * position only[i] of each sequence i; all f32 on the CPU. Needs the
+ * instructions of ct_panels_linear.
+ *
+ * If past is not NULL, the sequences are the rows of keys and values
+ * [most, heads, room, d / heads] from row first on, and sequence i has past[i]
+ * positions there. Keys and values of the new ones are added after them. If
+ * causal is set, a position attends to itself and those before it, otherwise to
+ * all. */
+CT_API ct_error ct_transformer_layer(const ct_layer *l, ct_tensor x, int causal,
+                                     ct_tensor keys, ct_tensor values,
+                                     int64_t first, const int64_t *past,
+                                     const int64_t *only, ct_tensor *y);
 
 /* ---- tensors ------------------------------------------------------------ */
 

@@ -14,6 +14,7 @@
 
 #include "activation.h"
 #include "common.h"
+#include "linear.h"
 #include "parallel.h"
 
 #if defined(__x86_64__)
@@ -119,6 +120,7 @@ struct Problem {
   int64_t n;
   ct_activation activation;
   float *y;  // [m, n]
+  int64_t y_stride;
 };
 
 // The sum of (q - zero) * w, from that of q * w. The difference fits into 32
@@ -146,7 +148,7 @@ void tile_plain(const Problem &p, int64_t row, int64_t rows, int64_t block,
             p.rows[r].scale * p.scales[j],
             static_cast<float>(centred(sum[i], p.rows[r].zero, p.sums[j])),
             p.bias ? p.bias[j] : 0.0f);
-        p.y[r * p.n + j] = ct::activate(p.activation, y);
+        p.y[r * p.y_stride + j] = ct::activate(p.activation, y);
       }
     }
 }
@@ -198,7 +200,7 @@ VNNI CT_INLINE void store(const Problem &p, int64_t row, int64_t block,
   const __m512 bias =
       p.bias ? _mm512_maskz_loadu_ps(mask, p.bias + j) : _mm512_setzero_ps();
   const __m512 y = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(centred), bias);
-  _mm512_mask_storeu_ps(p.y + row * p.n + j, mask,
+  _mm512_mask_storeu_ps(p.y + row * p.y_stride + j, mask,
                         ct::activate(p.activation, y));
 }
 
@@ -277,6 +279,63 @@ Kernel kernel_of(bool plain) {
 
 }  // namespace
 
+namespace ct {
+
+void check_int8(const Linear &l) {
+  check(l.weight, "packed", at::kChar, 4);
+  check(l.scales, "scales", at::kFloat, 1);
+  check(l.sums, "sums", at::kInt, 1);
+  const int64_t blocks = up(l.out, lanes) / lanes,
+                steps = up(l.in, depth) / depth;
+  TORCH_CHECK(
+      l.weight.is_contiguous() && l.scales.is_contiguous() &&
+          l.sums.is_contiguous() && l.scales.numel() == l.out &&
+          l.sums.numel() == l.out && l.in <= most_inputs &&
+          l.weight.sizes() == at::IntArrayRef({blocks, steps, lanes, depth}),
+      "an input of width ", l.in, ", ", l.scales.numel(), " scales and ",
+      l.sums.numel(), " sums do not fit packed weights of shape ",
+      l.weight.sizes(), " with ", l.out, " outputs");
+}
+
+void int8_linear(const Linear &l, const float *x, int64_t m,
+                 ct_activation activation, bool plain, float *y,
+                 int64_t y_stride) {
+  const int64_t k = l.in, n = l.out, blocks = up(n, lanes) / lanes,
+                width = up(std::max<int64_t>(k, 1), 64);
+  const auto integers = at::empty({m, width}, at::kByte);
+  std::vector<Row> rows(m);
+  auto *q = integers.mutable_data_ptr<uint8_t>();
+  const Kernel kernel = kernel_of(plain);
+  each(m, m * k >= worth_threads / 8, [&](int64_t r) {
+    kernel.quantize(x + r * k, k, q + r * width, width, rows[r]);
+  });
+  const Problem p{q,
+                  rows.data(),
+                  m,
+                  width,
+                  up(k, depth) / depth,
+                  l.weight.const_data_ptr<int8_t>(),
+                  l.scales.const_data_ptr<float>(),
+                  l.sums.const_data_ptr<int32_t>(),
+                  l.bias.defined() ? l.bias.const_data_ptr<float>() : nullptr,
+                  n,
+                  activation,
+                  y,
+                  y_stride};
+  // The weights of a panel are read from memory once and then from the
+  // second-level cache.
+  panels(m, n, width, m * n * k,
+         [&](int64_t panel, int64_t begin, int64_t end) {
+           const int64_t block = panel * tile_vectors;
+           tiles(begin, end, [&](int64_t row, int64_t next) {
+             kernel.tile(p, row, next - row, block,
+                         std::min(tile_vectors, blocks - block));
+           });
+         });
+}
+
+}  // namespace ct
+
 extern "C" {
 
 int ct_int8_fast(void) { return has_vnni(); }
@@ -326,59 +385,20 @@ ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                         enum ct_activation activation, int plain,
                         ct_tensor *y) {
   return ct::guard([&] {
-    const auto given = ct::borrow(x), w = ct::borrow(packed),
-               scale = ct::borrow(scales), sum = ct::borrow(sums),
+    const auto given = ct::borrow(x), scale = ct::borrow(scales),
                b = ct::borrow(bias);
-    ct::check(w, "packed", at::kChar, 4);
     ct::check(scale, "scales", at::kFloat, 1);
-    ct::check(sum, "sums", at::kInt, 1);
     const int64_t n = scale.numel();
     ct::check_layer(given, b, n);
-    const int64_t k = given.size(-1);
-    const int64_t blocks = up(n, lanes) / lanes, steps = up(k, depth) / depth;
-    TORCH_CHECK(w.is_contiguous() && scale.is_contiguous() &&
-                    sum.is_contiguous() && sum.numel() == n &&
-                    k <= most_inputs &&
-                    w.sizes() == at::IntArrayRef({blocks, steps, lanes, depth}),
-                "an input of width ", k, " and ", n,
-                " scales do not fit packed weights of shape ", w.sizes());
+    const ct::Linear l{ct::borrow(packed), scale, ct::borrow(sums), b,
+                       given.size(-1),     n};
+    ct::check_int8(l);
     const auto result = ct::result_of(given, n);
     *y = nullptr;
-    if (result.numel() > 0) {
-      const auto in = given.contiguous();
-      const int64_t m = result.numel() / n,
-                    width = up(std::max<int64_t>(k, 1), 64);
-      const auto integers = at::empty({m, width}, at::kByte);
-      std::vector<Row> rows(m);
-      const auto *from = in.const_data_ptr<float>();
-      auto *q = integers.mutable_data_ptr<uint8_t>();
-      const Kernel kernel = kernel_of(plain != 0);
-      ct::each(m, m * k >= worth_threads / 8, [&](int64_t r) {
-        kernel.quantize(from + r * k, k, q + r * width, width, rows[r]);
-      });
-      const Problem p{q,
-                      rows.data(),
-                      m,
-                      width,
-                      steps,
-                      w.const_data_ptr<int8_t>(),
-                      scale.const_data_ptr<float>(),
-                      sum.const_data_ptr<int32_t>(),
-                      b.defined() ? b.const_data_ptr<float>() : nullptr,
-                      n,
-                      activation,
-                      result.mutable_data_ptr<float>()};
-      // The weights of a panel are read from memory once and then from the
-      // second-level cache.
-      ct::panels(m, n, width, m * n * k,
-                 [&](int64_t panel, int64_t begin, int64_t end) {
-                   const int64_t block = panel * tile_vectors;
-                   ct::tiles(begin, end, [&](int64_t row, int64_t next) {
-                     kernel.tile(p, row, next - row, block,
-                                 std::min(tile_vectors, blocks - block));
-                   });
-                 });
-    }
+    if (result.numel() > 0)
+      ct::int8_linear(l, given.contiguous().const_data_ptr<float>(),
+                      result.numel() / n, activation, plain != 0,
+                      result.mutable_data_ptr<float>(), n);
     *y = ct::own(result);
   });
 }

@@ -9,15 +9,17 @@
 
 #include "activation.h"
 #include "common.h"
+#include "linear.h"
 #include "parallel.h"
 
 namespace {
 
 using ct::lanes;
+using ct::Product;
 using ct::tile_rows;
 using ct::tile_vectors;
 
-constexpr int64_t width = lanes * tile_vectors;
+constexpr int64_t width = ct::panel_width;
 // Inputs whose weights are read again from the second-level cache for each
 // tile: 96 KiB. Sums begin anew after as many, which halves their error.
 constexpr int64_t most_inputs = 384;
@@ -28,23 +30,13 @@ struct Ahead {
   int first, last;
 };
 
-struct Product {
-  const float *x;  // [m, k]
-  int64_t m, k;
-  const float *w;     // the panels
-  const float *bias;  // [n], or nullptr
-  int64_t n;
-  ct_activation activation;
-  float *y;  // [m, n]
-};
-
 #if defined(__x86_64__)
 
 // Writes the results of 16 outputs of a row, or adds to what is there.
 CT_AVX512 CT_INLINE void store(const Product &p, int64_t row, int64_t j,
                                bool first, bool last, __m512 sum) {
   const __mmask16 mask = ct::first(p.n - j);
-  float *y = p.y + row * p.n + j;
+  float *y = p.y + row * p.y_stride + j;
   if (!first) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   if (last) {
     if (p.bias)
@@ -60,7 +52,7 @@ CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel, int64_t from,
                     int64_t to, Ahead ahead) {
 #define CT_ZERO(r, v) __m512 sum##r##v = _mm512_setzero_ps();
   CT_TILE(CT_ZERO)
-  const float *x = p.x + row * p.k + from;
+  const float *x = p.x + row * p.x_stride + from;
   const float *w = p.w + panel * width * p.k + from * V * lanes;
   for (int64_t i = from; i < to; i++, x++, w += V * lanes) {
 #define CT_LOAD(v) \
@@ -73,10 +65,10 @@ CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel, int64_t from,
       _mm_prefetch(
           reinterpret_cast<const char *>(w + v * lanes + ahead.distance),
           R < 4 ? _MM_HINT_T0 : _MM_HINT_T1);
-#define CT_ADD(r, v)                                                      \
-  if constexpr (r < R && v < V)                                           \
-    sum##r##v = _mm512_fmadd_ps(_mm512_set1_ps(x[(r < R ? r : 0) * p.k]), \
-                                w##v, sum##r##v);
+#define CT_ADD(r, v)             \
+  if constexpr (r < R && v < V)  \
+    sum##r##v = _mm512_fmadd_ps( \
+        _mm512_set1_ps(x[(r < R ? r : 0) * p.x_stride]), w##v, sum##r##v);
     CT_TILE(CT_ADD)
   }
 #define CT_STORE(r, v)                                                 \
@@ -105,26 +97,21 @@ bool has_avx512() { return false; }
 
 #endif
 
-int64_t vectors_of(int64_t n, int64_t panel) {
-  return std::min(tile_vectors, (n - panel * width + lanes - 1) / lanes);
-}
-
 // The lines of the cache that the first t of n tiles ask for.
 int share(int64_t t, int64_t n) {
   const int64_t each = (tile_vectors + n - 1) / n;
   return static_cast<int>(std::min(tile_vectors, t * each));
 }
 
-// The size of the packed weights of a layer.
-int64_t packed_size(int64_t n, int64_t k) {
-  return (n + lanes - 1) / lanes * lanes * k;
-}
+}  // namespace
 
-// Writes the panel of the weights w [n, k] to to.
-void pack(const float *w, int64_t n, int64_t k, int64_t panel, float *to) {
+namespace ct {
+
+void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,
+                int64_t panel, float *to) {
   const int64_t wide = vectors_of(n, panel) * lanes;
   const int64_t outputs = std::min(wide, n - panel * width);
-  w += panel * width * k;
+  w += panel * width * stride;
   to += panel * width * k;
   // Some inputs at a time: lines of the cache on one side, and on the other
   // lines that are complete before they leave it.
@@ -132,32 +119,59 @@ void pack(const float *w, int64_t n, int64_t k, int64_t panel, float *to) {
     const int64_t end = std::min(from + lanes, k);
     for (int64_t j = 0; j < wide; j++)
       for (int64_t i = from; i < end; i++)
-        to[i * wide + j] = j < outputs ? w[j * k + i] : 0;
+        to[i * wide + j] = j < outputs ? w[j * stride + i] : 0;
   }
 }
 
-// Computes a panel for the rows from begin to end - 1.
-void compute(const Product &p, int64_t panel, int64_t begin, int64_t end) {
+void panel_product(const Product &p, int64_t panel, int64_t begin,
+                   int64_t end) {
   const int64_t vectors = vectors_of(p.n, panel);
-  const int64_t n = ct::tiles_of(end - begin);
+  const int64_t n = tiles_of(end - begin);
   int64_t from = 0;
   do {
     const int64_t to = std::min(from + most_inputs, p.k);
     int64_t t = 0;
-    ct::tiles(begin, end, [&](int64_t row, int64_t next) {
+    tiles(begin, end, [&](int64_t row, int64_t next) {
       // The weights come from memory once. Between them, the tiles ask for
       // those of the next inputs or panel, so that they arrive while others are
       // in use. A single tile has to ask for its own.
       Ahead ahead{(to - from) * vectors * lanes, share(t, n), share(t + 1, n)};
       if (n == 1) ahead = {4096 / sizeof(float), 0, static_cast<int>(vectors)};
-      kernels[ct::tile_of(next - row, vectors)](p, row, panel, from, to, ahead);
+      kernels[tile_of(next - row, vectors)](p, row, panel, from, to, ahead);
       t++;
     });
     from = to;
   } while (from < p.k);
 }
 
-}  // namespace
+void check_panels(const Linear &l) {
+  check(l.weight, "packed", at::kFloat, 1);
+  TORCH_CHECK(has_avx512(), "this processor does not have AVX-512");
+  TORCH_CHECK(
+      l.weight.is_contiguous() && l.weight.numel() == packed_size(l.out, l.in),
+      "an input of width ", l.in, " and ", l.out,
+      " outputs do not fit packed weights of size ", l.weight.numel());
+}
+
+void panels_linear(const Linear &l, const float *x, int64_t m,
+                   ct_activation activation, float *y, int64_t y_stride) {
+  const Product p{x,
+                  l.in,
+                  m,
+                  l.in,
+                  l.weight.const_data_ptr<float>(),
+                  l.bias.defined() ? l.bias.const_data_ptr<float>() : nullptr,
+                  l.out,
+                  activation,
+                  y,
+                  y_stride};
+  panels(m, l.out, l.in * sizeof(float), m * l.out * l.in,
+         [&](int64_t panel, int64_t begin, int64_t end) {
+           panel_product(p, panel, begin, end);
+         });
+}
+
+}  // namespace ct
 
 extern "C" {
 
@@ -169,11 +183,11 @@ ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed) {
     ct::check(given, "weight", at::kFloat, 2);
     const auto w = given.contiguous();
     const int64_t n = w.size(0), k = w.size(1);
-    const auto result = ct::large(packed_size(n, k), at::kFloat);
+    const auto result = ct::large(ct::packed_size(n, k), at::kFloat);
     auto *to = result.mutable_data_ptr<float>();
     const auto *from = w.const_data_ptr<float>();
-    ct::each((n + width - 1) / width, n * k >= ct::worth_threads,
-             [&](int64_t panel) { pack(from, n, k, panel, to); });
+    ct::each(ct::panels_of(n), n * k >= ct::worth_threads,
+             [&](int64_t panel) { ct::pack_panel(from, k, n, k, panel, to); });
     *packed = ct::own(result);
   });
 }
@@ -182,34 +196,16 @@ ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
                           ct_tensor bias, enum ct_activation activation,
                           ct_tensor *y) {
   return ct::guard([&] {
-    const auto given = ct::borrow(x), w = ct::borrow(packed),
-               b = ct::borrow(bias);
-    ct::check(w, "packed", at::kFloat, 1);
-    TORCH_CHECK(has_avx512(), "this processor does not have AVX-512");
-    const int64_t n = out;
-    ct::check_layer(given, b, n);
-    const int64_t k = given.size(-1);
-    TORCH_CHECK(w.is_contiguous() && w.numel() == packed_size(n, k),
-                "an input of width ", k, " and ", n,
-                " outputs do not fit packed weights of size ", w.numel());
-    const auto result = ct::result_of(given, n);
+    const auto given = ct::borrow(x), b = ct::borrow(bias);
+    ct::check_layer(given, b, out);
+    const ct::Linear l{ct::borrow(packed), {}, {}, b, given.size(-1), out};
+    ct::check_panels(l);
+    const auto result = ct::result_of(given, out);
     *y = nullptr;
-    if (result.numel() > 0) {
-      const auto in = given.contiguous();
-      const int64_t m = result.numel() / n;
-      const Product p{in.const_data_ptr<float>(),
-                      m,
-                      k,
-                      w.const_data_ptr<float>(),
-                      b.defined() ? b.const_data_ptr<float>() : nullptr,
-                      n,
-                      activation,
-                      result.mutable_data_ptr<float>()};
-      ct::panels(m, n, k * sizeof(float), m * n * k,
-                 [&](int64_t panel, int64_t begin, int64_t end) {
-                   compute(p, panel, begin, end);
-                 });
-    }
+    if (result.numel() > 0)
+      ct::panels_linear(l, given.contiguous().const_data_ptr<float>(),
+                        result.numel() / out, activation,
+                        result.mutable_data_ptr<float>(), out);
     *y = ct::own(result);
   });
 }

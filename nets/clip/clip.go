@@ -25,6 +25,7 @@ type Model struct {
 	Transformer         *Transformer
 	TokenEmbedding      *nn.EmbeddingModule
 	LnFinal             *nn.LayerNormModule
+	Packed              *nn.Packed `name:"-"` // TextProjection, set by nn.Pack
 }
 
 // Vision is a vision transformer as image encoder.
@@ -36,6 +37,7 @@ type Vision struct {
 	LnPre               *nn.LayerNormModule // nil with Config.NoPreNorm
 	Transformer         *Transformer
 	LnPost              *nn.LayerNormModule
+	Packed              *nn.Packed `name:"-"` // Proj, set by nn.Pack
 }
 
 // Transformer is a stack of residual attention blocks.
@@ -50,6 +52,8 @@ type Block struct {
 	Ln2  *nn.LayerNormModule `name:"ln_2"`
 	Ls1  *LayerScale         `name:"ls_1"` // nil without layer scales
 	Ls2  *LayerScale         `name:"ls_2"`
+
+	fused *nn.FusedLayer // set by nn.Pack, or nil
 }
 
 // LayerScale multiplies each channel by a number.
@@ -243,6 +247,9 @@ func (m *Model) SetActivation(a Activation) {
 		if t != nil {
 			for _, b := range t.Resblocks {
 				b.Mlp.activation = a
+				if b.fused != nil {
+					b.fused.Activation = a.fused()
+				}
 			}
 		}
 	}
@@ -313,8 +320,12 @@ func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 	if v.LnPre != nil {
 		x = v.LnPre.Forward(x)
 	}
-	x = v.Transformer.Forward(x, false)
-	return v.pool(x, m.Config).Matmul(v.Proj) // [n, embed]
+	var only []int64
+	if !m.Config.AveragePool {
+		only = make([]int64, n) // the class token
+	}
+	x = v.Transformer.forward(x, false, only)
+	return project(v.pool(x, m.Config), v.Proj, v.Packed) // [n, embed]
 }
 
 // pool returns the last layer norm of the class token or of the mean of the patches.
@@ -353,29 +364,115 @@ func (m *Model) EncodeText(ids torch.Tensor) torch.Tensor {
 		position = position.Narrow(0, 0, t)
 	}
 	x := m.TokenEmbedding.Forward(ids).Add(position) // [n, context, width]
-	x = m.Transformer.Forward(x, !m.Config.NotCausal)
-	x = m.LnFinal.Forward(x)
-	var end torch.Tensor
+	if m.Transformer.fused() {
+		x = m.Transformer.forward(x, !m.Config.NotCausal, m.ends(ids)).Select(1, 0)
+		return m.projectText(m.LnFinal.Forward(x))
+	}
+	x = m.LnFinal.Forward(m.Transformer.Forward(x, !m.Config.NotCausal))
 	switch m.Config.TextPool {
 	case AtFirst:
-		return x.Select(1, 0).Matmul(m.TextProjection)
+		return m.projectText(x.Select(1, 0))
 	case AtLast:
-		return x.Select(1, -1).Matmul(m.TextProjection)
-	case AtEndToken:
-		end = ids.EqScalar(m.Config.EndToken).To(torch.WithDType(torch.Int32)).Argmax(torch.WithDim(-1))
-	default:
-		end = ids.Argmax(torch.WithDim(-1))
+		return m.projectText(x.Select(1, -1))
 	}
 	row := torch.Arange(0, x.Size(0), torch.WithDType(torch.Int64), torch.WithDevice(x.Device()))
-	return x.Index([]torch.Tensor{row, end}).Matmul(m.TextProjection)
+	return m.projectText(x.Index([]torch.Tensor{row, m.endToken(ids)}))
+}
+
+func (m *Model) projectText(x torch.Tensor) torch.Tensor {
+	return project(x, m.TextProjection, m.Packed)
+}
+
+// project returns x times weight, which may be packed.
+func project(x, weight torch.Tensor, packed *nn.Packed) torch.Tensor {
+	if packed != nil {
+		return packed.Forward(x)
+	}
+	return x.Matmul(weight)
+}
+
+// packProjection packs a projection [width, embed] if the processor has the instructions for it
+// ([torch.HasPanels]): with them, a feature has the same bits in any batch. It stays f32, since it
+// is small and its results are the features.
+func packProjection(weight *torch.Tensor) *nn.Packed {
+	if !weight.Defined() || !torch.HasPanels() || weight.DType() != torch.Float32 {
+		return nil
+	}
+	var packed *nn.Packed
+	torch.Tidy(func() torch.Tensor {
+		packed = nn.NewPacked(weight.T().Contiguous(), torch.Tensor{}, nn.Blocked)
+		return torch.Tensor{}
+	})
+	weight.Close()
+	*weight = torch.Tensor{}
+	return packed
+}
+
+// Pack packs the projection; nn.Pack calls it.
+func (m *Model) Pack(nn.Packing) {
+	if m.Packed == nil {
+		m.Packed = packProjection(&m.TextProjection)
+	}
+}
+
+// Pack packs the projection; nn.Pack calls it.
+func (v *Vision) Pack(nn.Packing) {
+	if v.Packed == nil {
+		v.Packed = packProjection(&v.Proj)
+	}
+}
+
+// endToken returns the position of the end token of each text, int64 [n].
+func (m *Model) endToken(ids torch.Tensor) torch.Tensor {
+	if m.Config.TextPool == AtEndToken {
+		return ids.EqScalar(m.Config.EndToken).To(torch.WithDType(torch.Int32)).Argmax(torch.WithDim(-1))
+	}
+	return ids.Argmax(torch.WithDim(-1))
+}
+
+// ends returns the position of the token that gives the feature of each text.
+func (m *Model) ends(ids torch.Tensor) []int64 {
+	n := int(ids.Size(0))
+	switch m.Config.TextPool {
+	case AtFirst:
+		return make([]int64, n)
+	case AtLast:
+		return slices.Repeat([]int64{ids.Size(1) - 1}, n)
+	}
+	return torch.ToSlice[int64](m.endToken(ids))
+}
+
+// Pack prepares the block to be computed at once; nn.Pack calls it.
+func (b *Block) Pack(nn.Packing) {
+	if b.Ls1 == nil && b.Ls2 == nil {
+		b.fused = nn.NewFusedLayer(b, b.Ln1, b.Ln2, []*nn.Packed{b.Attn.Packed}, b.Attn.OutProj.Packed,
+			b.Mlp.CFc.Packed, b.Mlp.CProj.Packed, b.Mlp.activation.fused(), b.Attn.Heads(), b.Attn.Scale())
+	}
+}
+
+// fused reports whether the blocks are computed at once: see nn.FusedLayer.
+func (t *Transformer) fused() bool {
+	return !slices.ContainsFunc(t.Resblocks, func(b *Block) bool { return !b.fused.Ready() })
 }
 
 // Forward maps [n, t, width] to the same shape. If causal is true, a position
 // attends only to itself and the positions before it.
 func (t *Transformer) Forward(x torch.Tensor, causal bool) torch.Tensor {
-	for _, b := range t.Resblocks {
+	return t.forward(x, causal, nil)
+}
+
+// forward is Forward. If only is not nil and the blocks are computed at once, it returns
+// [n, 1, width], the position only[i] of each sequence.
+func (t *Transformer) forward(x torch.Tensor, causal bool, only []int64) torch.Tensor {
+	fused := t.fused()
+	for i, b := range t.Resblocks {
 		// Keep only the result of the block, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
+			if fused && i == len(t.Resblocks)-1 {
+				return b.fused.Forward(x, causal, nil, only)
+			} else if fused {
+				return b.fused.Forward(x, causal, nil, nil)
+			}
 			y := x.Add(b.Ls1.Forward(b.Attn.Forward(b.Ln1.Forward(x), causal)))
 			return b.Output(y.Add(b.Ls2.Forward(b.Mlp.Forward(b.Ln2.Forward(y)))))
 		})

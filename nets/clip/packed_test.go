@@ -47,6 +47,16 @@ func TestPacked(t *testing.T) {
 					}
 					same("features")
 
+					if torch.HasPanels() {
+						// A feature has the bits that it has alone.
+						images, texts := packed.EncodeImage(pixels), packed.EncodeText(ids.Repeat([]int64{5, 1}))
+						text := packed.EncodeText(ids)
+						for i := range int64(3) {
+							torchtest.Close(t, packed.EncodeImage(pixels.Narrow(0, i, 1)), images.Narrow(0, i, 1), compare.Tolerance{}, "image alone")
+							torchtest.Close(t, text, texts.Narrow(0, i, 1), compare.Tolerance{}, "text alone")
+						}
+					}
+
 					outputs := func(m *clip.Model) map[string]torch.Tensor {
 						seen := map[string]torch.Tensor{}
 						nn.OnOutput(m, func(name string, y torch.Tensor) { seen[name] = y.Clone().Keep() })

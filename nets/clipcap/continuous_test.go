@@ -271,6 +271,40 @@ func TestTogether(t *testing.T) {
 
 // TestRemove: captions that are removed, before and after their first token, make room at
 // once and leave the others as they are. So does a step that was cancelled.
+// With packed weights, a caption has the bits that it has alone, whatever joins and leaves.
+func TestPackedContinuous(t *testing.T) {
+	if !torch.HasPanels() {
+		t.Skip("this processor does not have AVX-512")
+	}
+	for _, as := range []nn.Packing{nn.Blocked, nn.Int8} {
+		withLong(t, func(m *clipcap.Model, features torch.Tensor) {
+			nn.PackAs(m.GPT2, as)
+			nn.PackAs(m.Mapper, as)
+			o := clipcap.Options{Method: clipcap.Greedy, MaxTokens: 60, Stop: 13}
+			b := batcher(t, m, o, 16)
+			got := map[int]clipcap.Caption{}
+			r := rand.New(rand.NewPCG(3, 4))
+			added := 0
+			for added < 60 || b.Len() > 0 {
+				for n := r.IntN(5); n > 0 && b.Room() > 0 && added < 60; n-- {
+					add(t, b, features.Narrow(0, int64(added), 1), clipcap.RowOptions{MaxTokens: 20 + added%40})
+					added++
+				}
+				for _, c := range step(t, b) {
+					got[c.ID] = c.Caption
+				}
+			}
+			for i := range 60 {
+				want := alone(t, m, features.Narrow(0, int64(i), 1), o, clipcap.RowOptions{MaxTokens: 20 + i%40})
+				if diff := cmp.Diff(want, got[i]); diff != "" {
+					t.Fatalf("packing %d, caption %d differs from that alone: %s", as, i, diff)
+				}
+			}
+			b.Close()
+		})
+	}
+}
+
 func TestRemove(t *testing.T) {
 	for name, o := range single {
 		t.Run(name, func(t *testing.T) {

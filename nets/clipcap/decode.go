@@ -242,7 +242,7 @@ func (m *Model) search(ctx context.Context, prefix torch.Tensor, o Options) ([][
 
 // step returns the logits [n, vocab] after the last of the new embeddings.
 func (m *Model) step(embeds torch.Tensor, cache *gpt2.Cache) torch.Tensor {
-	return m.logits(m.GPT2.Forward(embeds, cache, torch.Tensor{}), m.never)
+	return m.logits(m.GPT2.ForwardLast(embeds, cache), m.never)
 }
 
 // logits returns the logits [n, vocab] of the last of the hidden states [n, t, width].

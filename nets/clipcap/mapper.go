@@ -59,6 +59,8 @@ type mapperLayer struct {
 	Attn  *mapperAttention
 	Norm2 *nn.LayerNormModule `name:"norm2"`
 	Mlp   *mapperMLP
+
+	fused *nn.FusedLayer // set by nn.Pack, or nil
 }
 
 type mapperAttention struct {
@@ -119,11 +121,26 @@ func (m *TransformerMapper) Forward(features torch.Tensor) torch.Tensor {
 	for _, l := range m.Transformer.Layers {
 		// Keep only the result of the layer, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
+			if l.fused.Ready() {
+				return l.fused.Forward(x, false, nil, nil)
+			}
 			y := x.Add(l.Attn.forward(l.Norm1.Forward(x)))
 			return l.Output(y.Add(l.Mlp.forward(l.Norm2.Forward(y))))
 		})
 	}
 	return x.Slice(torch.WithDim(1), torch.WithStart(m.Config.ClipLength))
+}
+
+// Pack prepares the layer to be computed at once; nn.Pack calls it.
+func (l *mapperLayer) Pack(nn.Packing) {
+	a := l.Attn
+	l.fused = nn.NewFusedLayer(l, l.Norm1, l.Norm2, []*nn.Packed{a.ToQueries.Packed, a.ToKeysValues.Packed}, a.Project.Packed,
+		l.Mlp.Fc1.Packed, l.Mlp.Fc2.Packed, torch.ReLU, a.heads, a.scale())
+}
+
+// scale returns the factor of the scores.
+func (a *mapperAttention) scale() float64 {
+	return math.Pow(float64(a.Project.Bias.Size(0)/a.heads), -0.5)
 }
 
 func (a *mapperAttention) forward(x torch.Tensor) torch.Tensor {
@@ -133,7 +150,7 @@ func (a *mapperAttention) forward(x torch.Tensor) torch.Tensor {
 	kv := a.ToKeysValues.Forward(x).Reshape([]int64{n, t, 2, a.heads, head})
 	k, v := kv.Select(2, 0), kv.Select(2, 1) // [n, t, heads, head]
 	// Softmax over the axis of the keys, which comes before that of the heads here.
-	w := torch.Einsum("bnhd,bmhd->bnmh", []torch.Tensor{q, k}).MulScalar(math.Pow(float64(head), -0.5)).Softmax(2)
+	w := torch.Einsum("bnhd,bmhd->bnmh", []torch.Tensor{q, k}).MulScalar(a.scale()).Softmax(2)
 	y := torch.Einsum("bnmh,bmhd->bnhd", []torch.Tensor{w, v}).Reshape([]int64{n, t, d})
 	return a.Project.Forward(y)
 }

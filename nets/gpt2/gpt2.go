@@ -9,6 +9,7 @@ package gpt2
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
@@ -32,6 +33,8 @@ type Block struct {
 	Attn *Attention
 	Ln2  *nn.LayerNormModule `name:"ln_2"`
 	Mlp  *MLP
+
+	fused *nn.FusedLayer // set by nn.Pack, or nil
 }
 
 // Attention is causal self-attention with packed query, key and value.
@@ -222,6 +225,11 @@ func (c *Cache) Select(rows torch.Tensor, shared int64) {
 	}
 }
 
+func (c *Cache) layer(i int) *torch.KeyValues {
+	past := slices.Repeat([]int64{c.Len}, int(c.Batch()))
+	return &torch.KeyValues{Keys: c.keys[i], Values: c.values[i], Past: past}
+}
+
 func (c *Cache) extend(i int, k, v torch.Tensor) (keys, values torch.Tensor) {
 	t := k.Size(2)
 	if room := c.keys[i].Size(2); c.Len+t > room {
@@ -241,12 +249,21 @@ func (m *Model) Embed(ids torch.Tensor) torch.Tensor { return m.Wte.Forward(ids)
 // float or a boolean attention mask [b, 1, t, t]. It is needed only to reproduce a
 // padded batch bit for bit: a text never attends to the padding after it.
 func (m *Model) Forward(embeds torch.Tensor, cache *Cache, mask torch.Tensor) torch.Tensor {
-	t := embeds.Size(1)
 	if cache == nil {
-		return m.forward(embeds, m.positions(embeds, 0), nil, mask)
+		return m.forward(embeds, m.positions(embeds, 0), nil, mask, false)
 	}
-	hidden := m.forward(embeds, m.positions(embeds, cache.Len), cache, mask)
-	cache.Len += t
+	return m.cached(embeds, cache, mask, false)
+}
+
+// ForwardLast is Forward with a cache and without a mask, of which only the last position is
+// needed: it returns [b, 1, n_embd].
+func (m *Model) ForwardLast(embeds torch.Tensor, cache *Cache) torch.Tensor {
+	return m.cached(embeds, cache, torch.Tensor{}, true)
+}
+
+func (m *Model) cached(embeds torch.Tensor, cache *Cache, mask torch.Tensor, last bool) torch.Tensor {
+	hidden := m.forward(embeds, m.positions(embeds, cache.Len), cache, mask, last)
+	cache.Len += embeds.Size(1)
 	return hidden
 }
 
@@ -264,24 +281,52 @@ func (m *Model) reaches(end int64) {
 	}
 }
 
-// keyValues appends the keys and values [b, heads, t, head] of a layer to those of
-// previous positions, and returns those of all positions.
+// keyValues are the keys and values of previous positions.
 type keyValues interface {
+	// extend appends the keys and values [b, heads, t, head] of a layer, and returns those of all
+	// positions.
 	extend(layer int, k, v torch.Tensor) (keys, values torch.Tensor)
+	// layer returns those of a layer, for one that extends them itself.
+	layer(i int) *torch.KeyValues
 }
 
 // forward is Forward at the given positions, int64 [b or 1, t]. cache is nil if nothing
-// is cached.
-func (m *Model) forward(embeds, positions torch.Tensor, cache keyValues, mask torch.Tensor) torch.Tensor {
+// is cached. If last is set, it returns the last position alone.
+func (m *Model) forward(embeds, positions torch.Tensor, cache keyValues, mask torch.Tensor, last bool) torch.Tensor {
 	if d := embeds.Size(2); d != m.Config.NEmbd {
 		torch.Throw("gpt2", "embeddings have width %d, want the width of the model, %d", d, m.Config.NEmbd)
 	}
 	x := embeds.Add(m.Wpe.Forward(positions))
+	t := x.Size(1)
+	fused := !mask.Defined() && m.Fused()
 	for i, b := range m.H {
 		// Keep only the result of the block, and what autograd needs.
-		x = torch.Tidy(func() torch.Tensor { return b.forward(x, cache, i, mask) })
+		x = torch.Tidy(func() torch.Tensor {
+			if !fused {
+				return b.forward(x, cache, i, mask)
+			}
+			var rows *torch.KeyValues
+			if cache != nil {
+				rows = cache.layer(i)
+			}
+			var only []int64
+			if last && i == len(m.H)-1 {
+				only = slices.Repeat([]int64{t - 1}, int(x.Size(0)))
+			}
+			return b.fused.Forward(x, true, rows, only)
+		})
 	}
-	return m.LnF.Forward(x)
+	x = m.LnF.Forward(x)
+	if last {
+		x = x.Narrow(1, x.Size(1)-1, 1)
+	}
+	return x
+}
+
+// Fused reports whether the blocks are computed at once: see nn.FusedLayer. A sequence then has
+// the same bits whatever others are computed with it.
+func (m *Model) Fused() bool {
+	return !slices.ContainsFunc(m.H, func(b *Block) bool { return !b.fused.Ready() })
 }
 
 // Logits returns the scores [..., vocab] of hidden states [..., n_embd].
@@ -376,6 +421,14 @@ func (c *Conv1D) Pack(as nn.Packing) {
 		torch.DropPages(c.Weight)
 		c.Weight.Close()
 		c.Weight = torch.Tensor{}
+	}
+}
+
+// Pack prepares the block to be computed at once; nn.Pack calls it.
+func (b *Block) Pack(nn.Packing) {
+	if b.Mlp.fused != torch.NoActivation {
+		b.fused = nn.NewFusedLayer(b, b.Ln1, b.Ln2, []*nn.Packed{b.Attn.CAttn.Packed}, b.Attn.CProj.Packed,
+			b.Mlp.CFc.Packed, b.Mlp.CProj.Packed, b.Mlp.fused, b.Attn.heads, b.Attn.scale)
 	}
 }
 

@@ -72,15 +72,15 @@ func (c *RowCache) longest() (n int64) {
 	return n
 }
 
-// ForwardNew adds rows to the cache. It returns the last hidden states [n, t, n_embd],
-// after ln_f, for their input embeddings [n, t, n_embd].
+// ForwardNew adds rows to the cache. It returns the last hidden states of the last position
+// [n, 1, n_embd], after ln_f, for their input embeddings [n, t, n_embd].
 func (m *Model) ForwardNew(embeds torch.Tensor, c *RowCache) torch.Tensor {
 	n, t := embeds.Size(0), embeds.Size(1)
 	first := int64(len(c.lengths))
 	if most := c.keys[0].Size(0); first+n > most {
 		torch.Throw("gpt2.cache", "%d rows are needed, but the cache has room for %d", first+n, most)
 	}
-	hidden := m.forward(embeds, m.positions(embeds, 0), part{c, first, n, 0}, torch.Tensor{})
+	hidden := m.forward(embeds, m.positions(embeds, 0), part{c, first, n, 0}, torch.Tensor{}, true)
 	if padding := c.longest() - t; padding > 0 {
 		for _, list := range [][]torch.Tensor{c.keys, c.values} {
 			for _, all := range list {
@@ -103,12 +103,16 @@ func (m *Model) ForwardNext(embeds torch.Tensor, c *RowCache) torch.Tensor {
 		torch.Throw("gpt2.cache", "embeddings have %d rows of %d positions, want %d of 1", b, t, n)
 	}
 	rows := part{c, 0, n, longest}
+	d := torch.WithDevice(embeds.Device())
 	var hidden torch.Tensor
-	if slices.Min(c.lengths) == longest {
-		hidden = m.forward(embeds, m.positions(embeds, longest), rows, torch.Tensor{})
-	} else {
+	switch {
+	case slices.Min(c.lengths) == longest:
+		hidden = m.forward(embeds, m.positions(embeds, longest), rows, torch.Tensor{}, false)
+	case m.Fused():
 		m.reaches(longest + 1)
-		d := torch.WithDevice(embeds.Device())
+		hidden = m.forward(embeds, torch.FromSlice(c.lengths, n, 1), ragged{rows}, torch.Tensor{}, false)
+	default:
+		m.reaches(longest + 1)
 		positions := torch.FromSlice(c.lengths, n, 1).To(d)
 		mask := make([]float32, 0, n*(longest+1))
 		slots := make([]int64, 0, n*m.Config.NHead)
@@ -126,7 +130,7 @@ func (m *Model) ForwardNext(embeds torch.Tensor, c *RowCache) torch.Tensor {
 			}
 		}
 		hidden = m.forward(embeds, positions, scattered{rows, torch.FromSlice(slots).To(d)},
-			torch.FromSlice(mask, n, 1, 1, longest+1).To(d, torch.WithDType(embeds.DType())))
+			torch.FromSlice(mask, n, 1, 1, longest+1).To(d, torch.WithDType(embeds.DType())), false)
 	}
 	for r := range c.lengths {
 		c.lengths[r]++
@@ -145,6 +149,18 @@ func (p part) extend(i int, k, v torch.Tensor) (keys, values torch.Tensor) {
 	keys.Narrow(2, p.past, k.Size(2)).Copy_(k)
 	values.Narrow(2, p.past, v.Size(2)).Copy_(v)
 	return keys, values
+}
+
+func (p part) layer(i int) *torch.KeyValues {
+	return &torch.KeyValues{Keys: p.keys[i], Values: p.values[i], First: p.first, Past: slices.Repeat([]int64{p.past}, int(p.n))}
+}
+
+// ragged is a part whose rows have as many positions as the cache says, for layers that extend
+// them themselves.
+type ragged struct{ part }
+
+func (r ragged) layer(i int) *torch.KeyValues {
+	return &torch.KeyValues{Keys: r.keys[i], Values: r.values[i], First: r.first, Past: r.lengths}
 }
 
 // upTo returns the first n positions of the rows in layer i.

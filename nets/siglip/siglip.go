@@ -57,6 +57,8 @@ type Layer struct {
 	SelfAttn   *Attention
 	LayerNorm2 *nn.LayerNormModule
 	Mlp        *MLP
+
+	fused *nn.FusedLayer // set by nn.Pack, or nil
 }
 
 // Attention is multi-head self-attention with separate projections.
@@ -234,7 +236,7 @@ func (m *Model) EncodeImage(pixels torch.Tensor) torch.Tensor {
 	}
 	v := m.VisionModel
 	x := v.Embeddings.PatchEmbedding.Forward(pixels) // [n, width, grid, grid]
-	x = x.View([]int64{x.Size(0), x.Size(1), -1}).Transpose(1, 2)
+	x = x.Flatten(torch.WithStartDim(2)).Transpose(1, 2)
 	x = x.Add(v.Embeddings.PositionEmbedding.Weight.Unsqueeze(0)) // [n, grid², width]
 	x = v.Encoder.Forward(x)
 	return v.Head.Forward(v.PostLayernorm.Forward(x))
@@ -261,11 +263,29 @@ func (e *Encoder) Forward(x torch.Tensor) torch.Tensor {
 	for _, l := range e.Layers {
 		// Keep only the result of the layer, and what autograd needs.
 		x = torch.Tidy(func() torch.Tensor {
+			if l.fused.Ready() {
+				return l.fused.Forward(x, false, nil, nil)
+			}
 			y := x.Add(l.SelfAttn.Forward(l.LayerNorm1.Forward(x)))
 			return l.Output(y.Add(l.Mlp.Forward(l.LayerNorm2.Forward(y))))
 		})
 	}
 	return x
+}
+
+// Pack prepares the layer to be computed at once; nn.Pack calls it.
+func (l *Layer) Pack(nn.Packing) {
+	a, activation := l.SelfAttn, torch.GELUTanh
+	if l.Mlp.exact {
+		activation = torch.GELU
+	}
+	l.fused = nn.NewFusedLayer(l, l.LayerNorm1, l.LayerNorm2, []*nn.Packed{a.QProj.Packed, a.KProj.Packed, a.VProj.Packed},
+		a.OutProj.Packed, l.Mlp.Fc1.Packed, l.Mlp.Fc2.Packed, activation, a.heads, a.scale())
+}
+
+// scale returns the factor of the scores.
+func (a *Attention) scale() float64 {
+	return 1 / math.Sqrt(float64(a.OutProj.Bias.Size(0)/a.heads))
 }
 
 // Forward returns the self-attention of x [n, t, width].
@@ -276,7 +296,7 @@ func (a *Attention) Forward(x torch.Tensor) torch.Tensor {
 		return l.Forward(x).View([]int64{n, t, a.heads, head}).Transpose(1, 2)
 	}
 	q, k, v := split(a.QProj), split(a.KProj), split(a.VProj)
-	y := torch.ScaledDotProductAttention(q, k, v, torch.WithScale(1/math.Sqrt(float64(head))))
+	y := torch.ScaledDotProductAttention(q, k, v, torch.WithScale(a.scale()))
 	return a.Output(a.OutProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, width})))
 }
 

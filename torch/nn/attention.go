@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"math"
 
 	"cyclecap/torch"
 )
@@ -54,6 +55,14 @@ func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {
 	}
 	return torch.Linear(x, m.InProjWeight, torch.WithBias(m.InProjBias))
 }
+
+// Scale returns the factor of the scores.
+func (m *MultiheadAttentionModule) Scale() float64 {
+	return 1 / math.Sqrt(float64(m.OutProj.Bias.Size(0)/m.heads))
+}
+
+// Heads returns the number of heads.
+func (m *MultiheadAttentionModule) Heads() int64 { return m.heads }
 
 // Pack packs the weight of the input projection; see nn.Pack.
 func (m *MultiheadAttentionModule) Pack(as Packing) {

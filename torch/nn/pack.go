@@ -90,6 +90,53 @@ func (p *Packed) ForwardFused(x torch.Tensor, f torch.Activation) torch.Tensor {
 	return torch.MKLDNNLinearPointwise(x, p.weight, p.bias, name, nil, approximate)
 }
 
+// linear returns the layer for torch.TransformerLayer, and whether it has a form for it.
+func (p *Packed) linear() (torch.PackedLinear, bool) {
+	if p == nil {
+		return torch.PackedLinear{}, false
+	}
+	return torch.PackedLinear{Weight: p.weight, Scales: p.scales, Sums: p.sums, Bias: p.bias, Out: p.out},
+		p.panels || p.scales.Defined()
+}
+
+// A FusedLayer is a layer of a transformer with packed weights that is computed at once.
+type FusedLayer struct {
+	torch.TransformerLayer
+	hooks []*Hook // of the modules whose place it takes
+}
+
+// NewFusedLayer returns a layer that takes the place of m, or nil if there is none for the form
+// of the weights or for the processor ([torch.HasPanels]). qkv is as in
+// [torch.TransformerLayer]. m still owns its tensors.
+func NewFusedLayer(m any, norm1, norm2 *LayerNormModule, qkv []*Packed, out, up, down *Packed, f torch.Activation, heads int64, scale float64) *FusedLayer {
+	able := torch.HasPanels() && norm1.Weight.DType() == torch.Float32
+	linear := func(p *Packed) torch.PackedLinear {
+		l, ok := p.linear()
+		able = able && ok
+		return l
+	}
+	l := &FusedLayer{TransformerLayer: torch.TransformerLayer{
+		Norm1:        torch.Norm{Weight: norm1.Weight, Bias: norm1.Bias, Epsilon: norm1.eps},
+		Norm2:        torch.Norm{Weight: norm2.Weight, Bias: norm2.Bias, Epsilon: norm2.eps},
+		AttentionOut: linear(out), Up: linear(up), Down: linear(down),
+		Activation: f, Heads: heads, Scale: scale,
+	}}
+	for _, p := range qkv {
+		l.QKV = append(l.QKV, linear(p))
+	}
+	if !able {
+		return nil
+	}
+	hooks(reflect.ValueOf(m), "", func(_ string, h *Hook) { l.hooks = append(l.hooks, h) }, map[place]bool{})
+	return l
+}
+
+// Ready reports whether the layer can be used: it is not nil, and nobody sees the outputs of the
+// modules whose place it takes.
+func (l *FusedLayer) Ready() bool {
+	return l != nil && !slices.ContainsFunc(l.hooks, (*Hook).Observed)
+}
+
 // Close frees the packed weight.
 func (p *Packed) Close() {
 	for _, t := range []torch.Tensor{p.weight, p.scales, p.sums} {

@@ -48,6 +48,39 @@ func TestForwardFused(t *testing.T) {
 	}
 }
 
+// A convolution that divides an image into patches is packed as well, and gives the plain one's
+// numbers up to rounding; others stay as they are.
+func TestPackPatches(t *testing.T) {
+	for _, test := range []struct {
+		kernel, stride, padding int64
+		bias, patches           bool
+	}{
+		{16, 16, 0, false, true},
+		{7, 7, 0, true, true}, // of 32 pixels, 4 are left over
+		{3, 1, 1, false, false},
+		{1, 1, 0, false, false},
+	} {
+		err := torch.Scope(func() error {
+			torch.ManualSeed(1)
+			m := nn.Conv2d(3, 40, test.kernel, test.stride, test.padding, test.bias)
+			defer nn.Close(m)
+			x := torch.Randn([]int64{2, 3, 32, 48})
+			torch.InferenceMode(func() {
+				want := m.Forward(x)
+				nn.Pack(m)
+				torchtest.Close(t, m.Forward(x), want, compare.Tolerance{Relative: 1e-6}, "packed")
+			})
+			if want := test.patches && torch.HasPanels(); (m.Packed != nil) != want {
+				t.Errorf("a kernel of %d with stride %d is packed: %t", test.kernel, test.stride, !want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A packed layer gives the plain one's numbers up to rounding, and holds its
 // weight only once.
 func TestPack(t *testing.T) {

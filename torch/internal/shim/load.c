@@ -46,6 +46,11 @@
     (ct_tensor x, ct_tensor packed, ct_tensor scales, ct_tensor sums,          \
      ct_tensor bias, enum ct_activation activation, int plain, ct_tensor *y),  \
     (x, packed, scales, sums, bias, activation, plain, y))                     \
+  E(ct_transformer_layer,                                                      \
+    (const ct_layer *l, ct_tensor x, int causal, ct_tensor keys,               \
+     ct_tensor values, int64_t first, const int64_t *past,                     \
+     const int64_t *only, ct_tensor *y),                                       \
+    (l, x, causal, keys, values, first, past, only, y))                        \
   V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                      \
   F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                              \
   F(int64_t, ct_tensors_alive, (void), ())                                     \

@@ -184,6 +184,43 @@ func Int8Linear(p []uintptr, activation int, plain bool) (uintptr, error) {
 	return address(y), err
 }
 
+// Layer describes a layer for TransformerLayer, without its tensors.
+type Layer struct {
+	Epsilon1, Epsilon2     float64
+	QKV                    []int64 // numbers of outputs
+	AttentionOut, Up, Down int64
+	Activation             int
+	Heads                  int64
+	Scale                  float64
+	Causal                 bool
+	First                  int64
+	Past, Only             []int64 // or nil
+}
+
+// TransformerLayer is ct_transformer_layer. p has the weights and biases of the two norms; the
+// weight, scales, sums and bias of each linear layer, those of QKV first; keys, values and x.
+func TransformerLayer(p []uintptr, l Layer) (uintptr, error) {
+	next := func() (t C.ct_tensor) {
+		t, p = tensor(p[0]), p[1:]
+		return t
+	}
+	packed := func(out int64) C.ct_packed {
+		return C.ct_packed{weight: next(), scales: next(), sums: next(), bias: next(), out: C.int64_t(out)}
+	}
+	c := C.ct_layer{norm1_weight: next(), norm1_bias: next(), norm2_weight: next(), norm2_bias: next(),
+		epsilon1: C.double(l.Epsilon1), epsilon2: C.double(l.Epsilon2),
+		qkv_layers: C.int(len(l.QKV)), activation: uint32(l.Activation), heads: C.int64_t(l.Heads), scale: C.double(l.Scale)}
+	for i, out := range l.QKV {
+		c.qkv[i] = packed(out)
+	}
+	c.attention_out, c.up, c.down = packed(l.AttentionOut), packed(l.Up), packed(l.Down)
+	keys, values, x := next(), next(), next()
+	var y C.ct_tensor
+	err := take(C.ct_transformer_layer(&c, x, cbool(l.Causal), keys, values, C.int64_t(l.First),
+		(*C.int64_t)(unsafe.SliceData(l.Past)), (*C.int64_t)(unsafe.SliceData(l.Only)), &y))
+	return address(y), err
+}
+
 // GeluNew is ct_gelu_new.
 func GeluNew(p uintptr) (uintptr, error) {
 	var y C.ct_tensor
