@@ -18,6 +18,9 @@ const Int8MaxInputs = 65536
 //
 // An output of zeros has the scale 0. One with a number that is not finite has the scale NaN,
 // and so NaN as its result.
+//
+// A weight that is int8 already, such as one of [Int8Quantize], is packed as it is, and its scales
+// are 1.
 func Int8Pack(weight Tensor) (packed, scales, sums Tensor) {
 	some("int8_pack", weight)
 	var p, s, z uintptr
@@ -26,6 +29,20 @@ func Int8Pack(weight Tensor) (packed, scales, sums Tensor) {
 		return err
 	}, weight))
 	return adopt("int8_pack", p), adopt("int8_pack", s), adopt("int8_pack", z)
+}
+
+// Int8Quantize makes a weight [out, in] (f32, CPU) 8-bit integers (int8 [out, in]) with a scale for
+// each output (f32 [out]): those of [Int8Pack], in the order of the weight.
+func Int8Quantize(weight Tensor) (integers, scales Tensor) {
+	packed, scales, sums := Int8Pack(weight)
+	sums.Close()
+	integers = Tidy(func() Tensor {
+		shape := packed.Shape() // blocks of 16 outputs, steps of 4 inputs
+		all := packed.Permute([]int64{0, 2, 1, 3}).Reshape([]int64{shape[0] * shape[2], shape[1] * shape[3]})
+		return all.Narrow(0, 0, weight.Size(0)).Narrow(1, 0, weight.Size(1)).Contiguous()
+	})
+	packed.Close()
+	return integers, scales
 }
 
 // Int8Linear maps x (f32 [..., in], CPU) to [..., out] with the weight that [Int8Pack] has

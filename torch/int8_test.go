@@ -106,6 +106,40 @@ func sameBits(a, b []float32) bool {
 	})
 }
 
+// Int8Quantize gives the integers and scales of the rule, and packing its integers gives what
+// packing the weight does, also if they lie in memory transposed.
+func TestInt8Quantize(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, size := range [][2]int{{1, 1}, {3, 5}, {4, 16}, {63, 17}, {70, 100}, {257, 333}} {
+		l := newLayer(r, size[0], size[1])
+		err := Scope(func() error {
+			weight := FromSlice(l.weight, int64(l.out), int64(l.in))
+			q, scales := Int8Quantize(weight)
+			if got := ToSlice[float32](scales); !sameBits(got, l.scales) {
+				t.Errorf("%v: scales %v, want %v", size, got, l.scales)
+			}
+			var want []int32
+			for _, row := range l.q {
+				want = append(want, row...)
+			}
+			if got := ToSlice[int32](q.To(WithDType(Int32))); q.DType() != Int8 || !slices.Equal(q.Shape(), weight.Shape()) || !slices.Equal(got, want) {
+				t.Errorf("%v: other integers, %v %v", size, q.DType(), q.Shape())
+			}
+			packed, _, sums := Int8Pack(weight)
+			for _, integers := range []Tensor{q, q.T().Contiguous().T()} {
+				again, ones, sumsAgain := Int8Pack(integers)
+				if !again.Equal(packed) || !sumsAgain.Equal(sums) || !ones.Equal(Ones([]int64{int64(l.out)})) {
+					t.Errorf("%v: the integers are packed otherwise than the weight", size)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Every result has the bits of the formula, whatever the number of rows and threads and the
 // kernel.
 func TestInt8Linear(t *testing.T) {

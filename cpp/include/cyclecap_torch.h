@@ -143,7 +143,8 @@ CT_API int ct_int8_fast(void);
  * [ceil(out/16), ceil(in/4), 16, 4], padded with zeros; scales, f32 [out], is
  * the largest magnitude of each output divided by 127; sums, int32 [out], is
  * the sum of its integers. The weights of an output with a number that is not
- * finite are zeros with a NaN as the scale. */
+ * finite are zeros with a NaN as the scale. A weight that is int8 already is
+ * packed as it is, and its scales are 1. */
 CT_API ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed,
                              ct_tensor *scales, ct_tensor *sums);
 /* x [..., in] times a packed weight, plus a bias [out] or NULL, all f32 on the

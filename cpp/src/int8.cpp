@@ -108,6 +108,15 @@ void quantize_weights(const float *w, int64_t n, int8_t *q, float &scale,
   }
 }
 
+// Takes weights of an output that are integers already, with the scale 1.
+void copy_weights(const int8_t *w, int64_t n, int8_t *q, float &scale,
+                  int32_t &sum) {
+  std::memcpy(q, w, n);
+  scale = 1;
+  sum = 0;
+  for (int64_t k = 0; k < n; k++) sum += w[k];
+}
+
 // A layer, and the integers of its input.
 struct Problem {
   const uint8_t *x;  // [m, width]
@@ -344,7 +353,8 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
                       ct_tensor *sums) {
   return ct::guard([&] {
     const auto given = ct::borrow(weight);
-    ct::check(given, "weight", at::kFloat, 2);
+    const bool integers = given.scalar_type() == at::kChar;
+    ct::check(given, "weight", integers ? at::kChar : at::kFloat, 2);
     const auto w = given.contiguous();
     const int64_t out = w.size(0), in = w.size(1);
     TORCH_CHECK(in <= most_inputs, "weight must have at most ", most_inputs,
@@ -356,7 +366,8 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
                        .view({blocks, steps, lanes, depth});
     const auto s = at::empty({out}, at::kFloat);
     const auto z = at::empty({out}, at::kInt);
-    const auto *from = w.const_data_ptr<float>();
+    const auto *floats = integers ? nullptr : w.const_data_ptr<float>();
+    const auto *bytes = integers ? w.const_data_ptr<int8_t>() : nullptr;
     auto *to = q.mutable_data_ptr<int8_t>();
     auto *scale = s.mutable_data_ptr<float>();
     auto *sum = z.mutable_data_ptr<int32_t>();
@@ -364,14 +375,16 @@ ct_error ct_int8_pack(ct_tensor weight, ct_tensor *packed, ct_tensor *scales,
     const auto scratch = at::zeros({blocks, steps * depth}, at::kChar);
     auto *rows = scratch.mutable_data_ptr<int8_t>();
     ct::each(blocks, out * in >= worth_threads, [&](int64_t b) {
-      int8_t *integers = rows + b * steps * depth;
+      int8_t *row = rows + b * steps * depth;
       int8_t *block = to + b * steps * lanes * depth;
       for (int64_t i = 0; i < std::min(lanes, out - b * lanes); i++) {
         const int64_t n = b * lanes + i;
-        quantize_weights(from + n * in, in, integers, scale[n], sum[n]);
+        if (integers)
+          copy_weights(bytes + n * in, in, row, scale[n], sum[n]);
+        else
+          quantize_weights(floats + n * in, in, row, scale[n], sum[n]);
         for (int64_t k = 0; k < steps; k++)
-          std::memcpy(block + (k * lanes + i) * depth, integers + k * depth,
-                      depth);
+          std::memcpy(block + (k * lanes + i) * depth, row + k * depth, depth);
       }
     });
     *packed = ct::own(q);

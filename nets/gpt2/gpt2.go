@@ -58,8 +58,11 @@ type MLP struct {
 type Conv1D struct {
 	nn.Hook
 	Weight torch.Tensor
-	Bias   torch.Tensor
-	Packed *nn.Packed `name:"-"` // set by nn.Pack
+	// WeightScale is the scale of each output, f32 [1, out], of a Weight of 8-bit integers,
+	// and otherwise none; see nn.LinearModule.
+	WeightScale torch.Tensor `optional:"true"`
+	Bias        torch.Tensor
+	Packed      *nn.Packed `name:"-"` // set by nn.Pack
 }
 
 // New returns a GPT-2 with random weights: normal with standard deviation 0.02,
@@ -415,12 +418,13 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 func (c *Conv1D) Pack(as nn.Packing) {
 	if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
-			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.Bias, as)
+			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.WeightScale, c.Bias, as)
 			return torch.Tensor{}
 		})
 		torch.DropPages(c.Weight)
 		c.Weight.Close()
-		c.Weight = torch.Tensor{}
+		c.WeightScale.Close()
+		c.Weight, c.WeightScale = torch.Tensor{}, torch.Tensor{}
 	}
 }
 
@@ -435,6 +439,6 @@ func (b *Block) Pack(nn.Packing) {
 // Pack packs a tied head; nn.Pack calls it. The embedding stays as it is.
 func (m *Model) Pack(as nn.Packing) {
 	if m.Head == nil && m.LmHead == nil {
-		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{}, as)
+		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{}, torch.Tensor{}, as)
 	}
 }

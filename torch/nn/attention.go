@@ -12,10 +12,13 @@ import (
 type MultiheadAttentionModule struct {
 	Hook
 	InProjWeight torch.Tensor // [3 d, d]: query, key, value
-	InProjBias   torch.Tensor // [3 d]
-	OutProj      *LinearModule
-	heads        int64
-	Packed       *Packed `name:"-"` // InProjWeight, set by Pack
+	// InProjWeightScale is the scale of each output, f32 [3 d, 1], of an InProjWeight of
+	// 8-bit integers, and otherwise none; see LinearModule.WeightScale.
+	InProjWeightScale torch.Tensor `optional:"true"`
+	InProjBias        torch.Tensor // [3 d]
+	OutProj           *LinearModule
+	heads             int64
+	Packed            *Packed `name:"-"` // InProjWeight, set by Pack
 }
 
 // MultiheadAttention returns a multi-head attention of embedding dimension d with
@@ -67,8 +70,9 @@ func (m *MultiheadAttentionModule) Heads() int64 { return m.heads }
 // Pack packs the weight of the input projection; see nn.Pack.
 func (m *MultiheadAttentionModule) Pack(as Packing) {
 	if m.Packed == nil {
-		m.Packed = NewPacked(m.InProjWeight, m.InProjBias, as)
+		m.Packed = NewPacked(m.InProjWeight, m.InProjWeightScale, m.InProjBias, as)
 		m.InProjWeight.Close()
-		m.InProjWeight = torch.Tensor{}
+		m.InProjWeightScale.Close()
+		m.InProjWeight, m.InProjWeightScale = torch.Tensor{}, torch.Tensor{}
 	}
 }

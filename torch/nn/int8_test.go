@@ -2,6 +2,7 @@ package nn_test
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"cyclecap/torch"
@@ -49,6 +50,74 @@ func TestPackInt8(t *testing.T) {
 	}
 	if now := torch.Alive(); now != alive {
 		t.Errorf("%d tensors are alive after, %d before", now, alive)
+	}
+}
+
+// A layer takes integers of 8 bits with their scales from a state dict, and computes what it does
+// if its weight is rounded while it is packed. Loading a weight without scales removes them.
+func TestLoadInt8(t *testing.T) {
+	alive := torch.Alive()
+	err := torch.Scope(func() error {
+		torch.ManualSeed(2)
+		linear := nn.Linear(20, 30, true)
+		defer nn.Close(linear)
+		quantized := func() *nn.StateDict {
+			sd := nn.NewStateDict()
+			q, scale := torch.Int8Quantize(linear.Weight.Detach())
+			sd.Add("weight", q)
+			sd.Add("weight_scale", scale.Unsqueeze(1))
+			sd.Add("bias", linear.Bias.Detach().Clone())
+			return sd
+		}
+		of8, plain := nn.Linear(20, 30, true), nn.Linear(20, 30, true)
+		defer nn.Close(of8)
+		defer nn.Close(plain)
+		for _, m := range []*nn.LinearModule{of8, of8, plain} {
+			if err := nn.LoadStateDict(m, quantized()); err != nil {
+				t.Fatal(err)
+			}
+			if got := nn.StateDictOf(m).Names(); len(got) != 3 {
+				t.Errorf("the layer has %v", got)
+			}
+		}
+		sd := nn.NewStateDict()
+		sd.Add("weight", torch.Randn([]int64{30, 20}))
+		sd.Add("bias", torch.Randn([]int64{30}))
+		if err := nn.LoadStateDict(plain, sd); err != nil || plain.WeightScale.Defined() {
+			t.Errorf("%v; the scale of other weights: %v", err, plain.WeightScale.Defined())
+		}
+		sd.Add("other_scale", torch.Ones([]int64{1}))
+		if err := nn.LoadStateDict(plain, sd); err == nil || !strings.Contains(err.Error(), "1 unexpected: other_scale") {
+			t.Error(err)
+		}
+		x := torch.Randn([]int64{3, 20})
+		torch.InferenceMode(func() {
+			nn.PackAs(linear, nn.Int8)
+			nn.PackAs(of8, nn.Int8, torch.WithDType(torch.Float32))
+			if !of8.Forward(x).Equal(linear.Forward(x)) {
+				t.Error("other bits")
+			}
+		})
+		if got := nn.StateDictOf(of8).Names(); len(got) != 1 {
+			t.Errorf("after packing, the layer has %v", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := torch.Alive(); now != alive {
+		t.Errorf("%d tensors are alive after, %d before", now, alive)
+	}
+	err = torch.Scope(func() error {
+		torch.Tidy(func() torch.Tensor {
+			nn.NewPacked(torch.Ones([]int64{2, 3}, torch.WithDType(torch.Int8)), torch.Ones([]int64{2}), torch.Tensor{}, nn.Blocked)
+			return torch.Tensor{}
+		})
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "can only be packed as Int8") {
+		t.Error(err)
 	}
 }
 

@@ -10,8 +10,12 @@ import (
 type LinearModule struct {
 	Hook
 	Weight torch.Tensor // [out, in]
-	Bias   torch.Tensor // [out], or none
-	Packed *Packed      `name:"-"` // set by nn.Pack
+	// WeightScale is the scale of each output, f32 [out, 1], of a Weight of 8-bit integers
+	// (see torch.Int8Quantize), and otherwise none. Such a layer has to be packed as [Int8]
+	// to compute.
+	WeightScale torch.Tensor `optional:"true"`
+	Bias        torch.Tensor // [out], or none
+	Packed      *Packed      `name:"-"` // set by nn.Pack
 }
 
 // Linear returns a linear layer with PyTorch's initialization:
@@ -42,11 +46,12 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 func (l *LinearModule) Pack(as Packing) {
 	if l.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
-			l.Packed = NewPacked(l.Weight, l.Bias, as)
+			l.Packed = NewPacked(l.Weight, l.WeightScale, l.Bias, as)
 			return torch.Tensor{}
 		})
 		l.Weight.Close()
-		l.Weight = torch.Tensor{}
+		l.WeightScale.Close()
+		l.Weight, l.WeightScale = torch.Tensor{}, torch.Tensor{}
 	}
 }
 

@@ -12,6 +12,7 @@
 //		Layers []*nn.LinearModule // layers.0.weight, …
 //		Scale  torch.Tensor       `name:"logit_scale"`
 //		Mask   torch.Tensor       `buffer:"true"` // not a parameter
+//		Extra  torch.Tensor       `optional:"true"` // only in some files; see LoadStateDict
 //	}
 //
 //	func (n *Net) Forward(x torch.Tensor) torch.Tensor { … }
@@ -48,18 +49,28 @@ import (
 // Named is a parameter or buffer of a module: its name and the field that
 // contains it.
 type Named struct {
-	Name   string
-	Tensor *torch.Tensor
-	Buffer bool
+	Name     string
+	Tensor   *torch.Tensor
+	Buffer   bool
+	optional bool
 }
 
 // walk visits the tensors of m, a pointer to a struct, in the order of the fields.
 func walk(m any, visit func(Named)) {
+	walkFields(m, func(n Named) {
+		if n.Tensor.Defined() {
+			visit(n)
+		}
+	})
+}
+
+// walkFields is walk that also visits fields tagged `optional:"true"` that have no tensor.
+func walkFields(m any, visit func(Named)) {
 	v := reflect.ValueOf(m)
 	if v.Kind() != reflect.Pointer {
 		torch.Throw("nn", "a module must be a pointer to a struct, got %T", m)
 	}
-	walkValue(v, "", false, visit, map[place]bool{})
+	walkValue(v, "", "", visit, map[place]bool{})
 }
 
 var (
@@ -76,7 +87,7 @@ type place struct {
 
 // walkValue visits the tensors of v. inside contains the pointers that lead to v:
 // one that leads back to a module around it is not followed.
-func walkValue(v reflect.Value, path string, buffer bool, visit func(Named), inside map[place]bool) {
+func walkValue(v reflect.Value, path string, tag reflect.StructTag, visit func(Named), inside map[place]bool) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		p := place{v.Pointer(), v.Type()}
@@ -84,15 +95,15 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named), ins
 			return
 		}
 		inside[p] = true
-		walkValue(v.Elem(), path, buffer, visit, inside)
+		walkValue(v.Elem(), path, tag, visit, inside)
 		delete(inside, p)
 	case reflect.Interface:
 		if !v.IsNil() {
-			walkValue(v.Elem(), path, buffer, visit, inside)
+			walkValue(v.Elem(), path, tag, visit, inside)
 		}
 	case reflect.Slice, reflect.Array:
 		for i := range v.Len() {
-			walkValue(v.Index(i), join(path, strconv.Itoa(i)), buffer, visit, inside)
+			walkValue(v.Index(i), join(path, strconv.Itoa(i)), tag, visit, inside)
 		}
 	case reflect.Map:
 		refuse := func(Named) {
@@ -101,20 +112,20 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named), ins
 		for _, key := range v.MapKeys() {
 			e := reflect.New(v.Type().Elem()).Elem() // an element of a map has no address
 			e.Set(v.MapIndex(key))
-			walkValue(e, path, buffer, refuse, inside)
+			walkValue(e, path, tag, refuse, inside)
 		}
 	case reflect.Struct:
 		switch v.Type() {
 		case sequentialType:
-			walkValue(v.FieldByName("Modules"), path, buffer, visit, inside)
+			walkValue(v.FieldByName("Modules"), path, tag, visit, inside)
 			return
 		case tensorType:
 			switch {
-			case v.IsZero():
+			case v.IsZero() && tag.Get("optional") != "true":
 			case !v.CanAddr():
 				torch.Throw("nn", "%s is in a module that is stored by value; store a pointer to the module", path)
 			default:
-				visit(Named{Name: path, Tensor: v.Addr().Interface().(*torch.Tensor), Buffer: buffer})
+				visit(Named{Name: path, Tensor: v.Addr().Interface().(*torch.Tensor), Buffer: tag.Get("buffer") == "true", optional: tag.Get("optional") == "true"})
 			}
 			return
 		}
@@ -125,12 +136,12 @@ func walkValue(v reflect.Value, path string, buffer bool, visit func(Named), ins
 			case !f.IsExported() && !f.Anonymous || name == "-":
 				continue
 			case f.Anonymous && !tagged:
-				walkValue(v.Field(i), path, buffer, visit, inside)
+				walkValue(v.Field(i), path, tag, visit, inside)
 				continue
 			case !tagged:
 				name = snake(f.Name)
 			}
-			walkValue(v.Field(i), join(path, name), f.Tag.Get("buffer") == "true", visit, inside)
+			walkValue(v.Field(i), join(path, name), f.Tag, visit, inside)
 		}
 	}
 }

@@ -40,10 +40,20 @@ type Packed struct {
 	out          int64
 }
 
-// NewPacked packs a weight [out, in] with a bias [out] or none. Int8 requires f32.
-func NewPacked(weight, bias torch.Tensor, as Packing) *Packed {
+// NewPacked packs a weight [out, in] with a bias [out] or none. Int8 requires f32, or int8 with
+// the scale of each output, f32 with out elements; such a weight is packed as it is, and
+// cannot be Blocked. scale is none for other weights.
+func NewPacked(weight, scale, bias torch.Tensor, as Packing) *Packed {
 	p := &Packed{out: weight.Size(0)}
 	switch {
+	case weight.DType() == torch.Int8:
+		if as != Int8 || !scale.Defined() || scale.Numel() != p.out {
+			torch.Throw("nn.NewPacked", "a weight of 8 bits and shape %v needs %d scales, and can only be packed as Int8", weight.Shape(), p.out)
+		}
+		p.weight, p.scales, p.sums = torch.Int8Pack(weight)
+		p.scales.Mul_(scale.Reshape([]int64{-1})) // they were 1
+		p.scales.Keep()
+		p.sums.Keep()
 	case as == Int8 && weight.Size(1) <= torch.Int8MaxInputs:
 		p.weight, p.scales, p.sums = torch.Int8Pack(weight)
 		p.scales.Keep()

@@ -32,6 +32,12 @@ func (s *StateDict) Get(name string) (torch.Tensor, bool) {
 	return t, ok
 }
 
+// Delete removes the tensor with the given name, which it does not close.
+func (s *StateDict) Delete(name string) {
+	delete(s.tensors, name)
+	s.names = slices.DeleteFunc(s.names, func(n string) bool { return n == name })
+}
+
 // Names returns the names in order.
 func (s *StateDict) Names() []string { return slices.Clone(s.names) }
 
@@ -93,15 +99,19 @@ func (e *MismatchError) Error() string {
 // previous tensors. The tensors retain their device, dtype and requires_grad, so
 // weights from a file are frozen until SetRequiresGrad is called. Names and
 // shapes must match exactly; otherwise the module is unchanged and the error is a
-// *MismatchError that lists all differences. allowed lists additional names that
-// sd may contain. LoadStateDict does not need a scope; tensors that belong to a
+// *MismatchError that lists all differences. A field tagged `optional:"true"` takes its
+// tensor, of any shape, from sd, or none if sd does not have it. allowed lists additional
+// names that sd may contain. LoadStateDict does not need a scope; tensors that belong to a
 // scope are kept.
 func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	var e MismatchError
 	own := map[string]bool{}
-	walk(m, func(n Named) {
+	walkFields(m, func(n Named) {
 		own[n.Name] = true
 		t, ok := sd.Get(n.Name)
+		if n.optional {
+			return
+		}
 		if !ok {
 			e.Missing = append(e.Missing, n.Name)
 			return
@@ -121,11 +131,13 @@ func LoadStateDict(m any, sd *StateDict, allowed ...string) error {
 	// sd may contain tensors of the module itself, under the same or other names.
 	var old []torch.Tensor
 	used := map[torch.Tensor]bool{}
-	walk(m, func(n Named) {
-		t, _ := sd.Get(n.Name)
+	walkFields(m, func(n Named) {
+		t, ok := sd.Get(n.Name)
 		old = append(old, *n.Tensor)
 		used[t] = true
-		*n.Tensor = t.Keep()
+		if *n.Tensor = t; ok {
+			t.Keep()
+		}
 	})
 	for _, t := range old {
 		if !used[t] {
