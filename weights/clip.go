@@ -34,7 +34,7 @@ func LoadCLIP(f *File, keep func(name string) bool) (sd *nn.StateDict, err error
 	if err := projected(f, keep); err != nil {
 		return nil, &Error{f.Path, err}
 	}
-	if sd, err = f.LoadOnly(own); err != nil {
+	if sd, err = f.LoadModel(own); err != nil {
 		return nil, err
 	}
 	if Detect(f) == TransformersCLIP {
@@ -102,7 +102,12 @@ var (
 		".self_attn.out_proj.", ".attn.out_proj.",
 		".mlp.fc1.", ".mlp.c_fc.", ".mlp.fc2.", ".mlp.c_proj.",
 	)
-	clipQKV = regexp.MustCompile(`^(.*)\.self_attn\.([qkv])_proj\.(weight|bias)$`)
+	clipQKV = regexp.MustCompile(`^(.*)\.self_attn\.([qkv])_proj\.(weight|weight_scale|bias)$`)
+	// The weights of linear layers, under either library's names, also those of a ResNet's
+	// attention pooling. The projections to features are plain matrices.
+	clipLinear = regexp.MustCompile(`(^|\.)resblocks\.\d+\.(attn\.in_proj_weight|attn\.out_proj\.weight|mlp\.c_(fc|proj)\.weight)$` +
+		`|^visual\.attnpool\.[kqvc]_proj\.weight$` +
+		`|\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])\.weight$`)
 	// Buffers that older versions of transformers saved.
 	clipBuffers = regexp.MustCompile(`\.embeddings\.position_ids$`)
 )
@@ -119,6 +124,16 @@ func openAIName(name string) string {
 		return "text_projection"
 	}
 	return clipNames.Replace(name)
+}
+
+// eightBits returns how many of the tensors are integers of 8 bits.
+func eightBits(parts map[string]torch.Tensor) (n int) {
+	for _, t := range parts {
+		if t.DType() == torch.Int8 {
+			n++
+		}
+	}
+	return n
 }
 
 // openAINames renames the tensors of transformers' CLIP. It copies the separate
@@ -140,6 +155,9 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 				}
 				packed[key][m[2]] = t
 				if p := packed[key]; len(p) == 3 {
+					if n := eightBits(p); n > 0 && n < len(p) {
+						return fmt.Errorf("%s: of the query, key and value projections, %d have 8 bits and the others do not%s", key, n, again)
+					}
 					torch.NoGrad(func() {
 						out.Add(key, torch.Cat([]torch.Tensor{p["q"], p["k"], p["v"]}).Keep())
 					})

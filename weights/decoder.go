@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"regexp"
 	"strings"
 
 	"cyclecap/torch/nn"
@@ -15,6 +16,13 @@ const NormalizePrefix = "normalize_prefix"
 // features was subtracted in training (C3's).
 const MeanRemoved = "mean_removed"
 
+// The weights of the linear layers of mappers and generators.
+var (
+	mapperLinear = regexp.MustCompile(`^clip_project\.(linear|model\.\d+|transformer\.layers\.\d+\.` +
+		`(attn\.(to_queries|to_keys_values|project)|mlp\.fc[12]))\.weight$`)
+	generatorLinear = regexp.MustCompile(`^(model\.)?\d+\.weight$`)
+)
+
 // LoadDecoder reads the checkpoint of a decoder from f: ClipCap's, CapDec's (the same classes)
 // or DeCap's. It returns the mapper with its original names ("clip_project.…") and, if
 // the file contains a complete model, its GPT-2 as LoadGPT2 does; otherwise gpt is nil.
@@ -23,7 +31,7 @@ func LoadDecoder(f *File) (mapper, gpt *nn.StateDict, err error) {
 	if err := wants(f, "a ClipCap or DeCap decoder", ClipCapMapper, ClipCapModel, DeCapModel); err != nil {
 		return nil, nil, err
 	}
-	sd, err := f.Load()
+	sd, err := f.LoadModel(nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,7 +63,7 @@ func LoadGenerator(f *File) (*nn.StateDict, error) {
 	if err := wants(f, "a CycleGAN generator", Generator); err != nil {
 		return nil, err
 	}
-	sd, err := f.Load()
+	sd, err := f.LoadModel(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func Detect(f *File) Scheme {
 	return Unknown
 }
 
-var generatorTensor = regexp.MustCompile(`^(model\.)?\d*[02468]\.(weight|bias)$`)
+var generatorTensor = regexp.MustCompile(`^(model\.)?\d*[02468]\.(weight|weight_scale|bias)$`)
 
 // isGenerator reports whether a file has nothing but square linear layers of one width,
 // with an activation between them: a generator of any depth.

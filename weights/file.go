@@ -350,7 +350,8 @@ func (f *File) Get(name string) (Entry, bool) {
 // alignment is the alignment of PyTorch's allocations and of the data in its zip
 // files. The low-order bits of results depend on it (a matrix product with one
 // row changes by an ulp), so a tensor with another alignment in its file, which
-// safetensors permits, is read into newly allocated memory.
+// safetensors permits, is read into newly allocated memory. Integers of 8 bits are
+// packed or converted before they compute, and may have any.
 const alignment = 64
 
 // Load creates the tensors as views of the memory-mapped file, which are copied
@@ -425,7 +426,7 @@ func (f *File) storages() (map[string]*base, error) {
 			b.t = torch.FromSlice(f.data[b.from:b.to])
 			continue
 		}
-		if b.from%alignment != 0 {
+		if b.from%alignment != 0 && e.DType != torch.Int8 {
 			t, err := read(e.Path, b.from, b.to-b.from)
 			if err != nil {
 				return nil, err

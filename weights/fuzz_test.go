@@ -1,8 +1,10 @@
 package weights
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"cyclecap/internal/pickle"
@@ -34,6 +36,8 @@ func check(t *testing.T, f *File, err error, size int) {
 		}
 	}
 	Describe(f)
+	f.Quantized()
+	_ = f.CheckQuantized()
 }
 
 func FuzzZip(f *testing.F) {
@@ -59,6 +63,11 @@ func FuzzLegacy(f *testing.F) {
 func FuzzSafetensors(f *testing.F) {
 	seeds(f, "single.safetensors", "sharded/model-00001-of-00002.safetensors")
 	f.Add([]byte("\x10\x00\x00\x00\x00\x00\x00\x00{\"a\":{\"dtype\":1}}"))
+	for _, scale := range []string{"", `,"h.0.mlp.c_fc.weight_scale":{"dtype":"F32","shape":[1,3],"data_offsets":[6,18]}`,
+		`,"h.0.mlp.c_fc.weight_scale":{"dtype":"I8","shape":[12],"data_offsets":[6,18]}`} {
+		header := `{"h.0.mlp.c_fc.weight":{"dtype":"I8","shape":[2,3],"data_offsets":[0,6]}` + scale + "}"
+		f.Add(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header+strings.Repeat("\x01", 18)...))
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) < 10 {
 			return // told apart before

@@ -22,6 +22,24 @@ const (
 // older versions of transformers stored, and the second head of GPT2DoubleHeadsModel.
 var gpt2Unused = regexp.MustCompile(`^h\.\d+\.attn\.(bias|masked_bias)$|^multiple_choice_head\.`)
 
+// gpt2Conv1D are the weights of the linear layers but the head, also in a decoder's file. They are
+// [in, out].
+var gpt2Conv1D = regexp.MustCompile(`(^|\.)h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$`)
+
+// gpt2Head ends the name of the head.
+const gpt2Head = "lm_head.weight"
+
+// gpt2Embedding returns the name of the embedding that belongs to a head.
+func gpt2Embedding(head string, has func(name string) bool) (string, bool) {
+	prefix, ok := strings.CutSuffix(head, gpt2Head)
+	for _, name := range []string{prefix + "wte.weight", prefix + "transformer.wte.weight"} {
+		if ok && has(name) {
+			return name, true
+		}
+	}
+	return "", false
+}
+
 // LoadGPT2 reads a GPT-2 model from f, with transformers' tensor names, and returns it
 // without the leading "transformer.". The head, lm_head.weight, is among the tensors only
 // if the file contains it. keep selects tensors by their names without "transformer.";
@@ -34,7 +52,7 @@ func LoadGPT2(f *File, keep func(name string) bool) (*nn.StateDict, error) {
 	if keep != nil {
 		own = func(name string) bool { return keep(strings.TrimPrefix(name, "transformer.")) }
 	}
-	sd, err := f.LoadOnly(own)
+	sd, err := f.LoadModel(own)
 	if err != nil {
 		return nil, err
 	}

@@ -87,10 +87,12 @@ func extents(sd *nn.StateDict) []*extent {
 	return out
 }
 
-// Cast converts the floating-point tensors of sd to dtype. Tensors that share
-// memory still do so afterwards. Cast closes the tensors that it replaces.
+// Cast converts the floating-point tensors of sd, and those of 8 bits with scales, to dtype.
+// Tensors that share memory still do so afterwards. Cast closes the tensors that it
+// replaces.
 func Cast(ctx context.Context, sd *nn.StateDict, dtype torch.DType) error {
 	return torch.Scope(func() error {
+		Dequantize(sd)
 		for _, x := range extents(sd) {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -1,6 +1,14 @@
 package weights
 
-import "cyclecap/torch/nn"
+import (
+	"regexp"
+
+	"cyclecap/torch/nn"
+)
+
+// siglipLinear are the weights of linear layers that a CLIP does not have. The input projection of
+// the pooling attention is a plain matrix.
+var siglipLinear = regexp.MustCompile(`^text_model\.head\.weight$|^vision_model\.head\.(attention\.out_proj|mlp\.fc[12])\.weight$`)
 
 // LoadSigLIP reads a SigLIP from f, with transformers' tensor names: a SiglipModel, or one of its
 // encoders alone. keep selects tensors by name; the others are on the meta device, as with
@@ -9,7 +17,7 @@ func LoadSigLIP(f *File, keep func(name string) bool) (*nn.StateDict, error) {
 	if err := wants(f, "a SigLIP of transformers", SigLIP); err != nil {
 		return nil, err
 	}
-	in, err := f.LoadOnly(keep)
+	in, err := f.LoadModel(keep)
 	if err != nil {
 		return nil, err
 	}
