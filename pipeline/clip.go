@@ -62,6 +62,10 @@ func (from Files) loadCLIP(part clip.Part, o Options) (*CLIP, error) {
 	}
 	of, notes, err := clipConfig(f, sd, config, part)
 	c.Notes = append(c.Notes, notes...)
+	if err == nil {
+		notes, err = o.dequantize(path, sd)
+		c.Notes = append(c.Notes, notes...)
+	}
 	if err != nil {
 		sd.Close()
 		return nil, err

@@ -79,6 +79,15 @@ func (from Files) loadDecoder(o Options) (*Decoder, error) {
 		return nil, err
 	}
 	d := &Decoder{Path: path, OwnGPT2: gpt != nil, Notes: f.Notes, MaxTokens: clipCapTokens, on: o}
+	parts := []*nn.StateDict{mapper}
+	if gpt != nil {
+		parts = append(parts, gpt)
+	}
+	converted, err := o.dequantize(path, parts...)
+	if err != nil {
+		return nil, err
+	}
+	d.Notes = slices.Concat(d.Notes, converted)
 	var other *weights.File
 	if gpt != nil && gpt2Path != "" {
 		if other, err = from.open(gpt2Path); err != nil {
@@ -99,7 +108,7 @@ func (from Files) loadDecoder(o Options) (*Decoder, error) {
 		return nil, &MissingGPT2Error{path}
 	default:
 		gptFile = gpt2Path
-		if d.GPT2, err = from.loadGPT2(); err != nil {
+		if d.GPT2, err = from.loadGPT2(o); err != nil {
 			return nil, err
 		}
 	}
@@ -285,6 +294,11 @@ func (from Files) loadGenerator(o Options) (*Generator, error) {
 		return nil, err
 	}
 	g := &Generator{Path: from.Generator, Notes: f.Notes}
+	converted, err := o.dequantize(g.Path, sd)
+	if err != nil {
+		return nil, err
+	}
+	g.Notes = slices.Concat(g.Notes, converted)
 	if g.Model, err = cyclegan.LoadGenerator(sd); err != nil {
 		return nil, fmt.Errorf("%s: %w", g.Path, err)
 	}

@@ -39,26 +39,49 @@ type GPT2 struct {
 // compute with them.
 var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 
-// LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU. Its settings and its
+// LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU; weights of 8 bits become f32. Its settings and its
 // tokenizer are those of the files beside the weights: config.json, and tokenizer.json
 // or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
 // GPT-2, and says so in Notes.
-func LoadGPT2(path string) (*GPT2, error) { return Files{GPT2: path}.loadGPT2() }
+func LoadGPT2(path string) (*GPT2, error) { return Files{GPT2: path}.loadGPT2(Options{}) }
 
-func (from Files) loadGPT2() (*GPT2, error) {
+// LoadGPT2For is LoadGPT2 with weights that compute as o says.
+func LoadGPT2For(path string, o Options) (*GPT2, error) {
+	if err := ready(); err != nil {
+		return nil, err
+	}
+	g, err := Files{GPT2: path}.loadGPT2(o)
+	if err != nil {
+		return nil, err
+	}
+	return g, o.prepare(g.Model)
+}
+
+// loadGPT2 is LoadGPT2 for weights that o.prepare will prepare.
+func (from Files) loadGPT2(o Options) (*GPT2, error) {
 	f, err := from.open(from.GPT2)
 	if err != nil {
 		return nil, err
 	}
-	g, err := ReadGPT2(f)
+	sd, err := weights.LoadGPT2(f, nil)
 	if err != nil {
 		return nil, err
 	}
-	g.Notes = append(slices.Clone(f.Notes), g.Notes...)
+	converted, err := o.dequantize(from.GPT2, sd)
+	if err != nil {
+		return nil, err
+	}
+	g, err := gpt2Of(sd, folderOf(f))
+	if err != nil {
+		sd.Close()
+		return nil, err
+	}
+	g.Notes = slices.Concat(f.Notes, converted, g.Notes)
 	return g, nil
 }
 
-// ReadGPT2 is LoadGPT2 for an open file. The notes are without those of the file.
+// ReadGPT2 is LoadGPT2 for an open file. Weights of 8 bits stay as they are in the file. The notes
+// are without those of the file.
 func ReadGPT2(f *weights.File) (*GPT2, error) { return readGPT2(f, nil) }
 
 // readGPT2 is ReadGPT2 of the tensors that keep selects, as for weights.LoadGPT2.

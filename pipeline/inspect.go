@@ -46,6 +46,18 @@ func Beside(f *weights.File) []string {
 // use them, and notes on what was assumed. It returns an error if the file or what
 // lies beside it contradicts itself, in which case the model cannot be loaded.
 func Settings(f *weights.File) (list []Setting, notes []string, err error) {
+	list, notes, err = settings(f)
+	if err == nil && weights.Detect(f) != weights.Unknown {
+		err = f.CheckQuantized()
+	}
+	if n := f.Quantized(); err == nil && n > 0 {
+		list = append(list, Setting{"linear layers with weights of 8 bits", fmt.Sprint(n), "weights"})
+	}
+	return list, notes, err
+}
+
+// settings is Settings without what concerns every model.
+func settings(f *weights.File) (list []Setting, notes []string, err error) {
 	switch weights.Detect(f) {
 	case weights.OpenAICLIP, weights.TransformersCLIP:
 		return clipSettings(f)

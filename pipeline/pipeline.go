@@ -17,6 +17,7 @@ import (
 
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
+	"cyclecap/weights"
 )
 
 // Options configures where and how models compute. The zero value means f32 on the
@@ -95,6 +96,25 @@ func (o Options) Check() error {
 // to returns the options that move a tensor or a module to o's device and dtype.
 func (o Options) to() []torch.Option {
 	return []torch.Option{torch.WithDevice(o.Device), torch.WithDType(o.DType())}
+}
+
+// dequantize makes weights of 8 bits in the file at path f32, unless o computes with them, and
+// returns a note if there are any.
+func (o Options) dequantize(path string, parts ...*nn.StateDict) (notes []string, err error) {
+	if o.Int8 {
+		return nil, nil
+	}
+	n := 0
+	err = torch.Scope(func() error {
+		for _, sd := range parts {
+			n += weights.Dequantize(sd)
+		}
+		return nil
+	})
+	if n > 0 {
+		notes = append(notes, fmt.Sprintf("%s has weights of 8 bits, which were converted to %s; --dtype int8 computes with them as they are, on a CPU with AVX-512 VNNI", path, o.TypeName()))
+	}
+	return notes, err
 }
 
 // prepare moves modules to the device and dtype of o, and packs them if o asks for

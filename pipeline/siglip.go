@@ -26,6 +26,11 @@ func (c *CLIP) loadSigLIP(f *weights.File, config string, part clip.Part) (err e
 		return err
 	}
 	of, notes, err := siglipConfig(f, sd, config)
+	if err == nil {
+		var converted []string
+		converted, err = c.on.dequantize(c.Path, sd)
+		notes = append(notes, converted...)
+	}
 	if err != nil {
 		sd.Close()
 		return err
