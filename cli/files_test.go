@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"cyclecap/pipeline"
 	"cyclecap/torch"
 	"cyclecap/torch/nn"
 	"cyclecap/weights"
@@ -151,6 +155,92 @@ func TestConvertPrecision(t *testing.T) {
 	empty(t, dir)
 }
 
+// A file that convert has written with int8 gives what the original gives with int8. inspect lists
+// its weights and their scales, and f32 takes it back.
+func TestConvertInt8(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for in, n := range map[string]string{"clip.pt": "16", "decoder-whole.pt": "19", "generator.pt": "4"} {
+		out := at(strings.TrimSuffix(in, ".pt") + ".safetensors")
+		ok2(t, n+" weights of linear layers have 8 bits; the other tensors are unchanged", "convert", "--dtype", "int8", small+in, out)
+		i := inspect(t, out)
+		if i.Metadata["quantization"] != "int8" || !slices.ContainsFunc(i.Settings, func(s pipeline.Setting) bool {
+			return s == pipeline.Setting{Name: "linear layers with weights of 8 bits", Value: n, From: "weights"}
+		}) {
+			t.Errorf("%s: %v, %v", in, i.Metadata, i.Settings)
+		}
+	}
+	args := func(clip, decoder, generator string, more ...string) []string {
+		return append([]string{"caption", "--json", "--clip", clip, "--decoder", decoder, "--generator", generator, photos[0], photos[1]}, more...)
+	}
+	original := args(clipF, small+"decoder-whole.pt", genF, "--dtype", "int8")
+	converted := args(at("clip.safetensors"), at("decoder-whole.safetensors"), at("generator.safetensors"), "--dtype", "int8")
+	want, got := run("", original...), run("", converted...)
+	if want.code != 0 || got.code != 0 || want.out != got.out {
+		t.Errorf("captions of the original:\n%s%s\nof the converted files:\n%s%s", want.out, want.err, got.out, got.err)
+	}
+	if torch.HasInt8() && strings.Contains(got.err, "8 bits") {
+		t.Errorf("with int8, it says %s", got.err)
+	}
+	got = run("", args(at("clip.safetensors"), at("decoder-whole.safetensors"), at("generator.safetensors"))...)
+	for _, name := range []string{"clip", "decoder-whole", "generator"} {
+		if says := at(name+".safetensors") + " has weights of 8 bits, which were converted to float32"; got.code != 0 || strings.Count(got.err, says) != 1 {
+			t.Errorf("exit code %d, standard error without %q:\n%s", got.code, says, got.err)
+		}
+	}
+
+	// Names change with the scales, and the integers stay.
+	ok2(t, "t.safetensors", "convert", "--dtype", "int8", small+"clip-transformers", at("t.safetensors"))
+	ok2(t, "o.safetensors", "convert", "--names", "openai", at("t.safetensors"), at("o.safetensors"))
+	ok2(t, "p.safetensors", "convert", "--names", "openai", "--dtype", "int8", small+"clip-transformers", at("p.safetensors"))
+	a, b := must[[]byte](t)(os.ReadFile(at("o.safetensors"))), must[[]byte](t)(os.ReadFile(at("p.safetensors")))
+	if inspect(t, at("o.safetensors")).Metadata["quantization"] != "int8" || len(a) == 0 {
+		t.Error("the metadata do not say int8")
+	}
+	_, types := tensors(t, at("o.safetensors"))
+	_, same := tensors(t, at("p.safetensors"))
+	if diff := cmp.Diff(same, types); diff != "" || len(a) > len(b)+1000 {
+		t.Errorf("files of %d and %d bytes (-want +got):\n%s", len(b), len(a), diff)
+	}
+
+	// Back in f32, all is there, nearly.
+	ok2(t, "back.pt", "convert", "--dtype", "f32", at("clip.safetensors"), at("back.pt"))
+	values, before := tensors(t, clipF)
+	back, after := tensors(t, at("back.pt"))
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for name, list := range values {
+		most := 0.0
+		for _, v := range list {
+			most = max(most, math.Abs(v))
+		}
+		for i, v := range list {
+			if math.Abs(back[name][i]-v) > most/253 {
+				t.Fatalf("%s: %g became %g", name, v, back[name][i])
+			}
+		}
+	}
+
+	// What cannot be is an error, and leaves no file.
+	for _, c := range []struct {
+		code  int
+		args  []string
+		words []string
+	}{
+		{2, []string{"--dtype", "int8", clipF, at("no.pt")}, []string{"--dtype int8 writes .safetensors files only", "no.pt"}},
+		{2, []string{at("clip.safetensors"), at("no.bin")}, []string{"clip.safetensors has weights of 8 bits", "no.bin", "--dtype f32"}},
+		{1, []string{"--dtype", "int8", "../weights/testdata/zip.pt", at("no.safetensors")}, []string{"zip.pt", "none of them", "inspect"}},
+	} {
+		run("", append([]string{"convert"}, c.args...)...).fails(t, c.code, c.words...)
+	}
+	for _, f := range listing(t, dir) {
+		if strings.HasPrefix(f, "no.") {
+			t.Errorf("%s was left", f)
+		}
+	}
+}
+
 // inspection is the contract of inspect --json.
 type inspection struct {
 	File, Format, Scheme, Description, Root string
@@ -162,6 +252,7 @@ type inspection struct {
 		Shape       []int64
 		Bytes       int64
 	}
+	Settings []pipeline.Setting
 }
 
 func inspect(t *testing.T, path string) (i inspection) {
