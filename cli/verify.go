@@ -35,14 +35,16 @@ func verifyCommand() *cli.Command {
 		Description: `REFERENCE is a file that scripts/record_reference.py has written. Each part is
 computed from the recorded inputs, so that a difference shows where it arises; what
 you name no weights for is skipped. --dtype and --threads are those of REFERENCE
-unless you set them. The exit code is 1 if a comparison fails.
+unless you set them. With --dtype int8, whose numbers differ by about 1 %, outputs
+may differ by 5 % of the largest. The exit code is 1 if a comparison fails.
 
 EXAMPLES:
    python record_reference.py reference.safetensors --clip-package openai \
        --clip ViT-B-32.pt --decoder coco_weights.pt --gpt2 gpt2/ --photos photos/
    cyclecap verify reference.safetensors --clip ViT-B-32.pt --decoder coco_weights.pt \
        --gpt2 gpt2/ --photos photos/
-   cyclecap verify --bisect --html report.html reference.safetensors --clip ViT-B-32.pt`,
+   cyclecap verify --bisect --html report.html reference.safetensors --clip ViT-B-32.pt
+   cyclecap verify --dtype int8 reference.safetensors --clip ViT-B-32.pt`,
 		Action: verifyReference,
 	}
 }
@@ -53,9 +55,6 @@ func verifyReference(c *cli.Context) error {
 	}
 	if c.Path("clip")+c.Path("decoder")+c.Path("gpt2")+c.Path("generator") == "" {
 		return usagef("give at least one of --clip, --decoder, --gpt2 and --generator")
-	}
-	if c.String("dtype") == "int8" {
-		return usagef("--dtype int8: verify compares numbers in f32 or bf16, and those of int8 differ by more than what it looks for")
 	}
 	o, err := computeOf(c)
 	if err != nil {

@@ -69,6 +69,8 @@ func (v *Verifier) diagnose() (out []string) {
 		say("nothing was compared")
 	case bad == 0 && bits == 0:
 		say("all bits are equal")
+	case bad == 0 && v.Here.DType == "int8":
+		say("the numbers differ by no more than weights and inputs of 8 bits explain, at most %.2g of the largest in a row", v.worst())
 	case bad == 0 && len(others) > 0:
 		say("only low-order bits differ; %s", strings.Join(others, "; "))
 	case bad == 0:
@@ -77,6 +79,16 @@ func (v *Verifier) diagnose() (out []string) {
 		say("%s", strings.Join(others, "; "))
 	}
 	return out
+}
+
+// worst returns the largest relative difference of a row.
+func (v *Verifier) worst() (most float64) {
+	for _, r := range v.Rows {
+		if r.Verdict() == Within {
+			most = max(most, r.Difference.Relative())
+		}
+	}
+	return most
 }
 
 // others says in what the environments differ.
@@ -94,7 +106,7 @@ func (v *Verifier) others() (out []string) {
 	}
 	say("dtype", r.DType, h.DType)
 	say("torch", r.Versions["torch"], h.Versions["torch"])
-	if h.Packed {
+	if h.Packed && h.DType != "int8" {
 		out = append(out, "packed weights here (--fast or bf16)")
 	}
 	return out

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"cyclecap/pipeline"
-	"cyclecap/torch"
 	"cyclecap/torch/nn"
 )
 
@@ -54,23 +53,13 @@ func (v *Verifier) Files(f Files, o pipeline.Options) (notes []string, err error
 		v.GPT2(d.GPT2, o)
 		v.Decoder(d)
 	case f.GPT2 != "":
-		g, err := pipeline.LoadGPT2(f.GPT2)
+		g, err := pipeline.LoadGPT2For(f.GPT2, o)
 		if err != nil {
 			v.Fail(GPT2, err)
 			return notes, nil
 		}
 		notes = append(notes, g.Notes...)
 		defer nn.Close(g.Model)
-		err = torch.Scope(func() error {
-			nn.To(g.Model, torch.WithDevice(o.Device), torch.WithDType(o.DType()))
-			if o.Packed() {
-				nn.Pack(g.Model)
-			}
-			return nil
-		})
-		if err != nil {
-			return notes, err
-		}
 		v.GPT2(g, o)
 	}
 	return notes, nil

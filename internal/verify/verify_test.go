@@ -125,6 +125,51 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// With int8, outputs are within its bound, which the report states, and not within that of f32.
+func TestInt8(t *testing.T) {
+	ref, err := verify.Open(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	int8 := pipeline.Options{Int8: true}
+	for _, given := range []verify.Files{
+		{CLIP: files + "clip.pt", Decoder: files + "decoder.pt", GPT2: files + "gpt2", Generator: files + "generator.pt"},
+		{GPT2: files + "gpt2"},
+	} {
+		v := verify.New(ref, int8)
+		v.PhotoDir = photos
+		if _, err := v.Files(given, int8); err != nil {
+			t.Fatal(err)
+		}
+		r := v.Finish()
+		for _, row := range r.Rows {
+			if !row.OK() {
+				t.Errorf("%s: %s: %s %s %v", row.Part, row.What, row.Verdict(), row.Message(), row.Difference)
+			}
+		}
+		row := find(t, r, "logits of embeddings, all")
+		if d := row.Difference.Relative(); row.Verdict() != verify.Within || !(d > 1e-4 && d < 0.05) || row.Tolerance.Relative != 0.05 {
+			t.Errorf("logits: %s, off by %g, tolerance %g", row.Verdict(), d, row.Tolerance.Relative)
+		}
+		if bounds := strings.Join(r.Bounds(), "; "); !strings.Contains(bounds, "0.05 of the largest (weights and inputs of linear layers have 8 bits)") || r.Here.DType != "int8" {
+			t.Errorf("%s of %s", bounds, r.Here.DType)
+		}
+		diagnosis(t, r, "the numbers differ by no more than weights and inputs of 8 bits explain, at most 0.0")
+		v.Close()
+	}
+	// Other weights are out of the bound.
+	v := verify.New(ref, int8)
+	defer v.Close()
+	v.PhotoDir = photos
+	if _, err := v.Files(verify.Files{CLIP: files + "clip-init.pt"}, int8); err != nil {
+		t.Fatal(err)
+	}
+	if r := v.Finish(); r.OK() || find(t, r, "image features, all").Verdict() != verify.Differs {
+		t.Error("other weights were not noticed")
+	}
+}
+
 // What was not given is skipped, and that is no failure.
 func TestSkipped(t *testing.T) {
 	_, v := setup(t)
