@@ -44,9 +44,9 @@ type tolerances struct{ pixels, outputs, gradients compare.Tolerance }
 // with normal weights has 127 steps for a largest weight of 3.5 deviations, and 255 for inputs
 // that span 7: the rounding of each is 0.8 % of their size, and that of their product
 // 1.1 %. Residual connections carry what came before it unrounded, so that whole nets are
-// off by about as much: at most 1.2 % for the models in the program, and 2.6 % for small
-// random ones, which the bound doubles.
-const int8Bound = 5e-2
+// off by little more: at most 1.2 % for the models in the program, and 3.5 % for a random
+// ViT-B/32 and GPT-2, which the bound doubles.
+const int8Bound = 7e-2
 
 // tolerancesOf returns the bounds for a reference of one environment and results of another.
 // In f32 they are those of rounding: the order of sums depends on threads, batch size,
