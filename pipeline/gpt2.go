@@ -39,10 +39,10 @@ type GPT2 struct {
 // compute with them.
 var GPT2Files = []string{"config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 
-// LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU; weights of 8 bits become f32. Its settings and its
-// tokenizer are those of the files beside the weights: config.json, and tokenizer.json
-// or vocab.json with merges.txt. Without them, LoadGPT2 assumes those of the released
-// GPT-2, and says so in Notes.
+// LoadGPT2 loads a GPT-2 with the dtype of its file, on the CPU; weights of 8 bits become
+// f32. Its settings and its tokenizer are those of the files beside the weights:
+// config.json, and tokenizer.json or vocab.json with merges.txt. Without them, LoadGPT2
+// assumes those of the released GPT-2, and says so in Notes.
 func LoadGPT2(path string) (*GPT2, error) { return Files{GPT2: path}.loadGPT2(Options{}) }
 
 // LoadGPT2For is LoadGPT2 with weights that compute as o says.

@@ -29,6 +29,12 @@
 // rename its tensors to the names that package nets uses, whichever library
 // wrote the file. Each kind has its list of names in a file of its own.
 //
+// # Weights of 8 bits
+//
+// The linear layers of a model may have integers of 8 bits as weights, with a scale for
+// each output in a tensor of its own ([Quantize]). The functions above keep them as they
+// are, under the new names; [Dequantize] makes them f32.
+//
 // # Writing
 //
 // [Save] writes files that torch.load(weights_only=True) and the safetensors
