@@ -52,7 +52,8 @@ func TestUsage(t *testing.T) {
 		{"inspect of nothing", []string{"inspect"}, "one FILE"},
 		{"convert of one file", []string{"convert", in("clip.pt")}, "IN and OUT"},
 		{"convert to unknown names", []string{"convert", "--names", "keras", in("clip.pt"), "out.pt"}, "openai, transformers or clipcap"},
-		{"convert to another precision", []string{"convert", "--dtype", "int8", in("clip.pt"), "out.pt"}, "f32, f16 or bf16"},
+		{"convert to another precision", []string{"convert", "--dtype", "i4", in("clip.pt"), "out.pt"}, "f32, f16, bf16 or int8"},
+		{"convert to int8 as .pt", []string{"convert", "--dtype", "int8", in("clip.pt"), "out.pt"}, "writes .safetensors files only, not out.pt"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
