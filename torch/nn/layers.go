@@ -145,7 +145,7 @@ func (c *Conv2dModule) Pack(as Packing) {
 	patches := c.kernel > 1 && c.stride == c.kernel && c.padding == 0
 	if c.Packed == nil && patches && torch.HasPanels() && c.Weight.DType() == torch.Float32 {
 		torch.Tidy(func() torch.Tensor {
-			c.Packed = NewPacked(c.Weight.Flatten(torch.WithStartDim(1)), c.Bias, as)
+			c.Packed = NewPacked(c.Weight.Flatten(torch.WithStartDim(1)), torch.Tensor{}, c.Bias, as)
 			return torch.Tensor{}
 		})
 		c.Weight.Close()
