@@ -188,30 +188,40 @@ func (c *Captioner) Textualise(rows []float32) (text []float32, err error) {
 // A Batch holds the captions of a batch of photos.
 type Batch struct {
 	Captions []Captioned
-	Index    []int           // the photo that each of Captions describes, ascending
-	Failed   []photo.Failure // photos that could not be read
+	// Index is the photo that each of Captions describes, ascending, and Paths its path.
+	Index  []int
+	Paths  []string
+	Failed []photo.Failure // photos that could not be read
 }
 
-// Photos captions photo files, batch by batch and in order. When sampling, the seed
+// Photos captions photo files as PhotosFrom does.
+func (c *Captioner) Photos(ctx context.Context, paths []string, batch int, o clipcap.Options) iter.Seq2[Batch, error] {
+	return c.captionBatches(ctx, c.CLIP.Photos(ctx, paths, batch), o)
+}
+
+// PhotosFrom captions photos, batch by batch and in order. When sampling, the seed
 // of a photo is o.Seed plus the number of readable photos before it, so that its
 // caption does not depend on the batch size.
-func (c *Captioner) Photos(ctx context.Context, paths []string, batch int, o clipcap.Options) iter.Seq2[Batch, error] {
+func (c *Captioner) PhotosFrom(ctx context.Context, photos iter.Seq[photo.Source], batch int, o clipcap.Options) iter.Seq2[Batch, error] {
+	return c.captionBatches(ctx, c.CLIP.PhotosFrom(ctx, photos, batch), o)
+}
+
+// captionBatches captions photos by batches of their features.
+func (c *Captioner) captionBatches(ctx context.Context, batches iter.Seq2[Features, error], o clipcap.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		seen := 0
-		for f, err := range c.CLIP.Photos(ctx, paths, batch) {
+		for f, err := range batches {
 			if err != nil {
 				yield(Batch{}, err)
 				return
 			}
-			seen += len(f.Index) + len(f.Failed)
-			b := Batch{Index: f.Index, Failed: f.Failed}
-			if c.Once && seen == len(paths) {
+			b := Batch{Index: f.Index, Paths: f.Paths, Failed: f.Failed}
+			if c.Once && f.Last {
 				c.CLIP.Close()
 			}
 			if len(f.Index) > 0 {
 				if b.Captions, err = c.Captions(ctx, f.Rows, o); err != nil {
 					if e := (*NotFiniteError)(nil); errors.As(err, &e) {
-						err = fmt.Errorf("%s: %w", paths[f.Index[e.Index]], err)
+						err = fmt.Errorf("%s: %w", f.Paths[e.Index], err)
 					}
 					yield(Batch{}, err)
 					return

@@ -137,25 +137,39 @@ type Features struct {
 	// Rows are the features, f32 [len(Index), width], as the encoder returns
 	// them: not normalised.
 	Rows []float32
-	// Index is the position in the input of each row, ascending.
+	// Index is the position in the input of each row, ascending, and Paths the path of its
+	// photo; texts have none.
 	Index []int
+	Paths []string
 	// Failed lists the photos of the batch that could not be read, and those whose
 	// features are not finite.
 	Failed []photo.Failure
+	// Last says that no batch of photos follows.
+	Last bool
 }
 
-// Photos computes the features of photo files, batch by batch and in order, while it
+// Photos computes the features of photo files as PhotosFrom does.
+func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
+	return c.encodePhotos(photo.Load(ctx, paths, c.Preprocess, photo.Workers(), batch))
+}
+
+// PhotosFrom computes the features of photos, batch by batch and in order, while it
 // decodes the photos of the next batches. A photo that can't be read is listed in
 // its batch and does not stop the iteration. Low-order bits depend on the batch size.
-func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[Features, error] {
+func (c *CLIP) PhotosFrom(ctx context.Context, photos iter.Seq[photo.Source], batch int) iter.Seq2[Features, error] {
+	return c.encodePhotos(photo.LoadFrom(ctx, photos, c.Preprocess, photo.Workers(), batch))
+}
+
+// encodePhotos computes the features of batches of photos.
+func (c *CLIP) encodePhotos(batches iter.Seq2[*photo.Batch, error]) iter.Seq2[Features, error] {
 	return func(yield func(Features, error) bool) {
 		size := c.Model.ImageSize()
-		for b, err := range photo.Load(ctx, paths, c.Preprocess, photo.Workers(), batch) {
+		for b, err := range batches {
 			if err != nil {
 				yield(Features{}, err)
 				return
 			}
-			f := Features{Index: b.Index, Failed: b.Failed}
+			f := Features{Index: b.Index, Paths: b.Paths, Failed: b.Failed, Last: b.Last}
 			if n := int64(len(b.Index)); n > 0 {
 				f.Rows, err = c.encode(func() torch.Tensor {
 					return c.Model.EncodeImage(torch.FromSliceOn(c.on.Device, b.Pixels, n, 3, size, size).To(c.on.to()...))
@@ -165,7 +179,7 @@ func (c *CLIP) Photos(ctx context.Context, paths []string, batch int) iter.Seq2[
 				yield(Features{}, err)
 				return
 			}
-			c.check(&f, paths)
+			c.check(&f)
 			if !yield(f, nil) {
 				return
 			}
@@ -206,21 +220,21 @@ func (c *CLIP) EncodePixels(photos [][]float32) ([]float32, error) {
 
 // check moves the photos whose features are not finite from f's rows to those that
 // failed.
-func (c *CLIP) check(f *Features, paths []string) {
+func (c *CLIP) check(f *Features) {
 	w := c.Width()
 	kept := 0
 	for k, i := range f.Index {
 		row := f.Rows[k*w : (k+1)*w]
 		if err := features.Check(row, false); err != nil {
-			f.Failed = append(f.Failed, photo.Failure{Index: i, Path: paths[i],
-				Err: fmt.Errorf("%s: its feature is not finite (%w): the weights in %s may be damaged", paths[i], err, c.Path)})
+			f.Failed = append(f.Failed, photo.Failure{Index: i, Path: f.Paths[k],
+				Err: fmt.Errorf("%s: its feature is not finite (%w): the weights in %s may be damaged", f.Paths[k], err, c.Path)})
 			continue
 		}
 		copy(f.Rows[kept*w:], row)
-		f.Index[kept] = i
+		f.Index[kept], f.Paths[kept] = i, f.Paths[k]
 		kept++
 	}
-	f.Rows, f.Index = f.Rows[:kept*w], f.Index[:kept]
+	f.Rows, f.Index, f.Paths = f.Rows[:kept*w], f.Index[:kept], f.Paths[:kept]
 }
 
 // textTokenizer turns texts into the input of a text encoder.

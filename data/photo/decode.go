@@ -83,6 +83,11 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readPhoto(path, f, st.Size(), st.Size())
+}
+
+// readPhoto reads a photo of so many bytes, as readFile does. room is the size of the buffer for it at first.
+func readPhoto(path string, f io.Reader, size, room int64) ([]byte, error) {
 	head := make([]byte, 64)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -94,13 +99,12 @@ func readFile(path string) ([]byte, error) {
 	if err := checkEarly(head[:n], MaxPixels); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	size := st.Size()
 	if size > maxFile {
 		return nil, fmt.Errorf("%s: %w: the file has %d bytes; the limit is %d", path, ErrTooLarge, size, maxFile)
 	}
 	// The spare capacity lets ReadFrom see the end of the file without growing the buffer. The
 	// read is limited again because the file may be growing meanwhile.
-	data := bytes.NewBuffer(make([]byte, 0, max(size, int64(n))+bytes.MinRead))
+	data := bytes.NewBuffer(make([]byte, 0, max(room, int64(n))+bytes.MinRead))
 	data.Write(head[:n])
 	if _, err := data.ReadFrom(io.LimitReader(f, maxFile)); err != nil {
 		return nil, err
