@@ -25,11 +25,11 @@ func captionCommand() *cli.Command {
 			recursiveFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, decodeFlags(), computeFlags()),
-		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, or a folder of such files. A
-caption ends at its first full stop, as in ClipCap. DeCap's decoders end captions
-with a token of their own. A photo that cannot be read is reported and skipped,
-and the exit code is then 1.
-
+		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder or a tar of such files
+('shards/{000..999}.tar' stands for a thousand tars), or - for the paths that
+standard input lists. A photo that cannot be read is reported and skipped, as is
+the rest of a damaged tar, and the exit code is then 1. A caption ends at its
+first full stop, as in ClipCap; DeCap's decoders have a token for its end.
 Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
 in the program itself, which know only the drawn scenes of cyclecap world. For
 other photos, give a CLIP and a decoder that was trained on its features.
@@ -113,7 +113,7 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	paths, err := photosIn(c, c.Args().Slice())
+	photos, err := photosIn(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func caption(c *cli.Context) error {
 	if most := p.Decoder.Model.MaxBeams(o.Method); int64(o.Beam) > most {
 		return usagef("--beam %d: must be at most %d with this GPT-2's vocabulary of %d tokens", o.Beam, most, p.Decoder.Model.GPT2.Config.VocabSize)
 	}
-	return printCaptions(c, p, paths, o)
+	return printCaptions(c, p, photos, o)
 }
 
 // maxBeams limits the memory that a mistyped --beam can ask for.
@@ -228,15 +228,15 @@ type captionLine struct {
 
 // printCaptions prints the captions of each photo, by every pipeline, as soon as
 // they are computed.
-func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clipcap.Options) error {
-	bar := newProgress(c.App.ErrWriter, "photos", len(paths))
+func printCaptions(c *cli.Context, p *pipeline.Captioner, photos photos, o clipcap.Options) error {
+	bar := newProgress(c.App.ErrWriter, "photos", photos.count)
 	defer bar.finish()
-	failed := 0
-	for b, err := range p.Photos(c.Context, paths, c.Int("batch"), o) {
+	var t tally
+	for b, err := range p.PhotosFrom(c.Context, photos.sources, c.Int("batch"), o) {
 		if err != nil {
 			return err
 		}
-		failed += reportFailed(bar, b.Failed)
+		t.add(bar, len(b.Index), b.Failed)
 		bar.hide()
 		for k, of := range b.Captions {
 			for _, way := range []struct {
@@ -247,7 +247,7 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 					continue
 				}
 				best := way.list[0]
-				file := paths[b.Index[k]]
+				file := b.Paths[k]
 				id, _ := coco.FileID(file)
 				line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
 				if err := line.print(c, p.Generator != nil); err != nil {
@@ -257,8 +257,8 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 		}
 		bar.add(len(b.Index) + len(b.Failed))
 	}
-	if failed > 0 {
-		bar.line("cyclecap: %d of %d photos could not be captioned", failed, len(paths))
+	if t.bad() {
+		bar.line("cyclecap: %s", t.say("captioned"))
 		return errReported
 	}
 	return nil

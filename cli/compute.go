@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"runtime"
 	"strings"
 
 	"cyclecap/data/photo"
+	"cyclecap/data/sets"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
 
@@ -85,10 +87,37 @@ func checkBatch(c *cli.Context) error {
 	return nil
 }
 
-// reportFailed prints which photos could not be read, and returns their number.
-func reportFailed(bar *progress, failed []photo.Failure) int {
+// tally counts photos that were read and those that could not be.
+type tally struct {
+	seen, failed int // photos
+	tars         int // tars that could not be read to their end
+}
+
+// add counts the photos of a batch and prints what could not be read.
+func (t *tally) add(bar *progress, read int, failed []photo.Failure) {
+	t.seen += read
 	for _, f := range failed {
 		bar.line("cyclecap: %s", oneLine(strings.TrimPrefix(f.Error(), "photo: ")))
+		if of := (*sets.TarError)(nil); errors.As(f, &of) {
+			t.tars++
+			continue
+		}
+		t.seen++
+		t.failed++
 	}
-	return len(failed)
+}
+
+// bad reports whether something could not be read.
+func (t *tally) bad() bool { return t.failed+t.tars > 0 }
+
+// say says what could not be read, or be captioned.
+func (t *tally) say(done string) string {
+	var list []string
+	if t.failed > 0 {
+		list = append(list, fmt.Sprintf("%d of %d photos could not be %s", t.failed, t.seen, done))
+	}
+	if t.tars > 0 {
+		list = append(list, fmt.Sprintf("%d %s not read to the end", t.tars, map[bool]string{true: "tar was", false: "tars were"}[t.tars == 1]))
+	}
+	return strings.Join(list, ", and ")
 }

@@ -4,14 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
 	store "cyclecap/data/features"
-	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -29,7 +27,7 @@ func featuresCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
-			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are files or folders", KeepSpace: true},
+			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are photos, folders, tars (.tar, .tar.gz), or - for the paths that standard input lists", KeepSpace: true},
 			recursiveFlag(),
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
@@ -46,10 +44,17 @@ the image id of each feature. If some of the ids are not integers, the metadata
 "ids" or "image_ids" is a JSON array of all different ones, and the tensor of the
 same name contains positions in it, counted from 0. The metadata also contains
 the inputs themselves, as a JSON array, the model and the options used. A photo
-that cannot be read is skipped, and the exit code is then 1.
+that cannot be read is skipped, as is the rest of a damaged tar, and the exit
+code is then 1.
+
+The photos in a tar are not unpacked; 1.jpg in a.tar is called a.tar/1.jpg.
+'shards/{00000..00999}.tar' stands for a thousand tars. - stands for the paths
+that standard input lists, one a line.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
+   cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' -o images.safetensors
+   find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
    cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
    cyclecap features --clipcap oscar_split_ViT-B_32_train.pkl -o train.safetensors`,
@@ -57,12 +62,12 @@ EXAMPLES:
 	}
 }
 
-// inputs are what to compute features of; either paths or texts is set.
+// inputs are what to compute features of; either photos or texts is set.
 type inputs struct {
-	kind  string
-	paths []string
-	texts []string
-	ids   []coco.ID
+	kind   string
+	photos photos
+	texts  []string
+	ids    []coco.ID // of texts
 	// imageIDs are the images that the texts of --captions describe.
 	imageIDs []coco.ID
 }
@@ -82,12 +87,8 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	switch {
 	case len(images) > 0:
 		in.kind = "image"
-		if in.paths, err = photosIn(c, append(images, rest...)); err != nil {
-			return in, err
-		}
-		for i := range in.paths {
-			in.ids = append(in.ids, coco.Int(int64(i)))
-		}
+		in.photos, err = photosIn(c, append(images, rest...))
+		return in, err
 	case len(text) > 0:
 		in.kind, in.texts = "text", append(text, rest...)
 		for i := range in.texts {
@@ -116,39 +117,6 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		}
 	}
 	return in, nil
-}
-
-// recursiveFlag makes photosIn read subfolders.
-func recursiveFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "recursive", Usage: "also read the photos in subfolders of folders", DisableDefaultText: true}
-}
-
-// photosIn replaces each folder with the photos in it, sorted by name, and says what it
-// passes over.
-func photosIn(c *cli.Context, paths []string) ([]string, error) {
-	var out []string
-	for _, p := range paths {
-		info, err := os.Stat(p)
-		if err != nil || !info.IsDir() {
-			out = append(out, p) // a missing file is reported later, as a photo that can't be read
-			continue
-		}
-		photos, passed, err := sets.Folder(p, c.Bool("recursive"))
-		if err != nil && passed.Folders > 0 {
-			return nil, fmt.Errorf("%w; use --recursive to read subfolders", err)
-		} else if err != nil {
-			return nil, err
-		}
-		if s := passed.String(); s != "" && passed.Folders > 0 {
-			note(c, "%s: passed over %s; use --recursive to read subfolders", p, s)
-		} else if s != "" {
-			note(c, "%s: passed over %s", p, s)
-		}
-		for _, m := range photos {
-			out = append(out, m.Path)
-		}
-	}
-	return out, nil
 }
 
 func features(c *cli.Context) error {
@@ -188,7 +156,7 @@ func features(c *cli.Context) error {
 	notes(c, m.Notes)
 	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
 		"model": m.Model.Name(), "dtype": on.TypeName(), "fast": fmt.Sprint(on.Packed())}}
-	failed, err := compute(c, m, in, f)
+	t, err := compute(c, m, in, f)
 	if err != nil {
 		return err
 	}
@@ -198,42 +166,44 @@ func features(c *cli.Context) error {
 	if err := f.save(c, out); err != nil {
 		return err
 	}
-	if failed > 0 {
-		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %d of %d photos could not be read; %s contains the features of the others\n", failed, len(in.paths), out)
+	if t.bad() {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s; %s contains the features of the others\n", t.say("read"), out)
 		return errReported
 	}
 	return nil
 }
 
-// compute adds the features of the inputs to f, and returns the number of inputs
-// that could not be read.
-func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (failed int, err error) {
+// compute adds the features of the inputs to f, and counts the photos.
+func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (t tally, err error) {
 	batch := c.Int("batch")
-	batches, names, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), in.texts, "texts"
+	batches, total, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), len(in.texts), "texts"
 	if in.kind == "image" {
-		batches, names, what = m.Photos(c.Context, in.paths, batch), in.paths, "photos"
+		batches, total, what = m.PhotosFrom(c.Context, in.photos.sources, batch), in.photos.count, "photos"
 	}
-	bar := newProgress(c.App.ErrWriter, what, len(in.ids))
+	bar := newProgress(c.App.ErrWriter, what, total)
 	defer bar.finish()
-	f.rows = make([]float32, 0, len(in.ids)*f.width)
+	f.rows = make([]float32, 0, max(total, 0)*f.width)
 	for b, err := range batches {
 		if long := (*pipeline.LongTextError)(nil); errors.As(err, &long) {
-			return failed, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
+			return t, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
 		} else if err != nil {
-			return failed, err
+			return t, err
 		}
-		failed += reportFailed(bar, b.Failed)
+		t.add(bar, len(b.Index), b.Failed)
 		f.rows = append(f.rows, b.Rows...)
-		for _, i := range b.Index {
-			f.ids = append(f.ids, in.ids[i])
-			f.names = append(f.names, names[i])
+		for k, i := range b.Index {
+			if in.kind == "image" {
+				f.ids, f.names = append(f.ids, coco.Int(int64(i))), append(f.names, b.Paths[k])
+				continue
+			}
+			f.ids, f.names = append(f.ids, in.ids[i]), append(f.names, in.texts[i])
 			if in.imageIDs != nil {
 				f.imageIDs = append(f.imageIDs, in.imageIDs[i])
 			}
 		}
 		bar.add(len(b.Index) + len(b.Failed))
 	}
-	return failed, nil
+	return t, nil
 }
 
 // clipcapFeatures reads a ClipCap pickle and writes a row for each caption: the

@@ -17,8 +17,8 @@ type progress struct {
 	out         io.Writer
 	what        string
 	note        string // shown after the count, such as the current loss
-	done, total int
-	first       int // how many were done before, if the work is resumed
+	done, total int    // total is -1 if it is not known
+	first       int    // how many were done before, if the work is resumed
 	begin, last time.Time
 }
 
@@ -41,7 +41,7 @@ func clock(out io.Writer) string {
 
 func newProgress(out io.Writer, what string, total int) *progress {
 	p := &progress{out: out, what: what, total: total, begin: time.Now(), last: time.Now()}
-	if isTerminal(out) && total > 1 {
+	if isTerminal(out) && (total > 1 || total < 0) {
 		p.bar = progressbar.NewOptions(total,
 			progressbar.OptionSetWriter(out),
 			progressbar.OptionSetDescription(what),
@@ -74,10 +74,14 @@ func (p *progress) Set(done int, note string) {
 	if now := time.Now(); now.Sub(p.last) > lineEvery && done > p.first {
 		p.last = now
 		rate := float64(p.done-p.first) / now.Sub(p.begin).Seconds()
-		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
 		if note != "" {
 			note = ", " + note
 		}
+		if p.total < 0 {
+			fmt.Fprintf(p.out, clock(p.out)+"%s: %d, %.1f per second%s\n", p.what, p.done, rate, note)
+			return
+		}
+		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
 		fmt.Fprintf(p.out, clock(p.out)+"%s: %d of %d, %.1f per second, %v left%s\n", p.what, p.done, p.total, rate, left.Round(time.Second), note)
 	}
 }

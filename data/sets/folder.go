@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/webdataset"
 )
 
 // photoTypes are the extensions of photos, in lower case. Their contents say what they are.
@@ -20,6 +21,7 @@ var otherTypes = map[string]string{".heic": "HEIC", ".heif": "HEIC", ".avif": "A
 type Passed struct {
 	Hidden  int    // photos whose names begin with ".", such as macOS's ._a.jpg
 	Folders int    // subfolders
+	Tars    int    // tars, which are read if they are named
 	Other   int    // photos in formats that cannot be read
 	Format  string // of one of them: "HEIC"
 }
@@ -33,6 +35,7 @@ func (p Passed) String() string {
 		}
 	}
 	add(p.Folders, "subfolder", "subfolders")
+	add(p.Tars, "tar", "tars")
 	add(p.Hidden, `photo whose name begins with "."`, `photos whose names begin with "."`)
 	add(p.Other, "photo in a format that cannot be read, "+p.Format, "photos in formats that cannot be read, such as "+p.Format)
 	return strings.Join(list, ", ")
@@ -64,6 +67,8 @@ func Folder(path string, recursive bool) (photos []Photo, passed Passed, err err
 				passed.Hidden++
 			case photoTypes[ext]:
 				photos = append(photos, Photo{coco.Int(int64(len(photos))), filepath.Join(dir, name)})
+			case webdataset.IsTar(name) && !hidden(name):
+				passed.Tars++
 			case otherTypes[ext] != "" && !hidden(name):
 				passed.Other, passed.Format = passed.Other+1, otherTypes[ext]
 			}
