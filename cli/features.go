@@ -10,6 +10,7 @@ import (
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
 	store "cyclecap/data/features"
+	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
@@ -23,14 +24,14 @@ func featuresCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "features",
 		Usage:     "compute the CLIP features of photos, texts or captions",
-		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions COCO.json) | --clipcap FILE.pkl) -o OUT.safetensors",
+		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions FILE) | --clipcap FILE.pkl) -o OUT.safetensors",
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
 			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are photos, folders, tars (.tar, .tar.gz), or - for the paths that standard input lists", KeepSpace: true},
 			recursiveFlag(),
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
-			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `COCO.json`"},
+			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `FILE`: JSON of COCO, LAVIS or Karpathy, JSON lines, .csv, .tsv, a tar, or text with one caption a line"},
 			&cli.PathFlag{Name: "clipcap", Usage: "instead of computing features, read them from `FILE.pkl`, written by ClipCap's parse_coco.py; no code in it is run"},
 			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the features to `OUT.safetensors`"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
@@ -38,9 +39,9 @@ func featuresCommand() *cli.Command {
 			&cli.IntFlag{Name: "batch", Value: 32, Usage: "process `N` photos or texts at a time; low-order bits depend on it"},
 		}, computeFlags()...),
 		Description: `OUT contains "features", f32 [n, width], in the order of the input, and "ids",
-int64 [n]: annotation ids with --captions and --clipcap, otherwise positions in
-the input, counted from 0. With --captions and --clipcap, "image_ids" contains
-the image id of each feature. If some of the ids are not integers, the metadata
+int64 [n]: annotation ids or numbers of lines with --captions and --clipcap,
+otherwise positions in the input, counted from 0. With --captions and --clipcap,
+"image_ids" contains the image id of each feature, if the file says it. If some of the ids are not integers, the metadata
 "ids" or "image_ids" is a JSON array of all different ones, and the tensor of the
 same name contains positions in it, counted from 0. The metadata also contains
 the inputs themselves, as a JSON array, the model and the options used. A photo
@@ -57,6 +58,7 @@ EXAMPLES:
    find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
    cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
+   cyclecap features --clip ViT-B-32.pt --captions Train_GCC-training.tsv --truncate -o captions.safetensors
    cyclecap features --clipcap oscar_split_ViT-B_32_train.pkl -o train.safetensors`,
 		Action: features,
 	}
@@ -70,6 +72,7 @@ type inputs struct {
 	ids    []coco.ID // of texts
 	// imageIDs are the images that the texts of --captions describe.
 	imageIDs []coco.ID
+	skipped  int // captions without text or with invalid characters
 }
 
 func inputsOf(c *cli.Context) (in inputs, err error) {
@@ -98,19 +101,19 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 		if len(rest) > 0 {
 			return in, usagef("--captions takes no arguments, got %q", rest[0])
 		}
-		data, err := coco.Read(captions)
+		set, err := sets.Captions(captions, 1)
 		if err != nil {
-			return in, errors.New(strings.TrimPrefix(err.Error(), "coco: "))
+			return in, err
 		}
 		in.kind = "text"
-		for i, a := range data.Annotations {
-			id := a.ID
-			if id == (coco.ID{}) {
-				id = coco.Int(int64(i))
+		for _, caption := range set.Captions {
+			in.texts, in.ids = append(in.texts, caption.Text), append(in.ids, caption.ID)
+			if set.Paired {
+				in.imageIDs = append(in.imageIDs, caption.Image)
 			}
-			in.texts = append(in.texts, a.Caption)
-			in.ids = append(in.ids, id)
-			in.imageIDs = append(in.imageIDs, a.ImageID)
+		}
+		if in.skipped = set.Bad.Count; in.skipped > 0 {
+			fmt.Fprintf(c.App.ErrWriter, "cyclecap: skipped %d of %d captions: %s\n", in.skipped, in.skipped+len(in.texts), oneLine(strings.Join(set.Bad.First, "; ")))
 		}
 		if len(in.texts) == 0 {
 			return in, fmt.Errorf("%s contains no captions", captions)
@@ -168,6 +171,9 @@ func features(c *cli.Context) error {
 	}
 	if t.bad() {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s; %s contains the features of the others\n", t.say("read"), out)
+		return errReported
+	}
+	if in.skipped > 0 {
 		return errReported
 	}
 	return nil

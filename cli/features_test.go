@@ -291,3 +291,42 @@ func TestFeaturesNotFinite(t *testing.T) {
 		t.Error("a file was written")
 	}
 }
+
+// The captions of every kind of file give the features of their texts; those that cannot be
+// used are reported and skipped.
+func TestFeaturesOfCaptionFiles(t *testing.T) {
+	dir := t.TempDir()
+	file, out := must[string](t)(textCLIP()), filepath.Join(dir, "x.safetensors")
+	want := textFeatures(t, file, []string{"A dog.", "Two buses."})
+	for name, c := range map[string]struct {
+		text          string
+		ids, imageIDs []int64
+	}{
+		"x.tsv":   {"A dog.\thttp://a\nTwo buses.\thttp://b\n", []int64{1, 2}, []int64{0, 1}},
+		"x.csv":   {"id,caption\n7,A dog.\n9,Two buses.\n", []int64{7, 9}, nil},
+		"x.jsonl": {`{"caption": "A dog.", "image_id": 3}` + "\n" + `{"caption": "Two buses.", "image_id": 4}`, []int64{1, 2}, []int64{3, 4}},
+		"x.txt":   {"A dog.\nTwo buses.\n", []int64{1, 2}, nil},
+	} {
+		ok(t, "features", "--clip", file, "--captions", put(t, filepath.Join(dir, name), []byte(c.text)), "-o", out)
+		got := readFeatures(t, out)
+		if d := cmp.Diff(want, got.values); d != "" {
+			t.Errorf("%s: features:\n%s", name, d)
+		}
+		if d := cmp.Diff([][]int64{c.ids, c.imageIDs}, [][]int64{got.ids, got.imageIDs}); d != "" {
+			t.Errorf("%s: ids (-want +got):\n%s", name, d)
+		}
+	}
+	bad := put(t, filepath.Join(dir, "bad.jsonl"), []byte(`{"caption": "A dog."}`+"\n"+`{"caption": ""}`))
+	r := run("", "features", "--clip", file, "--captions", bad, "-o", out)
+	if r.code != 1 || len(readFeatures(t, out).values) != 1 {
+		t.Errorf("exit code %d", r.code)
+	}
+	r.says(t, 1, "skipped 1 of 2 captions: line 2 is empty")
+	run("", "features", "--clip", file, "--captions", put(t, filepath.Join(dir, "y.csv"), []byte("a,b\n1,2\n")), "-o", out).fails(t, 1, "y.csv:1: no column")
+	packed := put(t, filepath.Join(dir, "x.tar"), tarOf(t, photos[0], photos[1]))
+	ok(t, "features", "--clip", file, "--captions", packed, "-o", out)
+	got := readFeatures(t, out)
+	if d := cmp.Diff([]string{"caption 0", "caption 1"}, inputsOf(t, got)); d != "" || got.meta["image_ids"] != `["000000000","000000001"]` {
+		t.Errorf("image_ids %s, inputs:\n%s", got.meta["image_ids"], d)
+	}
+}

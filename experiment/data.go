@@ -199,8 +199,7 @@ func (d *data) readKarpathy(c config.Data) error {
 	return nil
 }
 
-// readPlain reads a folder of photos and a text file with one caption per line, which are
-// unrelated.
+// readPlain reads a folder of photos and a file of captions, which are unrelated.
 func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	list, passed, err := sets.Folder(photos, false)
 	if err != nil {
@@ -209,11 +208,11 @@ func (d *data) readPlain(photos, captions string, maxBad float64) error {
 	if s := passed.String(); s != "" {
 		d.notes = append(d.notes, fmt.Sprintf("skipped in %s: %s", photos, s))
 	}
-	set, err := sets.Lines(captions, maxBad)
+	set, err := sets.Captions(captions, maxBad)
 	if err != nil {
 		return err
 	}
-	set.Photos = list
+	set.Photos, set.Paired = list, false
 	d.add(&d.train, set)
 	return nil
 }

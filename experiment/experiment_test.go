@@ -219,12 +219,15 @@ func TestData(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 
-	d, err = load(func(c *config.Data) { c.Photos, c.Captions = at("photos"), lines })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(d.train.photos) != 2 || d.train.photos[1].path != at("photos/b.PNG") || d.train.texts[1] != "A cat." || d.paired() {
-		t.Errorf("%+v", d.train)
+	table := write(t, at("captions.tsv"), "A dog.\thttp://a\nA cat.\thttp://b\n") // it has image ids, which are not those of the photos
+	for _, captions := range []string{lines, table} {
+		d, err = load(func(c *config.Data) { c.Photos, c.Captions = at("photos"), captions })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(d.train.photos) != 2 || d.train.photos[1].path != at("photos/b.PNG") || d.train.texts[1] != "A cat." || d.paired() {
+			t.Errorf("%s: %+v", captions, d.train)
+		}
 	}
 
 	const pkl = "../data/clipcap/testdata/clipcap.pkl"

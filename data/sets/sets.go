@@ -1,6 +1,6 @@
 // Package sets reads photos and captions for training, in the formats in which
-// they are distributed: COCO's files, Karpathy's split of COCO, a folder and a
-// text file, and ClipCap's pickles.
+// they are distributed: COCO's files, Karpathy's split of COCO, a folder, a tar, tables and
+// lists of captions, and ClipCap's pickles.
 //
 // A few unusable entries (a caption without text, or one that refers to a photo
 // that is not in the file) are counted and left out, up to a given fraction; more
@@ -9,10 +9,8 @@
 package sets
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +18,6 @@ import (
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
-	"cyclecap/internal/regular"
 )
 
 // A Photo is the file of a photo.
@@ -151,21 +148,60 @@ func COCO(path, folder string, maxBad float64) (*Set, error) {
 // ("imgid" in his files of Flickr8k and Flickr30k).
 func Karpathy(path string, folder func(filepath string) string, maxBad float64) (map[string]*Set, error) {
 	splits := map[string]*Set{}
+	err := scanKarpathy(path, func(m karpathyImage) {
+		s := splits[m.Split]
+		if s == nil {
+			s = &Set{Paired: true, Bad: Bad{Of: fmt.Sprintf("captions of the split %q of %s", m.Split, path), Max: maxBad}}
+			splits[m.Split] = s
+		}
+		s.Photos = append(s.Photos, Photo{m.id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
+		m.captions(s)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range splits {
+		if err := s.check(); err != nil {
+			return nil, err
+		}
+	}
+	return splits, nil
+}
+
+// karpathyImage is an image in a file of Karpathy's.
+type karpathyImage struct {
+	FilePath  string   `json:"filepath"`
+	FileName  string   `json:"filename"`
+	Split     string   `json:"split"`
+	CocoID    *coco.ID `json:"cocoid"`
+	ImgID     *coco.ID `json:"imgid"`
+	Sentences []struct {
+		ID  *coco.ID `json:"sentid"`
+		Raw *string  `json:"raw"`
+	} `json:"sentences"`
+
+	id    coco.ID
+	first int64 // position of its first sentence in the file
+}
+
+// captions adds the captions of the image to a set.
+func (m *karpathyImage) captions(s *Set) {
+	for k, c := range m.Sentences {
+		own := coco.Int(m.first + int64(k))
+		if c.ID != nil {
+			own = *c.ID
+		}
+		s.caption(Caption{own, m.id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %s", k, m.id) })
+	}
+}
+
+// scanKarpathy calls each with the images in a file of Karpathy's.
+func scanKarpathy(path string, each func(karpathyImage)) error {
 	images := map[coco.ID]bool{}
 	sentences := int64(0)
 	err := coco.Scan(path, map[string]func(int, func(any) error) error{
 		"images": func(i int, decode func(any) error) error {
-			var m struct {
-				FilePath  string   `json:"filepath"`
-				FileName  string   `json:"filename"`
-				Split     string   `json:"split"`
-				CocoID    *coco.ID `json:"cocoid"`
-				ImgID     *coco.ID `json:"imgid"`
-				Sentences []struct {
-					ID  *coco.ID `json:"sentid"`
-					Raw *string  `json:"raw"`
-				} `json:"sentences"`
-			}
+			m := karpathyImage{first: sentences}
 			if err := decode(&m); err != nil {
 				return err
 			}
@@ -183,39 +219,22 @@ func Karpathy(path string, folder func(filepath string) string, maxBad float64) 
 			case m.FileName == "" || m.Split == "":
 				return fmt.Errorf("%s: images[%d] (id %s) has no \"filename\" or no \"split\": is this Karpathy's file?", path, i, *id)
 			}
-			images[*id] = true
-			s := splits[m.Split]
-			if s == nil {
-				s = &Set{Paired: true, Bad: Bad{Of: fmt.Sprintf("captions of the split %q of %s", m.Split, path), Max: maxBad}}
-				splits[m.Split] = s
-			}
-			s.Photos = append(s.Photos, Photo{*id, filepath.Join(folder(m.FilePath), filepath.FromSlash(m.FileName))})
 			for k, c := range m.Sentences {
 				if c.Raw == nil {
 					return fmt.Errorf("%s: images[%d] (id %s): sentences[%d] has no \"raw\": is this Karpathy's file?", path, i, *id, k)
 				}
-				own := coco.Int(sentences)
-				if c.ID != nil {
-					own = *c.ID
-				}
-				sentences++
-				s.caption(Caption{own, *id, *c.Raw}, func() string { return fmt.Sprintf("sentences[%d] of image %s", k, *id) })
 			}
+			images[*id] = true
+			m.id = *id
+			sentences += int64(len(m.Sentences))
+			each(m)
 			return nil
 		},
 	})
-	if err != nil {
-		return nil, plain(err)
+	if err == nil && len(images) == 0 {
+		err = fmt.Errorf("%s: \"images\" is empty", path)
 	}
-	if len(splits) == 0 {
-		return nil, fmt.Errorf("%s: \"images\" is empty", path)
-	}
-	for _, s := range splits {
-		if err := s.check(); err != nil {
-			return nil, err
-		}
-	}
-	return splits, nil
+	return plain(err)
 }
 
 // maxLine is the largest length of a caption in a text file, in bytes.
@@ -225,31 +244,15 @@ const maxLine = 1 << 16
 // around each caption. Ids are line numbers, from 1. Blank lines are skipped: in
 // a text they separate paragraphs.
 func Lines(path string, maxBad float64) (*Set, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	s := &Set{Bad: Bad{Of: "lines of " + path, Max: maxBad}}
-	in := bufio.NewReaderSize(f, maxLine)
-	for n := int64(1); ; n++ {
-		line, err := in.ReadSlice('\n')
-		if err == bufio.ErrBufferFull {
-			return nil, fmt.Errorf("%s:%d: line longer than %d bytes: want one caption per line", path, n, maxLine)
-		}
-		if err != nil && err != io.EOF {
-			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
-		}
-		if err == io.EOF && len(line) == 0 {
-			break
-		}
-		text := string(line)
-		if n == 1 {
-			text = strings.TrimPrefix(text, "\uFEFF")
-		}
-		if text = strings.TrimSpace(text); text != "" {
+	err := eachLine(path, func(n int64, line []byte) error {
+		if text := strings.TrimSpace(string(line)); text != "" {
 			s.caption(Caption{ID: coco.Int(n), Text: text}, func() string { return fmt.Sprintf("line %d", n) })
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(s.Captions)+s.Bad.Count == 0 {
 		return nil, fmt.Errorf("%s: no captions in this file", path)

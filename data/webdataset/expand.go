@@ -2,6 +2,7 @@ package webdataset
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 )
@@ -14,8 +15,12 @@ const maxExpanded = 1_000_000
 
 // Expand returns the names that a pattern stands for: each range of numbers in it, such as
 // {00000..00999}, is replaced with each of its numbers, as a shell does. Zeros at the beginning
-// of the first number give all the same width. A name without ranges stands for itself.
+// of the first number give all the same width. A name without ranges, or of a file that exists,
+// stands for itself.
 func Expand(pattern string) ([]string, error) {
+	if _, err := os.Stat(pattern); err == nil {
+		return []string{pattern}, nil
+	}
 	names := []string{""}
 	rest := pattern
 	for {

@@ -100,7 +100,8 @@ type Data struct {
 	// Photos is a folder of photos without captions. Together with captions, it
 	// replaces the training set.
 	Photos string `toml:"photos" source:"the paper: future work"`
-	// Captions is a text file with one caption per line. Together with photos, it
+	// Captions is a file of captions: a text file with one per line, or any other
+	// that features --captions reads (docs/formats.md). Together with photos, it
 	// replaces the training set.
 	Captions string `toml:"captions" source:"the paper: future work"`
 	// ClipCap is a file of features and captions written by ClipCap's parse_coco.py
