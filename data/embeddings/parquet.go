@@ -1,0 +1,163 @@
+package embeddings
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"cyclecap/internal/regular"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// An Input is what a row is the feature of.
+type Input struct {
+	Name string // the path of a photo, or a text
+	// ID identifies a caption, and Image the image that it describes; they may be empty.
+	ID, Image string
+}
+
+// imageRow and textRow are the rows of a table of inputs. The first columns are those of clip-retrieval.
+type imageRow struct {
+	Path string `parquet:"image_path"`
+}
+
+type textRow struct {
+	Caption string  `parquet:"caption"`
+	ID      *string `parquet:"id,optional"`
+	Image   *string `parquet:"image_id,optional"`
+}
+
+// groupRows is the number of rows that are kept in memory until they are written.
+const groupRows = 1 << 16
+
+// newInputs returns functions that write a Parquet table of inputs.
+func newInputs(kind Kind, w io.Writer) (add func([]Input) error, end func() error) {
+	options := []parquet.WriterOption{parquet.Compression(&parquet.Snappy), parquet.MaxRowsPerRowGroup(groupRows)}
+	if kind == Images {
+		to := parquet.NewGenericWriter[imageRow](w, options...)
+		return func(list []Input) error {
+			rows := make([]imageRow, len(list))
+			for i, in := range list {
+				rows[i] = imageRow{in.Name}
+			}
+			_, err := to.Write(rows)
+			return err
+		}, to.Close
+	}
+	to := parquet.NewGenericWriter[textRow](w, options...)
+	return func(list []Input) error {
+		rows := make([]textRow, len(list))
+		for i, in := range list {
+			rows[i].Caption = in.Name
+			if in.ID != "" {
+				rows[i].ID = &in.ID
+			}
+			if in.Image != "" {
+				rows[i].Image = &in.Image
+			}
+		}
+		_, err := to.Write(rows)
+		return err
+	}, to.Close
+}
+
+// column is a column of texts or numbers in a Parquet file.
+type column struct {
+	path  string
+	file  *os.File
+	table *parquet.File
+	index int
+	rows  int64
+}
+
+// openColumn opens the first of the columns that a file has.
+func openColumn(path string, names []string) (c *column, err error) {
+	f, err := regular.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	c = &column{path: path, file: f, index: -1}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	err = c.safe(func() error {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if c.table, err = parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true)); err != nil {
+			return err
+		}
+		c.rows = c.table.NumRows()
+		var have []string
+		for _, field := range c.table.Schema().Fields() {
+			have = append(have, field.Name())
+		}
+		for _, name := range names {
+			if leaf, ok := c.table.Schema().Lookup(name); ok && leaf.MaxRepetitionLevel == 0 {
+				c.index = leaf.ColumnIndex
+				return nil
+			}
+		}
+		return fmt.Errorf("none of the columns %q in this table, which has %q", names, have[:min(len(have), 20)])
+	})
+	return c, err
+}
+
+// get returns the value of a row, "" if it has none.
+func (c *column) get(row int64) (text string, err error) {
+	err = c.safe(func() error {
+		for _, g := range c.table.RowGroups() {
+			if n := g.NumRows(); row >= n {
+				row -= n
+				continue
+			}
+			chunks := g.ColumnChunks()
+			if c.index >= len(chunks) {
+				return errors.New("a part of the table lacks a column")
+			}
+			pages := chunks[c.index].Pages()
+			defer pages.Close()
+			if err := pages.SeekToRow(row); err != nil {
+				return err
+			}
+			page, err := pages.ReadPage()
+			if err != nil {
+				return err
+			}
+			defer parquet.Release(page)
+			var value [1]parquet.Value
+			if n, err := page.Values().ReadValues(value[:]); n < 1 {
+				return err
+			}
+			switch v := value[0]; {
+			case v.IsNull():
+			case slices.Contains([]parquet.Kind{parquet.ByteArray, parquet.FixedLenByteArray}, v.Kind()):
+				text = string(v.ByteArray())
+			default:
+				text = v.String()
+			}
+			return nil
+		}
+		return fmt.Errorf("the table has only %d rows", c.rows)
+	})
+	return text, err
+}
+
+// safe calls f and adds the path to its error. The library panics on some damaged files.
+func (c *column) safe(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: not a Parquet table that can be read: %w", c.path, err)
+		}
+	}()
+	return f()
+}
