@@ -235,7 +235,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 	}
 	app.Commands = []*cli.Command{
-		worldCommand(), runCommand(), trainCommand(), captionCommand(), serveCommand(), featuresCommand(), evalCommand(), verifyCommand(),
+		worldCommand(), runCommand(), trainCommand(), captionCommand(), serveCommand(), featuresCommand(), searchCommand(), evalCommand(), verifyCommand(),
 		tokenizeCommand(), inspectCommand(), convertCommand(), doctorCommand(), randomWeightsCommand(), completionCommand(), manCommand(), helpCommand(),
 	}
 	for _, c := range app.Commands {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -9,12 +8,11 @@ import (
 
 	"cyclecap/data/clipcap"
 	"cyclecap/data/coco"
+	"cyclecap/data/embeddings"
 	store "cyclecap/data/features"
 	"cyclecap/data/sets"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
-	"cyclecap/torch"
-	"cyclecap/torch/nn"
 	"cyclecap/weights"
 
 	"github.com/urfave/cli/v2"
@@ -24,7 +22,7 @@ func featuresCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "features",
 		Usage:     "compute the CLIP features of photos, texts or captions",
-		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions FILE) | --clipcap FILE.pkl) -o OUT.safetensors",
+		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions FILE) | --clipcap FILE.pkl) -o OUT",
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
@@ -33,29 +31,27 @@ func featuresCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `FILE`: JSON of COCO, LAVIS or Karpathy, JSON lines, .csv, .tsv, a tar, or text with one caption a line"},
 			&cli.PathFlag{Name: "clipcap", Usage: "instead of computing features, read them from `FILE.pkl`, written by ClipCap's parse_coco.py; no code in it is run"},
-			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the features to `OUT.safetensors`"},
+			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the features to `OUT`: a .safetensors or .npy file, or a folder (its name ends in /) as clip-retrieval writes it"},
 			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context; without this flag, they are an error", DisableDefaultText: true},
 			&cli.IntFlag{Name: "batch", Value: 32, Usage: "process `N` photos or texts at a time; low-order bits depend on it"},
 		}, computeFlags()...),
-		Description: `OUT contains "features", f32 [n, width], in the order of the input, and "ids",
-int64 [n]: annotation ids or numbers of lines with --captions and --clipcap,
-otherwise positions in the input, counted from 0. With --captions and --clipcap,
-"image_ids" contains the image id of each feature, if the file says it. If some of the ids are not integers, the metadata
-"ids" or "image_ids" is a JSON array of all different ones, and the tensor of the
-same name contains positions in it, counted from 0. The metadata also contains
-the inputs themselves, as a JSON array, the model and the options used. A photo
-that cannot be read is skipped, as is the rest of a damaged tar, and the exit
-code is then 1.
+		Description: `OUT.safetensors contains "features", f32 [n, width], in the order of the input,
+and "ids", int64 [n]: annotation ids or numbers of lines with --captions and
+--clipcap, otherwise positions in the input, counted from 0. With --captions and
+--clipcap, "image_ids" contains the image id of each feature, if the file says
+it. If some ids are not integers, the metadata "ids" or "image_ids" is a JSON
+array of all different ones, and the tensor has positions in it. The metadata
+also have the inputs, the model and the options. OUT.npy and OUT/ are described
+in docs/formats.md.
 
-The photos in a tar are not unpacked; 1.jpg in a.tar is called a.tar/1.jpg.
-'shards/{00000..00999}.tar' stands for a thousand tars. - stands for the paths
-that standard input lists, one a line.
+A photo that cannot be read is skipped, as is the rest of a damaged tar, and the
+exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
 
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' -o images.safetensors
-   find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o images.safetensors
+   find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o index/
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
    cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
    cyclecap features --clip ViT-B-32.pt --captions Train_GCC-training.tsv --truncate -o captions.safetensors
@@ -133,8 +129,8 @@ func features(c *cli.Context) error {
 		return err
 	}
 	out := c.Path("output")
-	if filepath.Ext(out) != ".safetensors" {
-		return usagef("--output %s: the file name must end in .safetensors", out)
+	if err := checkOutput(out); err != nil {
+		return err
 	}
 	on, err := computeOf(c)
 	if err != nil {
@@ -144,8 +140,10 @@ func features(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
-		return err
+	if filepath.Ext(out) == ".safetensors" {
+		if err := write(func() error { return weights.CheckSave(out) }); err != nil {
+			return err
+		}
 	}
 	part := clip.Text
 	if in.kind == "image" {
@@ -157,16 +155,20 @@ func features(c *cli.Context) error {
 	}
 	defer m.Close()
 	notes(c, m.Notes)
-	f := &featureFile{kind: in.kind, width: m.Width(), normalized: c.Bool("normalize"), meta: map[string]string{
-		"model": m.Model.Name(), "dtype": on.TypeName(), "fast": fmt.Sprint(on.Packed())}}
-	t, err := compute(c, m, in, f)
+	f, err := newFeatureFile(c, out, in.kind, m.Width(), map[string]string{
+		"model": m.Model.Name(), "dtype": on.TypeName(), "fast": fmt.Sprint(on.Packed())})
 	if err != nil {
 		return err
 	}
-	if len(f.ids) == 0 {
+	defer f.close()
+	t, n, err := compute(c, m, in, f)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
 		return fmt.Errorf("no photo could be read; nothing was written")
 	}
-	if err := f.save(c, out); err != nil {
+	if err := f.save(c); err != nil {
 		return err
 	}
 	if t.bad() {
@@ -179,8 +181,8 @@ func features(c *cli.Context) error {
 	return nil
 }
 
-// compute adds the features of the inputs to f, and counts the photos.
-func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (t tally, err error) {
+// compute adds the features of the inputs to f. It counts the photos and the features.
+func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f featureFile) (t tally, n int, err error) {
 	batch := c.Int("batch")
 	batches, total, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), len(in.texts), "texts"
 	if in.kind == "image" {
@@ -188,28 +190,31 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f *featureFile) (t tal
 	}
 	bar := newProgress(c.App.ErrWriter, what, total)
 	defer bar.finish()
-	f.rows = make([]float32, 0, max(total, 0)*f.width)
 	for b, err := range batches {
 		if long := (*pipeline.LongTextError)(nil); errors.As(err, &long) {
-			return t, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
+			return t, n, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
 		} else if err != nil {
-			return t, err
+			return t, n, err
 		}
 		t.add(bar, len(b.Index), b.Failed)
-		f.rows = append(f.rows, b.Rows...)
+		part := featureRows{rows: b.Rows}
 		for k, i := range b.Index {
 			if in.kind == "image" {
-				f.ids, f.names = append(f.ids, coco.Int(int64(i))), append(f.names, b.Paths[k])
+				part.ids, part.names = append(part.ids, coco.Int(int64(i))), append(part.names, b.Paths[k])
 				continue
 			}
-			f.ids, f.names = append(f.ids, in.ids[i]), append(f.names, in.texts[i])
+			part.ids, part.names = append(part.ids, in.ids[i]), append(part.names, in.texts[i])
 			if in.imageIDs != nil {
-				f.imageIDs = append(f.imageIDs, in.imageIDs[i])
+				part.imageIDs = append(part.imageIDs, in.imageIDs[i])
 			}
 		}
+		if err := f.add(part); err != nil {
+			return t, n, err
+		}
+		n += len(b.Index)
 		bar.add(len(b.Index) + len(b.Failed))
 	}
-	return t, nil
+	return t, n, nil
 }
 
 // clipcapFeatures reads a ClipCap pickle and writes a row for each caption: the
@@ -227,113 +232,47 @@ func clipcapFeatures(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("--clipcap takes no arguments, got %q", c.Args().First())
 	}
-	if filepath.Ext(out) != ".safetensors" {
-		return usagef("--output %s: the file name must end in .safetensors", out)
+	if err := checkOutput(out); err != nil {
+		return err
+	}
+	if embeddings.IsFolder(out) {
+		return usagef("--output %s: with --clipcap the name must end in .safetensors or .npy; a folder has paths of photos, which %s lacks", out, in)
 	}
 	pkl, err := clipcap.Open(in)
 	if err != nil {
 		return err
 	}
 	defer pkl.Close()
-	if err := write(func() error { return weights.CheckSave(out) }); err != nil {
+	if filepath.Ext(out) == ".safetensors" {
+		if err := write(func() error { return weights.CheckSave(out) }); err != nil {
+			return err
+		}
+	}
+	f, err := newFeatureFile(c, out, "image", pkl.Width,
+		map[string]string{"model": "unknown (features from " + filepath.Base(in) + ")", "dtype": pkl.DType.String()})
+	if err != nil {
 		return err
 	}
-	n := len(pkl.Captions)
-	f := &featureFile{kind: "image", width: pkl.Width, normalized: c.Bool("normalize"), rows: make([]float32, 0, n*pkl.Width),
-		meta: map[string]string{"model": "unknown (features from " + filepath.Base(in) + ")", "dtype": pkl.DType.String()}}
-	rows := make([]int, n)
+	defer f.close()
+	rows := make([]int, len(pkl.Captions))
 	for i, caption := range pkl.Captions {
 		rows[i] = caption.Row
-		f.ids, f.imageIDs, f.names = append(f.ids, caption.ID), append(f.imageIDs, caption.ImageID), append(f.names, caption.Caption)
 	}
 	for b, err := range pkl.Blocks(c.Context, rows, 0) {
 		if err != nil {
 			return err
 		}
-		for k := range len(b.Values) / f.width {
-			if err := store.Check(b.Values[k*f.width:(k+1)*f.width], f.normalized); err != nil {
-				caption := pkl.Captions[b.First+k]
+		part := featureRows{rows: b.Values}
+		for k := range len(b.Values) / pkl.Width {
+			caption := pkl.Captions[b.First+k]
+			if err := store.Check(b.Values[k*pkl.Width:(k+1)*pkl.Width], c.Bool("normalize")); err != nil {
 				return fmt.Errorf("%s: row %d, the feature of image id %s: %w", in, caption.Row, caption.ImageID, err)
 			}
+			part.ids, part.imageIDs, part.names = append(part.ids, caption.ID), append(part.imageIDs, caption.ImageID), append(part.names, caption.Caption)
 		}
-		f.rows = append(f.rows, b.Values...)
-	}
-	return f.save(c, out)
-}
-
-// featureFile is the file that the command writes.
-type featureFile struct {
-	kind       string // "image" or "text"
-	width      int
-	rows       []float32 // [len(ids), width]
-	ids        []coco.ID
-	imageIDs   []coco.ID // for captions, otherwise nil
-	names      []string
-	normalized bool
-	meta       map[string]string
-}
-
-func (f *featureFile) save(c *cli.Context, path string) error {
-	names, err := json.Marshal(f.names)
-	if err != nil {
-		return err
-	}
-	if f.normalized {
-		if err := pipeline.Normalize(f.rows, f.width); err != nil {
-			if row := (*pipeline.RowError)(nil); errors.As(err, &row) {
-				return fmt.Errorf("the feature of %s cannot be scaled to length 1: %w", f.names[row.Row], row.Err)
-			}
+		if err := f.add(part); err != nil {
 			return err
 		}
 	}
-	ids, err := f.numbers("ids", f.ids)
-	if err != nil {
-		return err
-	}
-	imageIDs, err := f.numbers("image_ids", f.imageIDs)
-	if err != nil {
-		return err
-	}
-	f.meta["kind"], f.meta["inputs"] = f.kind, string(names)
-	f.meta["normalized"], f.meta["cyclecap"] = fmt.Sprint(f.normalized), version()
-	return torch.Scope(func() error {
-		sd := nn.NewStateDict()
-		sd.Add("features", torch.FromSlice(f.rows, int64(len(f.ids)), int64(f.width)))
-		sd.Add("ids", torch.FromSlice(ids))
-		if imageIDs != nil {
-			sd.Add("image_ids", torch.FromSlice(imageIDs))
-		}
-		return write(func() error { return weights.SaveSafetensors(c.Context, path, sd, f.meta) })
-	})
-}
-
-// numbers returns ids as integers. If one of them is not an integer, it returns positions
-// in the list of different ids, which it writes to the metadata under the key.
-func (f *featureFile) numbers(key string, ids []coco.ID) ([]int64, error) {
-	if ids == nil {
-		return nil, nil
-	}
-	out := make([]int64, len(ids))
-	whole := true
-	for i, id := range ids {
-		n, ok := id.Int64()
-		out[i], whole = n, whole && ok
-	}
-	if whole {
-		return out, nil
-	}
-	at := map[coco.ID]int64{}
-	var list []coco.ID
-	for i, id := range ids {
-		n, ok := at[id]
-		if !ok {
-			n = int64(len(list))
-			at[id] = n
-			list = append(list, id)
-		}
-		out[i] = n
-	}
-	text, err := json.Marshal(list)
-	f.meta[key] = string(text)
-	return out, err
+	return f.save(c)
 }

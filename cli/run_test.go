@@ -7,7 +7,7 @@ import (
 
 // The help of every command fits a screen, and run --keys explains the keys.
 func TestHelpFitsAScreen(t *testing.T) {
-	for _, name := range []string{"run", "train", "world", "caption", "eval", "features", "tokenize", "inspect", "convert", "doctor", "random-weights", "completion"} {
+	for _, name := range []string{"run", "train", "world", "caption", "eval", "features", "search", "tokenize", "inspect", "convert", "doctor", "random-weights", "completion"} {
 		out := ok(t, name, "--help")
 		if n := strings.Count(out, "\n"); n > 50 {
 			t.Errorf("%s --help prints %d lines", name, n)
