@@ -136,12 +136,16 @@ type searchHit struct {
 // printHits prints the hits of a query. named says whether text names the query.
 func printHits(c *cli.Context, table *embeddings.Table, query string, hits []embeddings.Hit, named bool) error {
 	out := searchResult{query, make([]searchHit, len(hits))}
+	rows := make([]int, len(hits))
 	for i, h := range hits {
-		name, err := table.Name(h.Row)
-		if err != nil {
-			return err
-		}
-		out.Results[i] = searchHit{h.Row, name, h.Score}
+		rows[i] = h.Row
+	}
+	names, err := table.Names(rows)
+	if err != nil {
+		return err
+	}
+	for i, h := range hits {
+		out.Results[i] = searchHit{h.Row, names[i], h.Score}
 	}
 	if c.Bool("json") {
 		e := json.NewEncoder(c.App.Writer)

@@ -246,28 +246,33 @@ func (t *Table) Len() int {
 	return int(last.first + last.rows)
 }
 
-// Name returns the name of the input of a row, or "" if the files do not say it.
-func (t *Table) Name(row int) (string, error) {
-	if t.names != nil {
-		return t.names[row], nil
+// Names returns the names of the inputs of rows, "" where the files do not say them.
+func (t *Table) Names(rows []int) ([]string, error) {
+	names := make([]string, len(rows))
+	for _, p := range t.parts {
+		var at []int // positions in rows
+		var own []int64
+		for i, row := range rows {
+			if r := int64(row) - p.first; r >= 0 && r < p.rows {
+				at, own = append(at, i), append(own, r)
+			}
+		}
+		switch {
+		case t.names != nil:
+			for _, i := range at {
+				names[i] = t.names[rows[i]]
+			}
+		case p.names != nil && len(own) > 0:
+			texts, err := p.names.get(own)
+			if err != nil {
+				return nil, err
+			}
+			for k, i := range at {
+				names[i] = texts[k]
+			}
+		}
 	}
-	p := t.parts[t.partOf(int64(row))]
-	if p.names == nil {
-		return "", nil
-	}
-	return p.names.get(int64(row) - p.first)
-}
-
-// partOf returns the index of the part that has a row.
-func (t *Table) partOf(row int64) int {
-	i, found := slices.BinarySearchFunc(t.parts, row, func(p part, row int64) int { return int(max(-1, min(1, p.first-row))) })
-	if !found {
-		i--
-	}
-	for t.parts[i].rows == 0 { // parts without rows begin at the same row
-		i++
-	}
-	return i
+	return names, nil
 }
 
 // Close closes the files.

@@ -1,6 +1,7 @@
 package embeddings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -109,44 +110,77 @@ func openColumn(path string, names []string) (c *column, err error) {
 	return c, err
 }
 
-// get returns the value of a row, "" if it has none.
-func (c *column) get(row int64) (text string, err error) {
+// get returns the values of rows, "" for those that have none. It goes through the pages once,
+// because most files have no index of their pages.
+func (c *column) get(rows []int64) (texts []string, err error) {
+	texts = make([]string, len(rows))
+	order := make([]int, len(rows)) // positions in rows, by row
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(rows[a], rows[b]) })
 	err = c.safe(func() error {
+		first := int64(0) // row of the group
 		for _, g := range c.table.RowGroups() {
-			if n := g.NumRows(); row >= n {
-				row -= n
-				continue
+			end := first + g.NumRows()
+			n := 0
+			for n < len(order) && rows[order[n]] < end {
+				n++
 			}
-			chunks := g.ColumnChunks()
-			if c.index >= len(chunks) {
-				return errors.New("a part of the table lacks a column")
+			if n > 0 {
+				chunks := g.ColumnChunks()
+				if c.index >= len(chunks) {
+					return errors.New("a part of the table lacks a column")
+				}
+				err := readRows(chunks[c.index], order[:n], func(i int) int64 { return rows[i] - first }, func(i int, v parquet.Value) { texts[i] = textOf(v) })
+				if err != nil {
+					return err
+				}
 			}
-			pages := chunks[c.index].Pages()
-			defer pages.Close()
-			if err := pages.SeekToRow(row); err != nil {
-				return err
-			}
-			page, err := pages.ReadPage()
-			if err != nil {
-				return err
-			}
-			defer parquet.Release(page)
-			var value [1]parquet.Value
-			if n, err := page.Values().ReadValues(value[:]); n < 1 {
-				return err
-			}
-			switch v := value[0]; {
-			case v.IsNull():
-			case slices.Contains([]parquet.Kind{parquet.ByteArray, parquet.FixedLenByteArray}, v.Kind()):
-				text = string(v.ByteArray())
-			default:
-				text = v.String()
-			}
-			return nil
+			first, order = end, order[n:]
 		}
-		return fmt.Errorf("the table has only %d rows", c.rows)
+		if len(order) > 0 {
+			return fmt.Errorf("the table has only %d rows", c.rows)
+		}
+		return nil
 	})
-	return text, err
+	return texts, err
+}
+
+// readRows calls found with the value of each of list, whose rows are ascending.
+func readRows(chunk parquet.ColumnChunk, list []int, row func(i int) int64, found func(i int, v parquet.Value)) error {
+	pages := chunk.Pages()
+	defer pages.Close()
+	for first := int64(0); len(list) > 0; {
+		page, err := pages.ReadPage()
+		if err != nil {
+			return err
+		}
+		end := first + page.NumRows()
+		for len(list) > 0 && row(list[0]) < end {
+			var value [1]parquet.Value
+			at := row(list[0]) - first
+			if n, err := page.Slice(at, at+1).Values().ReadValues(value[:]); n < 1 {
+				return err
+			}
+			found(list[0], value[0])
+			list = list[1:]
+		}
+		parquet.Release(page)
+		first = end
+	}
+	return nil
+}
+
+// textOf returns a value as text.
+func textOf(v parquet.Value) string {
+	switch {
+	case v.IsNull():
+		return ""
+	case v.Kind() == parquet.ByteArray || v.Kind() == parquet.FixedLenByteArray:
+		return string(v.ByteArray())
+	}
+	return v.String()
 }
 
 // safe calls f and adds the path to its error. The library panics on some damaged files.
