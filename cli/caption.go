@@ -30,6 +30,7 @@ func captionCommand() *cli.Command {
 input. A caption ends at its first full stop, as in ClipCap. DeCap's decoders end
 captions with a token. A photo that cannot be read is reported and skipped, as is
 the rest of a damaged tar, and the exit code is then 1.
+
 Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
 in the program itself, which know only the drawn scenes of cyclecap world. For
 other photos, give a CLIP and a decoder that was trained on its features.
