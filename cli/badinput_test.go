@@ -403,11 +403,12 @@ func TestNoRegularFile(t *testing.T) {
 		}
 		run("", "eval", "--metrics", "BLEU", "--annotations", path, "--results", set).fails(t, 1, path, says)
 		run("", "eval", "--metrics", "BLEU", "--annotations", set, "--results", path).fails(t, 1, path, says)
-		run("", "features", "--clip", clipF, "--captions", path, "-o", out).fails(t, 1, path, says)
-		if path == sparse {
+		if path == sparse { // without an extension, it would be a text with a caption a line
+			run("", "features", "--clip", clipF, "--captions", path, "-o", out).fails(t, 1, path, "line longer than 65536 bytes")
 			continue
 		}
 		run("", "run", path).fails(t, 1, path, says)
+		run("", "features", "--clip", clipF, "--captions", path, "-o", out).fails(t, 1, path, says)
 		run("", "inspect", path).fails(t, 1, path, says)
 		run("", "features", "--clipcap", path, "-o", out).fails(t, 1, path, says)
 	}
@@ -447,7 +448,7 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 	if after := listing(t, dir); fmt.Sprint(before) != fmt.Sprint(after) {
 		t.Errorf("files were %v and are %v", before, after)
 	}
-	for _, out := range []string{"x.npy", "x", "x.PT.zip"} {
+	for _, out := range []string{"x.npz", "x", "x.PT.zip"} {
 		run("", "convert", clipF, filepath.Join(dir, out)).fails(t, 1, out, ".safetensors")
 		run("", "features", "--clip", clipF, "-o", filepath.Join(dir, out), "--images", photos[0]).fails(t, 2, out, ".safetensors")
 	}

@@ -25,11 +25,10 @@ func captionCommand() *cli.Command {
 			recursiveFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, decodeFlags(), computeFlags()),
-		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder or a tar of such files
-('shards/{000..999}.tar' stands for a thousand tars), or - for the paths in standard
-input. A caption ends at its first full stop, as in ClipCap. DeCap's decoders end
-captions with a token. A photo that cannot be read is reported and skipped, as is
-the rest of a damaged tar, and the exit code is then 1.
+		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder or tar of such files, or -
+for the paths in standard input. A photo that cannot be read is skipped, as is the
+rest of a damaged tar, and the exit code is then 1. In DeCap's decoders a token ends
+a caption. In others, a caption ends at its first full stop, as in ClipCap.
 
 Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
 in the program itself, which know only the drawn scenes of cyclecap world. For

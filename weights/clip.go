@@ -34,15 +34,17 @@ func LoadCLIP(f *File, keep func(name string) bool) (sd *nn.StateDict, err error
 	if err := projected(f, keep); err != nil {
 		return nil, &Error{f.Path, err}
 	}
-	if sd, err = f.LoadModel(own); err != nil {
+	loaded, err := f.LoadModel(own)
+	if err != nil {
 		return nil, err
 	}
 	if Detect(f) == TransformersCLIP {
-		sd, err = openAINames(sd)
+		sd, err = openAINames(loaded)
 	} else {
-		sd, err = renamed(sd, rename)
+		sd, err = renamed(loaded, rename)
 	}
 	if err != nil {
+		loaded.Close()
 		return nil, &Error{f.Path, err}
 	}
 	return sd, nil
@@ -188,5 +190,8 @@ func openAINames(in *nn.StateDict) (*nn.StateDict, error) {
 		}
 		return nil
 	})
+	if err != nil {
+		out.Close()
+	}
 	return out, err
 }

@@ -62,13 +62,14 @@ func TestOpenFS(t *testing.T) {
 	}
 }
 
-// aligned checks that tensors have the same alignment.
+// aligned checks that tensors have the same alignment, except integers of 8 bits, which may
+// have any.
 func aligned(t *testing.T, want, got *nn.StateDict) {
 	t.Helper()
 	for _, name := range want.Names() {
 		a, _ := want.Get(name)
 		b, _ := got.Get(name)
-		if a.DataPtr()%64 != b.DataPtr()%64 {
+		if a.DType() != torch.Int8 && a.DataPtr()%64 != b.DataPtr()%64 {
 			t.Errorf("%s is at %d, want %d (mod 64)", name, b.DataPtr()%64, a.DataPtr()%64)
 		}
 	}

@@ -14,9 +14,15 @@ import (
 	"cyclecap/weights"
 )
 
-// scoped runs f in a scope.
+// scoped runs f in a scope, of which no tensor must be left.
 func scoped(t *testing.T, f func()) {
 	t.Helper()
+	before := torch.Alive()
+	defer func() {
+		if after := torch.Alive(); after != before {
+			t.Errorf("%d tensors are left", after-before)
+		}
+	}()
 	if err := torch.Scope(func() error { f(); return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +137,12 @@ func TestQuantizedErrors(t *testing.T) {
 			if _, err := weights.Quantize(t.Context(), sd); err != nil {
 				t.Fatal(err)
 			}
+			before := nn.NewStateDict()
+			for _, name := range sd.Names() {
+				x, _ := sd.Get(name)
+				before.Add(name, x)
+			}
+			defer before.Close() // also what is replaced or removed
 			change(sd)
 			path := filepath.Join(t.TempDir(), "damaged.safetensors")
 			if err := weights.Save(t.Context(), path, sd, nil); err != nil {
@@ -176,8 +188,12 @@ func TestQuantizedQKV(t *testing.T) {
 		if _, err := weights.Quantize(t.Context(), sd); err != nil {
 			t.Fatal(err)
 		}
+		for _, name := range []string{one, one + "_scale"} {
+			x, _ := sd.Get(name)
+			x.Close()
+			sd.Delete(name)
+		}
 		sd.Add(one, before.Keep())
-		sd.Delete(one + "_scale")
 		path := filepath.Join(t.TempDir(), "mixed.safetensors")
 		if err := weights.Save(t.Context(), path, sd, nil); err != nil {
 			t.Fatal(err)

@@ -44,7 +44,7 @@ func TestUsage(t *testing.T) {
 		{"features without an input", []string{"features", "--clip", in("clip.pt"), "-o", "out.safetensors"}, "--images, --text and --captions"},
 		{"features of two kinds", features("--images", photo), "got 2"},
 		{"features --batch 0", features("--batch", "0"), "--batch 0"},
-		{"features into another format", []string{"features", "--clip", in("clip.pt"), "--text", "a", "-o", "out.npy"}, "out.npy"},
+		{"features into another format", []string{"features", "--clip", in("clip.pt"), "--text", "a", "-o", "out.npz"}, "out.npz"},
 		{"features without -o", []string{"features", "--clip", in("clip.pt"), "--text", "a"}, "--output is required"},
 		{"option without its value", []string{"features", "--clip"}, "--clip needs a value"},
 		{"tokenize without its tokenizer", []string{"tokenize"}, "--tokenizer is required"},
