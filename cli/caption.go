@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"cyclecap/data/coco"
+	"cyclecap/data/sets"
 	worldmodels "cyclecap/models/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -113,7 +114,7 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	photos, err := photosIn(c, c.Args().Slice())
+	paths, err := photosIn(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func caption(c *cli.Context) error {
 	if most := p.Decoder.Model.MaxBeams(o.Method); int64(o.Beam) > most {
 		return usagef("--beam %d: must be at most %d with this GPT-2's vocabulary of %d tokens", o.Beam, most, p.Decoder.Model.GPT2.Config.VocabSize)
 	}
-	return printCaptions(c, p, photos, o)
+	return printCaptions(c, p, paths, o)
 }
 
 // maxBeams limits the memory that a mistyped --beam can ask for.
@@ -228,11 +229,12 @@ type captionLine struct {
 
 // printCaptions prints the captions of each photo, by every pipeline, as soon as
 // they are computed.
-func printCaptions(c *cli.Context, p *pipeline.Captioner, photos photos, o clipcap.Options) error {
-	bar := newProgress(c.App.ErrWriter, "photos", photos.count)
+func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clipcap.Options) error {
+	photos, count := sets.Sources(paths)
+	bar := newProgress(c.App.ErrWriter, "photos", count)
 	defer bar.finish()
 	var t tally
-	for b, err := range p.PhotosFrom(c.Context, photos.sources, c.Int("batch"), o) {
+	for b, err := range p.PhotosFrom(c.Context, photos, c.Int("batch"), o) {
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,11 @@ func (r featureRows) normalize(width int) error {
 
 // featureFile is what the command writes, a file or a folder.
 type featureFile interface {
+	// kept returns those of parts that it has already.
+	kept(parts []int) ([]partInfo, error)
 	add(featureRows) error
+	// end says that a part has all its features.
+	end(*cli.Context, partInfo) error
 	save(*cli.Context) error
 	close()
 }
@@ -61,11 +65,23 @@ func newFeatureFile(c *cli.Context, out, kind string, width int, meta map[string
 	if err != nil {
 		return nil, err
 	}
-	return &tableFile{w, width, c.Bool("normalize") || embeddings.IsFolder(out)}, nil
+	f := &tableFile{Writer: w, width: width, normalized: c.Bool("normalize") || embeddings.IsFolder(out)}
+	if embeddings.IsFolder(out) {
+		return &folderFile{tableFile: f, path: out, kind: of}, nil
+	}
+	return f, nil
 }
 
-// tableFile is a .npy file or a folder as clip-retrieval writes it.
+// unparted is what files without parts do about them: nothing.
+type unparted struct{}
+
+func (unparted) kept([]int) ([]partInfo, error) { return nil, nil }
+
+func (unparted) end(*cli.Context, partInfo) error { return nil }
+
+// tableFile is a .npy file, or a part of a folder as clip-retrieval writes it.
 type tableFile struct {
+	unparted
 	*embeddings.Writer
 	width      int
 	normalized bool
@@ -100,10 +116,15 @@ func (f *tableFile) save(c *cli.Context) error {
 	return write(func() error { return f.Save(c.Context) })
 }
 
-func (f *tableFile) close() { f.Close() }
+func (f *tableFile) close() {
+	if f.Writer != nil {
+		f.Close()
+	}
+}
 
 // safetensorsFile is a safetensors file, in memory until it is saved.
 type safetensorsFile struct {
+	unparted
 	featureRows
 	path       string
 	kind       string

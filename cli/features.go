@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cyclecap/data/clipcap"
@@ -35,6 +37,7 @@ func featuresCommand() *cli.Command {
 			&cli.BoolFlag{Name: "normalize", Usage: "scale each feature to length 1", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context; without this flag, they are an error", DisableDefaultText: true},
 			&cli.IntFlag{Name: "batch", Value: 32, Usage: "process `N` photos or texts at a time; low-order bits depend on it"},
+			&cli.StringFlag{Name: "shard", Usage: "compute only the I-th of N shares of the input, as one of N processes; `I/N` is 1/N to N/N"},
 		}, computeFlags()...),
 		Description: `OUT.safetensors contains "features", f32 [n, width], in the order of the input,
 and "ids", int64 [n]: annotation ids or numbers of lines with --captions and
@@ -45,6 +48,12 @@ array of all different ones, and the tensor has positions in it. The metadata
 also have the inputs, the model and the options. OUT.npy and OUT/ are described
 in docs/formats.md.
 
+The input is cut into parts, numbered from 0: each tar is one, and so are 4,096
+photos or captions (fewer if --batch does not divide 4,096). With --shard I/N a
+process computes the parts I-1, I-1+N, I-1+2N, …. All processes need the same
+input in the same order. OUT/ has a pair of files for each part, which do not
+depend on N; the same command, run again, keeps those that are complete.
+
 A photo that cannot be read is skipped, as is the rest of a damaged tar, and the
 exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
 
@@ -52,6 +61,7 @@ EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' -o images.safetensors
    find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o index/
+   cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' --shard $((SLURM_ARRAY_TASK_ID+1))/$SLURM_ARRAY_TASK_COUNT -o index/
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
    cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
    cyclecap features --clip ViT-B-32.pt --captions Train_GCC-training.tsv --truncate -o captions.safetensors
@@ -60,15 +70,19 @@ EXAMPLES:
 	}
 }
 
-// inputs are what to compute features of; either photos or texts is set.
+// inputs are what to compute features of; either paths or texts is set.
 type inputs struct {
-	kind   string
-	photos photos
-	texts  []string
-	ids    []coco.ID // of texts
+	kind  string
+	paths []string // of photos and tars
+	tars  bool     // whether there is a tar among them
+	texts []string
+	ids   []coco.ID // of texts
 	// imageIDs are the images that the texts of --captions describe.
 	imageIDs []coco.ID
 	skipped  int // captions without text or with invalid characters
+
+	batch    int
+	sections []section // of the parts
 }
 
 func inputsOf(c *cli.Context) (in inputs, err error) {
@@ -86,7 +100,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 	switch {
 	case len(images) > 0:
 		in.kind = "image"
-		in.photos, err = photosIn(c, append(images, rest...))
+		in.paths, err = photosIn(c, append(images, rest...))
 		return in, err
 	case len(text) > 0:
 		in.kind, in.texts = "text", append(text, rest...)
@@ -132,6 +146,13 @@ func features(c *cli.Context) error {
 	if err := checkOutput(out); err != nil {
 		return err
 	}
+	share, err := shardOf(c)
+	if err != nil {
+		return err
+	}
+	if !share.alone() && !embeddings.IsFolder(out) {
+		return usagef("--shard %v needs a folder for its parts, not %s: end the name with /", share, out)
+	}
 	on, err := computeOf(c)
 	if err != nil {
 		return err
@@ -139,6 +160,12 @@ func features(c *cli.Context) error {
 	in, err := inputsOf(c)
 	if err != nil {
 		return err
+	}
+	in.cut(c.Int("batch"))
+	parts := share.parts(len(in.sections))
+	if len(parts) == 0 {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: nothing to do for shard %v: the input has only %s\n", share, countOf(len(in.sections), "part"))
+		return nil
 	}
 	if filepath.Ext(out) == ".safetensors" {
 		if err := write(func() error { return weights.CheckSave(out) }); err != nil {
@@ -161,7 +188,15 @@ func features(c *cli.Context) error {
 		return err
 	}
 	defer f.close()
-	t, n, err := compute(c, m, in, f)
+	if folder, ok := f.(*folderFile); ok {
+		of := origin{Kind: in.kind, Inputs: in.hash(), Parts: len(in.sections), Batch: in.batch,
+			Model: m.Model.Name(), DType: on.TypeName(), Fast: fmt.Sprint(on.Packed())}
+		if of.Weights, err = m.Fingerprint(); err != nil {
+			return err
+		}
+		folder.origin, folder.shard = of, share
+	}
+	t, n, err := compute(c, m, in, parts, f)
 	if err != nil {
 		return err
 	}
@@ -181,40 +216,90 @@ func features(c *cli.Context) error {
 	return nil
 }
 
-// compute adds the features of the inputs to f. It counts the photos and the features.
-func compute(c *cli.Context, m *pipeline.CLIP, in inputs, f featureFile) (t tally, n int, err error) {
-	batch := c.Int("batch")
-	batches, total, what := m.Texts(c.Context, in.texts, batch, c.Bool("truncate")), len(in.texts), "texts"
+// compute adds the features of parts of the inputs to f, without those that it has already. It counts
+// the photos and the features of all these parts.
+func compute(c *cli.Context, m *pipeline.CLIP, in inputs, parts []int, f featureFile) (t tally, n int, err error) {
+	kept, err := f.kept(parts)
+	if err != nil {
+		return t, n, err
+	}
+	for _, p := range kept {
+		t.seen, t.failed, t.tars = t.seen+p.Rows+p.Failed, t.failed+p.Failed, t.tars+p.Tars
+		n += p.Rows
+		parts = slices.DeleteFunc(parts, func(k int) bool { return k == p.Part })
+	}
+	if len(kept) > 0 {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: kept %s that %s computed before; %d to do\n", countOf(len(kept), "part"), map[bool]string{true: "was", false: "were"}[len(kept) == 1], len(parts))
+	}
+	if len(parts) == 0 {
+		return t, n, nil
+	}
+	var at starts
+	var index []int // of texts, in the input
+	batches, total, what := iter.Seq2[pipeline.Features, error](nil), 0, "texts"
 	if in.kind == "image" {
-		batches, total, what = m.PhotosFrom(c.Context, in.photos.sources, batch), in.photos.count, "photos"
+		photos, count := in.photos(parts, &at)
+		batches, total, what = m.PhotosFrom(c.Context, photos, in.batch), count, "photos"
+	} else {
+		var texts []string
+		for _, k := range parts {
+			at.add(len(index))
+			for i := in.sections[k].from; i < in.sections[k].to; i++ {
+				texts, index = append(texts, in.texts[i]), append(index, i)
+			}
+		}
+		batches, total = m.Texts(c.Context, texts, in.batch, c.Bool("truncate")), len(texts)
 	}
 	bar := newProgress(c.App.ErrWriter, what, total)
 	defer bar.finish()
+
+	now := partInfo{Part: parts[0]} // the part that is being computed
+	finish := func() error {
+		if err := f.end(c, now); err != nil {
+			return err
+		}
+		parts = parts[1:]
+		return nil
+	}
+	done, doneParts := 0, 0
 	for b, err := range batches {
 		if long := (*pipeline.LongTextError)(nil); errors.As(err, &long) {
-			return t, n, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", long.Index, long.Tokens, long.Room, long.Text)
+			return t, n, fmt.Errorf("input %d has %d tokens, but this CLIP takes at most %d; shorten it or use --truncate: %.60q", index[long.Index], long.Tokens, long.Room, long.Text)
 		} else if err != nil {
 			return t, n, err
 		}
+		// A part ends where the next one begins: nobody knows earlier where a tar ends.
+		if next, ok := at.get(doneParts + 1); ok && next == done {
+			if err := finish(); err != nil {
+				return t, n, err
+			}
+			doneParts++
+			now = partInfo{Part: parts[0]}
+		}
+		before := t
 		t.add(bar, len(b.Index), b.Failed)
-		part := featureRows{rows: b.Rows}
+		now.Inputs += len(b.Index) + len(b.Failed)
+		now.Rows, now.Failed, now.Tars = now.Rows+len(b.Index), now.Failed+t.failed-before.failed, now.Tars+t.tars-before.tars
+		rows := featureRows{rows: b.Rows}
 		for k, i := range b.Index {
 			if in.kind == "image" {
-				part.ids, part.names = append(part.ids, coco.Int(int64(i))), append(part.names, b.Paths[k])
+				rows.ids, rows.names = append(rows.ids, coco.Int(int64(i))), append(rows.names, b.Paths[k])
 				continue
 			}
-			part.ids, part.names = append(part.ids, in.ids[i]), append(part.names, in.texts[i])
+			i = index[i]
+			rows.ids, rows.names = append(rows.ids, in.ids[i]), append(rows.names, in.texts[i])
 			if in.imageIDs != nil {
-				part.imageIDs = append(part.imageIDs, in.imageIDs[i])
+				rows.imageIDs = append(rows.imageIDs, in.imageIDs[i])
 			}
 		}
-		if err := f.add(part); err != nil {
+		if err := f.add(rows); err != nil {
 			return t, n, err
 		}
 		n += len(b.Index)
+		done += len(b.Index) + len(b.Failed)
 		bar.add(len(b.Index) + len(b.Failed))
 	}
-	return t, n, nil
+	return t, n, finish()
 }
 
 // clipcapFeatures reads a ClipCap pickle and writes a row for each caption: the
@@ -223,7 +308,7 @@ func clipcapFeatures(c *cli.Context) error {
 	if err := need(c, "output"); err != nil {
 		return err
 	}
-	for _, name := range []string{"clip", "clip-config", "images", "text", "captions"} {
+	for _, name := range []string{"clip", "clip-config", "images", "text", "captions", "shard"} {
 		if c.IsSet(name) {
 			return usagef("--%s cannot be used with --clipcap, which reads features instead of computing them", name)
 		}

@@ -4,51 +4,40 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"strings"
 
-	"cyclecap/data/photo"
 	"cyclecap/data/sets"
 	"cyclecap/data/webdataset"
 
 	"github.com/urfave/cli/v2"
 )
 
-// photos are the photos that the arguments of a command name.
-type photos struct {
-	sources iter.Seq[photo.Source]
-	count   int // -1 if it is not known, because they are in tars
-}
-
 // recursiveFlag makes photosIn read subfolders.
 func recursiveFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "recursive", Usage: "also read the photos in subfolders of folders", DisableDefaultText: true}
 }
 
-// photosIn returns the photos that paths name: photos, folders, tars, patterns of tars, and -,
-// which stands for a list on standard input. The photos of a folder are sorted by name. It says
+// photosIn returns the photos and tars that paths name: photos, folders, tars, patterns of tars, and
+// -, which stands for a list on standard input. The photos of a folder are sorted by name. It says
 // what it passes over.
-func photosIn(c *cli.Context, paths []string) (photos, error) {
-	var out []string
+func photosIn(c *cli.Context, paths []string) (out []string, err error) {
 	for _, p := range paths {
 		list := []string{p}
 		if p == "-" {
-			var err error
 			if list, err = listed(c.App.Reader); err != nil {
-				return photos{}, err
+				return nil, err
 			}
 		}
 		for _, p := range list {
 			files, err := filesIn(c, p)
 			if err != nil {
-				return photos{}, err
+				return nil, err
 			}
 			out = append(out, files...)
 		}
 	}
-	sources, count := sets.Sources(out)
-	return photos{sources, count}, nil
+	return out, nil
 }
 
 // listed reads a list of paths, one a line.

@@ -100,6 +100,9 @@ func save(t *testing.T, out string, kind Kind, rows [][]float32, inputs []Input)
 			return err
 		}
 	}
+	if IsFolder(out) {
+		return w.SavePart(t.Context(), 0)
+	}
 	return w.Save(t.Context())
 }
 
@@ -180,7 +183,7 @@ func TestWritten(t *testing.T) {
 	}
 }
 
-// A folder with other features is not changed, and a failure leaves what was there.
+// A folder with other features is not taken for one with parts, and a failure leaves what was there.
 func TestCreateRefuses(t *testing.T) {
 	rows, inputs := [][]float32{{1, 0}}, []Input{{Name: "a"}}
 	out := t.TempDir()
@@ -189,14 +192,21 @@ func TestCreateRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := save(t, out, Texts, rows, inputs); err == nil || !strings.Contains(err.Error(), "other features, such as img_emb/img_emb_0.npy") {
+	if list, err := Parts(out, Images); err != nil || len(list) != 1 || !list[0].Complete {
+		t.Errorf("parts %v, %v", list, err)
+	}
+	if _, err := Parts(out, Texts); err == nil || !strings.Contains(err.Error(), "other features, such as img_emb/img_emb_0.npy") {
 		t.Errorf("texts in a folder of photos: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(out, "img_emb/img_emb_1.npy"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := save(t, out, Images, rows, inputs); err == nil || !strings.Contains(err.Error(), "img_emb/img_emb_1.npy") {
-		t.Errorf("one of two parts: %v", err)
+	for _, name := range []string{"img_emb/img_emb_1.npy", "img_emb/img_emb_00.npy", "metadata/m_0.parquet"} {
+		path := filepath.Join(out, name)
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parts(out, Images); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		os.Remove(path)
 	}
 	for _, out := range []string{"/none/x.npy", "/none/x/", filepath.Join(out, "none", "x") + "/"} {
 		if err := save(t, out, Images, rows, inputs); err == nil || !strings.Contains(err.Error(), out) {

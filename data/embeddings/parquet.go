@@ -34,8 +34,11 @@ type textRow struct {
 // groupRows is the number of rows that are kept in memory until they are written.
 const groupRows = 1 << 16
 
+// noteKey is the key of the metadata of a table with the text of Writer.Note.
+const noteKey = "cyclecap"
+
 // newInputs returns functions that write a Parquet table of inputs.
-func newInputs(kind Kind, w io.Writer) (add func([]Input) error, end func() error) {
+func newInputs(kind Kind, w io.Writer) (add func([]Input) error, note func(string), end func() error) {
 	options := []parquet.WriterOption{parquet.Compression(&parquet.Snappy), parquet.MaxRowsPerRowGroup(groupRows)}
 	if kind == Images {
 		to := parquet.NewGenericWriter[imageRow](w, options...)
@@ -46,7 +49,7 @@ func newInputs(kind Kind, w io.Writer) (add func([]Input) error, end func() erro
 			}
 			_, err := to.Write(rows)
 			return err
-		}, to.Close
+		}, func(text string) { to.SetKeyValueMetadata(noteKey, text) }, to.Close
 	}
 	to := parquet.NewGenericWriter[textRow](w, options...)
 	return func(list []Input) error {
@@ -62,7 +65,7 @@ func newInputs(kind Kind, w io.Writer) (add func([]Input) error, end func() erro
 		}
 		_, err := to.Write(rows)
 		return err
-	}, to.Close
+	}, func(text string) { to.SetKeyValueMetadata(noteKey, text) }, to.Close
 }
 
 // column is a column of texts or numbers in a Parquet file.
@@ -87,14 +90,9 @@ func openColumn(path string, names []string) (c *column, err error) {
 		}
 	}()
 	err = c.safe(func() error {
-		info, err := f.Stat()
-		if err != nil {
+		if err := c.open(); err != nil {
 			return err
 		}
-		if c.table, err = parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true)); err != nil {
-			return err
-		}
-		c.rows = c.table.NumRows()
 		var have []string
 		for _, field := range c.table.Schema().Fields() {
 			have = append(have, field.Name())
@@ -108,6 +106,19 @@ func openColumn(path string, names []string) (c *column, err error) {
 		return fmt.Errorf("none of the columns %q in this table, which has %q", names, have[:min(len(have), 20)])
 	})
 	return c, err
+}
+
+// open reads the description of the table.
+func (c *column) open() error {
+	info, err := c.file.Stat()
+	if err != nil {
+		return err
+	}
+	if c.table, err = parquet.OpenFile(c.file, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true)); err != nil {
+		return err
+	}
+	c.rows = c.table.NumRows()
+	return nil
 }
 
 // get returns the values of rows, "" for those that have none. It goes through the pages once,

@@ -13,6 +13,8 @@ import (
 
 	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Writer writes features with their inputs. Both are kept on disk, in files without names,
@@ -21,12 +23,12 @@ type Writer struct {
 	kind         Kind
 	dtype        torch.DType
 	width, n     int
-	npy, parquet string   // the files to write
+	out          string   // a .npy file or a folder
 	rows, inputs *os.File // without names
 	buffer       *bufio.Writer
 	add          func([]Input) error
+	note         func(string)
 	end          func() error
-	folders      []string // to create
 }
 
 // IsFolder reports whether an output path stands for a folder: it is one, or ends with a slash.
@@ -35,31 +37,25 @@ func IsFolder(path string) bool {
 	return err == nil && info.IsDir() || strings.HasSuffix(path, string(filepath.Separator))
 }
 
-// Create starts writing features of a width to out. If out is a .npy file, it gets the features
-// as float32, and the inputs go to the .parquet file beside it. If out is a folder (see
-// IsFolder), it gets the files of clip-retrieval, with features as float16:
+// Create starts writing features of a width to out. If out is a .npy file, Save writes the
+// features as float32, and the inputs to the .parquet file beside it. If out is a folder (see
+// IsFolder), SavePart writes the files of clip-retrieval, with features as float16:
 //
 //	img_emb/img_emb_0.npy or text_emb/text_emb_0.npy
 //	metadata/metadata_0.parquet
 //
-// Create returns an error if out cannot be written, or is a folder with other features.
+// Create returns an error if out cannot be written.
 func Create(out string, kind Kind, width int) (_ *Writer, err error) {
-	w := &Writer{kind: kind, dtype: torch.Float32, width: width, npy: out, parquet: beside(out)}
+	w := &Writer{kind: kind, dtype: torch.Float32, width: width, out: out}
 	spool := filepath.Dir(out)
 	if IsFolder(out) {
-		if err := onlyOurs(out, kind); err != nil {
-			return nil, err
-		}
 		w.dtype = torch.Float16
-		w.folders = []string{filepath.Join(out, string(kind)), filepath.Join(out, metadataFolder)}
-		w.npy = filepath.Join(w.folders[0], string(kind)+"_0.npy")
-		w.parquet = filepath.Join(w.folders[1], metadataFolder+"_0.parquet")
 		spool = out
 		if _, err := os.Stat(out); errors.Is(err, fs.ErrNotExist) {
 			spool = filepath.Dir(filepath.Clean(out))
 		}
 	} else {
-		for _, path := range []string{w.npy, w.parquet} {
+		for _, path := range []string{out, beside(out)} {
 			if err := atomicfile.Check(path); err != nil {
 				return nil, err
 			}
@@ -77,7 +73,7 @@ func Create(out string, kind Kind, width int) (_ *Writer, err error) {
 		return nil, fmt.Errorf("cannot write %s: %w", out, atomicfile.Plain(err))
 	}
 	w.buffer = bufio.NewWriterSize(w.inputs, 1<<20)
-	w.add, w.end = newInputs(kind, w.buffer)
+	w.add, w.note, w.end = newInputs(kind, w.buffer)
 	return w, nil
 }
 
@@ -86,31 +82,16 @@ func beside(npy string) string { return strings.TrimSuffix(npy, filepath.Ext(npy
 
 // nameless creates a file that disappears when it is closed, or when the process ends.
 func nameless(dir string) (*os.File, error) {
+	// Without a name from the beginning, so that a process that is killed leaves nothing. Not every
+	// file system can do that.
+	if f, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE, 0o600); err == nil {
+		return f, nil
+	}
 	f, err := os.CreateTemp(dir, ".features.*.tmp")
 	if err != nil {
 		return nil, err
 	}
 	return f, os.Remove(f.Name())
-}
-
-// onlyOurs returns an error if a folder has features that would no longer belong to the
-// inputs in it, because they lie in files that are not replaced.
-func onlyOurs(dir string, kind Kind) error {
-	for _, sub := range []string{string(Images), string(Texts), metadataFolder} {
-		list, err := os.ReadDir(filepath.Join(dir, sub))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		ours := map[string]string{string(kind): string(kind) + "_0.npy", metadataFolder: metadataFolder + "_0.parquet"}[sub]
-		for _, e := range list {
-			if ext := filepath.Ext(e.Name()); (ext == ".npy" || ext == ".parquet") && e.Name() != ours {
-				return fmt.Errorf("%s has other features, such as %s: choose another folder", dir, filepath.Join(sub, e.Name()))
-			}
-		}
-	}
-	return nil
 }
 
 // Add adds rows [len(inputs), width].
@@ -133,31 +114,44 @@ func (w *Writer) Add(rows []float32, inputs []Input) error {
 		err = w.add(inputs)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", w.npy, atomicfile.Plain(err))
+		return fmt.Errorf("cannot write %s: %w", w.out, atomicfile.Plain(err))
 	}
 	w.n += len(inputs)
 	return nil
 }
 
-// Save writes the files. Each replaces an existing one when it is complete.
-func (w *Writer) Save(ctx context.Context) error {
+// Note sets a text about the features, which the table of inputs carries in its metadata.
+func (w *Writer) Note(text string) { w.note(text) }
+
+// Save writes the .npy file and the table of inputs. Each replaces an existing one when it is
+// complete.
+func (w *Writer) Save(ctx context.Context) error { return w.save(ctx, w.out, beside(w.out)) }
+
+// SavePart writes the files of a number in the folder. The features come last: where they are, the
+// part is complete, and features without a table are not ours.
+func (w *Writer) SavePart(ctx context.Context, number int) error {
+	npy, table := partFiles(w.out, w.kind, number)
+	for _, path := range []string{npy, table} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			return err
+		}
+	}
+	return w.save(ctx, npy, table)
+}
+
+func (w *Writer) save(ctx context.Context, npy, table string) error {
 	err := w.end()
 	if err == nil {
 		err = w.buffer.Flush()
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", w.parquet, atomicfile.Plain(err))
-	}
-	for _, dir := range w.folders {
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return err
-		}
+		return fmt.Errorf("cannot write %s: %w", table, atomicfile.Plain(err))
 	}
 	for _, f := range []struct {
 		path   string
 		header []byte
 		from   *os.File
-	}{{w.npy, formatNPY(w.dtype, w.n, w.width), w.rows}, {w.parquet, nil, w.inputs}} {
+	}{{table, nil, w.inputs}, {npy, formatNPY(w.dtype, w.n, w.width), w.rows}} {
 		err := atomicfile.Write(ctx, f.path, func(to io.Writer) error {
 			if _, err := f.from.Seek(0, io.SeekStart); err != nil {
 				return err

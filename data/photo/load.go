@@ -46,6 +46,8 @@ type Source struct {
 	Data []byte
 	// Err says why there is no photo; it includes the path.
 	Err error
+	// First says that a batch begins with this photo, even if the one before has room for it.
+	First bool
 }
 
 // maxRoom limits what is allocated for the size that an archive says a photo has.
@@ -92,8 +94,8 @@ func Load(ctx context.Context, paths []string, pre Preprocess, workers, batch in
 // computes with one batch, the given number of worker goroutines decodes the next ones, and
 // another goroutine goes through the sources.
 //
-// Each run of batch consecutive sources becomes one Batch, in their order; the last may be
-// shorter. A photo that cannot be read is listed in its batch and does not stop the sequence; an
+// Each run of batch consecutive sources becomes one Batch, in their order; the last, and one
+// before a source with First, may be shorter. A photo that cannot be read is listed in its batch and does not stop the sequence; an
 // error ends it. Leaving the loop early stops the workers first.
 //
 // Memory is bounded: there are only as many batches as keep the workers busy, and at least two
@@ -127,8 +129,8 @@ func LoadFrom(ctx context.Context, sources iter.Seq[Source], pre Preprocess, wor
 			first := 0
 			for s := range sources {
 				// A full batch waits for the next source, to know whether it is the last.
-				if l != nil && len(l.paths) == batch {
-					first += batch
+				if l != nil && (s.First || len(l.paths) == batch) {
+					first += len(l.paths)
 					l.finish()
 					l = nil
 				}

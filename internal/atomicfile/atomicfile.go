@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 )
@@ -181,6 +182,18 @@ func WriteBytes(path string, b []byte) error {
 		_, err := w.Write(b)
 		return err
 	})
+}
+
+// temporary is the name of a temporary file of create.
+var temporary = regexp.MustCompile(`^\.(.+)\.[0-9a-f]{8}\.tmp$`)
+
+// Target returns the name of the file that a temporary file was to become, or "" if it is not
+// a temporary file. Names of more than 100 bytes are cut.
+func Target(name string) string {
+	if m := temporary.FindStringSubmatch(name); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 // RemoveStale removes the temporary files in a folder, and in the folders in it, that a
