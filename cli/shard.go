@@ -20,7 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// partSize is the largest number of photos or texts in a part that is no tar. A process that is
+// partSize is the largest number of photos or texts in a part that is no tar, unless a batch has more. A process that is
 // killed loses at most one part; and those of a set of 100,000 are still shared evenly.
 const partSize = 4096
 
@@ -31,7 +31,7 @@ type section struct{ from, to int }
 // batches, so that the features do not depend on which parts one process computes.
 func (in *inputs) cut(batch int) {
 	in.batch = batch
-	size := partSize / batch * batch
+	size := max(batch, partSize/batch*batch)
 	n := len(in.texts) + len(in.paths)
 	for at := 0; at < n; {
 		end := at + 1

@@ -32,22 +32,34 @@ func TestFeaturesKilled(t *testing.T) {
 		}
 		return c
 	}
-	begin := time.Now()
 	if err := start("whole").Wait(); err != nil {
 		t.Fatal(err)
 	}
-	whole := time.Since(begin)
-	kills := 0
-	for range 4 {
-		c := start("killed")
-		time.Sleep(time.Duration(rand.Int64N(int64(whole) / 2)))
+	parts := func() int {
+		list, _ := filepath.Glob(filepath.Join(work, "killed/text_emb/*.npy"))
+		return len(list)
+	}
+	for range 3 {
+		before, c, ended := parts(), start("killed"), make(chan struct{})
+		go func() {
+			c.Wait()
+			close(ended)
+		}()
+		for running := true; running && parts() == before; {
+			select {
+			case <-ended:
+				running = false
+			case <-time.After(time.Millisecond):
+			}
+		}
+		time.Sleep(time.Duration(rand.Int64N(int64(300 * time.Millisecond))))
 		c.Process.Kill()
-		if c.Wait() != nil {
-			kills++
+		<-ended
+		if parts() == before {
+			t.Fatal("the process ended without another part")
 		}
 	}
-	parts, _ := filepath.Glob(filepath.Join(work, "killed/text_emb/*.npy"))
-	t.Logf("%d kills; %d parts afterwards", kills, len(parts))
+	t.Logf("%d parts after the kills", parts())
 	if err := start("killed").Wait(); err != nil {
 		t.Fatal(err)
 	}
