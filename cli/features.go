@@ -49,10 +49,9 @@ also have the inputs, the model and the options. OUT.npy and OUT/ are described
 in docs/formats.md.
 
 The input is cut into parts, numbered from 0: each tar is one, and so are 4,096
-photos or captions (fewer if --batch does not divide 4,096). With --shard I/N a
-process computes the parts I-1, I-1+N, I-1+2N, …. All processes need the same
-input in the same order. OUT/ has a pair of files for each part, which do not
-depend on N; the same command, run again, keeps those that are complete.
+photos or captions. With --shard I/N a process computes the parts I-1, I-1+N, ….
+All processes need the same input in the same order. OUT/ has a pair of files for
+each part; the same command, run again, keeps those that are complete.
 
 A photo that cannot be read is skipped, as is the rest of a damaged tar, and the
 exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
