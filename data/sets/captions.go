@@ -138,9 +138,7 @@ func jsonKind(path string) (string, error) {
 	}
 	defer f.Close()
 	in := bufio.NewReader(f)
-	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
-		in.Discard(3)
-	}
+	skipMark(in)
 	d := json.NewDecoder(in)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return "", nil
@@ -171,6 +169,13 @@ func jsonKind(path string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// skipMark passes over a byte order mark at the beginning of a file.
+func skipMark(in *bufio.Reader) {
+	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
+		in.Discard(3)
+	}
 }
 
 // eachLine calls f with the lines of a UTF-8 text file, counted from 1, without line ends and
@@ -266,9 +271,7 @@ func (s *Set) readTable(path string, tabs bool) error {
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, maxLine)
-	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
-		in.Discard(3)
-	}
+	skipMark(in)
 	head, _ := in.Peek(maxLine)
 	first, _, _ := strings.Cut(string(head), "\n")
 	tabs = tabs || strings.Contains(first, "\t")
