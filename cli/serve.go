@@ -33,7 +33,7 @@ func serveCommand() *cli.Command {
 			&cli.IntFlag{Name: "queue", Value: d.Queue, Usage: "let `N` requests wait; more are answered with 429"},
 			&cli.DurationFlag{Name: "queue-timeout", Value: d.QueueTimeout, Usage: "let a request wait for at most `TIME`"},
 			&cli.DurationFlag{Name: "batch-window", Value: d.BatchWindow, Usage: "wait for `TIME` (such as 5ms) for requests of the same kind, and compute them together; low-order bits then depend on other requests", DefaultText: "each request by itself"},
-			&cli.IntFlag{Name: "max-batch", Value: d.MaxBatch, Usage: "with --batch-window: compute at most `N` photos and texts together"},
+			&cli.IntFlag{Name: "max-batch", Value: d.MaxBatch, Usage: "compute at most `N` photos and texts of several requests together"},
 			&cli.Int64Flag{Name: "max-body", Value: d.MaxBody, Usage: "refuse requests of more than `N` bytes"},
 			&cli.IntFlag{Name: "max-pixels", Value: d.MaxPixels, Usage: "refuse pictures of more than `N` pixels"},
 			&cli.IntFlag{Name: "max-items", Value: d.MaxItems, Usage: "refuse requests with more than `N` pictures and texts"},
@@ -57,7 +57,8 @@ FILE. A model has its name for the best caption that it writes, and NAME:direct
 or NAME:textualised for a certain one.
 
 The items of a request are computed by themselves, so the bits of an answer do
-not depend on other requests, unless --batch-window joins them.
+not depend on other requests, unless --batch-window joins them. With --fast or
+--dtype int8 and AVX-512, requests are joined where that changes no bit.
 
 SIGTERM or Ctrl-C finishes the requests that have begun, and the exit code is 0.
 SIGHUP loads the models, the keys and the TLS certificate again.

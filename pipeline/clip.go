@@ -295,6 +295,17 @@ func (c *CLIP) CountTokens(text string) (n, most int) {
 	return len(c.texts.Encode(text)) + most - c.texts.Room(most), most
 }
 
+// BatchInvariant reports whether the features of photos, and those of texts, have the same
+// bits whatever else is in their batch: those of a ViT with packed weights on a processor with
+// AVX-512 have, and those of a ResNet and of a SigLIP have not.
+func (c *CLIP) BatchInvariant() (photos, texts bool) {
+	m, ok := c.Model.(*clip.Model)
+	if !ok || !c.on.batchInvariant() {
+		return false, false
+	}
+	return m.ResNet == nil, true
+}
+
 // Options returns where and how the model computes.
 func (c *CLIP) Options() Options { return c.on }
 

@@ -201,6 +201,10 @@ func SaveDecoder(ctx context.Context, path string, mapper clipcap.Mapper, gpt *G
 // FeatureWidth returns the width of the features that the decoder expects.
 func (d *Decoder) FeatureWidth() int { return int(d.Model.Mapper.FeatureWidth()) }
 
+// BatchInvariant reports whether a caption has the same bits whatever others are written with
+// it: it has with packed weights on a processor with AVX-512.
+func (d *Decoder) BatchInvariant() bool { return d.on.batchInvariant() }
+
 // Options returns where and how the decoder computes.
 func (d *Decoder) Options() Options { return d.on }
 

@@ -69,6 +69,12 @@ func (o Options) TypeName() string {
 // int8 layers always do, since their results need not have the same bits as PyTorch's.
 func (o Options) Packed() bool { return o.Device == torch.CPU && (o.Pack || o.BF16 || o.Int8) }
 
+// batchInvariant reports whether the rows of a linear layer, and of a transformer's layer, have
+// the same bits in any batch.
+func (o Options) batchInvariant() bool {
+	return o.Packed() && !o.BF16 && torch.HasPanels()
+}
+
 // hasInt8 is replaced in tests.
 var hasInt8 = torch.HasInt8
 

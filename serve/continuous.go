@@ -10,9 +10,9 @@ import (
 	"cyclecap/pipeline"
 )
 
-// A stream is the captions that are being written with one model and the same options. With
-// --batch-window they join and leave it between two tokens, so that a request need not wait for
-// the end of those before it.
+// A stream is the captions that are being written with one model and the same options. They
+// join and leave it between two tokens, so that a request need not wait for the end of those
+// before it.
 type stream struct {
 	model   *model
 	key     string // of the options

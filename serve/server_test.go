@@ -483,6 +483,61 @@ func TestShared(t *testing.T) {
 	}
 }
 
+// TestInvariant: with packed weights, texts and captions have the same bits in any batch where the
+// processor has AVX-512, and those that wait are computed together without a window. The
+// features of photos by a ResNet have not, and are computed request by request.
+func TestInvariant(t *testing.T) {
+	if !torch.HasPanels() {
+		t.Skip("this processor does not have AVX-512")
+	}
+	url, s, _ := start(t, func(o *Options) { o.Models[0].Compute.Pack = true })
+	list := photos(t)
+	for _, c := range []struct{ name, how string }{
+		{"texts", "shared; requests=4; items=4"},
+		{"greedy", "continuous; items=1"},
+		{"sample", "continuous; items=1"},
+		{"beam", "exact; requests=1; items=1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ask := func(i int) (text, batched string) {
+				if c.name == "texts" {
+					answer, text := post(t, url+"/v1/embeddings", "application/json", strings.NewReader(fmt.Sprintf(`{"model":"world","input":"%d red cups%s"}`, i, strings.Repeat(" on a table", i))))
+					return text, answer.Header.Get(batchHeader)
+				}
+				body, kind := form(t, list[i:i+1], "decode", c.name, "seed", fmt.Sprint(i))
+				answer, text := post(t, url+"/caption", kind, body)
+				return text, answer.Header.Get(batchHeader)
+			}
+			release := occupy(s.worker)
+			together := make([]string, 5)
+			var wait sync.WaitGroup
+			for i := range together {
+				wait.Go(func() {
+					var batched string
+					if together[i], batched = ask(i); i > 0 && batched != c.how {
+						t.Errorf("request %d was computed as %q", i, batched)
+					}
+				})
+				if i == 0 { // the worker takes the first, the others wait
+					time.Sleep(300 * time.Millisecond)
+				}
+			}
+			for begin := time.Now(); s.worker.queue.length() < 4; time.Sleep(time.Millisecond) {
+				if time.Since(begin) > 10*time.Second {
+					t.Fatalf("%d wait", s.worker.queue.length())
+				}
+			}
+			close(release)
+			wait.Wait()
+			for i, got := range together {
+				if alone, _ := ask(i); got != alone {
+					t.Errorf("request %d: together %s\nalone %s", i, got, alone)
+				}
+			}
+		})
+	}
+}
+
 // TestContinuous has many clients ask at random times, of whom some go away. The captions of
 // the others are those of requests by themselves, and in the end nothing is left.
 func TestContinuous(t *testing.T) {

@@ -67,7 +67,7 @@ func (t *task) like(o *task) bool {
 // A worker computes one task after another, or batches of tasks, on one OS thread.
 type worker struct {
 	queue    *queue
-	window   time.Duration // 0: each task by itself
+	window   time.Duration // for which a task waits for others
 	most     int           // items in a shared batch
 	patience time.Duration // longest time in the queue
 	metrics  *metrics
@@ -76,7 +76,7 @@ type worker struct {
 	ended    chan struct{}
 	// average is the recent duration of a task, ns.
 	average atomic.Int64
-	// streams are the captions that are being written; only with a window.
+	// streams are the captions that are being written together.
 	streams []*stream
 }
 
@@ -157,11 +157,21 @@ func (w *worker) expected() time.Duration {
 	return max(time.Second, time.Duration(w.average.Load())*time.Duration(w.queue.length()+1)).Round(time.Second)
 }
 
-// gather returns the tasks to compute together with t: those like it that arrive in the
-// window.
+// shares reports whether the features of a task, and captions that are not joined, are computed
+// together with those of others: if there is a window, or if its bits do not depend on them.
+func (w *worker) shares(t *task) bool {
+	if w.window > 0 {
+		return true
+	}
+	photos, texts := t.model.clip.BatchInvariant()
+	return (photos || len(t.photos) == 0) && (texts || len(t.texts) == 0) && (len(t.ways) == 0 || t.model.captioner.Decoder.BatchInvariant())
+}
+
+// gather returns the tasks to compute together with t: those like it that wait already, or
+// arrive in the window.
 func (w *worker) gather(t *task) []*task {
 	group := []*task{t}
-	if w.window <= 0 {
+	if !w.shares(t) {
 		return group
 	}
 	until := t.queued.Add(w.window)
@@ -211,8 +221,10 @@ func (w *worker) compute(group []*task) {
 	}
 }
 
-// joins reports whether the captions of a task are written together with those of others.
-func (w *worker) joins(t *task) bool { return w.window > 0 && t.streams() }
+// joins reports whether the captions of a task join those that are being written.
+func (w *worker) joins(t *task) bool {
+	return t.streams() && (w.window > 0 || t.model.captioner.Decoder.BatchInvariant())
+}
 
 // safely runs f on the executor's thread. A panic is an error: it must not end the server.
 func (w *worker) safely(f func() error) (err error) {

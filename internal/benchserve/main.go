@@ -50,7 +50,7 @@ type server struct {
 }
 
 // own is the number of servers that are ours, which come first.
-const own = 3
+const own = 4
 
 // A request is a kind of request: its body for each photo or text.
 type request struct {
@@ -97,7 +97,8 @@ func run() error {
 	servers := []*server{
 		{name: "cyclecap", args: ours, kinds: all, model: "default"},
 		{name: "--batch-window 5ms", args: append(slices.Clone(ours), "--batch-window", "5ms"), kinds: all, model: "default"},
-		{name: "and --fast", args: append(slices.Clone(ours), "--batch-window", "5ms", "--fast"), kinds: all, model: "default"},
+		{name: "--fast", args: append(slices.Clone(ours), "--fast"), kinds: all, model: "default"},
+		{name: "--dtype int8", args: append(slices.Clone(ours), "--dtype", "int8"), kinds: all, model: "default"},
 		{name: "FastAPI + transformers", args: []string{*python, "testdata/reference/serve_peer.py", "run", *dir, "--port", "{port}", "--threads", n}, kinds: all, model: "default"},
 		{name: "infinity", args: []string{*infinity, "v2", "--model-id", *dir + "/clip", "--served-model-name", "default", "--engine", "torch", "--device", "cpu", "--url-prefix", "/v1",
 			"--port", "{port}"}, kinds: map[string]bool{"texts": true, "images": true}, model: "default"},
@@ -421,7 +422,7 @@ func show(results []result, memory map[string]float64, servers []*server, markdo
 	for _, s := range servers {
 		header = append(header, s.name)
 	}
-	t.AppendHeader(append(header, "cyclecap / best peer", "window / best peer", "fast / best peer"))
+	t.AppendHeader(append(header, "cyclecap / best peer", "window / best peer", "fast / best peer", "int8 / best peer"))
 	for _, r := range results {
 		if r.Clients == 0 {
 			continue
