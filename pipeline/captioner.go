@@ -196,18 +196,23 @@ type Batch struct {
 
 // Photos captions photo files as PhotosFrom does.
 func (c *Captioner) Photos(ctx context.Context, paths []string, batch int, o clipcap.Options) iter.Seq2[Batch, error] {
-	return c.captionBatches(ctx, c.CLIP.Photos(ctx, paths, batch), o)
+	return c.captionBatches(ctx, c.CLIP.Photos(ctx, paths, batch), batch, o)
 }
 
 // PhotosFrom captions photos, batch by batch and in order. When sampling, the seed
 // of a photo is o.Seed plus the number of readable photos before it, so that its
-// caption does not depend on the batch size.
+// caption does not depend on the batch size. Where this changes no bit
+// ([Decoder.BatchInvariant]), a caption that has ended makes room for the next photo's, and
+// features of the next batch are computed before the last captions of one have ended.
 func (c *Captioner) PhotosFrom(ctx context.Context, photos iter.Seq[photo.Source], batch int, o clipcap.Options) iter.Seq2[Batch, error] {
-	return c.captionBatches(ctx, c.CLIP.PhotosFrom(ctx, photos, batch), o)
+	return c.captionBatches(ctx, c.CLIP.PhotosFrom(ctx, photos, batch), batch, o)
 }
 
 // captionBatches captions photos by batches of their features.
-func (c *Captioner) captionBatches(ctx context.Context, batches iter.Seq2[Features, error], o clipcap.Options) iter.Seq2[Batch, error] {
+func (c *Captioner) captionBatches(ctx context.Context, batches iter.Seq2[Features, error], batch int, o clipcap.Options) iter.Seq2[Batch, error] {
+	if o.Method.Single() && o.OnToken == nil && c.Decoder.BatchInvariant() {
+		return c.continuous(ctx, batches, batch, o)
+	}
 	return func(yield func(Batch, error) bool) {
 		for f, err := range batches {
 			if err != nil {

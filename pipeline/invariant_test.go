@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -155,5 +156,97 @@ func TestBatchInvariantCaptions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// varied returns the token that is chosen first at the most different places, so that captions
+// which it ends have different lengths.
+func varied(captions []pipeline.Captioned) (stop int64) {
+	at := map[int64]map[int]bool{}
+	for _, c := range captions {
+		for i, id := range c.Direct[0].Tokens {
+			if slices.Index(c.Direct[0].Tokens, id) == i {
+				if at[id] == nil {
+					at[id] = map[int]bool{}
+				}
+				at[id][i] = true
+			}
+		}
+	}
+	for id := range at {
+		if len(at[id]) > len(at[stop]) || len(at[id]) == len(at[stop]) && id < stop {
+			stop = id
+		}
+	}
+	return stop
+}
+
+// The captions of a set join each other where that changes no bit. They are those of each photo
+// by itself, in order, and photos that cannot be read are reported.
+func TestCaptionsOfASet(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.jpg")
+	if err := os.WriteFile(bad, []byte("no photo"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	list := slices.Insert(photos(t, 9), 5, bad)
+	for kind, on := range map[string]pipeline.Options{"exact": {}, "fast": {Pack: true}, "int8": {Int8: true}} {
+		c, err := pipeline.Load(files, on)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var features []float32
+		for f, err := range c.CLIP.Photos(t.Context(), list, 1) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			features = append(features, f.Rows...)
+		}
+		width := c.CLIP.Width()
+		for _, method := range []clipcap.Method{clipcap.Greedy, clipcap.Sample} {
+			o := clipcap.Options{Method: method, MaxTokens: 16, Stop: -1, Seed: 3, Temperature: 0.3}
+			// alone returns the captions of each photo by itself.
+			alone := func() (list []pipeline.Captioned) {
+				at := o
+				for row := range slices.Chunk(features, width) {
+					captions, err := c.Captions(t.Context(), row, at)
+					if err != nil {
+						t.Fatal(err)
+					}
+					at.Seed++
+					list = append(list, captions...)
+				}
+				return list
+			}
+			o.Stop = varied(alone())
+			want := alone()
+			var got []pipeline.Captioned
+			var paths, failed []string
+			for b, err := range c.Photos(t.Context(), list, 3, o) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, paths = append(got, b.Captions...), append(paths, b.Paths...)
+				for _, f := range b.Failed {
+					failed = append(failed, f.Path)
+				}
+			}
+			if !slices.Equal(paths, slices.Delete(slices.Clone(list), 5, 6)) || !slices.Equal(failed, []string{bad}) {
+				t.Errorf("%s, %s: photos %q, failed %q", kind, method, paths, failed)
+			}
+			lengths := map[int]bool{}
+			for i, w := range want {
+				lengths[len(w.Direct[0].Tokens)] = true
+				if kind == "exact" || !torch.HasPanels() {
+					continue
+				}
+				if diff := cmp.Diff(w, got[i]); diff != "" {
+					t.Errorf("%s, %s, photo %d: %s", kind, method, i, diff)
+				}
+			}
+			if len(lengths) < 2 {
+				t.Errorf("%s, %s: all captions have one of the lengths %v", kind, method, lengths)
+			}
+		}
+		c.Close()
 	}
 }

@@ -40,14 +40,7 @@ type writing struct {
 // streams reports whether the captions of a task can join a stream: a beam search needs batches
 // of its own.
 func (t *task) streams() bool {
-	if len(t.ways) == 0 {
-		return false
-	}
-	switch t.options.Method {
-	case clipcap.Greedy, clipcap.TopP, clipcap.Sample:
-		return true
-	}
-	return false
+	return len(t.ways) > 0 && t.options.Method.Single()
 }
 
 // optionsKey returns what captions that are written together have in common: all options but the

@@ -61,7 +61,7 @@ func (m *Model) NewBatcher(o Options, most int) (b *Batcher, err error) {
 	if err := m.check(o, length); err != nil {
 		return nil, err
 	}
-	if !o.single() {
+	if !o.Method.Single() {
 		return nil, fmt.Errorf("a batcher decodes by %s, %s or %s, got %q", Greedy, TopP, Sample, o.Method)
 	}
 	if most < 1 {

@@ -85,8 +85,9 @@ type Options struct {
 	OnPrefixes func(took time.Duration)
 }
 
-// single reports whether the method follows a single sequence.
-func (o Options) single() bool { return o.Method == Greedy || o.Method == TopP || o.Method == Sample }
+// Single reports whether the method follows a single sequence, so that a Batcher can write
+// its captions.
+func (m Method) Single() bool { return m == Greedy || m == TopP || m == Sample }
 
 // A Caption is the result of decoding one feature.
 type Caption struct {
@@ -175,7 +176,7 @@ func (m *Model) generate(ctx context.Context, input torch.Tensor, mapped bool, l
 	switch {
 	case stays(input, o):
 		out, err = m.onDevice(ctx, input, mapped, length, o)
-	case o.single():
+	case o.Method.Single():
 		return m.single(ctx, input, mapped, length, o) // calls OnToken itself
 	default:
 		if mapped {
