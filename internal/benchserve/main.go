@@ -346,9 +346,9 @@ func (s *server) pace(ctx context.Context, r request, rate float64, length time.
 		if at > length {
 			break
 		}
-		time.Sleep(time.Until(begin.Add(at)))
+		due := begin.Add(at)
+		time.Sleep(time.Until(due))
 		wait.Go(func() {
-			due := begin.Add(at)
 			e := s.ask(ctx, r.path, bodies[i%len(bodies)])
 			mu.Lock()
 			defer mu.Unlock()
