@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,8 +13,9 @@ import (
 	"cyclecap/torch/internal/shim"
 )
 
-// Scalar is a number that is passed to an operator: a Go integer, float or bool.
-// Integers and floats follow different type promotion rules, as in Python.
+// Scalar is a number that is passed to an operator: a Go integer, float, complex
+// number or bool. Integers and floats follow different type promotion rules, as in
+// Python.
 type Scalar = any
 
 // MemoryFormat is a memory format; its values are those of libtorch's
@@ -165,6 +167,11 @@ func (c *call) boolean(v bool) {
 	c.args = append(c.args, shim.Bool, w)
 }
 
+func (c *call) complex(v complex128) {
+	c.n++
+	c.args = append(c.args, shim.Complex, int64(math.Float64bits(real(v))), int64(math.Float64bits(imag(v))))
+}
+
 func (c *call) scalar(v Scalar) {
 	switch v := v.(type) {
 	case int:
@@ -193,8 +200,12 @@ func (c *call) scalar(v Scalar) {
 		c.double(float64(v))
 	case bool:
 		c.boolean(v)
+	case complex128:
+		c.complex(v)
+	case complex64:
+		c.complex(complex128(v))
 	default:
-		c.fail(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("an argument must be an integer, a float, a bool or of another type that an operator takes, not %T", v)})
+		c.fail(&Error{Kind: TypeError, Op: c.op.String(), Text: fmt.Sprintf("an argument must be a number, a bool or of another type that an operator takes, not %T", v)})
 		c.none()
 	}
 }
@@ -220,6 +231,15 @@ func (c *call) doubles(l []float64) {
 	for _, v := range l {
 		c.args = append(c.args, int64(math.Float64bits(v)))
 	}
+}
+
+// doublesOpt takes a float[]? argument; nil means none.
+func (c *call) doublesOpt(l []float64) {
+	if l == nil {
+		c.none()
+		return
+	}
+	c.doubles(l)
 }
 
 func (c *call) bools(l []bool) {
@@ -278,17 +298,18 @@ func (c *call) generator(g *Generator) {
 // opt adds the optional argument called name: the option's value if it was
 // given, otherwise the schema's default.
 func (c *call) opt(name string) {
-	if !c.given(name) {
+	if !c.given(name, "") {
 		c.dflt()
 	}
 }
 
-// given adds the value of option name and returns true if it was given.
-func (c *call) given(name string) bool {
+// given adds the value of option name, an argument of a type of the schema, and returns
+// true if it was given.
+func (c *call) given(name, typ string) bool {
 	for i := range c.opts {
 		if c.opts[i].name == name {
 			c.used++
-			c.value(c.opts[i].value)
+			c.typed(typ, c.opts[i].value)
 			return true
 		}
 	}
@@ -299,12 +320,30 @@ func (c *call) given(name string) bool {
 // otherwise the scope's device.
 func (c *call) deviceOpt() {
 	switch s := current(); {
-	case c.given("device"):
+	case c.given("device", "Device?"):
 	case s != nil && s.device != CPU:
 		c.device(s.device)
 	default:
 		c.dflt()
 	}
+}
+
+// typed adds a value for an argument of a type of the schema, where the Go type alone
+// does not decide how it is passed.
+func (c *call) typed(typ string, v any) {
+	switch typ = strings.TrimSuffix(typ, "?"); v := v.(type) {
+	case []Tensor:
+		if typ == "Tensor?[]" {
+			c.tensorsOpt(v)
+			return
+		}
+	case []float64:
+		if typ == "Scalar[]" || typ == "Scalar?[]" {
+			c.scalarsOfDoubles(v)
+			return
+		}
+	}
+	c.value(v)
 }
 
 func (c *call) value(v any) {
@@ -431,4 +470,49 @@ func (c *call) word() int64 {
 	w := c.run(2)[1]
 	c.end()
 	return w
+}
+
+// results runs the call and returns its results: tensors, lists, numbers, bools, or
+// nil for none.
+func (c *call) results() []any {
+	var out []any
+	var p []uintptr
+	put := []func([]Tensor){} // what becomes of the tensors, which are adopted at once
+	for r := c.run(len(c.rets)); len(r) > 0; {
+		tag, n := int(r[0]&0xff), int(r[0]>>8)
+		at := len(out)
+		out = append(out, nil)
+		r = r[1:]
+		switch tag {
+		case shim.None:
+			n = 0
+		case shim.Tensor:
+			first := len(p)
+			p, n = append(p, uintptr(r[0])), 1
+			put = append(put, func(t []Tensor) { out[at] = t[first] })
+		case shim.Tensors:
+			first := len(p)
+			for _, w := range r[:n] {
+				p = append(p, uintptr(w))
+			}
+			put = append(put, func(t []Tensor) { out[at] = t[first : first+n : first+n] })
+		case shim.Int:
+			out[at], n = r[0], 1
+		case shim.Bool:
+			out[at], n = r[0] != 0, 1
+		case shim.Double:
+			out[at], n = math.Float64frombits(uint64(r[0])), 1
+		case shim.Complex:
+			out[at], n = complex(math.Float64frombits(uint64(r[0])), math.Float64frombits(uint64(r[1]))), 2
+		case shim.Ints:
+			out[at] = slices.Clone(r[:n])
+		}
+		r = r[n:]
+	}
+	defer c.end()
+	t := adoptAll(c.op.String(), p)
+	for _, f := range put {
+		f(t)
+	}
+	return out
 }

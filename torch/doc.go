@@ -12,8 +12,11 @@
 //	m := x.SumDim([]int64{-1}, torch.WithKeepdim(true))
 //
 // Shapes are []int64, a Scalar is a Go number or bool (with Python's type
-// promotion), and the zero Tensor is none. The typed functions in ops_gen.go are
-// generated from libtorch's own schemas, for the operators listed in ops.txt.
+// promotion), and the zero Tensor is none. An argument of type any is a value that
+// may be None without having a default: nil is none. The typed functions are
+// generated from libtorch's own schemas, for the operators listed in ops.txt:
+// every public one whose types have a Go type. [Call] calls every operator, also
+// those of other libraries.
 //
 // # Freeing tensors
 //
@@ -41,4 +44,4 @@
 // device: in an [Executor] or the main goroutine.
 package torch
 
-//go:generate go run ./internal/gen -ops ops.txt -out ops_gen.go
+//go:generate go run ./internal/gen -ops ops.txt -options options.txt -out .

@@ -220,7 +220,7 @@ func TestInt8LinearRows(t *testing.T) {
 		// |x w - x' w'| <= |w| |x - x'| + |x'| |w - w'|, where x - x' and w - w' are at most half
 		// a step (and a little for the arithmetic in f32).
 		want := Linear(x, weight, WithBias(bias))
-		step := x.Amax(WithDim([]int64{-1}), WithKeepdim(true)).Sub(x.Amin(WithDim([]int64{-1}), WithKeepdim(true))).DivScalar(2 * 255)
+		step := x.Amax(WithDimList([]int64{-1}), WithKeepdim(true)).Sub(x.Amin(WithDimList([]int64{-1}), WithKeepdim(true))).DivScalar(2 * 255)
 		bound := step.Mul(weight.Abs().SumDim([]int64{1})).Add(
 			x.Abs().SumDim([]int64{-1}, WithKeepdim(true)).Add(step.MulScalar(in)).Mul(scales.DivScalar(2))).MulScalar(1.001)
 		if worst := all.Sub(want).Abs().Div(bound).Max().Item(); !(worst <= 1) {

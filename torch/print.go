@@ -114,7 +114,7 @@ func (t Tensor) body(i shim.Info, indent int) string {
 		for d, n := range i.Sizes {
 			if n > 2*printEdge {
 				d := int64(d)
-				shown = Cat([]Tensor{shown.Narrow(d, 0, printEdge), shown.Narrow(d, n-printEdge, printEdge)}, WithDim(d))
+				shown = Cat([]Tensor{shown.Narrow(d, 0, printEdge), shown.Narrow(d, n-printEdge, printEdge)}, WithDim(int64(d)))
 				g.cut[d], g.sizes[d] = true, 2*printEdge
 			}
 		}

@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 11
+#define CT_ABI 12
 
 #ifdef __cplusplus
 extern "C" {
@@ -69,7 +69,8 @@ enum ct_tag {
   CT_DEVICE = 11,      /* 2 words: device type, index                      */
   CT_GENERATOR = 12,   /* 1 word: ct_generator                             */
   CT_SCALARS = 13,     /* count words, doubles: Scalar[]                   */
-  CT_DEFAULT = 14,     /* -: the schema's default for this argument        */
+  CT_COMPLEX = 14,     /* 2 words: the bits of two doubles                 */
+  CT_DEFAULT = 15,     /* -: the schema's default for this argument        */
 };
 
 /* Looks up an operator by schema name ("aten::add") and overload ("Tensor", or

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <sstream>
+#include <type_traits>
 #include <vector>
 
 #include "common.h"
@@ -26,7 +27,8 @@ uint32_t accepted(const c10::Type &t, bool size) {
       return bit(CT_NONE) |
              accepted(*t.expectRef<c10::OptionalType>().getElementType(), size);
     case c10::TypeKind::TensorType:
-      return bit(CT_TENSOR) | bit(CT_INT) | bit(CT_DOUBLE) | bit(CT_BOOL);
+      return bit(CT_TENSOR) | bit(CT_INT) | bit(CT_DOUBLE) | bit(CT_BOOL) |
+             bit(CT_COMPLEX);
     case c10::TypeKind::IntType:
     case c10::TypeKind::SymIntType:
       return bit(CT_INT);
@@ -36,7 +38,7 @@ uint32_t accepted(const c10::Type &t, bool size) {
     case c10::TypeKind::BoolType:
       return bit(CT_BOOL);
     case c10::TypeKind::NumberType:
-      return bit(CT_INT) | bit(CT_DOUBLE) | bit(CT_BOOL);
+      return bit(CT_INT) | bit(CT_DOUBLE) | bit(CT_BOOL) | bit(CT_COMPLEX);
     case c10::TypeKind::StringType:
       return bit(CT_STRING);
     case c10::TypeKind::DeviceObjType:
@@ -152,7 +154,8 @@ const char *const tag_names[] = {"none",
                                  "a list of tensors",
                                  "a device",
                                  "a generator",
-                                 "a list of numbers"};
+                                 "a list of numbers",
+                                 "a complex number"};
 
 // A number. One passed for a tensor is wrapped, as in Python.
 template <class T>
@@ -165,7 +168,10 @@ c10::IValue number(T v, const Formal &f) {
     }
     case c10::TypeKind::FloatType:
     case c10::TypeKind::SymFloatType:
-      return c10::IValue(static_cast<double>(v));
+      // Formal::tags keeps complex numbers away.
+      if constexpr (std::is_arithmetic_v<T>)
+        return c10::IValue(static_cast<double>(v));
+      [[fallthrough]];
     default:
       return c10::IValue(v);
   }
@@ -207,6 +213,11 @@ c10::IValue read_value(const int64_t *&p, const Formal &f) {
       return number(bits_to_double(*p++), f);
     case CT_BOOL:
       return number(*p++ != 0, f);
+    case CT_COMPLEX: {
+      const c10::complex<double> z(bits_to_double(p[0]), bits_to_double(p[1]));
+      p += 2;
+      return number(z, f);
+    }
     case CT_STRING: {
       std::string s(reinterpret_cast<const char *>(p), static_cast<size_t>(n));
       p += (n + 7) / 8;
@@ -276,6 +287,7 @@ c10::IValue read_value(const int64_t *&p, const Formal &f) {
 // The number of words of a flattened result.
 int64_t words(const c10::IValue &v) {
   if (v.isTensor() || v.isInt() || v.isDouble() || v.isBool()) return 2;
+  if (v.isComplexDouble()) return 3;
   if (v.isNone()) return 1;
   if (v.isTensorList())
     return 1 + static_cast<int64_t>(v.toTensorList().size());
@@ -301,6 +313,11 @@ class Writer {
     } else if (v.isBool()) {
       head(CT_BOOL, 0);
       word(v.toBool());
+    } else if (v.isComplexDouble()) {
+      const c10::complex<double> z = v.toComplexDouble();
+      head(CT_COMPLEX, 0);
+      word(double_to_bits(z.real()));
+      word(double_to_bits(z.imag()));
     } else if (v.isTensorList()) {
       auto l = v.toTensorList();
       head(CT_TENSORS, static_cast<int64_t>(l.size()));

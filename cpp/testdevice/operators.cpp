@@ -441,6 +441,13 @@ void open_operators() {
       &choose_attention);
 }
 
+// An operator of a library's own, on any device, for the tests of such
+// operators.
+TORCH_LIBRARY(testdevice, m) {
+  m.def("scaled(Tensor x, *, Scalar by=2) -> Tensor",
+        [](const at::Tensor &x, const at::Scalar &by) { return x * by; });
+}
+
 }  // namespace testdevice
 
 extern "C" {

@@ -55,11 +55,10 @@ var Open = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	// libtorch must be loaded before the library that needs it.
-	if _, err := torch.BuildInfo(); err != nil {
-		return err
-	}
 	file := filepath.Join(filepath.Dir(libraries.Shim), "libcyclecap_testdevice.so")
+	if err := torch.LoadLibrary(file); err != nil {
+		return fmt.Errorf("cannot open the pretend accelerator: %w; run `make build` to build it", err)
+	}
 	name := C.CString(file)
 	defer C.free(unsafe.Pointer(name))
 	if why := C.load(name); why != nil {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -263,4 +264,27 @@ func TestGoFaultsStayPanics(t *testing.T) {
 	}()
 	var p *int
 	fmt.Println(*p)
+}
+
+// TestOtherLibrary calls the operator that the library registers with libtorch.
+func TestOtherLibrary(t *testing.T) {
+	scope(t, func() {
+		x := torch.FromSlice([]float32{1, 2})
+		for _, c := range []struct {
+			args []any
+			want []float32
+		}{
+			{[]any{x}, []float32{2, 4}},
+			{[]any{x, 3}, []float32{3, 6}},
+			{[]any{x.To(on), torch.With("by", 0.5)}, []float32{0.5, 1}},
+		} {
+			got := torch.Call("testdevice::scaled", c.args...)
+			if len(got) != 1 || !slices.Equal(torch.ToSlice[float32](got[0].(torch.Tensor)), c.want) {
+				t.Errorf("scaled(%v) = %v, want %v", c.args, got, c.want)
+			}
+		}
+	})
+	if err := torch.LoadLibrary("missing.so"); err == nil || !strings.Contains(err.Error(), "missing.so") {
+		t.Errorf("opening a file that does not exist: %v", err)
+	}
 }

@@ -263,7 +263,7 @@ func unused(name string) bool {
 // Normalize scales features [n, width] to unit length, like CLIP's forward and
 // ClipCap's normalize_prefix.
 func Normalize(x torch.Tensor) torch.Tensor {
-	return x.Div(x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithKeepdim(true)))
+	return x.Div(x.LinalgVectorNorm(torch.WithDimList([]int64{-1}), torch.WithKeepdim(true)))
 }
 
 // FeatureWidth returns the width of the features.

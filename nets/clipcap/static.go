@@ -361,7 +361,7 @@ func (s *static) rank(logits torch.Tensor) {
 	lengths := s.lengths.Gather(1, parents)
 	scores := top.Mul(lengths) // as ClipCap does: the rounding affects its ranking
 	// The beams of a photo that have all ended stay as they are.
-	done := s.stopped.Amin(torch.WithDim([]int64{1}), torch.WithKeepdim(true))
+	done := s.stopped.Amin(torch.WithDimList([]int64{1}), torch.WithKeepdim(true))
 	parents = torch.Where(done, s.stay, parents)
 	s.ids.Copy_(ids)
 	s.scores.Copy_(torch.Where(done, s.scores, scores))

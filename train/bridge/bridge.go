@@ -204,7 +204,7 @@ func MeanDirection(f train.Features) (m []float32, err error) {
 func MeanLength(f train.Features) (float64, error) {
 	var sum float64
 	err := blocks(f, func(x torch.Tensor) error {
-		sum += x.LinalgVectorNorm(torch.WithDim([]int64{-1}), torch.WithDType(torch.Float64)).Sum().Item()
+		sum += x.LinalgVectorNorm(torch.WithDimList([]int64{-1}), torch.WithDType(torch.Float64)).Sum().Item()
 		return nil
 	})
 	return sum / float64(f.Len()), err

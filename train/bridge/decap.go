@@ -40,7 +40,7 @@ var _ = Register(Bridge{
 			for at := int64(0); at < m; at += part {
 				top = torch.Tidy(func() torch.Tensor {
 					cos := x.MM(memory.Narrow(0, at, min(part, m-at)).T())
-					return top.Maximum(cos.Amax(torch.WithDim([]int64{1}), torch.WithKeepdim(true)))
+					return top.Maximum(cos.Amax(torch.WithDimList([]int64{1}), torch.WithKeepdim(true)))
 				})
 			}
 			sum := torch.Zeros([]int64{n, memory.Size(1)}, torch.WithDevice(e.Device))

@@ -1,6 +1,6 @@
 // Command gen generates the typed Go functions for the operators in ops.txt from
 // libtorch's own schemas. It calls the shim directly, because package torch does
-// not build without the generated file.
+// not build without the generated files.
 package main
 
 import (
@@ -8,170 +8,171 @@ import (
 	"flag"
 	"fmt"
 	"go/format"
+	"go/token"
 	"log"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"cyclecap/torch/internal/schema"
 	"cyclecap/torch/internal/shim"
 )
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("gen: ")
-	in := flag.String("ops", "ops.txt", "read the list of operators from `FILE`")
-	out := flag.String("out", "ops_gen.go", "write the Go code to `FILE`")
+	ops := flag.String("ops", "ops.txt", "read the list of operators from `FILE`")
+	options := flag.String("options", "options.txt", "read the types of options from `FILE`")
+	out := flag.String("out", ".", "write the Go files to `FOLDER`")
 	flag.Parse()
-	list, err := os.ReadFile(*in)
+	if err := run(*ops, *options, *out); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ops, options, out string) error {
+	list, err := os.ReadFile(ops)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	src, err := generate(string(list))
+	types, err := os.ReadFile(options)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	if err := os.WriteFile(*out, src, 0o644); err != nil {
-		log.Fatal(err)
+	files, err := generate(string(list), string(types), shim.Schema)
+	if err != nil {
+		return err
 	}
+	old, err := filepath.Glob(filepath.Join(out, "*_gen.go"))
+	if err != nil {
+		return err
+	}
+	for _, f := range old {
+		if files[filepath.Base(f)] == nil {
+			if err := os.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
+	for name, src := range files {
+		if err := os.WriteFile(filepath.Join(out, name), src, 0o644); err != nil {
+			return err
+		}
+	}
+	all, err := shim.Schema("", "")
+	if err != nil {
+		return err
+	}
+	for _, name := range unlisted(string(list), all) {
+		log.Printf("note: %s does not list %s", ops, name)
+	}
+	return nil
 }
 
-type operator struct {
-	name, overload, goName, schema string
-	args                           []argument
-	returns                        []string
-}
-
-type argument struct {
-	typ, name string
-	optional  bool // has a default
-}
-
-func generate(list string) ([]byte, error) {
-	var body bytes.Buffer
-	options := map[string]map[string]bool{} // name -> Go types
-	seen := map[string]string{}
-	for n, line := range strings.Split(list, "\n") {
+// lines calls f with the number and the fields of each line that is not empty or a
+// comment.
+func lines(text string, f func(n int, fields []string) error) error {
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
 		line, _, _ = strings.Cut(line, "#")
-		f := strings.Fields(line)
-		if len(f) == 0 {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			if err := f(n, fields); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unlisted returns the public operators among the schemas that gen could generate
+// and that the list lacks.
+func unlisted(list, schemas string) (names []string) {
+	listed := map[string]bool{}
+	_ = lines(list, func(_ int, f []string) error { listed[f[0]] = true; return nil })
+	for text := range strings.Lines(schemas) {
+		s, err := schema.Parse(strings.TrimSpace(text))
+		if err != nil || !strings.HasPrefix(s.Name, "aten::") || !s.Public() || s.Out() || listed[s.FullName()] {
 			continue
+		}
+		// Without options, whose types can be declared.
+		if new(generator).write(new(bytes.Buffer), s, "X") == nil {
+			names = append(names, s.FullName())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// generate returns the Go files by their names: one for the options, and one for
+// each letter with which the functions begin.
+func generate(list, options string, find func(name, overload string) (string, error)) (map[string][]byte, error) {
+	g := generator{options: map[string]map[string]string{}, functions: map[string]option{}}
+	if err := g.readOptions(options); err != nil {
+		return nil, err
+	}
+	bodies := map[string]map[string]string{} // letter -> Go name -> code
+	seen := map[string]string{}
+	err := lines(list, func(n int, f []string) error {
+		fail := func(format string, a ...any) error {
+			return fmt.Errorf("ops.txt:%d: %s: %w", n, f[0], fmt.Errorf(format, a...))
 		}
 		name, overload, _ := strings.Cut(f[0], ".")
-		schema, err := shim.Schema(name, overload)
+		text, err := find(name, overload)
 		if err != nil {
-			return nil, fmt.Errorf("ops.txt:%d: %v", n+1, err)
+			return fail("%w", err)
 		}
-		o, err := parse(schema)
+		o, err := schema.Parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("ops.txt:%d: %s: %v", n+1, schema, err)
+			return fail("%w", err)
 		}
-		o.name, o.overload = name, overload
-		_, base, _ := strings.Cut(name, "::")
-		o.goName = camel(base)
+		goName := goName(o)
 		if len(f) > 1 {
-			o.goName = f[1]
+			goName = f[1]
 		}
-		if was := seen[o.goName]; was != "" {
-			return nil, fmt.Errorf("ops.txt:%d: %s: the Go name %s is already used for %s", n+1, f[0], o.goName, was)
+		if goName == "-" {
+			return nil // written by hand
 		}
-		seen[o.goName] = f[0]
-		if err := o.write(&body, options); err != nil {
-			return nil, fmt.Errorf("ops.txt:%d: %s: %v", n+1, schema, err)
+		if was := seen[goName]; was != "" {
+			return fail("the Go name %s is already used for %s", goName, was)
 		}
+		seen[goName] = f[0]
+		var b bytes.Buffer
+		if err := g.write(&b, o, goName); err != nil {
+			return fail("%w", err)
+		}
+		letter := strings.ToLower(goName[:1])
+		if bodies[letter] == nil {
+			bodies[letter] = map[string]string{}
+		}
+		bodies[letter][goName] = b.String()
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	var b bytes.Buffer
-	b.WriteString("// Code generated by internal/gen from ops.txt. DO NOT EDIT.\n\npackage torch\n\n")
-	for _, name := range slices.Sorted(maps.Keys(options)) {
-		types := slices.Sorted(maps.Keys(options[name]))
-		typ := types[0]
-		if len(types) > 1 {
-			// The argument has different types in different operators, which
-			// check the value.
-			typ = "any"
+	const head = "// Code generated by internal/gen from ops.txt and options.txt. DO NOT EDIT.\n\npackage torch\n\n"
+	files := map[string][]byte{}
+	add := func(file, body string) error {
+		src, err := format.Source([]byte(head + body))
+		files[file] = src
+		return err
+	}
+	if err := add("options_gen.go", g.writeOptions()); err != nil {
+		return nil, err
+	}
+	for letter, functions := range bodies {
+		var body strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(functions)) {
+			body.WriteString(functions[name])
 		}
-		fmt.Fprintf(&b, "// With%s sets the optional argument `%s`.\nfunc With%s(v %s) Option { return Option{%q, v} }\n\n",
-			camel(name), name, camel(name), typ, name)
-	}
-	b.Write(body.Bytes())
-	return format.Source(b.Bytes())
-}
-
-// parse parses a schema such as
-// "aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor".
-func parse(schema string) (operator, error) {
-	o := operator{schema: schema}
-	// Alias annotations can contain an arrow too: Tensor(a -> *).
-	arrow := strings.LastIndex(schema, ") -> ")
-	if arrow < 0 {
-		return o, fmt.Errorf("the schema has no result")
-	}
-	left, right := schema[:arrow], schema[arrow+len(") -> "):]
-	_, inner, _ := strings.Cut(left, "(")
-	for _, a := range split(inner) {
-		if a == "*" || a == "" {
-			continue
-		}
-		decl, _, optional := strings.Cut(a, "=")
-		i := strings.LastIndex(decl, " ")
-		if i < 0 {
-			return o, fmt.Errorf("cannot parse argument %q", a)
-		}
-		o.args = append(o.args, argument{typ: plain(decl[:i]), name: decl[i+1:], optional: optional})
-	}
-	right = strings.TrimSpace(right)
-	if strings.HasPrefix(right, "(") && strings.HasSuffix(right, ")") {
-		right = right[1 : len(right)-1]
-	}
-	for _, r := range split(right) {
-		if r != "" {
-			typ, _, _ := strings.Cut(plain(r), " ")
-			if strings.Contains(r, "!") {
-				typ = "self"
-			}
-			o.returns = append(o.returns, typ)
+		if err := add("ops_"+letter+"_gen.go", body.String()); err != nil {
+			return nil, err
 		}
 	}
-	return o, nil
-}
-
-// plain removes alias annotations and fixed list sizes, and replaces symbolic
-// integers by integers: "Tensor(a!)" -> "Tensor", "SymInt[2]" -> "int[]".
-func plain(t string) string {
-	for {
-		i := strings.Index(t, "(")
-		if i < 0 {
-			break
-		}
-		j := strings.Index(t, ")")
-		t = t[:i] + t[j+1:]
-	}
-	t = strings.ReplaceAll(t, "SymInt", "int")
-	if i := strings.Index(t, "["); i >= 0 {
-		j := strings.Index(t, "]")
-		t = t[:i+1] + t[j:]
-	}
-	return t
-}
-
-// split splits s at top-level commas.
-func split(s string) []string {
-	var out []string
-	depth, from := 0, 0
-	for i, r := range s {
-		switch r {
-		case '(', '[':
-			depth++
-		case ')', ']':
-			depth--
-		case ',':
-			if depth == 0 {
-				out = append(out, strings.TrimSpace(s[from:i]))
-				from = i + 1
-			}
-		}
-	}
-	return append(out, strings.TrimSpace(s[from:]))
+	return files, nil
 }
 
 // goTypes maps a schema type to the Go type and the method of call that flattens
@@ -180,55 +181,132 @@ var goTypes = map[string][2]string{
 	"Tensor": {"Tensor", "tensor"}, "Tensor?": {"Tensor", "tensorOpt"},
 	"Tensor[]": {"[]Tensor", "tensors"}, "Tensor?[]": {"[]Tensor", "tensorsOpt"},
 	"int": {"int64", "integer"}, "int[]": {"[]int64", "ints"}, "int[]?": {"[]int64", "intsOpt"},
-	"float": {"float64", "double"}, "float[]": {"[]float64", "doubles"},
+	"float": {"float64", "double"}, "float[]": {"[]float64", "doubles"}, "float[]?": {"[]float64", "doublesOpt"},
 	"bool": {"bool", "boolean"}, "bool[]": {"[]bool", "bools"},
-	"Scalar": {"Scalar", "scalar"}, "ScalarType": {"DType", "dtype"}, "Device": {"Device", "device"},
-	"str": {"string", "text"}, "MemoryFormat": {"MemoryFormat", "memoryFormat"}, "Generator": {"*Generator", "generator"},
+	"Scalar": {"Scalar", "scalar"}, "Scalar?": {"Scalar", "value"},
+	"ScalarType": {"DType", "dtype"}, "Device": {"Device", "device"},
+	"str": {"string", "text"}, "MemoryFormat": {"MemoryFormat", "memoryFormat"},
+	"Generator": {"*Generator", "generator"}, "Generator?": {"*Generator", "generator"},
 	"Scalar?[]": {"[]float64", "scalarsOfDoubles"}, "Scalar[]": {"[]float64", "scalarsOfDoubles"},
 	// Optional values that have no default in the schema.
-	"Generator?": {"*Generator", "generator"},
-	"int?":       {"any", "value"}, "bool?": {"any", "value"}, "float?": {"any", "value"}, "Scalar?": {"any", "value"}, "str?": {"any", "value"},
-	"float[]?": {"any", "value"},
+	"int?": {"any", "value"}, "bool?": {"any", "value"}, "float?": {"any", "value"}, "str?": {"any", "value"}, "ScalarType?": {"any", "value"},
 }
 
-func (o operator) write(b *bytes.Buffer, options map[string]map[string]bool) error {
+// results maps a schema type to the Go type of a result, and to the code that makes
+// it from a result of call.results.
+var results = map[string][2]string{
+	"Tensor": {"Tensor", "%s.(Tensor)"}, "Tensor[]": {"[]Tensor", "%s.([]Tensor)"},
+	"int": {"int64", "%s.(int64)"}, "float": {"float64", "%s.(float64)"}, "bool": {"bool", "%s.(bool)"},
+	"int[]": {"[]int64", "%s.([]int64)"}, "Scalar": {"Scalar", "%s"}, "ScalarType": {"DType", "DType(%s.(int64))"},
+}
+
+type option struct {
+	name, typ string // of the schema: "dim", "int"
+}
+
+type generator struct {
+	// options has the Go functions of the options whose names have several types:
+	// name -> schema type -> function. It is nil to accept any.
+	options   map[string]map[string]string
+	functions map[string]option // the functions used so far
+}
+
+// readOptions reads options.txt.
+func (g *generator) readOptions(text string) error {
+	return lines(text, func(n int, f []string) error {
+		function := "With" + camel(f[0])
+		switch len(f) {
+		case 2:
+		case 3:
+			function = f[2]
+		default:
+			return fmt.Errorf("options.txt:%d: expected a name, a type and perhaps a function", n)
+		}
+		if goTypes[f[1]][0] == "" {
+			return fmt.Errorf("options.txt:%d: unknown type %s", n, f[1])
+		}
+		if g.options[f[0]] == nil {
+			g.options[f[0]] = map[string]string{}
+		}
+		g.options[f[0]][f[1]] = function
+		return nil
+	})
+}
+
+// option registers the option for an argument. A function keeps its type for good:
+// an argument with the same name and another type needs a line in options.txt.
+func (g *generator) option(name, typ string) error {
+	if g.options == nil {
+		return nil
+	}
+	function := "With" + camel(name)
+	if declared := g.options[name]; declared != nil {
+		if declared[typ] == "" && (typ == "int" || typ == "float") && declared["Scalar"] != "" {
+			typ = "Scalar" // takes both; the operator checks the value
+		}
+		if function = declared[typ]; function == "" {
+			return fmt.Errorf("options.txt has no line for option %s of type %s", name, typ)
+		}
+	}
+	o := option{name, typ}
+	if was, ok := g.functions[function]; ok && was != o {
+		return fmt.Errorf("%s is already the option %s of type %s; give option %s of type %s another function in options.txt",
+			function, was.name, was.typ, o.name, o.typ)
+	}
+	g.functions[function] = o
+	return nil
+}
+
+func (g *generator) writeOptions() string {
+	var b strings.Builder
+	for _, f := range slices.Sorted(maps.Keys(g.functions)) {
+		o := g.functions[f]
+		fmt.Fprintf(&b, "// %s sets the optional argument `%s`", f, o.name)
+		if len(g.options[o.name]) > 1 {
+			fmt.Fprintf(&b, " of type %s", o.typ)
+		}
+		fmt.Fprintf(&b, ".\nfunc %s(v %s) Option { return Option{%q, v} }\n\n", f, goTypes[o.typ][0], o.name)
+	}
+	return b.String()
+}
+
+// write writes the function of an operator.
+func (g *generator) write(b *bytes.Buffer, o schema.Operator, goName string) error {
 	factory := true
-	for _, a := range o.args {
-		if strings.HasPrefix(a.typ, "Tensor") {
+	for _, a := range o.Args {
+		if strings.HasPrefix(a.Type, "Tensor") {
 			factory = false
 		}
 	}
-	self := len(o.args) > 0 && o.args[0].name == "self" && o.args[0].typ == "Tensor"
+	self := len(o.Args) > 0 && o.Args[0].Name == "self" && o.Args[0].Type == "Tensor"
 	var params, lines []string
 	anyOption := false
-	for i, a := range o.args {
-		if a.optional {
+	for i, a := range o.Args {
+		if a.Default {
 			anyOption = true
-			base := strings.TrimSuffix(a.typ, "?")
-			t, ok := goTypes[base]
-			if !ok && base != "Layout" {
-				return fmt.Errorf("no Go type for option %s %s", a.typ, a.name)
-			}
+			base := strings.TrimSuffix(a.Type, "?")
 			if base == "Layout" {
 				lines = append(lines, "c.dflt()") // strided, the only layout in use
 				continue
 			}
-			if options[a.name] == nil {
-				options[a.name] = map[string]bool{}
+			if goTypes[base][0] == "" {
+				return fmt.Errorf("no Go type for option %s %s", a.Type, a.Name)
 			}
-			options[a.name][t[0]] = true
-			if factory && a.name == "device" {
+			if err := g.option(a.Name, base); err != nil {
+				return err
+			}
+			if factory && a.Name == "device" {
 				lines = append(lines, "c.deviceOpt()")
 			} else {
-				lines = append(lines, fmt.Sprintf("c.opt(%q)", a.name))
+				lines = append(lines, fmt.Sprintf("c.opt(%q)", a.Name))
 			}
 			continue
 		}
-		t, ok := goTypes[a.typ]
+		t, ok := goTypes[a.Type]
 		if !ok {
-			return fmt.Errorf("no Go type for %s %s", a.typ, a.name)
+			return fmt.Errorf("no Go type for %s %s", a.Type, a.Name)
 		}
-		v := ident(a.name)
+		v := ident(a.Name)
 		lines = append(lines, fmt.Sprintf("c.%s(%s)", t[1], v))
 		if !(self && i == 0) {
 			params = append(params, v+" "+t[0])
@@ -239,57 +317,74 @@ func (o operator) write(b *bytes.Buffer, options map[string]map[string]bool) err
 		params = append(params, "opts ...Option")
 		opts = "opts"
 	}
-	result, end, err := o.result()
+	result, end, err := result(o)
 	if err != nil {
 		return err
 	}
-	v := "op" + o.goName
-	fmt.Fprintf(b, "var %s = &op{name: %q, overload: %q}\n\n", v, o.name, o.overload)
-	fmt.Fprintf(b, "// %s calls\n//\n//\t%s\n", o.goName, o.schema)
 	recv := ""
 	if self {
 		recv = "(self Tensor) "
 	}
-	fmt.Fprintf(b, "func %s%s(%s) %s {\n\tc := begin(%s, %s)\n\t%s\n\t%s\n}\n\n",
-		recv, o.goName, strings.Join(params, ", "), result, v, opts, strings.Join(lines, "\n\t"), end)
+	fmt.Fprintf(b, "var op%s = &op{name: %q, overload: %q}\n\n", goName, o.Name, o.Overload)
+	fmt.Fprintf(b, "// %s calls\n//\n//\t%s\n", goName, o.Text)
+	fmt.Fprintf(b, "func %s%s(%s) %s {\n\tc := begin(op%s, %s)\n\t%s\n\t%s\n}\n\n",
+		recv, goName, strings.Join(params, ", "), result, goName, opts, strings.Join(lines, "\n\t"), end)
 	return nil
 }
 
-func (o operator) result() (typ, end string, err error) {
-	switch {
-	case len(o.returns) == 0:
-		return "", "c.drop()", nil
-	case len(o.returns) == 1:
-		switch o.returns[0] {
-		case "self":
-			return "Tensor", "c.drop()\n\treturn " + ident(o.args[0].name), nil
-		case "Tensor":
-			return "Tensor", "return c.one()", nil
-		case "Tensor[]":
-			return "[]Tensor", "return c.list()", nil
-		case "bool":
-			return "bool", "return c.word() != 0", nil
-		case "int":
-			return "int64", "return c.word()", nil
+// result returns the Go type of an operator's results, and the code that makes the
+// call and returns them.
+func result(o schema.Operator) (typ, end string, err error) {
+	tensors, types := true, []string{}
+	for _, r := range o.Returns {
+		t, ok := results[r.Type]
+		if !ok {
+			return "", "", fmt.Errorf("no Go type for result %s", r.Type)
 		}
-	default:
-		n := len(o.returns)
-		for _, r := range o.returns {
-			if r != "Tensor" {
-				return "", "", fmt.Errorf("no Go type for result %s", r)
-			}
-		}
-		typ = "(" + strings.TrimSuffix(strings.Repeat("Tensor, ", n), ", ") + ")"
-		end = fmt.Sprintf("r := c.several(%d)\n\treturn ", n)
-		for i := range n {
-			if i > 0 {
-				end += ", "
-			}
-			end += fmt.Sprintf("r[%d]", i)
-		}
-		return typ, end, nil
+		types = append(types, t[0])
+		tensors = tensors && r.Type == "Tensor"
 	}
-	return "", "", fmt.Errorf("no Go type for result %s", o.returns[0])
+	typ = strings.Join(types, ", ")
+	if len(types) > 1 {
+		typ = "(" + typ + ")"
+	}
+	n := len(types)
+	switch {
+	case n == 0:
+		return "", "c.drop()", nil
+	case n == 1 && o.Returns[0].Written != "":
+		for _, a := range o.Args {
+			if a.Written == o.Returns[0].Written {
+				return typ, "c.drop()\n\treturn " + ident(a.Name), nil
+			}
+		}
+		return "", "", fmt.Errorf("no argument is the result %s", o.Returns[0].Written)
+	case n == 1 && tensors:
+		return typ, "return c.one()", nil
+	case n == 1 && typ == "[]Tensor":
+		return typ, "return c.list()", nil
+	case typ == "bool":
+		return typ, "return c.word() != 0", nil
+	case typ == "int64":
+		return typ, "return c.word()", nil
+	case typ == "DType":
+		return typ, "return DType(c.word())", nil
+	}
+	call, form := "c.results()", func(i int, r string) string { return fmt.Sprintf(results[o.Returns[i].Type][1], r) }
+	if tensors {
+		call, form = fmt.Sprintf("c.several(%d)", n), func(_ int, r string) string { return r }
+	}
+	values := make([]string, n)
+	for i := range values {
+		values[i] = form(i, fmt.Sprintf("r[%d]", i))
+	}
+	return typ, "r := " + call + "\n\treturn " + strings.Join(values, ", "), nil
+}
+
+// goName returns the Go name of an operator for which ops.txt has none.
+func goName(o schema.Operator) string {
+	_, base, _ := strings.Cut(o.Name, "::")
+	return camel(base)
 }
 
 // camel converts a name to camel case: layer_norm -> LayerNorm, add_ -> Add_.
@@ -314,10 +409,13 @@ func camel(s string) string {
 }
 
 // ident returns an argument name that does not conflict with Go's keywords or
-// with identifiers in the generated file.
+// with identifiers in the generated functions.
 func ident(s string) string {
 	switch s {
-	case "type", "range", "func", "map", "var", "c", "opts", "r", "begin", "select", "default":
+	case "c", "opts", "r", "begin":
+		return s + "_"
+	}
+	if token.IsKeyword(s) {
 		return s + "_"
 	}
 	return s

@@ -46,6 +46,16 @@ func open() (unsafe.Pointer, error) {
 	return shim, nil
 }
 
+// LoadLibrary opens a library that registers operators. libtorch is loaded first,
+// because the library needs it.
+func LoadLibrary(path string) error {
+	if _, err := BuildInfo(); err != nil {
+		return err
+	}
+	_, err := dlopen(path)
+	return err
+}
+
 // dlerror returns the last error of the OS thread. This is safe because a
 // goroutine that is called from C stays on its thread.
 func dlopen(file string) (unsafe.Pointer, error) {

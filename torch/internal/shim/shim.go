@@ -66,6 +66,7 @@ const (
 	Device     = C.CT_DEVICE
 	Generator  = C.CT_GENERATOR
 	Scalars    = C.CT_SCALARS
+	Complex    = C.CT_COMPLEX
 	Default    = C.CT_DEFAULT
 )
 

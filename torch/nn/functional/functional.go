@@ -60,6 +60,6 @@ func BCEWithLogits(logits, target torch.Tensor, r Reduction) torch.Tensor {
 // Normalize is F.normalize: it divides x by its 2-norm along dim, or by 1e-12 if
 // the norm is smaller.
 func Normalize(x torch.Tensor, dim int64) torch.Tensor {
-	norm := x.LinalgVectorNorm(torch.WithDim([]int64{dim}), torch.WithKeepdim(true))
+	norm := x.LinalgVectorNorm(torch.WithDimList([]int64{dim}), torch.WithKeepdim(true))
 	return x.Div(norm.ClampMin(1e-12).ExpandAs(x))
 }
