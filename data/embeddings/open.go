@@ -169,7 +169,7 @@ func (t *Table) openNPY(path, names string, kind Kind) error {
 		f.Close()
 		return err
 	}
-	a, err := parseNPY(f, info.Size())
+	a, err := readNPY(f, info.Size())
 	if err != nil {
 		f.Close()
 		return fmt.Errorf("%s: %w", path, err)

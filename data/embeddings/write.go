@@ -13,6 +13,7 @@ import (
 
 	"cyclecap/internal/atomicfile"
 	"cyclecap/torch"
+	"cyclecap/torch/npy"
 
 	"golang.org/x/sys/unix"
 )
@@ -139,8 +140,11 @@ func (w *Writer) SavePart(ctx context.Context, number int) error {
 	return w.save(ctx, npy, table)
 }
 
-func (w *Writer) save(ctx context.Context, npy, table string) error {
-	err := w.end()
+func (w *Writer) save(ctx context.Context, rows, table string) error {
+	header, err := npy.Header{DType: w.dtype, Shape: []int64{int64(w.n), int64(w.width)}}.Encode()
+	if err == nil {
+		err = w.end()
+	}
 	if err == nil {
 		err = w.buffer.Flush()
 	}
@@ -151,7 +155,7 @@ func (w *Writer) save(ctx context.Context, npy, table string) error {
 		path   string
 		header []byte
 		from   *os.File
-	}{{table, nil, w.inputs}, {npy, formatNPY(w.dtype, w.n, w.width), w.rows}} {
+	}{{table, nil, w.inputs}, {rows, header, w.rows}} {
 		err := atomicfile.Write(ctx, f.path, func(to io.Writer) error {
 			if _, err := f.from.Seek(0, io.SeekStart); err != nil {
 				return err
