@@ -383,19 +383,27 @@ func (c *call) run(n int) []int64 {
 		c.misfit()
 	}
 	var rets []int64
+	var err error
 	if c.err == nil {
-		id, err := c.op.handle()
-		if err == nil {
+		var id int
+		if id, err = c.op.handle(); err == nil {
 			rets, err = shim.Call(id, c.args, c.n, c.rets[:min(n, len(c.rets))])
 		}
-		if err != nil {
-			c.err = wrap(c.op.String(), err).(*Error)
-			args := make([]string, len(c.inputs))
-			for i, h := range c.inputs {
-				args[i] = h.describe()
-			}
-			c.err.Args = strings.Join(args, ", ")
+	}
+	c.release(err)
+	return rets
+}
+
+// release frees the inputs of a call that has returned err. It panics if an argument cannot
+// be passed, or the call has failed.
+func (c *call) release(err error) {
+	if err != nil {
+		c.err = wrap(c.op.String(), err).(*Error)
+		args := make([]string, len(c.inputs))
+		for i, h := range c.inputs {
+			args[i] = h.describe()
 		}
+		c.err.Args = strings.Join(args, ", ")
 	}
 	for _, h := range c.inputs {
 		h.release()
@@ -408,7 +416,6 @@ func (c *call) run(n int) []int64 {
 		c.end()
 		panic(err)
 	}
-	return rets
 }
 
 // misfit reports an option that this operator does not have, or one that was

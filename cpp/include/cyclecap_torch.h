@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 12
+#define CT_ABI 13
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,6 +37,7 @@ typedef struct ct_tensor_s *ct_tensor;
 typedef struct ct_generator_s *ct_generator;
 typedef struct ct_group_s *ct_group;
 typedef struct ct_store_s *ct_store;
+typedef struct ct_script_s *ct_script;
 typedef char *ct_error;
 
 /* Kinds of error, the first byte of a ct_error, with Python's exceptions. */
@@ -71,6 +72,10 @@ enum ct_tag {
   CT_SCALARS = 13,     /* count words, doubles: Scalar[]                   */
   CT_COMPLEX = 14,     /* 2 words: the bits of two doubles                 */
   CT_DEFAULT = 15,     /* -: the schema's default for this argument        */
+  /* In calls of TorchScript only: count flattened values. */
+  CT_LIST = 16,
+  CT_TUPLE = 17,
+  CT_DICT = 18, /* count pairs of key and value */
 };
 
 /* Looks up an operator by schema name ("aten::add") and overload ("Tensor", or
@@ -90,6 +95,20 @@ CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
 /* The schema of an operator, or of all operators if name is NULL, one per
  * line. */
 CT_API ct_error ct_schema(const char *name, const char *overload, char **text);
+
+/* Loads a module of torch.jit.save to a device. The file's code runs, now and
+ * when methods are called. The caller frees it once. */
+CT_API ct_error ct_script_load(const char *path, int device_type,
+                               int device_index, ct_script *m);
+CT_API void ct_script_free(ct_script m);
+/* Sets it to training or to evaluation. */
+CT_API ct_error ct_script_train(ct_script m, int on);
+/* Calls a method with nargs flattened values in nwords words. *rets is a block
+ * of *nrets words with its flattened result, which the caller frees with
+ * ct_free. The caller owns the tensors in it. */
+CT_API ct_error ct_script_call(ct_script m, const char *method,
+                               const int64_t *args, int nwords, int nargs,
+                               int64_t **rets, int *nrets);
 
 /* transformers' "gelu_new", bit-identical to its sequence of operators. Only x
  * is saved for the backward pass. */

@@ -24,6 +24,15 @@
     (op, args, nwords, nargs, rets, cap, nrets))                               \
   E(ct_schema, (const char *name, const char *overload, char **text),          \
     (name, overload, text))                                                    \
+  E(ct_script_load,                                                            \
+    (const char *path, int device_type, int device_index, ct_script *m),       \
+    (path, device_type, device_index, m))                                      \
+  V(ct_script_free, (ct_script m), (m))                                        \
+  E(ct_script_train, (ct_script m, int on), (m, on))                           \
+  E(ct_script_call,                                                            \
+    (ct_script m, const char *method, const int64_t *args, int nwords,         \
+     int nargs, int64_t **rets, int *nrets),                                   \
+    (m, method, args, nwords, nargs, rets, nrets))                             \
   E(ct_gelu_new, (ct_tensor x, ct_tensor * y), (x, y))                         \
   E(ct_quick_gelu, (ct_tensor x, ct_tensor * y), (x, y))                       \
   E(ct_adam_step,                                                              \

@@ -68,6 +68,9 @@ const (
 	Scalars    = C.CT_SCALARS
 	Complex    = C.CT_COMPLEX
 	Default    = C.CT_DEFAULT
+	List       = C.CT_LIST
+	Tuple      = C.CT_TUPLE
+	Dict       = C.CT_DICT
 )
 
 // Error is an error reported by the shim: its kind (a CT_ERR_ byte) and message.
