@@ -438,9 +438,9 @@ func (b *batchNorm2d) Forward(x torch.Tensor) torch.Tensor {
 }
 
 type convNet struct {
-	Conv1 *nn.Conv2dModule
+	Conv1 *nn.ConvModule
 	Bn1   *batchNorm2d
-	Conv2 *nn.Conv2dModule
+	Conv2 *nn.ConvModule
 	Bn2   *batchNorm2d
 }
 
@@ -452,7 +452,7 @@ func newConvNet() *convNet {
 			NumBatchesTracked: torch.Zeros([]int64{}, torch.WithDType(torch.Int64)).Keep(),
 		}
 	}
-	return &convNet{nn.Conv2d(1, 8, 3, 1, 1, false), norm(8), nn.Conv2d(8, 16, 3, 1, 1, true), norm(16)}
+	return &convNet{nn.Conv2d(1, 8, []int64{3}, nn.ConvOptions{Padding: []int64{1}}), norm(8), nn.Conv2d(8, 16, []int64{3}, nn.ConvOptions{Padding: []int64{1}, Bias: true}), norm(16)}
 }
 
 // TestFineTune trains a network with batch norm, whose statistics change in the forward

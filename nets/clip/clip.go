@@ -33,7 +33,7 @@ type Vision struct {
 	ClassEmbedding      torch.Tensor
 	PositionalEmbedding torch.Tensor
 	Proj                torch.Tensor
-	Conv1               *nn.Conv2dModule
+	Conv1               *nn.ConvModule
 	LnPre               *nn.LayerNormModule // nil with Config.NoPreNorm
 	Transformer         *Transformer
 	LnPost              *nn.LayerNormModule
@@ -136,7 +136,7 @@ func build(c Config, part Part) *Model {
 
 func newVision(c Config) *Vision {
 	grid, t := c.ImageSize/c.PatchSize, c.vision()
-	v := &Vision{Conv1: nn.Conv2d(3, t.width, c.PatchSize, c.PatchSize, 0, false)}
+	v := &Vision{Conv1: nn.Conv2d(3, t.width, []int64{c.PatchSize}, nn.ConvOptions{Stride: []int64{c.PatchSize}})}
 	if !c.NoPreNorm {
 		v.LnPre = t.norm()
 	}
@@ -158,7 +158,7 @@ func newTransformer(t tower) *Transformer {
 	out := &Transformer{}
 	for range t.depth {
 		b := &Block{
-			Attn: nn.MultiheadAttention(t.width, t.heads),
+			Attn: nn.MultiheadAttention(t.width, t.heads, nn.MultiheadAttentionDefaults()),
 			Ln1:  t.norm(),
 			Mlp:  newMLP(t.width, t.mlp, t.activation),
 			Ln2:  t.norm(),
@@ -473,7 +473,7 @@ func (t *Transformer) forward(x torch.Tensor, causal bool, only []int64) torch.T
 			} else if fused {
 				return b.fused.Forward(x, causal, nil, nil)
 			}
-			y := x.Add(b.Ls1.Forward(b.Attn.Forward(b.Ln1.Forward(x), causal)))
+			y := x.Add(b.Ls1.Forward(b.Attn.SelfAttention(b.Ln1.Forward(x), causal)))
 			return b.Output(y.Add(b.Ls2.Forward(b.Mlp.Forward(b.Ln2.Forward(y)))))
 		})
 	}

@@ -13,37 +13,37 @@ import (
 // instead of one, average pooling in place of strided convolutions, and attention in
 // place of the last pooling.
 type ResNet struct {
-	Conv1    *nn.Conv2dModule `name:"conv1"`
-	BN1      *BatchNorm       `name:"bn1"`
-	Conv2    *nn.Conv2dModule `name:"conv2"`
-	BN2      *BatchNorm       `name:"bn2"`
-	Conv3    *nn.Conv2dModule `name:"conv3"`
-	BN3      *BatchNorm       `name:"bn3"`
-	Layer1   []*Bottleneck    `name:"layer1"`
-	Layer2   []*Bottleneck    `name:"layer2"`
-	Layer3   []*Bottleneck    `name:"layer3"`
-	Layer4   []*Bottleneck    `name:"layer4"`
-	AttnPool *AttentionPool   `name:"attnpool"`
+	Conv1    *nn.ConvModule `name:"conv1"`
+	BN1      *BatchNorm     `name:"bn1"`
+	Conv2    *nn.ConvModule `name:"conv2"`
+	BN2      *BatchNorm     `name:"bn2"`
+	Conv3    *nn.ConvModule `name:"conv3"`
+	BN3      *BatchNorm     `name:"bn3"`
+	Layer1   []*Bottleneck  `name:"layer1"`
+	Layer2   []*Bottleneck  `name:"layer2"`
+	Layer3   []*Bottleneck  `name:"layer3"`
+	Layer4   []*Bottleneck  `name:"layer4"`
+	AttnPool *AttentionPool `name:"attnpool"`
 }
 
 // Bottleneck is a residual block. The one that begins a stage halves the image, except
 // in the first stage.
 type Bottleneck struct {
 	nn.Hook
-	Conv1      *nn.Conv2dModule `name:"conv1"`
-	BN1        *BatchNorm       `name:"bn1"`
-	Conv2      *nn.Conv2dModule `name:"conv2"`
-	BN2        *BatchNorm       `name:"bn2"`
-	Conv3      *nn.Conv2dModule `name:"conv3"`
-	BN3        *BatchNorm       `name:"bn3"`
-	Downsample *Downsample      // nil where the input has the shape of the output
+	Conv1      *nn.ConvModule `name:"conv1"`
+	BN1        *BatchNorm     `name:"bn1"`
+	Conv2      *nn.ConvModule `name:"conv2"`
+	BN2        *BatchNorm     `name:"bn2"`
+	Conv3      *nn.ConvModule `name:"conv3"`
+	BN3        *BatchNorm     `name:"bn3"`
+	Downsample *Downsample    // nil where the input has the shape of the output
 	stride     int64
 }
 
 // Downsample brings the input of a Bottleneck to the shape of its output.
 type Downsample struct {
-	Conv *nn.Conv2dModule `name:"0"`
-	BN   *BatchNorm       `name:"1"`
+	Conv *nn.ConvModule `name:"0"`
+	BN   *BatchNorm     `name:"1"`
 }
 
 // BatchNorm is torch.nn.BatchNorm2d. It normalizes with the running statistics of
@@ -74,9 +74,9 @@ type AttentionPool struct {
 func newResNet(c Config) *ResNet {
 	w := c.VisionWidth
 	r := &ResNet{
-		Conv1: nn.Conv2d(3, w/2, 3, 2, 1, false), BN1: newBatchNorm(w / 2),
-		Conv2: nn.Conv2d(w/2, w/2, 3, 1, 1, false), BN2: newBatchNorm(w / 2),
-		Conv3: nn.Conv2d(w/2, w, 3, 1, 1, false), BN3: newBatchNorm(w),
+		Conv1: nn.Conv2d(3, w/2, []int64{3}, nn.ConvOptions{Stride: []int64{2}, Padding: []int64{1}}), BN1: newBatchNorm(w / 2),
+		Conv2: nn.Conv2d(w/2, w/2, []int64{3}, nn.ConvOptions{Padding: []int64{1}}), BN2: newBatchNorm(w / 2),
+		Conv3: nn.Conv2d(w/2, w, []int64{3}, nn.ConvOptions{Padding: []int64{1}}), BN3: newBatchNorm(w),
 	}
 	in := w
 	stage := func(planes, blocks, stride int64) (list []*Bottleneck) {
@@ -106,13 +106,13 @@ const reduction = 32
 
 func newBottleneck(in, planes, stride int64) *Bottleneck {
 	b := &Bottleneck{
-		Conv1: nn.Conv2d(in, planes, 1, 1, 0, false), BN1: newBatchNorm(planes),
-		Conv2: nn.Conv2d(planes, planes, 3, 1, 1, false), BN2: newBatchNorm(planes),
-		Conv3: nn.Conv2d(planes, 4*planes, 1, 1, 0, false), BN3: newBatchNorm(4 * planes),
+		Conv1: nn.Conv2d(in, planes, []int64{1}, nn.ConvOptions{}), BN1: newBatchNorm(planes),
+		Conv2: nn.Conv2d(planes, planes, []int64{3}, nn.ConvOptions{Padding: []int64{1}}), BN2: newBatchNorm(planes),
+		Conv3: nn.Conv2d(planes, 4*planes, []int64{1}, nn.ConvOptions{}), BN3: newBatchNorm(4 * planes),
 		stride: stride,
 	}
 	if stride > 1 || in != 4*planes {
-		b.Downsample = &Downsample{Conv: nn.Conv2d(in, 4*planes, 1, 1, 0, false), BN: newBatchNorm(4 * planes)}
+		b.Downsample = &Downsample{Conv: nn.Conv2d(in, 4*planes, []int64{1}, nn.ConvOptions{}), BN: newBatchNorm(4 * planes)}
 	}
 	return b
 }

@@ -43,7 +43,7 @@ type Vision struct {
 
 // VisionEmbeddings turns an image into vectors, one for each patch.
 type VisionEmbeddings struct {
-	PatchEmbedding    *nn.Conv2dModule
+	PatchEmbedding    *nn.ConvModule
 	PositionEmbedding *nn.EmbeddingModule
 }
 
@@ -113,7 +113,7 @@ func New(c Config, part clip.Part) *Model {
 		w, grid := c.Vision.Width, c.Vision.ImageSize/c.Vision.PatchSize
 		m.VisionModel = &Vision{
 			Embeddings: &VisionEmbeddings{
-				nn.Conv2d(3, w, c.Vision.PatchSize, c.Vision.PatchSize, 0, true),
+				nn.Conv2d(3, w, []int64{c.Vision.PatchSize}, nn.ConvOptions{Stride: []int64{c.Vision.PatchSize}, Bias: true}),
 				nn.Embedding(grid*grid, w),
 			},
 			Encoder:       newEncoder(c.Vision.Tower),

@@ -15,7 +15,7 @@ func TestPackInt8(t *testing.T) {
 	alive := torch.Alive()
 	err := torch.Scope(func() error {
 		torch.ManualSeed(1)
-		linear, attention := nn.Linear(100, 70, true), nn.MultiheadAttention(64, 4)
+		linear, attention := nn.Linear(100, 70, true), nn.MultiheadAttention(64, 4, nn.MultiheadAttentionDefaults())
 		defer nn.Close(linear)
 		defer nn.Close(attention)
 		for name, f := range map[string]struct {
@@ -25,7 +25,7 @@ func TestPackInt8(t *testing.T) {
 			part   string
 		}{
 			"linear":    {linear, 100, linear.Forward, "weight"},
-			"attention": {attention, 64, func(x torch.Tensor) torch.Tensor { return attention.Forward(x, false) }, "in_proj_weight"},
+			"attention": {attention, 64, func(x torch.Tensor) torch.Tensor { return attention.SelfAttention(x, false) }, "in_proj_weight"},
 		} {
 			x := torch.Randn([]int64{3, 5, f.width})
 			torch.InferenceMode(func() {

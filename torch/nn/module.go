@@ -19,7 +19,8 @@
 //
 // Parameter names match Python's: the field CAttn is named "c_attn" (each capital
 // letter begins a word, so write Mlp, not MLP), the elements of a slice are named
-// "0", "1", …, and an embedded struct adds nothing to the name. The tag
+// "0", "1", …, and an embedded struct adds nothing to the name: a slice is PyTorch's
+// ModuleList or ParameterList. The tag
 // `name:"…"` overrides the name; `name:"-"` excludes the field. Parameters are
 // listed in the order of the fields. Maps have no order, so a map must not
 // contain tensors.
@@ -76,6 +77,7 @@ func walkFields(m any, visit func(Named)) {
 var (
 	tensorType     = reflect.TypeFor[torch.Tensor]()
 	sequentialType = reflect.TypeFor[SequentialModule]()
+	namedType      = reflect.TypeFor[NamedTensors]()
 )
 
 // place identifies what a pointer points to: a struct and its first field have the
@@ -102,6 +104,13 @@ func walkValue(v reflect.Value, path string, tag reflect.StructTag, visit func(N
 			walkValue(v.Elem(), path, tag, visit, inside)
 		}
 	case reflect.Slice, reflect.Array:
+		if v.Type() == namedType {
+			for i := range v.Len() {
+				n := v.Index(i).Addr().Interface().(*NamedTensor)
+				visit(Named{Name: join(path, n.Name), Tensor: &n.Tensor})
+			}
+			return
+		}
 		for i := range v.Len() {
 			walkValue(v.Index(i), join(path, strconv.Itoa(i)), tag, visit, inside)
 		}

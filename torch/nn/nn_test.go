@@ -23,9 +23,11 @@ var modules = []struct {
 	{"linear", func() nn.Module { return nn.Linear(5, 3, true) }},
 	{"linear_nobias", func() nn.Module { return nn.Linear(6, 2, false) }},
 	{"layer_norm", func() nn.Module { return nn.LayerNorm([]int64{8}, 1e-5) }},
-	{"conv2d", func() nn.Module { return nn.Conv2d(3, 8, 3, 2, 1, true) }},
-	{"conv2d_nobias", func() nn.Module { return nn.Conv2d(3, 4, 4, 4, 0, false) }},
-	{"attention", func() nn.Module { return attention{nn.MultiheadAttention(16, 4)} }},
+	{"conv2d", func() nn.Module {
+		return nn.Conv2d(3, 8, []int64{3}, nn.ConvOptions{Stride: []int64{2}, Padding: []int64{1}, Bias: true})
+	}},
+	{"conv2d_nobias", func() nn.Module { return nn.Conv2d(3, 4, []int64{4}, nn.ConvOptions{Stride: []int64{4}}) }},
+	{"attention", func() nn.Module { return attention{nn.MultiheadAttention(16, 4, nn.MultiheadAttentionDefaults())} }},
 	{"sequential", func() nn.Module {
 		return nn.Sequential(nn.Linear(7, 9, true), nn.LeakyReLU(0.2), nn.Linear(9, 4, true), nn.Tanh())
 	}},
@@ -43,7 +45,7 @@ var modules = []struct {
 type attention struct{ *nn.MultiheadAttentionModule }
 
 func (a attention) Forward(x torch.Tensor) torch.Tensor {
-	return a.MultiheadAttentionModule.Forward(x, false)
+	return a.SelfAttention(x, false)
 }
 
 func scoped(t *testing.T, f func()) {

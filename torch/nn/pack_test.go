@@ -62,7 +62,7 @@ func TestPackPatches(t *testing.T) {
 	} {
 		err := torch.Scope(func() error {
 			torch.ManualSeed(1)
-			m := nn.Conv2d(3, 40, test.kernel, test.stride, test.padding, test.bias)
+			m := nn.Conv2d(3, 40, []int64{test.kernel}, nn.ConvOptions{Stride: []int64{test.stride}, Padding: []int64{test.padding}, Bias: test.bias})
 			defer nn.Close(m)
 			x := torch.Randn([]int64{2, 3, 32, 48})
 			torch.InferenceMode(func() {

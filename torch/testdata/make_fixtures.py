@@ -8,30 +8,17 @@ import base64
 import json
 import math
 import pathlib
-import platform
 import random
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from versions import versions
 
 torch.set_num_threads(1)
 
-
-def cpu():
-    """What the low-order bits of matrix products depend on."""
-    text = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    facts = {k.strip(): v.strip() for k, v in (line.split(":", 1) for line in text.splitlines() if ":" in line)}
-    ident = [facts.get(k, "") for k in ("vendor_id", "cpu family", "model", "stepping")]
-    return "/".join([torch.backends.cpu.get_cpu_capability(), *ident])
-
-
 out = {
-    "versions": {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cpu": cpu(),
-    },
+    "versions": versions(),
     "tensors": {},
     "repr": {},
 }
