@@ -5,11 +5,9 @@ import "cyclecap/torch"
 // UseLists makes an optimizer call foreach operators on the CPU too.
 func UseLists(o Optimizer) Optimizer {
 	switch o := o.(type) {
-	case *adam:
+	case *Of[AdamOptions]:
 		o.lists = true
-	case *transformersAdamW:
-		o.lists = true
-	case *sgd:
+	case *Of[SGDOptions]:
 		o.lists = true
 	}
 	return o

@@ -24,14 +24,12 @@
 package optim
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 
 	"cyclecap/torch"
-	"cyclecap/torch/internal/shim"
 )
 
 // An Optimizer updates parameters using their gradients.
@@ -41,41 +39,103 @@ type Optimizer interface {
 	Step()
 	// ZeroGrad clears the gradients, like zero_grad(set_to_none=True).
 	ZeroGrad()
-	// LR and SetLR return and set the learning rate, for schedules.
+	// LR returns the learning rate of the first group, and SetLR sets that of
+	// all groups.
 	LR() float64
 	SetLR(lr float64)
+	// LRs returns the learning rate of each group, and SetLRs sets them.
+	LRs() []float64
+	SetLRs(lrs []float64)
+	// Params returns the parameters of all groups.
+	Params() []torch.Tensor
 	// State returns the state of each parameter, in the order of the
 	// parameters. The tensors still belong to the optimizer.
 	State() []ParamState
 	// StateNames returns the names of the tensors of a ParamState in PyTorch's
 	// state dict: "exp_avg" and "exp_avg_sq" for Adam and AdamW,
-	// "momentum_buffer" for SGD.
+	// "momentum_buffer" for SGD with momentum.
 	StateNames() []string
 	// SetState restores a state returned by State. It takes ownership of the
 	// tensors and moves them to the parameters' device; their shapes must
 	// match the parameters'. If it fails, the optimizer is unchanged. It must
 	// be called in a scope.
 	SetState([]ParamState) error
+	// StateDict returns state and options as PyTorch's state_dict does. The
+	// tensors still belong to the optimizer, except for step counts, which
+	// belong to the scope, in which it must be called.
+	StateDict() StateDict
+	// LoadStateDict restores what StateDict, or PyTorch's state_dict, returned,
+	// from copies of the tensors. Groups and shapes must match. If it fails, the
+	// optimizer is unchanged. It must be called in a scope.
+	LoadStateDict(StateDict) error
 	// Close frees the state but not the parameters.
 	Close()
+
+	// option returns the float option of a group by PyTorch's name, or nil; at is its
+	// place in a tuple, or -1.
+	option(group int, name string, at int) *float64
 }
 
 // ParamState is the state of one parameter: PyTorch's optimizer.state[p].
 type ParamState struct {
-	Step    int64
-	Tensors []torch.Tensor // in the order of StateNames; nil before the first step
+	Step int64
+	// Tensors are in the order of StateNames; nil before the first step. In groups
+	// with different options, a name that a group does not use has none.
+	Tensors []torch.Tensor
 }
 
-// base is the common part of the optimizers.
-type base struct {
+// StateDict is PyTorch's optimizer.state_dict().
+type StateDict struct {
+	// State has the state of each parameter by PyTorch's names, which is empty before the
+	// first step. Its "step" is an f32 tensor without dimensions.
+	State []map[string]torch.Tensor
+	// ParamGroups has the options of each group by PyTorch's names: numbers, bools, strings
+	// and nil, and lists of them for tuples.
+	ParamGroups []map[string]any
+	// Params has the indices in State of the parameters of each group.
+	Params [][]int
+}
+
+// rules are what an optimizer with options of type O consists of.
+type rules[O any] struct {
+	op       string
+	check    func(o *O) // throws if an option is invalid
+	maximize func(o *O) bool
+	names    []string                               // of all tensors in the state
+	uses     func(o *O, i int, p torch.Tensor) bool // names[i] is in the state of a parameter; nil: always
+	shape    func(p torch.Tensor, i int) []int64    // of names[i], if it is not the parameter's
+	noStep   bool                                   // PyTorch's state has no step
+	extra    map[string]any                         // options in PyTorch's state dict that have only one value here
+	step     func(a *Of[O], o *O, g *group)         // updates parameters of one device and dtype
+}
+
+func (r *rules[O]) used(o *O, i int, p torch.Tensor) bool { return r.uses == nil || r.uses(o, i, p) }
+
+// Of is an Optimizer with options of type O for each group of parameters.
+type Of[O any] struct {
+	rules  *rules[O]
+	groups []*paramGroup[O]
+	params []torch.Tensor // of all groups
+	state  []ParamState   // of all parameters; Tensors in the order of rules.names
+	lists  bool           // call foreach operators on the CPU too, for tests
+	steps  []torch.Tensor // step counts on the device, for fused kernels
+}
+
+type paramGroup[O any] struct {
+	first  int // index of its first parameter
 	params []torch.Tensor
-	state  []ParamState
-	lr     float64
-	names  []string // names of the tensors in state
-	lists  bool     // call foreach operators on the CPU too, for tests
+	o      O
 }
 
-func newBase(op string, params []torch.Tensor, lr float64, names ...string) base {
+func newOf[O any](r *rules[O], params []torch.Tensor, o O) *Of[O] {
+	a := &Of[O]{rules: r}
+	a.AddGroup(params, o)
+	return a
+}
+
+// AddGroup adds parameters with options of their own, like add_param_group.
+func (a *Of[O]) AddGroup(params []torch.Tensor, o O) {
+	op := a.rules.op
 	if len(params) == 0 {
 		torch.Throw(op, "the list of parameters is empty")
 	}
@@ -83,9 +143,28 @@ func newBase(op string, params []torch.Tensor, lr float64, names ...string) base
 		if !p.IsLeaf() {
 			torch.Throw(op, "parameter %d, of shape %v, is not a leaf tensor but the result of an operator; only leaf tensors can be optimized", i, p.Shape())
 		}
+		if slices.Contains(a.params, p) {
+			torch.Throw(op, "parameter %d, of shape %v, is in another group already", i, p.Shape())
+		}
 	}
-	within(op, "LR", lr, math.Inf(1))
-	return base{params: slices.Clone(params), state: make([]ParamState, len(params)), lr: lr, names: names}
+	within(op, "LR", *field(&o, "lr", -1), math.Inf(1))
+	a.rules.check(&o)
+	a.groups = append(a.groups, &paramGroup[O]{len(a.params), slices.Clone(params), o})
+	a.params = append(a.params, params...)
+	a.state = append(a.state, make([]ParamState, len(params))...)
+}
+
+// Groups returns the number of groups.
+func (a *Of[O]) Groups() int { return len(a.groups) }
+
+// Options returns the options of group i, which may be changed between steps.
+func (a *Of[O]) Options(i int) *O { return &a.groups[i].o }
+
+// Params returns the parameters of all groups.
+func (a *Of[O]) Params() []torch.Tensor { return slices.Clone(a.params) }
+
+func (a *Of[O]) option(group int, name string, at int) *float64 {
+	return field(&a.groups[group].o, name, at)
 }
 
 // within throws unless v is in [0, limit).
@@ -95,89 +174,313 @@ func within(op, name string, v, limit float64) {
 	}
 }
 
-func (b *base) ZeroGrad() {
-	for _, p := range b.params {
+// ZeroGrad clears the gradients, like zero_grad(set_to_none=True).
+func (a *Of[O]) ZeroGrad() {
+	for _, p := range a.params {
 		p.SetGrad(torch.Tensor{})
 	}
 }
 
-func (b *base) LR() float64      { return b.lr }
-func (b *base) SetLR(lr float64) { b.lr = lr }
+// LR returns the learning rate of the first group.
+func (a *Of[O]) LR() float64 { return *a.option(0, "lr", -1) }
 
-func (b *base) State() []ParamState  { return slices.Clone(b.state) }
-func (b *base) StateNames() []string { return slices.Clone(b.names) }
-
-func (b *base) SetState(s []ParamState) error {
-	if len(s) != len(b.params) {
-		return fmt.Errorf("optim: the state has %d parameters, but the optimizer has %d", len(s), len(b.params))
+// SetLR sets the learning rate of all groups.
+func (a *Of[O]) SetLR(lr float64) {
+	for i := range a.groups {
+		*a.option(i, "lr", -1) = lr
 	}
-	for i, p := range s {
-		if len(p.Tensors) != 0 && len(p.Tensors) != len(b.names) {
-			return fmt.Errorf("optim: the state of parameter %d has %d tensors, want %d (%s)", i, len(p.Tensors), len(b.names), strings.Join(b.names, ", "))
+}
+
+// LRs returns the learning rate of each group.
+func (a *Of[O]) LRs() (lrs []float64) {
+	for i := range a.groups {
+		lrs = append(lrs, *a.option(i, "lr", -1))
+	}
+	return lrs
+}
+
+// SetLRs sets the learning rate of each group.
+func (a *Of[O]) SetLRs(lrs []float64) {
+	if len(lrs) != len(a.groups) {
+		torch.Throw(a.rules.op, "%d learning rates for %d groups", len(lrs), len(a.groups))
+	}
+	for i, lr := range lrs {
+		*a.option(i, "lr", -1) = lr
+	}
+}
+
+// Step updates every parameter that has a gradient. It must be called in a scope.
+func (a *Of[O]) Step() {
+	torch.NoGrad(func() {
+		torch.Tidy(func() torch.Tensor {
+			for _, own := range a.groups {
+				for _, g := range groupsOf(own.params) {
+					for k, i := range g.index {
+						g.index[k] = own.first + i
+						g.states = append(g.states, &a.state[own.first+i])
+						if a.rules.maximize != nil && a.rules.maximize(&own.o) {
+							g.grads[k] = g.grads[k].Neg()
+						}
+					}
+					a.rules.step(a, &own.o, g)
+				}
+			}
+			return torch.Tensor{}
+		})
+	})
+}
+
+// each returns a step that calls f for each parameter.
+func each[O any](f func(o *O, p, grad torch.Tensor, s *ParamState)) func(*Of[O], *O, *group) {
+	return func(_ *Of[O], o *O, g *group) {
+		for i, p := range g.params {
+			torch.Tidy(func() torch.Tensor {
+				f(o, p, g.grads[i], g.states[i])
+				return torch.Tensor{}
+			})
 		}
-		for k, t := range p.Tensors {
-			if !slices.Equal(t.Shape(), b.params[i].Shape()) {
-				return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", i, b.params[i].Shape(), b.names[k], t.Shape())
+	}
+}
+
+// inUse returns the indices in rules.names of the tensors that any group uses.
+func (a *Of[O]) inUse() (out []int) {
+	for i := range a.rules.names {
+		if slices.ContainsFunc(a.groups, func(g *paramGroup[O]) bool {
+			return slices.ContainsFunc(g.params, func(p torch.Tensor) bool { return a.rules.used(&g.o, i, p) })
+		}) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// StateNames returns the names of the tensors of a ParamState in PyTorch's state dict.
+func (a *Of[O]) StateNames() (names []string) {
+	for _, i := range a.inUse() {
+		names = append(names, a.rules.names[i])
+	}
+	return names
+}
+
+// State returns the state of each parameter. The tensors still belong to the optimizer.
+func (a *Of[O]) State() []ParamState {
+	out := make([]ParamState, len(a.state))
+	use := a.inUse()
+	for k, s := range a.state {
+		out[k].Step = s.Step
+		if s.Tensors != nil {
+			for _, i := range use {
+				out[k].Tensors = append(out[k].Tensors, s.Tensors[i])
 			}
 		}
 	}
-	for i, p := range s {
-		own := b.state[i].Tensors
-		b.state[i] = ParamState{Step: p.Step}
-		if len(p.Tensors) > 0 {
-			b.state[i].Tensors = slices.Clone(p.Tensors)
+	return out
+}
+
+// SetState restores a state returned by State; see [Optimizer].
+func (a *Of[O]) SetState(s []ParamState) error {
+	if len(s) != len(a.params) {
+		return fmt.Errorf("optim: the state has %d parameters, but the optimizer has %d", len(s), len(a.params))
+	}
+	use, names := a.inUse(), a.StateNames()
+	full := make([]ParamState, len(s))
+	for k, p := range s {
+		full[k].Step = p.Step
+		if len(p.Tensors) == 0 {
+			continue
 		}
-		for k, t := range p.Tensors {
-			if d := b.params[i].Device(); t.Device() != d {
+		if len(p.Tensors) != len(use) {
+			return fmt.Errorf("optim: the state of parameter %d has %d tensors, want %d (%s)", k, len(p.Tensors), len(use), strings.Join(names, ", "))
+		}
+		full[k].Tensors = make([]torch.Tensor, len(a.rules.names))
+		for n, i := range use {
+			full[k].Tensors[i] = p.Tensors[n]
+		}
+	}
+	return a.replace(full)
+}
+
+// replace takes a state whose tensors are in the order of rules.names.
+func (a *Of[O]) replace(s []ParamState) error {
+	for k, p := range s {
+		for i, t := range p.Tensors {
+			if want := a.shape(k, i); t.Defined() && !slices.Equal(t.Shape(), want) {
+				return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", k, a.params[k].Shape(), a.rules.names[i], t.Shape())
+			}
+		}
+	}
+	for k, p := range s {
+		own := a.state[k].Tensors
+		a.state[k] = ParamState{Step: p.Step}
+		if len(p.Tensors) > 0 {
+			a.state[k].Tensors = slices.Clone(p.Tensors)
+		}
+		for i, t := range p.Tensors {
+			if !t.Defined() {
+				continue
+			}
+			d := a.params[k].Device()
+			if a.scalar(i) {
+				d = torch.CPU
+			}
+			if t.Device() != d {
 				moved := t.To(torch.WithDevice(d))
 				t.Close()
 				t = moved
 			}
-			b.state[i].Tensors[k] = t.Keep()
+			a.state[k].Tensors[i] = t.Keep()
 		}
 		for _, t := range own {
-			if !slices.Contains(b.state[i].Tensors, t) {
+			if !slices.Contains(a.state[k].Tensors, t) {
 				t.Close()
 			}
 		}
 	}
+	a.forget()
 	return nil
 }
 
-func (b *base) Close() {
-	for i := range b.state {
-		for _, t := range b.state[i].Tensors {
-			t.Close()
+// shape returns the shape of tensor i in the state of parameter k.
+func (a *Of[O]) shape(k, i int) []int64 {
+	if a.rules.shape != nil {
+		if s := a.rules.shape(a.params[k], i); s != nil {
+			return s
 		}
-		b.state[i] = ParamState{}
 	}
+	return a.params[k].Shape()
 }
 
-// update calls f for each parameter that has a gradient.
-func (b *base) update(f func(p, grad torch.Tensor, s *ParamState)) {
-	torch.NoGrad(func() {
-		for i, p := range b.params {
-			torch.Tidy(func() torch.Tensor {
-				g := p.Grad()
-				if g.Defined() {
-					f(p, g, &b.state[i])
+// scalar reports whether tensor i of a state is a number, which stays on the CPU.
+func (a *Of[O]) scalar(i int) bool {
+	switch a.rules.names[i] {
+	case "mu_product", "eta", "mu":
+		return true
+	}
+	return false
+}
+
+// StateDict returns state and options as PyTorch's state_dict does; see [Optimizer].
+func (a *Of[O]) StateDict() StateDict {
+	var d StateDict
+	for _, s := range a.state {
+		own := map[string]torch.Tensor{}
+		if s.Tensors != nil || s.Step > 0 {
+			if !a.rules.noStep {
+				own["step"] = torch.Scalar0(float32(s.Step))
+			}
+			for i, t := range s.Tensors {
+				if t.Defined() {
+					own[a.rules.names[i]] = t
 				}
-				return torch.Tensor{}
-			})
+			}
 		}
-	})
+		d.State = append(d.State, own)
+	}
+	for _, g := range a.groups {
+		o := export(&g.o)
+		for name, v := range a.rules.extra {
+			o[name] = v
+		}
+		d.ParamGroups = append(d.ParamGroups, o)
+		var indices []int
+		for i := range g.params {
+			indices = append(indices, g.first+i)
+		}
+		d.Params = append(d.Params, indices)
+	}
+	return d
+}
+
+// LoadStateDict restores what StateDict, or PyTorch's state_dict, returned; see [Optimizer].
+func (a *Of[O]) LoadStateDict(d StateDict) error {
+	if len(d.ParamGroups) != len(a.groups) || len(d.Params) != len(a.groups) {
+		return fmt.Errorf("optim: the state has %d groups of parameters, but the optimizer has %d", len(d.ParamGroups), len(a.groups))
+	}
+	options := make([]O, len(a.groups))
+	full := make([]ParamState, len(a.params))
+	for n, g := range a.groups {
+		if len(d.Params[n]) != len(g.params) {
+			return fmt.Errorf("optim: group %d of the state has %d parameters, but that of the optimizer has %d", n, len(d.Params[n]), len(g.params))
+		}
+		options[n] = g.o
+		if err := restore(&options[n], d.ParamGroups[n]); err != nil {
+			return err
+		}
+		for name, want := range a.rules.extra {
+			if got, ok := d.ParamGroups[n][name]; ok && want != nil && got != want {
+				return fmt.Errorf("optim: the state's %s is %v, which another optimizer than %s has", name, got, a.rules.op)
+			}
+		}
+		if err := torch.Scope(func() error { a.rules.check(&options[n]); return nil }); err != nil {
+			return err
+		}
+		for i, k := range d.Params[n] {
+			if k < 0 || k >= len(d.State) {
+				return fmt.Errorf("optim: group %d of the state has parameter %d, but there are %d", n, k, len(d.State))
+			}
+			own := d.State[k]
+			for name := range own {
+				if name != "step" && !slices.Contains(a.rules.names, name) {
+					return fmt.Errorf("optim: the state of parameter %d has %s, which %s does not have", k, name, a.rules.op)
+				}
+			}
+			at := &full[g.first+i]
+			if step, ok := own["step"]; ok {
+				at.Step = int64(step.Item())
+			}
+			for x, name := range a.rules.names {
+				t, ok := own[name]
+				if !ok {
+					if len(own) > 0 && a.rules.used(&options[n], x, g.params[i]) {
+						return fmt.Errorf("optim: the state of parameter %d has no %s", k, name)
+					}
+					continue
+				}
+				if at.Tensors == nil {
+					at.Tensors = make([]torch.Tensor, len(a.rules.names))
+				}
+				at.Tensors[x] = t.Detach().Clone()
+			}
+		}
+	}
+	if err := a.replace(full); err != nil {
+		return err
+	}
+	for n, g := range a.groups {
+		g.o = options[n]
+	}
+	return nil
+}
+
+// forget frees the step counts on the device.
+func (a *Of[O]) forget() {
+	for _, t := range a.steps {
+		t.Close()
+	}
+	a.steps = nil
+}
+
+// Close frees the state but not the parameters.
+func (a *Of[O]) Close() {
+	for i := range a.state {
+		for _, t := range a.state[i].Tensors {
+			t.Close()
+		}
+		a.state[i] = ParamState{}
+	}
+	a.forget()
 }
 
 // foreach reports whether a step calls operators on lists of parameters instead of on
 // each parameter, as PyTorch does by default on every device but the CPU.
-func (b *base) foreach() bool { return b.lists || b.params[0].Device() != torch.CPU }
+func (a *Of[O]) foreach() bool { return a.lists || a.params[0].Device() != torch.CPU }
 
 // A group is the parameters of one device and dtype that have a gradient. PyTorch groups
 // them like this too; the kernels that update a whole list at once require it.
 type group struct {
 	params, grads []torch.Tensor
-	index         []int         // in the list of all parameters
-	states        []*ParamState // set by updateLists
+	index         []int // in the list of all parameters
+	states        []*ParamState
 }
 
 // groupsOf returns the groups of params, in the order of their first parameters.
@@ -205,28 +508,20 @@ func groupsOf(params []torch.Tensor) []*group {
 	return groups
 }
 
-// updateLists calls f for each group.
-func (b *base) updateLists(f func(g *group)) {
-	torch.NoGrad(func() {
-		torch.Tidy(func() torch.Tensor {
-			for _, g := range groupsOf(b.params) {
-				for _, i := range g.index {
-					g.states = append(g.states, &b.state[i])
-				}
-				f(g)
-			}
-			return torch.Tensor{}
-		})
-	})
+// tensor returns tensor i of n in a state, which create makes in the first step.
+func (s *ParamState) tensor(i, n int, create func() torch.Tensor) torch.Tensor {
+	if s.Tensors == nil {
+		s.Tensors = make([]torch.Tensor, n)
+	}
+	if !s.Tensors[i].Defined() {
+		s.Tensors[i] = create().Keep()
+	}
+	return s.Tensors[i]
 }
 
-// moments counts a step and returns the moments of Adam.
-func (g *group) moments() (avgs, avgSqs []torch.Tensor) {
-	for i, s := range g.states {
-		avg, avgSq := s.moments(g.params[i])
-		avgs, avgSqs = append(avgs, avg), append(avgSqs, avgSq)
-	}
-	return avgs, avgSqs
+// zeros returns tensor i of n in a state, initially zeros like p.
+func (s *ParamState) zeros(i, n int, p torch.Tensor) torch.Tensor {
+	return s.tensor(i, n, func() torch.Tensor { return p.ZerosLike(torch.WithMemoryFormat(torch.PreserveFormat)) })
 }
 
 // perStep returns a number for each parameter that depends on its number of steps.
@@ -240,343 +535,6 @@ func (g *group) perStep(f func(step float64) float64) []float64 {
 		}
 	}
 	return out
-}
-
-// moments counts a step and returns the moments of Adam, which it creates as
-// zeros in the first step.
-func (s *ParamState) moments(p torch.Tensor) (avg, avgSq torch.Tensor) {
-	if s.Tensors == nil {
-		s.Tensors = []torch.Tensor{
-			p.ZerosLike(torch.WithMemoryFormat(torch.PreserveFormat)).Keep(),
-			p.ZerosLike(torch.WithMemoryFormat(torch.PreserveFormat)).Keep(),
-		}
-	}
-	s.Step++
-	return s.Tensors[0], s.Tensors[1]
-}
-
-// AdamOptions configures Adam and AdamW; the names are PyTorch's.
-type AdamOptions struct {
-	LR           float64
-	Beta1, Beta2 float64
-	Eps          float64
-	WeightDecay  float64
-	// Fused selects libtorch's fused kernel instead of a sequence of operators
-	// (PyTorch's fused=True). It is faster; low-order bits differ.
-	Fused bool
-}
-
-// AdamDefaults returns PyTorch's defaults for Adam: learning rate 1e-3, betas 0.9
-// and 0.999, eps 1e-8, no weight decay.
-func AdamDefaults() AdamOptions {
-	return AdamOptions{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
-}
-
-// AdamWDefaults returns PyTorch's defaults for AdamW: those of Adam with a weight
-// decay of 1e-2.
-func AdamWDefaults() AdamOptions {
-	o := AdamDefaults()
-	o.WeightDecay = 1e-2
-	return o
-}
-
-// TransformersAdamWDefaults returns transformers' defaults: those of Adam with
-// eps 1e-6.
-func TransformersAdamWDefaults() AdamOptions {
-	o := AdamDefaults()
-	o.Eps = 1e-6
-	return o
-}
-
-func newAdamBase(op string, params []torch.Tensor, o AdamOptions) base {
-	within(op, "Beta1", o.Beta1, 1)
-	within(op, "Beta2", o.Beta2, 1)
-	within(op, "Eps", o.Eps, math.Inf(1))
-	within(op, "WeightDecay", o.WeightDecay, math.Inf(1))
-	return newBase(op, params, o.LR, "exp_avg", "exp_avg_sq")
-}
-
-type adam struct {
-	base
-	o         AdamOptions
-	decoupled bool
-	steps     []torch.Tensor // step counts on the device, for the fused kernel
-}
-
-// Adam is torch.optim.Adam. The weight decay is added to the gradient.
-func Adam(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &adam{base: newAdamBase("optim.Adam", params, o), o: o}
-}
-
-// AdamW is torch.optim.AdamW. The weight decay is applied to the weights.
-func AdamW(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &adam{base: newAdamBase("optim.AdamW", params, o), o: o, decoupled: true}
-}
-
-func (a *adam) Step() {
-	switch {
-	case a.o.Fused && a.params[0].Device() != torch.Meta: // the meta device has no fused kernel
-		a.updateLists(a.fused)
-	case a.foreach():
-		a.updateLists(a.list)
-	default:
-		a.updateLists(a.blocks)
-	}
-}
-
-// blocks updates a group of the CPU.
-func (a *adam) blocks(g *group) {
-	op, kind := "optim.Adam", shim.AdamPlain
-	if a.decoupled {
-		op, kind = "optim.AdamW", shim.AdamDecoupled
-	}
-	g.adam(op, kind, a.lr, a.o, a.root, a.size)
-}
-
-// adam runs a step of Adam on a group of the CPU: operator by operator as PyTorch's loop over
-// the parameters, but on blocks that stay in the cache.
-func (g *group) adam(op string, kind int, lr float64, o AdamOptions, root, size func(t float64) float64) {
-	avgs, avgSqs := g.moments()
-	var all []any
-	for _, list := range [][]torch.Tensor{g.params, g.grads, avgs, avgSqs} {
-		for _, t := range list {
-			all = append(all, t)
-		}
-	}
-	c := shim.Adam{Kind: kind, LR: lr, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, WeightDecay: o.WeightDecay}
-	err := shim.Lend(op, func(p []uintptr) error { return shim.AdamStep(c, p, g.perStep(root), g.perStep(size)) }, all...)
-	if e := (*shim.Error)(nil); errors.As(err, &e) {
-		panic(&torch.Error{Kind: torch.Kind(e.Kind), Op: op, Text: e.Text})
-	} else if err != nil {
-		torch.Throw(op, "%v", err)
-	}
-}
-
-// root returns the square root of the second bias correction at step t.
-func (a *adam) root(t float64) float64 {
-	return shim.Pow(1-shim.Pow(a.o.Beta2, t), 0.5) // not Sqrt, which differs from PyTorch in the last bit at some steps
-}
-
-// size returns the factor of the update at step t.
-func (a *adam) size(t float64) float64 { return -(a.lr / (1 - shim.Pow(a.o.Beta1, t))) }
-
-func (a *adam) list(g *group) {
-	avgs, avgSqs := g.moments()
-	grads := g.grads
-	if a.o.WeightDecay != 0 {
-		if a.decoupled {
-			torch.ForeachMulScalar_(g.params, 1-a.lr*a.o.WeightDecay)
-		} else {
-			grads = torch.ForeachAdd(grads, g.params, torch.WithAlpha(a.o.WeightDecay))
-		}
-	}
-	torch.ForeachLerpScalar_(avgs, grads, 1-a.o.Beta1)
-	torch.ForeachMulScalar_(avgSqs, a.o.Beta2)
-	torch.ForeachAddcmul_(avgSqs, grads, grads, torch.WithValue(1-a.o.Beta2))
-	denoms := torch.ForeachSqrt(avgSqs)
-	torch.ForeachDivScalars_(denoms, g.perStep(a.root))
-	torch.ForeachAddScalar_(denoms, a.o.Eps)
-	torch.ForeachAddcdivScalars_(g.params, avgs, denoms, g.perStep(a.size))
-}
-
-// fused updates a group in one call.
-func (a *adam) fused(g *group) {
-	avgs, avgSqs := g.moments()
-	call := torch.FusedAdam_
-	if a.decoupled {
-		call = torch.FusedAdamw_
-	}
-	call(g.params, g.grads, avgs, avgSqs, nil, a.counts(g), a.lr, a.o.Beta1, a.o.Beta2, a.o.WeightDecay, a.o.Eps, false, false)
-}
-
-// counts returns the step counts of a group as tensors, which the fused kernel requires.
-// On other devices than the CPU they stay on the device, as in PyTorch, because copying
-// them there in each step would take longer than the step.
-func (a *adam) counts(g *group) (counts []torch.Tensor) {
-	full := func(i int, v int64) torch.Tensor {
-		return torch.Full([]int64{}, float64(v), torch.WithDType(torch.Float32), torch.WithDevice(g.params[i].Device()))
-	}
-	if !a.foreach() {
-		for i, s := range g.states {
-			counts = append(counts, full(i, s.Step))
-		}
-		return counts
-	}
-	if a.steps == nil {
-		a.steps = make([]torch.Tensor, len(a.params))
-	}
-	for i, s := range g.states {
-		own := &a.steps[g.index[i]]
-		if !own.Defined() {
-			*own = full(i, s.Step-1).Keep()
-		}
-		counts = append(counts, *own)
-	}
-	torch.ForeachAddScalar_(counts, 1)
-	return counts
-}
-
-func (a *adam) SetState(s []ParamState) error {
-	err := a.base.SetState(s)
-	if err == nil {
-		a.forget()
-	}
-	return err
-}
-
-// forget frees the step counts on the device.
-func (a *adam) forget() {
-	for _, t := range a.steps {
-		t.Close()
-	}
-	a.steps = nil
-}
-
-func (a *adam) Close() {
-	a.base.Close()
-	a.forget()
-}
-
-type transformersAdamW struct {
-	base
-	o AdamOptions
-}
-
-// TransformersAdamW is transformers' own AdamW, since removed, with which ClipCap
-// trains: eps is added before the bias correction, and the decoupled weight decay
-// is applied after the update. ClipCap changes only the learning rate of
-// TransformersAdamWDefaults.
-func TransformersAdamW(params []torch.Tensor, o AdamOptions) Optimizer {
-	return &transformersAdamW{base: newAdamBase("optim.TransformersAdamW", params, o), o: o}
-}
-
-func (a *transformersAdamW) Step() {
-	if a.foreach() {
-		a.updateLists(a.list)
-	} else {
-		a.updateLists(a.blocks)
-	}
-}
-
-// blocks updates a group of the CPU.
-func (a *transformersAdamW) blocks(g *group) {
-	one := func(float64) float64 { return 1 } // not used
-	g.adam("optim.TransformersAdamW", shim.AdamTransformers, a.lr, a.o, one, a.size)
-}
-
-// list updates a group of another device. transformers has only a loop over the parameters;
-// the elements go through the same arithmetic.
-func (a *transformersAdamW) list(g *group) {
-	avgs, avgSqs := g.moments()
-	torch.ForeachMulScalar_(avgs, a.o.Beta1)
-	torch.ForeachAdd_(avgs, g.grads, torch.WithAlpha(1-a.o.Beta1))
-	torch.ForeachMulScalar_(avgSqs, a.o.Beta2)
-	torch.ForeachAddcmul_(avgSqs, g.grads, g.grads, torch.WithValue(1-a.o.Beta2))
-	denoms := torch.ForeachSqrt(avgSqs)
-	torch.ForeachAddScalar_(denoms, a.o.Eps)
-	torch.ForeachAddcdivScalars_(g.params, avgs, denoms, g.perStep(a.size))
-	if a.o.WeightDecay > 0 {
-		torch.ForeachAdd_(g.params, g.params, torch.WithAlpha(-a.lr*a.o.WeightDecay))
-	}
-}
-
-// size returns the factor of the update at step t.
-func (a *transformersAdamW) size(t float64) float64 {
-	return -(a.lr * math.Sqrt(1-shim.Pow(a.o.Beta2, t)) / (1 - shim.Pow(a.o.Beta1, t)))
-}
-
-// SGDOptions configures SGD; the names are PyTorch's.
-type SGDOptions struct {
-	LR          float64
-	Momentum    float64
-	Dampening   float64
-	WeightDecay float64
-	Nesterov    bool
-}
-
-type sgd struct {
-	base
-	o SGDOptions
-}
-
-// SGD is torch.optim.SGD.
-func SGD(params []torch.Tensor, o SGDOptions) Optimizer {
-	const op = "optim.SGD"
-	within(op, "Momentum", o.Momentum, math.Inf(1))
-	within(op, "WeightDecay", o.WeightDecay, math.Inf(1))
-	if o.Nesterov && (o.Momentum == 0 || o.Dampening != 0) {
-		torch.Throw(op, "Nesterov momentum requires a momentum and zero dampening")
-	}
-	return &sgd{base: newBase(op, params, o.LR, "momentum_buffer"), o: o}
-}
-
-func (o *sgd) Step() {
-	if o.foreach() {
-		o.updateLists(o.list)
-	} else {
-		o.update(o.single)
-	}
-}
-
-func (o *sgd) single(p, g torch.Tensor, s *ParamState) {
-	if o.o.WeightDecay != 0 {
-		g = g.Add(p, torch.WithAlpha(o.o.WeightDecay))
-	}
-	if o.o.Momentum != 0 {
-		if s.Tensors == nil {
-			s.Tensors = []torch.Tensor{g.Clone().Keep()}
-		} else {
-			s.Tensors[0].MulScalar_(o.o.Momentum).Add_(g, torch.WithAlpha(1-o.o.Dampening))
-		}
-		if o.o.Nesterov {
-			g = g.Add(s.Tensors[0], torch.WithAlpha(o.o.Momentum))
-		} else {
-			g = s.Tensors[0]
-		}
-	}
-	s.Step++
-	p.Add_(g, torch.WithAlpha(-o.lr))
-}
-
-func (o *sgd) list(g *group) {
-	grads := g.grads
-	if o.o.WeightDecay != 0 {
-		grads = torch.ForeachAdd(grads, g.params, torch.WithAlpha(o.o.WeightDecay))
-	}
-	if o.o.Momentum != 0 {
-		buffers := o.buffers(g, grads)
-		if o.o.Nesterov {
-			grads = torch.ForeachAdd(grads, buffers, torch.WithAlpha(o.o.Momentum))
-		} else {
-			grads = buffers
-		}
-	}
-	for _, s := range g.states {
-		s.Step++
-	}
-	torch.ForeachAdd_(g.params, grads, torch.WithAlpha(-o.lr))
-}
-
-// buffers updates the momentum of a group and returns it.
-func (o *sgd) buffers(g *group, grads []torch.Tensor) (buffers []torch.Tensor) {
-	started := true
-	for _, s := range g.states {
-		started = started && s.Tensors != nil
-	}
-	for i, s := range g.states {
-		switch {
-		case s.Tensors == nil:
-			s.Tensors = []torch.Tensor{grads[i].Clone().Keep()}
-		case !started: // some parameters have their first gradient
-			s.Tensors[0].MulScalar_(o.o.Momentum).Add_(grads[i], torch.WithAlpha(1-o.o.Dampening))
-		}
-		buffers = append(buffers, s.Tensors[0])
-	}
-	if started {
-		torch.ForeachMulScalar_(buffers, o.o.Momentum)
-		torch.ForeachAdd_(buffers, grads, torch.WithAlpha(1-o.o.Dampening))
-	}
-	return buffers
 }
 
 // WarmupLinear is transformers' get_linear_schedule_with_warmup. It returns the
