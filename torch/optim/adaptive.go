@@ -2,6 +2,7 @@ package optim
 
 import (
 	"math"
+	"slices"
 
 	"cyclecap/torch"
 	"cyclecap/torch/internal/shim"
@@ -469,18 +470,21 @@ var adafactorOf = &rules[AdafactorOptions]{
 	maximize: func(o *AdafactorOptions) bool { return o.Maximize },
 	names:    []string{"row_var", "col_var", "variance"},
 	uses:     func(_ *AdafactorOptions, i int, p torch.Tensor) bool { return (i == variance) == (p.Dim() < 2) },
-	shape: func(p torch.Tensor, i int) []int64 {
-		s := p.Shape()
-		switch i {
-		case rowVar:
-			s[len(s)-1] = 1
-		case colVar:
-			s[len(s)-2] = 1
-		}
-		return s
-	},
-	extra: map[string]any{"foreach": nil},
-	step:  each((*AdafactorOptions).single),
+	shape:    factorShape,
+	extra:    map[string]any{"foreach": nil},
+	step:     each((*AdafactorOptions).single),
+}
+
+// factorShape returns the shape of a tensor in the state.
+func factorShape(p torch.Tensor, i int) []int64 {
+	s := slices.Clone(p.Shape())
+	switch i {
+	case rowVar:
+		s[len(s)-1] = 1
+	case colVar:
+		s[len(s)-2] = 1
+	}
+	return s
 }
 
 // Adafactor is torch.optim.Adafactor. Each step of a parameter waits for the device twice.
@@ -495,7 +499,7 @@ func (o *AdafactorOptions) single(p, g torch.Tensor, s *ParamState) {
 	}
 	zeros := func(i int) torch.Tensor {
 		return s.tensor(i, adafactorTensors, func() torch.Tensor {
-			return torch.Zeros(adafactorOf.shape(p, i), torch.WithDType(g.DType()), torch.WithDevice(g.Device()))
+			return torch.Zeros(factorShape(p, i), torch.WithDType(g.DType()), torch.WithDevice(g.Device()))
 		})
 	}
 	s.Step++

@@ -1,6 +1,9 @@
 package optim
 
-import "cyclecap/torch"
+import (
+	"cyclecap/torch"
+	"cyclecap/torch/internal/shim"
+)
 
 // UseLists makes an optimizer call foreach operators on the CPU too.
 func UseLists(o Optimizer) Optimizer {
@@ -17,3 +20,6 @@ func UseLists(o Optimizer) Optimizer {
 func ClipGradNormOfLists(params []torch.Tensor, limit float64) torch.Tensor {
 	return clipGradNorm(params, limit, true)
 }
+
+// Power is C's pow, as Python's ** calls it.
+func Power(x, y float64) float64 { return shim.Pow(x, y) }

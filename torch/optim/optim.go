@@ -74,6 +74,9 @@ type Optimizer interface {
 	// option returns the float option of a group by PyTorch's name, or nil; at is its
 	// place in a tuple, or -1.
 	option(group int, name string, at int) *float64
+	// initialLR returns the initial learning rate of a group, which is lr the first time,
+	// or whenever set is true. Schedulers multiply it.
+	initialLR(group int, lr float64, set bool) float64
 }
 
 // ParamState is the state of one parameter: PyTorch's optimizer.state[p].
@@ -125,6 +128,9 @@ type paramGroup[O any] struct {
 	first  int // index of its first parameter
 	params []torch.Tensor
 	o      O
+	// The initial learning rate, if a scheduler has set it.
+	initial    float64
+	hasInitial bool
 }
 
 func newOf[O any](r *rules[O], params []torch.Tensor, o O) *Of[O] {
@@ -149,7 +155,7 @@ func (a *Of[O]) AddGroup(params []torch.Tensor, o O) {
 	}
 	within(op, "LR", *field(&o, "lr", -1), math.Inf(1))
 	a.rules.check(&o)
-	a.groups = append(a.groups, &paramGroup[O]{len(a.params), slices.Clone(params), o})
+	a.groups = append(a.groups, &paramGroup[O]{first: len(a.params), params: slices.Clone(params), o: o})
 	a.params = append(a.params, params...)
 	a.state = append(a.state, make([]ParamState, len(params))...)
 }
@@ -165,6 +171,14 @@ func (a *Of[O]) Params() []torch.Tensor { return slices.Clone(a.params) }
 
 func (a *Of[O]) option(group int, name string, at int) *float64 {
 	return field(&a.groups[group].o, name, at)
+}
+
+func (a *Of[O]) initialLR(group int, lr float64, set bool) float64 {
+	g := a.groups[group]
+	if set || !g.hasInitial {
+		g.initial, g.hasInitial = lr, true
+	}
+	return g.initial
 }
 
 // within throws unless v is in [0, limit).
@@ -304,7 +318,7 @@ func (a *Of[O]) SetState(s []ParamState) error {
 func (a *Of[O]) replace(s []ParamState) error {
 	for k, p := range s {
 		for i, t := range p.Tensors {
-			if want := a.shape(k, i); t.Defined() && !slices.Equal(t.Shape(), want) {
+			if t.Defined() && !slices.Equal(t.Shape(), a.shape(k, i)) {
 				return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", k, a.params[k].Shape(), a.rules.names[i], t.Shape())
 			}
 		}
@@ -381,6 +395,9 @@ func (a *Of[O]) StateDict() StateDict {
 		for name, v := range a.rules.extra {
 			o[name] = v
 		}
+		if g.hasInitial {
+			o["initial_lr"] = g.initial
+		}
 		d.ParamGroups = append(d.ParamGroups, o)
 		var indices []int
 		for i := range g.params {
@@ -448,6 +465,9 @@ func (a *Of[O]) LoadStateDict(d StateDict) error {
 	}
 	for n, g := range a.groups {
 		g.o = options[n]
+		if lr, ok := d.ParamGroups[n]["initial_lr"].(float64); ok {
+			g.initial, g.hasInitial = lr, true
+		}
 	}
 	return nil
 }

@@ -1,0 +1,202 @@
+"""Writes optim.json.gz: 50 steps of PyTorch's optimizers with the options of its own tests
+(torch.testing._internal.common_optimizers.optim_db, which needs the package expecttest), with groups of
+parameters, and of its learning rate schedulers and gradient scaler; and optim.pt, the state dict of an
+optimizer after 20 of the steps, as torch.save writes it. The tests in torch/optim and weights take the
+same steps.
+
+    python torch/testdata/make_optim_fixtures.py
+"""
+
+import base64
+import gzip
+import inspect
+import json
+import math
+import pathlib
+import warnings
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import lr_scheduler as L
+from torch.testing._internal.common_optimizers import optim_db
+from versions import versions
+
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+O = torch.optim
+HERE = pathlib.Path(__file__).parent
+
+# What package optim does not have: a closure that evaluates the loss again, and sparse gradients.
+MISSING = {"LBFGS", "SparseAdam"}
+# Options that choose an implementation, of which there is one.
+SKIP = {"foreach", "capturable", "differentiable", "fused"}
+
+out = {"versions": versions(), "tensors": {}, "cases": [], "defaults": {}}
+
+
+def put(name, t):
+    t = t.detach().contiguous()
+    raw = t.view(torch.uint8) if t.dtype in (torch.bool, torch.bfloat16) else t
+    out["tensors"][name] = {
+        "dtype": str(t.dtype).removeprefix("torch."),
+        "shape": list(t.shape),
+        "data": base64.b64encode(raw.numpy().tobytes()).decode(),
+    }
+
+
+def net(bias, dtype):
+    torch.manual_seed(6)
+    return nn.Sequential(nn.Linear(5, 7, bias=bias), nn.Tanh(), nn.Linear(7, 3, bias=bias)).to(dtype)
+
+
+def data(dtype):
+    torch.manual_seed(5)
+    return torch.randn(50, 4, 5).to(dtype), torch.randn(50, 4, 3).to(dtype)
+
+
+def train(m, opt, steps, dtype, after=lambda: None):
+    xs, ys = data(dtype)
+    for step in steps:
+        opt.zero_grad()
+        F.mse_loss(m(xs[step]), ys[step]).backward()
+        opt.step()
+        after()
+
+
+def plain(v):
+    """An option as JSON."""
+    if isinstance(v, (tuple, list)):
+        return [plain(x) for x in v]
+    return v
+
+
+def record(name, optimizer, m, groups):
+    """Records the weights and the state of an optimizer."""
+    for key, p in m.state_dict().items():
+        put(f"{name}/{key}", p)
+    state = optimizer.state_dict()
+    for i, s in state["state"].items():
+        for key, v in s.items():
+            if v is not None:
+                put(f"{name}/state/{i}.{key}", torch.as_tensor(v))
+    out["cases"].append({
+        "name": name, "optimizer": type(optimizer).__name__, "groups": groups, "bias": len(m.state_dict()) == 4,
+        "dtype": str(next(m.parameters()).dtype).removeprefix("torch."),
+        "state": {str(i): sorted(k for k, v in s.items() if v is not None) for i, s in state["state"].items()},
+        "options": [{k: plain(v) for k, v in g.items() if k not in SKIP | {"params"}} for g in state["param_groups"]],
+    })  # fmt: skip
+
+
+for info in optim_db:
+    cls = info.optim_cls
+    if cls.__name__ in MISSING:
+        continue
+    signature = inspect.signature(cls)
+    out["defaults"][cls.__name__] = {p.name: plain(p.default) for p in signature.parameters.values() if p.name not in SKIP | {"params"}}
+    single = {"foreach": False} if "foreach" in signature.parameters else {}
+    for i, sample in enumerate(info.optim_inputs_func(device="cpu")):
+        if isinstance(sample.kwargs.get("lr"), torch.Tensor):
+            continue
+        for dtype in (torch.float32, torch.float64):
+            m = net(cls is not O.Muon, dtype)
+            opt = cls(m.parameters(), **sample.kwargs, **single)
+            train(m, opt, range(50), dtype)
+            kwargs = {k: plain(v) for k, v in sample.kwargs.items() if k not in SKIP}
+            record(f"{cls.__name__}/{i}/{str(dtype).removeprefix('torch.')}", opt, m, [kwargs])
+    # Two groups, the second with other options.
+    m = net(cls is not O.Muon, torch.float32)
+    params = list(m.parameters())
+    second = {"lr": 0.03} | ({"weight_decay": 0.2} if "weight_decay" in signature.parameters else {})
+    opt = cls([{"params": params[:1]}, {"params": params[1:]} | second], **single)
+    train(m, opt, range(50), torch.float32)
+    record(f"{cls.__name__}/groups", opt, m, [{}, second])
+
+# Options that optim_db does not have.
+for name, cls, kwargs in [
+    ("adam_amsgrad_maximize", O.Adam, {"amsgrad": True, "maximize": True, "lr": 0.01}),
+    ("adamw_amsgrad_fused", O.AdamW, {"amsgrad": True, "fused": True, "lr": 0.01}),
+    ("adam_maximize_fused", O.Adam, {"maximize": True, "fused": True, "lr": 0.01}),
+    ("rmsprop_all", O.RMSprop, {"momentum": 0.9, "centered": True, "maximize": True, "weight_decay": 0.1}),
+    ("asgd_averaging", O.ASGD, {"t0": 10, "lr": 0.1, "lambd": 0.01}),
+    ("adafactor_eps", O.Adafactor, {"eps": (1e-4, 1e-2)}),
+]:
+    m = net(True, torch.float32)
+    opt = cls(m.parameters(), **kwargs)
+    train(m, opt, range(50), torch.float32)
+    record(name, opt, m, [{k: plain(v) for k, v in kwargs.items()}])
+
+# The learning rates, and momenta, of schedulers.
+loss = [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.5, 0.5, 0.5, 0.5, 0.49999, 0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37, 0.38, 0.39] * 2
+SCHEDULERS = {
+    "step": lambda o: L.StepLR(o, 7, gamma=0.3),
+    "multistep": lambda o: L.MultiStepLR(o, [3, 3, 11], gamma=0.7),
+    "constant": lambda o: L.ConstantLR(o, factor=0.3, total_iters=6),
+    "linear": lambda o: L.LinearLR(o, start_factor=0.1, end_factor=0.9, total_iters=13),
+    "linear_defaults": lambda o: L.LinearLR(o),
+    "exponential": lambda o: L.ExponentialLR(o, 0.93),
+    "cosine": lambda o: L.CosineAnnealingLR(o, 9, eta_min=0.003),
+    "restarts": lambda o: L.CosineAnnealingWarmRestarts(o, 4, T_mult=2, eta_min=0.001),
+    "one_cycle": lambda o: L.OneCycleLR(o, 0.5, total_steps=52),
+    "one_cycle_three": lambda o: L.OneCycleLR(o, [0.5, 0.2], total_steps=60, pct_start=0.2, anneal_strategy="linear", three_phase=True, div_factor=10.0, final_div_factor=100.0, base_momentum=0.8, max_momentum=0.9),
+    "lambda": lambda o: L.LambdaLR(o, [lambda e: 0.95**e, lambda e: 1 / (1 + e)]),
+    "multiplicative": lambda o: L.MultiplicativeLR(o, lambda e: 1 - 0.01 * e),
+    "polynomial": lambda o: L.PolynomialLR(o, total_iters=30, power=1.7),
+    "plateau": lambda o: L.ReduceLROnPlateau(o, factor=0.5, patience=2, cooldown=1, min_lr=0.002),
+    "plateau_max": lambda o: L.ReduceLROnPlateau(o, mode="max", factor=0.3, patience=1, threshold=0.01, threshold_mode="abs"),
+    "sequential": lambda o: L.SequentialLR(o, [L.LinearLR(o, 0.2, total_iters=5), L.CosineAnnealingLR(o, 20), L.ExponentialLR(o, 0.9)], [5, 25]),
+    "chained": lambda o: L.ChainedScheduler([L.ConstantLR(o, 0.1, total_iters=4), L.ExponentialLR(o, 0.9)]),
+}  # fmt: skip
+schedules = {}
+for name, make in SCHEDULERS.items():
+    for kind in ("Adam", "SGD"):
+        w = [nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))]
+        groups = [{"params": [w[0]]}, {"params": [w[1]], "lr": 0.02}]
+        opt = O.Adam(groups, lr=0.1) if kind == "Adam" else O.SGD(groups, lr=0.1, momentum=0.9)
+        scheduler = make(opt)
+        rows = []
+        for step in range(52):
+            rows.append([x for g in opt.param_groups for x in (g["lr"], g["betas"][0] if "betas" in g else g["momentum"])])
+            if step < 51:
+                scheduler.step(*([loss[step]] if name.startswith("plateau") else []))
+        schedules[f"{name}/{kind}"] = rows
+out["cases"].append({"name": "schedules", "schedules": schedules})
+
+# GradScaler: a gradient overflows in step 3, and the scale grows after two good steps.
+m = net(True, torch.float32)
+opt = O.SGD(m.parameters(), lr=0.05, momentum=0.9)
+scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_factor=2.0, backoff_factor=0.25, growth_interval=2)
+xs, ys = data(torch.float32)
+scales = []
+for step in range(12):
+    opt.zero_grad()
+    l = F.mse_loss(m(xs[step]), ys[step])
+    if step == 3:
+        l = l * math.inf
+    scaler.scale(l).backward()
+    if step % 2:
+        scaler.unscale_(opt)
+        nn.utils.clip_grad_norm_(m.parameters(), 0.5)
+    scaler.step(opt)
+    scaler.update()
+    scales.append(scaler.get_scale())
+for key, p in m.state_dict().items():
+    put(f"scaler/{key}", p)
+out["cases"].append({"name": "scaler", "scales": scales})
+
+# A state dict after 20 steps, which goes on in Go.
+m = net(True, torch.float32)
+params = list(m.parameters())
+opt = O.NAdam([{"params": params[:2]}, {"params": params[2:], "lr": 0.03, "weight_decay": 0.1, "decoupled_weight_decay": True}])
+train(m, opt, range(20), torch.float32)
+for key, p in m.state_dict().items():
+    put(f"resume/20/{key}", p)
+torch.save(opt.state_dict(), HERE / "optim.pt")
+train(m, opt, range(20, 50), torch.float32)
+for key, p in m.state_dict().items():
+    put(f"resume/50/{key}", p)
+
+path = HERE / "optim.json.gz"
+text = json.dumps(out, separators=(",", ":"), sort_keys=True)
+path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+print(len(out["cases"]), "cases,", len(out["tensors"]), "tensors,", path.stat().st_size, "bytes")
