@@ -117,7 +117,7 @@ for name, cls, kwargs in [
     ("adam_amsgrad_maximize", O.Adam, {"amsgrad": True, "maximize": True, "lr": 0.01}),
     ("adamw_amsgrad_fused", O.AdamW, {"amsgrad": True, "fused": True, "lr": 0.01}),
     ("adam_maximize_fused", O.Adam, {"maximize": True, "fused": True, "lr": 0.01}),
-    ("rmsprop_all", O.RMSprop, {"momentum": 0.9, "centered": True, "maximize": True, "weight_decay": 0.1}),
+    ("rmsprop_all", O.RMSprop, {"momentum": 0.9, "centered": True, "maximize": True, "weight_decay": 0.1, "lr": 1e-3}),
     ("asgd_averaging", O.ASGD, {"t0": 10, "lr": 0.1, "lambd": 0.01}),
     ("adafactor_eps", O.Adafactor, {"eps": (1e-4, 1e-2)}),
 ]:
