@@ -347,6 +347,30 @@ func (u *unpickler) persistent(id any) (any, error) {
 
 // parseZip reads PyTorch's zip format and TorchScript archives.
 func parseZip(path string, in []byte) (*File, error) {
+	a, err := openArchive(in)
+	if err != nil {
+		return nil, err
+	}
+	_, noConstants := a.find("constants.pkl")
+	u := newUnpickler(newBudget())
+	u.script = noConstants == nil
+	value, err := a.value(u)
+	if err != nil {
+		return nil, err
+	}
+	f := a.file(path, u)
+	if u.script {
+		f.Format = TorchScript
+		return f, a.script(f, path, value, u.budget)
+	}
+	if err := flatten(f, path, value, u.budget); err != nil {
+		return nil, err
+	}
+	return f, a.meta(f)
+}
+
+// openArchive lists the entries of a file that torch.save wrote.
+func openArchive(in []byte) (*archive, error) {
 	z, err := zip.NewReader(bytes.NewReader(in), int64(len(in)))
 	if err != nil {
 		return nil, fmt.Errorf("the zip file is damaged or truncated (%v)", err)
@@ -371,13 +395,15 @@ func parseZip(path string, in []byte) (*File, error) {
 	if order, err := a.read("byteorder"); err == nil && string(order) != "little" {
 		return nil, fmt.Errorf("byte order %q is not supported; only little-endian files are", order)
 	}
+	return a, nil
+}
+
+// value reads the pickled value, and finds the storages of its tensors.
+func (a *archive) value(u *unpickler) (any, error) {
 	data, err := a.read("data.pkl")
 	if err != nil {
 		return nil, err
 	}
-	_, noConstants := a.find("constants.pkl")
-	u := newUnpickler(newBudget())
-	u.script = noConstants == nil
 	value, _, err := u.machine().Load(data)
 	if err != nil {
 		return nil, err
@@ -392,6 +418,11 @@ func parseZip(path string, in []byte) (*File, error) {
 		}
 		s.offset = offset
 	}
+	return value, nil
+}
+
+// file returns a File without tensors, which has the checksums of the entries.
+func (a *archive) file(path string, u *unpickler) *File {
 	f := &File{Format: Zip, sums: map[string]sum{}}
 	for _, name := range []string{"data.pkl", "byteorder", metaFile} {
 		if z, err := a.find(name); err == nil && z.CRC32 != 0 && z.Method == zip.Store {
@@ -406,14 +437,7 @@ func parseZip(path string, in []byte) (*File, error) {
 			f.sums[path+"#"+key] = sum{what: "entry " + z.Name, from: s.offset, to: s.offset + int64(z.UncompressedSize64), crc: z.CRC32, table: crc32.IEEETable}
 		}
 	}
-	if u.script {
-		f.Format = TorchScript
-		return f, a.script(f, path, value, u.budget)
-	}
-	if err := flatten(f, path, value, u.budget); err != nil {
-		return nil, err
-	}
-	return f, a.meta(f)
+	return f
 }
 
 // checkSmall checks the entries of a zip file that are not storages.

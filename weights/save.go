@@ -76,19 +76,9 @@ const metaFile = "cyclecap.json"
 // Tensors that share memory share a storage in the file, as torch.save writes
 // them, and a tensor keeps its strides.
 func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]string) error {
-	storages := extents(sd)
-	type view struct {
-		member
-		storage int
-	}
-	views := make([]view, sd.Len())
-	for i, x := range storages {
-		if _, ok := storageNames[x.dtype]; !ok {
-			return fmt.Errorf("%s: tensor %q: PyTorch's format does not support dtype %v", path, x.members[0].name, x.dtype)
-		}
-		for _, m := range x.members {
-			views[m.at] = view{m, i}
-		}
+	storages, views, err := storagesOf(path, sd)
+	if err != nil {
+		return err
 	}
 	var p pickler
 	p.op(0x80, 2)
@@ -96,24 +86,8 @@ func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]
 	p.op(')', 'R')
 	p.op('(')
 	for _, v := range views {
-		x := storages[v.storage]
 		p.text(v.name)
-		p.global("torch._utils", "_rebuild_tensor_v2")
-		p.op('(')
-		p.op('(')
-		p.text("storage")
-		p.global("torch", storageNames[x.dtype])
-		p.text(fmt.Sprint(v.storage))
-		p.text("cpu")
-		p.int(x.n)
-		p.op('t', 'Q')
-		p.int(v.offset)
-		p.ints(v.shape)
-		p.ints(v.strides)
-		p.op(0x89)
-		p.global("collections", "OrderedDict")
-		p.op(')', 'R')
-		p.op('t', 'R')
+		p.tensor(v)
 	}
 	p.op('u', '.')
 	var about []byte
@@ -123,11 +97,38 @@ func savePT(ctx context.Context, path string, sd *nn.StateDict, meta map[string]
 			return err
 		}
 	}
+	return writeZip(ctx, path, p.Bytes(), storages, about)
+}
 
+// view is a tensor of a file that savePT writes.
+type view struct {
+	member
+	of      *extent
+	storage int // the number of its extent
+}
+
+// storagesOf returns the storages of the file for sd, and its tensors, in order.
+func storagesOf(path string, sd *nn.StateDict) ([]*extent, []view, error) {
+	storages := extents(sd)
+	views := make([]view, sd.Len())
+	for i, x := range storages {
+		if _, ok := storageNames[x.dtype]; !ok {
+			return nil, nil, fmt.Errorf("%s: tensor %q: PyTorch's format does not support dtype %v", path, x.members[0].name, x.dtype)
+		}
+		for _, m := range x.members {
+			views[m.at] = view{m, x, i}
+		}
+	}
+	return storages, views, nil
+}
+
+// writeZip writes PyTorch's zip format with a pickle, the storages to which it refers, and the
+// contents of metaFile or nil.
+func writeZip(ctx context.Context, path string, value []byte, storages []*extent, about []byte) error {
 	return atomicfile.Write(ctx, path, func(out io.Writer) error {
 		w := &counter{w: out}
 		z := zip.NewWriter(w)
-		if err := stored(z, w, "archive/data.pkl", p.Bytes()); err != nil {
+		if err := stored(z, w, "archive/data.pkl", value); err != nil {
 			return err
 		}
 		if err := stored(z, w, "archive/byteorder", []byte("little")); err != nil {
@@ -218,4 +219,24 @@ func (p *pickler) ints(l []int64) {
 		p.int(v)
 	}
 	p.op('t')
+}
+
+// tensor writes what builds a tensor from its storage.
+func (p *pickler) tensor(v view) {
+	p.global("torch._utils", "_rebuild_tensor_v2")
+	p.op('(')
+	p.op('(')
+	p.text("storage")
+	p.global("torch", storageNames[v.of.dtype])
+	p.text(fmt.Sprint(v.storage))
+	p.text("cpu")
+	p.int(v.of.n)
+	p.op('t', 'Q')
+	p.int(v.offset)
+	p.ints(v.shape)
+	p.ints(v.strides)
+	p.op(0x89)
+	p.global("collections", "OrderedDict")
+	p.op(')', 'R')
+	p.op('t', 'R')
 }

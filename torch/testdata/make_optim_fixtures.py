@@ -1,7 +1,6 @@
 """Writes optim.json.gz: 50 steps of PyTorch's optimizers with the options of its own tests
 (torch.testing._internal.common_optimizers.optim_db, which needs the package expecttest), with groups of
-parameters, and of its learning rate schedulers and gradient scaler; and optim.pt, the state dict of an
-optimizer after 20 of the steps, as torch.save writes it. The tests in torch/optim and weights take the
+parameters, and of its learning rate schedulers and gradient scaler. The tests in torch/optim take the
 same steps.
 
     python torch/testdata/make_optim_fixtures.py
@@ -183,18 +182,6 @@ for step in range(12):
 for key, p in m.state_dict().items():
     put(f"scaler/{key}", p)
 out["cases"].append({"name": "scaler", "scales": scales})
-
-# A state dict after 20 steps, which goes on in Go.
-m = net(True, torch.float32)
-params = list(m.parameters())
-opt = O.NAdam([{"params": params[:2]}, {"params": params[2:], "lr": 0.03, "weight_decay": 0.1, "decoupled_weight_decay": True}])
-train(m, opt, range(20), torch.float32)
-for key, p in m.state_dict().items():
-    put(f"resume/20/{key}", p)
-torch.save(opt.state_dict(), HERE / "optim.pt")
-train(m, opt, range(20, 50), torch.float32)
-for key, p in m.state_dict().items():
-    put(f"resume/50/{key}", p)
 
 path = HERE / "optim.json.gz"
 text = json.dumps(out, separators=(",", ":"), sort_keys=True)
