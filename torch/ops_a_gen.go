@@ -661,6 +661,36 @@ func (self Tensor) Aminmax(opts ...Option) (Tensor, Tensor) {
 	return r[0], r[1]
 }
 
+var opAmpForeachNonFiniteCheckAndUnscale_ = &op{name: "aten::_amp_foreach_non_finite_check_and_unscale_", overload: ""}
+
+// AmpForeachNonFiniteCheckAndUnscale_ calls
+//
+//	aten::_amp_foreach_non_finite_check_and_unscale_(Tensor(a!)[] self, Tensor(b!) found_inf, Tensor inv_scale) -> ()
+func AmpForeachNonFiniteCheckAndUnscale_(self []Tensor, found_inf Tensor, inv_scale Tensor) {
+	c := begin(opAmpForeachNonFiniteCheckAndUnscale_, nil)
+	c.tensors(self)
+	c.tensor(found_inf)
+	c.tensor(inv_scale)
+	c.drop()
+}
+
+var opAmpUpdateScale_ = &op{name: "aten::_amp_update_scale_", overload: ""}
+
+// AmpUpdateScale_ calls
+//
+//	aten::_amp_update_scale_(Tensor(a!) self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> Tensor(a!)
+func (self Tensor) AmpUpdateScale_(growth_tracker Tensor, found_inf Tensor, scale_growth_factor float64, scale_backoff_factor float64, growth_interval int64) Tensor {
+	c := begin(opAmpUpdateScale_, nil)
+	c.tensor(self)
+	c.tensor(growth_tracker)
+	c.tensor(found_inf)
+	c.double(scale_growth_factor)
+	c.double(scale_backoff_factor)
+	c.integer(growth_interval)
+	c.drop()
+	return self
+}
+
 var opAngle = &op{name: "aten::angle", overload: ""}
 
 // Angle calls

@@ -515,7 +515,7 @@ func (o *AdafactorOptions) single(p, g torch.Tensor, s *ParamState) {
 	if p.Dim() > 1 {
 		rows, cols := zeros(rowVar), zeros(colVar)
 		mean := func(dim int64) torch.Tensor {
-			return g.LinalgVectorNorm(torch.WithDim([]int64{dim}), torch.WithKeepdim(true)).Square().DivScalar_(g.Size(int(dim)))
+			return g.LinalgVectorNorm(torch.WithDimList([]int64{dim}), torch.WithKeepdim(true)).Square().DivScalar_(g.Size(int(dim)))
 		}
 		rows.LerpScalar_(mean(-1), weight)
 		cols.LerpScalar_(mean(-2), weight)
