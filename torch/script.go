@@ -16,9 +16,8 @@ import (
 // A ScriptModule is a TorchScript module: what torch.jit.script or torch.jit.trace has made and
 // torch.jit.save has written. Its methods may be called concurrently.
 type ScriptModule struct {
-	path    string
 	mu      sync.RWMutex
-	ptr     uintptr // 0: closed
+	module  uintptr // 0: closed
 	cleanup runtime.Cleanup
 }
 
@@ -35,7 +34,7 @@ func LoadScript(path string, d Device) (*ScriptModule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, wrap("jit.load", err))
 	}
-	m := &ScriptModule{path: path, ptr: p}
+	m := &ScriptModule{module: p}
 	m.cleanup = runtime.AddCleanup(m, shim.FreeScript, p)
 	return m, nil
 }
@@ -44,10 +43,10 @@ func LoadScript(path string, d Device) (*ScriptModule, error) {
 func (m *ScriptModule) Close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ptr != 0 {
+	if m.module != 0 {
 		m.cleanup.Stop()
-		shim.FreeScript(m.ptr)
-		m.ptr = 0
+		shim.FreeScript(m.module)
+		m.module = 0
 	}
 }
 
@@ -55,7 +54,7 @@ func (m *ScriptModule) Close() {
 func (m *ScriptModule) Train(on bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	must("ScriptModule.train", shim.TrainScript(m.ptr, on))
+	must("ScriptModule.train", shim.TrainScript(m.module, on))
 }
 
 // Forward calls the method forward. See [ScriptModule.Call].
@@ -81,7 +80,7 @@ func (m *ScriptModule) Call(method string, args ...any) any {
 	var words []int64
 	var err error
 	if c.err == nil {
-		words, err = shim.CallScript(m.ptr, method, c.args, n)
+		words, err = shim.CallScript(m.module, method, c.args, n)
 	}
 	c.release(err)
 	v, _ := fromTree(c.op.String(), words)
