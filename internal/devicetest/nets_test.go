@@ -258,10 +258,20 @@ var (
 		return o
 	}
 	decay      = func(o *optim.AdamOptions) { o.WeightDecay = 0.1 }
+	amsgrad    = func(o *optim.AdamOptions) { o.Amsgrad, o.Maximize = true, true }
 	fused      = func(o *optim.AdamOptions) { o.WeightDecay, o.Fused = 0.1, true }
 	optimizers = map[string]func(p []torch.Tensor) optim.Optimizer{
 		"adam":               func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(func(*optim.AdamOptions) {})) },
 		"adam, decay":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(decay)) },
+		"adam, amsgrad":      func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(amsgrad)) },
+		"adadelta":           func(p []torch.Tensor) optim.Optimizer { return optim.Adadelta(p, optim.AdadeltaDefaults()) },
+		"adafactor":          func(p []torch.Tensor) optim.Optimizer { return optim.Adafactor(p, optim.AdafactorDefaults()) },
+		"adagrad":            func(p []torch.Tensor) optim.Optimizer { return optim.Adagrad(p, optim.AdagradDefaults()) },
+		"adamax":             func(p []torch.Tensor) optim.Optimizer { return optim.Adamax(p, optim.AdamaxDefaults()) },
+		"asgd":               func(p []torch.Tensor) optim.Optimizer { return optim.ASGD(p, optim.ASGDDefaults()) },
+		"nadam":              func(p []torch.Tensor) optim.Optimizer { return optim.NAdam(p, optim.NAdamDefaults()) },
+		"radam":              func(p []torch.Tensor) optim.Optimizer { return optim.RAdam(p, optim.RAdamDefaults()) },
+		"rmsprop":            func(p []torch.Tensor) optim.Optimizer { return optim.RMSprop(p, optim.RMSpropDefaults()) },
 		"adam, fused":        func(p []torch.Tensor) optim.Optimizer { return optim.Adam(p, adam(fused)) },
 		"adamw":              func(p []torch.Tensor) optim.Optimizer { return optim.AdamW(p, optim.AdamWDefaults()) },
 		"adamw, fused":       func(p []torch.Tensor) optim.Optimizer { return optim.AdamW(p, adam(fused)) },
@@ -295,6 +305,9 @@ func TestOptimizers(t *testing.T) {
 				for i, p := range nn.NamedParameters(m) {
 					out = append(out, result{p.Name, p.Tensor.Detach()})
 					for k, s := range opt.State()[i].Tensors {
+						if !s.Defined() || s.Dim() == 0 {
+							continue // not used, or a number, which stays on the CPU
+						}
 						out = append(out, result{opt.StateNames()[k] + " of " + p.Name, s})
 					}
 				}
