@@ -104,16 +104,17 @@ lint: shim ## check formatting (Go, C++), go vet, staticcheck, go.mod and genera
 	go tool staticcheck ./...
 	@scripts/clang-format.sh --dry-run -Werror $(C_SOURCES)
 	go mod tidy -diff
-	@d=$$(mktemp -d); trap 'rm -r $$d' EXIT; cp torch/*_gen.go $$d; \
-	go run ./torch/internal/gen -ops torch/ops.txt -options torch/options.txt -out $$d && cat $$d/*_gen.go | cmp - <(cat torch/*_gen.go)  || \
-	  { echo "torch/*_gen.go do not match torch/ops.txt, torch/options.txt and libtorch; run make generate"; exit 1; }
+	@d=$$(mktemp -d); trap 'rm -r $$d' EXIT; mkdir $$d/torch; \
+	(cd torch && go run ./internal/gen -out $$d/torch -table $$d/table_gen.go -doc $$d/operators.md -differ ../internal/operators/differ.txt) && \
+	cmp <(cat $$d/torch/*_gen.go $$d/table_gen.go $$d/operators.md) <(cat torch/*_gen.go internal/operators/table_gen.go docs/operators.md) || \
+	  { echo "generated files do not match torch/ops.txt, torch/options.txt, the recorded calls and libtorch; run make generate"; exit 1; }
 	go test -run TestDocs ./experiment/config # docs/config.md
 
 fmt: ## format Go and C++
 	gofmt -w .
 	@scripts/clang-format.sh -i $(C_SOURCES)
 
-generate: shim ## generate torch/*_gen.go and docs/config.md
+generate: shim ## generate torch/*_gen.go, docs/operators.md and docs/config.md
 	go generate ./torch ./experiment/config
 
 FUZZTIME ?= 10m

@@ -44,4 +44,4 @@
 // device: in an [Executor] or the main goroutine.
 package torch
 
-//go:generate go run ./internal/gen -ops ops.txt -options options.txt -out .
+//go:generate go run ./internal/gen -ops ops.txt -options options.txt -out . -table ../internal/operators/table_gen.go -doc ../docs/operators.md -differ ../internal/operators/differ.txt

@@ -203,6 +203,10 @@ func TestForeignArguments(t *testing.T) {
 		{"a tensor for a list", "'dim' must be", func() { ones().LinalgVectorNorm(torch.With("dim", ones())) }},
 		{"another type", "not struct", func() { ones().Argmax(torch.With("dim", struct{}{})) }},
 		{"another type of scalar", "not []int", func() { ones().AddScalar([]int{1}) }},
+		{"the memory of zeros that have none", "zero by a flag: true", func() {
+			zeros := torch.Call("aten::_efficientzerotensor", []int64{3}, torch.WithDType(torch.Float32))[0].(torch.Tensor)
+			torch.Data(zeros, func([]float32) {})
+		}},
 		{"an operator that does not exist", "has no operator aten::nothing", func() { torch.Call("aten::nothing", ones()) }},
 		{"no operator's name", "has no operator", func() { torch.Call("") }},
 		{"too few arguments", "argument 'mat2' (Tensor) is missing", func() { torch.Call("aten::mm", ones()) }},

@@ -261,9 +261,11 @@ func Data[T Element](t Tensor, f func(data []T)) {
 	defer shim.Free([]uintptr{alias})
 	i, err := shim.TensorInfo(alias)
 	must("data", err)
-	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) || i.Lazy {
+	// The zeros that autograd makes where there is no gradient have no memory.
+	lazy := i.Lazy || i.Numel > 0 && i.Data == nil
+	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) || lazy {
 		panic(&Error{Kind: TypeError, Op: "data", Args: describe(i),
-			Text: fmt.Sprintf("expected a contiguous CPU tensor of %v (contiguous: %v, conjugated or negated by a flag: %v)", want, i.Contiguous, i.Lazy)})
+			Text: fmt.Sprintf("expected a contiguous CPU tensor of %v (contiguous: %v, conjugated, negated or zero by a flag: %v)", want, i.Contiguous, lazy)})
 	}
 	if i.Numel == 0 {
 		f(nil)

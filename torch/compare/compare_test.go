@@ -296,3 +296,26 @@ func TestMain(m *testing.M) {
 	torch.SetNumThreads(2)
 	os.Exit(m.Run())
 }
+
+// TestUnusualMemory compares tensors that have no elements in memory, as the zeros that
+// autograd makes, and one complex number with a stride.
+func TestUnusualMemory(t *testing.T) {
+	scope(t, func() {
+		zeros := torch.Call("aten::_efficientzerotensor", []int64{3}, torch.WithDType(torch.Float32))[0].(torch.Tensor)
+		z := torch.FromSlice([]complex64{1 + 2i, 2, 3})
+		for what, pair := range map[string][2]torch.Tensor{
+			"zeros":       {zeros, torch.FromSlice([]float32{0, 0, 0})},
+			"one element": {z.AsStrided([]int64{1}, []int64{4}), torch.FromSlice([]complex64{1 + 2i})},
+		} {
+			if d := compare.Tensors(pair[0], pair[1]); !d.Equal() {
+				t.Errorf("%s: %v", what, d)
+			}
+			if d := compare.Tensors(pair[1], pair[0]); !d.Equal() {
+				t.Errorf("%s, the other way round: %v", what, d)
+			}
+			if d := compare.Tensors(pair[0], pair[1].AddScalar(1)); d.Differing == 0 || d.Mismatch != "" {
+				t.Errorf("%s and other numbers: %v", what, d)
+			}
+		}
+	})
+}

@@ -78,8 +78,10 @@ func describe(t torch.Tensor) string {
 // Those of a complex tensor are its parts.
 func flat(t torch.Tensor) torch.Tensor {
 	part, complex := parts[t.DType()]
-	if t = t.Detach(); complex {
-		t = t.EmptyLike().Copy_(t) // resolves a conjugation that is only a flag
+	if t = t.Detach(); complex || t.Numel() > 0 && t.DataPtr() == 0 {
+		// Resolves a conjugation that is only a flag, zeros without memory, which autograd
+		// makes, and the strides of a tensor with one element.
+		t = torch.Empty(t.Shape(), torch.WithDType(t.DType()), torch.WithDevice(t.Device())).Copy_(t)
 	}
 	if t = t.Contiguous().View([]int64{-1}); complex {
 		t = t.ViewDType(part)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -115,6 +116,10 @@ func own(ctx context.Context, python, photos, dir string, seed int64, size strin
 	if err != nil {
 		return nil, made, err
 	}
-	r.Rows = append(r.Rows, written, together)
+	ops, err := parity.Operators(ctx, python, "torch/testdata/make_operators.py", filepath.Join(dir, "operators.json.gz"), seed, reuse)
+	if err != nil {
+		return nil, made, err
+	}
+	r.Rows = append(append(r.Rows, written, together), ops...)
 	return r, made, nil
 }

@@ -34,7 +34,7 @@ func find(name, overload string) (string, error) {
 // signatures returns the lines of the generated files that begin functions.
 func signatures(t *testing.T, list, options string) []string {
 	t.Helper()
-	files, err := generate(list, options, find)
+	files, _, err := generate(list, options, find)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +69,10 @@ func TestGenerate(t *testing.T) {
 // error until options.txt has a function for it, which leaves the other as it was.
 func TestOptionsKeepTheirTypes(t *testing.T) {
 	const list = "t::sum\nt::sum.dims SumDims\n"
-	if _, err := generate(list, "", find); err == nil || !strings.Contains(err.Error(), "WithDim is already the option dim of type int") {
+	if _, _, err := generate(list, "", find); err == nil || !strings.Contains(err.Error(), "WithDim is already the option dim of type int") {
 		t.Errorf("two types of one option: %v", err)
 	}
-	if _, err := generate(list, "dim int\n", find); err == nil || !strings.Contains(err.Error(), "no line for option dim of type int[]") {
+	if _, _, err := generate(list, "dim int\n", find); err == nil || !strings.Contains(err.Error(), "no line for option dim of type int[]") {
 		t.Errorf("a type that is not declared: %v", err)
 	}
 	want := append(signatures(t, "t::sum\n", ""), `options_gen.go: func WithDimList(v []int64) Option { return Option{"dim", v} }`,
@@ -89,7 +89,7 @@ func TestErrors(t *testing.T) {
 		"t::names\n":            "ops.txt:1: t::names: no Go type for str[] names",
 		"t::dictionary\n":       "ops.txt:1: t::dictionary: no Go type for result Dict",
 	} {
-		if _, err := generate(list, "", find); err == nil || err.Error() != want {
+		if _, _, err := generate(list, "", find); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", list, err, want)
 		}
 	}
@@ -97,7 +97,7 @@ func TestErrors(t *testing.T) {
 		"by\n":         "options.txt:1: expected a name, a type and perhaps a function",
 		"\nby thing\n": "options.txt:2: unknown type thing",
 	} {
-		if _, err := generate("", options, find); err == nil || err.Error() != want {
+		if _, _, err := generate("", options, find); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", options, err, want)
 		}
 	}
