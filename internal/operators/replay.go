@@ -38,9 +38,6 @@ func NewPlayer(f *File) *Player {
 	return p
 }
 
-// Typed returns the number of typed functions.
-func (p *Player) Typed() int { return len(p.functions) }
-
 // An Outcome compares a repeated call with that of Python.
 type Outcome struct {
 	Typed    bool // it was made through the typed function
