@@ -275,7 +275,8 @@ func TestLongLists(t *testing.T) {
 			t.Errorf("%d rows", len(l))
 		}
 	})
-	if got := torch.Alive(); got != before {
+	// Fewer, if the garbage collector has freed what an earlier test forgot.
+	if got := torch.Alive(); got > before {
 		t.Errorf("%d tensors alive, %d before", got, before)
 	}
 }
