@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"cyclecap/experiment"
 	"cyclecap/experiment/config"
 	"cyclecap/torch"
-	"cyclecap/torch/distributed"
 
 	"github.com/urfave/cli/v2"
 )
@@ -115,7 +115,7 @@ func trainCommand() *cli.Command {
 	}
 }
 
-func runExperiment(c *cli.Context, last string) error {
+func runExperiment(c *cli.Context, last string) (err error) {
 	if c.NArg() != 1 {
 		return usagef("one CONFIG.toml is required, got %d; see `%s --help`", c.NArg(), c.Command.HelpName)
 	}
@@ -144,31 +144,19 @@ func runExperiment(c *cli.Context, last string) error {
 	if c.Bool("dry-run") {
 		return x.Plan(c.Context, c.App.Writer, last)
 	}
-	ctx := c.Context
-	// Processes started by torchrun or a similar launcher train together.
-	switch o, err := distributed.FromEnv(); {
-	case errors.Is(err, distributed.ErrNotLaunched):
-	case err != nil:
+	rendezvous := c.Duration("rendezvous-timeout")
+	if rendezvous <= 0 {
+		return usagef("--rendezvous-timeout %v: must be positive", rendezvous)
+	}
+	var ctx context.Context
+	var leave func(error) error
+	x.Group, ctx, leave, err = join(c, rendezvous, func(text string) { x.UI.Say("%s", text) })
+	if err != nil {
 		return err
-	default:
-		// Rank 0 computes the features alone, while the others wait. A process
-		// that dies is still noticed at once.
-		o.Timeout = 48 * time.Hour
-		o.Rendezvous = c.Duration("rendezvous-timeout")
-		if o.Rendezvous <= 0 {
-			return usagef("--rendezvous-timeout %v: must be positive", o.Rendezvous)
-		}
-		o.Waiting = func(text string) { x.UI.Say("%s", text) }
-		if x.Group, err = distributed.InitProcessGroup(ctx, o); err != nil {
-			return err
-		}
-		defer x.Group.Close()
-		var stop func()
-		ctx, stop = together(ctx, x.Group)
-		defer stop()
-		if x.Group.Rank() != 0 {
-			x.UI = ui{io.Discard}
-		}
+	}
+	defer func() { err = leave(err) }()
+	if x.Group.Rank() != 0 {
+		x.UI = ui{io.Discard}
 	}
 	done, err := x.Open()
 	if err != nil {

@@ -35,6 +35,10 @@ var workers = map[string]func(g *distributed.Group, out *json.Encoder) error{
 	"likeDDP":     likeDDP,
 	"dies":        dies,
 	"hangs":       hangs,
+	"killed":      killed,
+	"fails":       fails,
+	"leaves":      leaves,
+	"bytes":       gatherBytes,
 }
 
 const workerVariable = "CYCLECAP_TEST_WORKER"
@@ -58,7 +62,7 @@ func work(name string) error {
 	}
 	o.Timeout = 20 * time.Second
 	switch name {
-	case "dies":
+	case "dies", "killed", "fails", "leaves":
 		o.Timeout = time.Hour // its error does not come of a timeout
 	case "hangs":
 		o.Timeout = 2 * time.Second
@@ -438,7 +442,7 @@ func TestPeerDies(t *testing.T) {
 	out := spawn(t, "dies")
 	got := decode[string](t, out[0])
 	t.Log(got)
-	for _, want := range []string{"rank 0 of 2", "all_reduce(float32[1000])", "another process has ended"} {
+	for _, want := range []string{"rank 0 of 2", "all_reduce(float32[1000])", "another process has ended", "rank 1 has ended without leaving the group"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q does not say %q", got, want)
 		}

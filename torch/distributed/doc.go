@@ -79,4 +79,10 @@
 // or hangs. The error is then a *[torch.Error] of kind [torch.DistError], and
 // the group can no longer be used. Exit, so that the launcher can restart all
 // processes from the last checkpoint.
+//
+// Each pair of processes also keeps a connection that carries nothing. When one
+// ends before it has left the group, the connection tells the others, while they
+// compute as well: the contexts of [Group.Context] are done, with a *[LostError]
+// that names its rank, which the errors of calls have too. A machine that no
+// longer answers is noticed after 20 seconds.
 package distributed

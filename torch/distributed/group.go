@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,6 +160,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 				return nil, fail("%w", err)
 			}
 		}
+		e.peers.connect(g.members, o.Rank)
 		return g, nil
 	}
 }
@@ -282,10 +284,15 @@ func (g *Group) Size() int {
 
 // Close leaves the group, after waiting for a call in progress. Later calls by
 // other processes fail. A second Close does nothing.
-func (g *Group) Close() {
+func (g *Group) Close() { g.Leave(nil) }
+
+// Leave is Close for a process that ends with err. If that is neither nil nor an interruption, the others
+// learn at once that this process has failed, or which one it has lost (see Context).
+func (g *Group) Leave(err error) {
 	if g == nil {
 		return
 	}
+	g.ear.peers.close(farewell(err, g.rank))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.c10d != 0 {
@@ -318,7 +325,7 @@ func (g *Group) call(op string, t torch.Tensor, f func(c10d uintptr) error) erro
 	if e.Kind != torch.DistError {
 		return fmt.Errorf("distributed: %w", e)
 	}
-	return fmt.Errorf("distributed: rank %d of %d: %w; another process has ended, or is more than %v late; see its output for the cause", g.rank, g.size, e, g.timeout)
+	return g.ear.peers.because(fmt.Errorf("distributed: rank %d of %d: %w; another process has ended, or is more than %v late; see its output for the cause", g.rank, g.size, e, g.timeout))
 }
 
 // AllReduce replaces t, in place and in every process, with the sum or the
@@ -382,4 +389,35 @@ func (g *Group) Barrier() error {
 		return nil
 	}
 	return g.call("barrier", torch.Tensor{}, shim.Barrier)
+}
+
+// AllGatherBytes returns the data of every process in rank order. They may have different lengths.
+func (g *Group) AllGatherBytes(data []byte) (all [][]byte, err error) {
+	if g.Size() == 1 {
+		return [][]byte{data}, nil
+	}
+	err = torch.Scope(func() error {
+		lengths, err := g.AllGather(torch.FromSlice([]int64{int64(len(data))}))
+		if err != nil {
+			return err
+		}
+		sizes := make([]int64, len(lengths))
+		for i, t := range lengths {
+			sizes[i] = torch.ToSlice[int64](t)[0]
+		}
+		most := slices.Max(sizes)
+		if most == 0 {
+			all = make([][]byte, g.size)
+			return nil
+		}
+		parts, err := g.AllGather(torch.FromSlice(append(slices.Clip(data), make([]byte, most-int64(len(data)))...)))
+		if err != nil {
+			return err
+		}
+		for i, t := range parts {
+			all = append(all, torch.ToSlice[uint8](t)[:sizes[i]])
+		}
+		return nil
+	})
+	return all, err
 }

@@ -1,6 +1,7 @@
 package distributed
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -69,12 +70,13 @@ func look(address string, port, size int) ([]member, error) {
 	return list, nil
 }
 
-// An ear hears of the interruption of another process. It has a socket of its own, because the
-// group's operations and its store wait for processes that may hang.
+// An ear hears of the interruption of another process, and of its end. It has a socket of its own,
+// because the group's operations and its store wait for processes that may hang.
 type ear struct {
 	listener net.Listener
 	told     chan struct{} // closed when another process was interrupted
 	once     sync.Once
+	peers    *peers // to which connections that stay open belong
 }
 
 // listens returns an ear at an address of this machine.
@@ -83,7 +85,7 @@ func listens(at net.TCPAddr) (*ear, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &ear{listener: l, told: make(chan struct{})}
+	e := &ear{listener: l, told: make(chan struct{}), peers: newPeers()}
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -97,15 +99,23 @@ func listens(at net.TCPAddr) (*ear, error) {
 }
 
 // message is what an interrupted process sends to the others.
-const message = "cyclecap: interrupted\n"
+const message = "cyclecap: interrupted"
 
 func (e *ear) hear(c net.Conn) {
-	defer c.Close()
 	c.SetDeadline(time.Now().Add(messageTimeout))
-	b := make([]byte, len(message))
-	if _, err := io.ReadFull(c, b); err == nil && string(b) == message {
+	in := bufio.NewReader(c)
+	line, err := readLine(in)
+	if number, found := strings.CutPrefix(line, helloMessage); found && err == nil {
+		if rank, err := strconv.Atoi(number); err == nil {
+			c.SetDeadline(time.Time{})
+			e.peers.watch(c, in, rank)
+			return
+		}
+	}
+	if line == message && err == nil {
 		e.once.Do(func() { close(e.told) })
 	}
+	c.Close()
 }
 
 func (e *ear) address() string { return e.listener.Addr().String() }
@@ -126,15 +136,16 @@ func tell(others []member, rank int) {
 			}
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(messageTimeout))
-			io.WriteString(c, message)
+			io.WriteString(c, message+"\n")
 		})
 	}
 	wait.Wait()
 }
 
 // Context returns a context that is cancelled when ctx is cancelled in any process of the
-// group, with the cause ErrInterrupted if it was in another one. A process learns it also while
-// it waits for another one that hangs. stop frees what the context uses.
+// group, with the cause ErrInterrupted if it was in another one, and when another process ends without
+// leaving the group, with a *LostError as the cause. A process learns it also while it computes, or
+// waits for another one that hangs. stop frees what the context uses.
 func (g *Group) Context(ctx context.Context) (shared context.Context, stop context.CancelFunc) {
 	if g == nil {
 		return context.WithCancel(ctx)
@@ -147,6 +158,8 @@ func (g *Group) Context(ctx context.Context) (shared context.Context, stop conte
 			tell(g.members, g.rank)
 		case <-g.ear.told:
 			cancel(ErrInterrupted)
+		case <-g.ear.peers.lost:
+			cancel(g.ear.peers.err)
 		case <-stopped:
 		}
 	}()
