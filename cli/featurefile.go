@@ -24,6 +24,12 @@ type featureRows struct {
 	names    []string
 }
 
+// add adds other features.
+func (r *featureRows) add(more featureRows) {
+	r.rows, r.ids = append(r.rows, more.rows...), append(r.ids, more.ids...)
+	r.imageIDs, r.names = append(r.imageIDs, more.imageIDs...), append(r.names, more.names...)
+}
+
 // normalize scales the rows to length 1.
 func (r featureRows) normalize(width int) error {
 	err := pipeline.Normalize(r.rows, width)
@@ -52,20 +58,21 @@ func checkOutput(out string) error {
 	return usagef("--output %s: the name must end in .safetensors or .npy, or in / for a folder", out)
 }
 
-// newFeatureFile returns the output of a name. kind is "image" or "text".
-func newFeatureFile(c *cli.Context, out, kind string, width int, meta map[string]string) (featureFile, error) {
+// newFeatureFile returns the output of a name. kind is "image" or "text"; photos says whether the names of
+// the features are those of photos, and normalized whether they are to have length 1.
+func newFeatureFile(out, kind string, photos bool, width int, normalized bool, meta map[string]string) (featureFile, error) {
 	if filepath.Ext(out) == ".safetensors" && !embeddings.IsFolder(out) {
-		return &safetensorsFile{path: out, kind: kind, width: width, normalized: c.Bool("normalize"), meta: meta}, nil
+		return &safetensorsFile{path: out, kind: kind, width: width, normalized: normalized, meta: meta}, nil
 	}
 	of := embeddings.Texts
-	if kind == "image" && c.Path("clipcap") == "" { // a pickle has captions as names
+	if photos {
 		of = embeddings.Images
 	}
 	w, err := embeddings.Create(out, of, width)
 	if err != nil {
 		return nil, err
 	}
-	f := &tableFile{Writer: w, width: width, normalized: c.Bool("normalize") || embeddings.IsFolder(out)}
+	f := &tableFile{Writer: w, width: width, normalized: normalized || embeddings.IsFolder(out)}
 	if embeddings.IsFolder(out) {
 		return &folderFile{tableFile: f, path: out, kind: of}, nil
 	}
@@ -134,8 +141,7 @@ type safetensorsFile struct {
 }
 
 func (f *safetensorsFile) add(r featureRows) error {
-	f.rows, f.ids = append(f.rows, r.rows...), append(f.ids, r.ids...)
-	f.imageIDs, f.names = append(f.imageIDs, r.imageIDs...), append(f.names, r.names...)
+	f.featureRows.add(r)
 	return nil
 }
 

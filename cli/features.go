@@ -24,7 +24,7 @@ func featuresCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "features",
 		Usage:     "compute the CLIP features of photos, texts or captions",
-		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions FILE) | --clipcap FILE.pkl) -o OUT",
+		UsageText: "(--clip F (--images PATH… | --text STRING… | --captions FILE) | --clipcap FILE.pkl | --merge [PARTS…]) -o OUT",
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
@@ -38,20 +38,21 @@ func featuresCommand() *cli.Command {
 			&cli.BoolFlag{Name: "truncate", Usage: "cut texts that are longer than CLIP's context; without this flag, they are an error", DisableDefaultText: true},
 			&cli.IntFlag{Name: "batch", Value: 32, Usage: "process `N` photos or texts at a time; low-order bits depend on it"},
 			&cli.StringFlag{Name: "shard", Usage: "compute only the I-th of N shares of the input, as one of N processes; `I/N` is 1/N to N/N"},
+			&cli.BoolFlag{Name: "merge", Usage: "put the parts in OUT.parts/, or in the folders and files PARTS, together to OUT", DisableDefaultText: true},
 		}, computeFlags()...),
 		Description: `OUT.safetensors contains "features", f32 [n, width], in the order of the input,
 and "ids", int64 [n]: annotation ids or numbers of lines with --captions and
---clipcap, otherwise positions in the input, counted from 0. With --captions and
---clipcap, "image_ids" contains the image id of each feature, if the file says
-it. If some ids are not integers, the metadata "ids" or "image_ids" is a JSON
-array of all different ones, and the tensor has positions in it. The metadata
-also have the inputs, the model and the options. OUT.npy and OUT/ are described
-in docs/formats.md.
+--clipcap, otherwise positions in the input, from 0. With the former, "image_ids"
+has the image id of each feature, if the file says it. If some ids are no integers,
+the metadata "ids" or "image_ids" is a JSON array of all different ones, and the
+tensor has positions in it. The metadata also have the inputs, the model and the
+options. OUT.npy and OUT/ are described in docs/formats.md.
 
 The input is cut into parts, numbered from 0: each tar is one, and so are 4,096
 photos or captions. With --shard I/N a process computes the parts I-1, I-1+N, ….
-All processes need the same input in the same order. OUT/ has a pair of files for
-each part; the same command, run again, keeps those that are complete.
+All need the same input in the same order. OUT/ has a pair of files for each part;
+those of other outputs wait in OUT.parts/ for --merge. The same command, run again,
+keeps complete parts. The processes of torchrun divide the parts and merge them.
 
 A photo that cannot be read is skipped, as is the rest of a damaged tar, and the
 exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
@@ -59,11 +60,10 @@ exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
 EXAMPLES:
    cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.safetensors
    cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' -o images.safetensors
-   find val2014/ -name '*.jpg' | cyclecap features --clip ViT-B-32.pt --images - -o index/
    cyclecap features --clip ViT-B-32.pt --images 'cc3m/{00000..00331}.tar' --shard $((SLURM_ARRAY_TASK_ID+1))/$SLURM_ARRAY_TASK_COUNT -o index/
    cyclecap features --clip ViT-B-32.pt --text "a photo of a cat" "a photo of a dog" -o texts.safetensors
+   torchrun --nproc-per-node 4 --no-python cyclecap features --clip ViT-B-32.pt --images val2014/ -o images.npy
    cyclecap features --clip ViT-B-32.pt --captions captions_val2014.json --normalize -o captions.safetensors
-   cyclecap features --clip ViT-B-32.pt --captions Train_GCC-training.tsv --truncate -o captions.safetensors
    cyclecap features --clipcap oscar_split_ViT-B_32_train.pkl -o train.safetensors`,
 		Action: features,
 	}
@@ -78,7 +78,8 @@ type inputs struct {
 	ids   []coco.ID // of texts
 	// imageIDs are the images that the texts of --captions describe.
 	imageIDs []coco.ID
-	skipped  int // captions without text or with invalid characters
+	skipped  int    // captions without text or with invalid characters
+	why      string // says which
 
 	batch    int
 	sections []section // of the parts
@@ -122,7 +123,7 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 			}
 		}
 		if in.skipped = set.Bad.Count; in.skipped > 0 {
-			fmt.Fprintf(c.App.ErrWriter, "cyclecap: skipped %d of %d captions: %s\n", in.skipped, in.skipped+len(in.texts), oneLine(strings.Join(set.Bad.First, "; ")))
+			in.why = fmt.Sprintf("skipped %d of %d captions: %s", in.skipped, in.skipped+len(in.texts), oneLine(strings.Join(set.Bad.First, "; ")))
 		}
 		if len(in.texts) == 0 {
 			return in, fmt.Errorf("%s contains no captions", captions)
@@ -132,6 +133,9 @@ func inputsOf(c *cli.Context) (in inputs, err error) {
 }
 
 func features(c *cli.Context) error {
+	if c.Bool("merge") {
+		return mergeCommand(c)
+	}
 	if c.Path("clipcap") != "" {
 		return clipcapFeatures(c)
 	}
@@ -141,34 +145,50 @@ func features(c *cli.Context) error {
 	if err := checkBatch(c); err != nil {
 		return err
 	}
-	out := c.Path("output")
-	if err := checkOutput(out); err != nil {
+	job := featureJob{out: c.Path("output")}
+	if err := checkOutput(job.out); err != nil {
 		return err
 	}
-	share, err := shardOf(c)
-	if err != nil {
+	var err error
+	if job.share, err = shardOf(c); err != nil {
 		return err
 	}
-	if !share.alone() && !embeddings.IsFolder(out) {
-		return usagef("--shard %v needs a folder for its parts, not %s: end the name with /", share, out)
-	}
-	on, err := computeOf(c)
-	if err != nil {
+	if job.on, err = computeOf(c); err != nil {
 		return err
 	}
-	in, err := inputsOf(c)
-	if err != nil {
+	if job.in, err = inputsOf(c); err != nil {
 		return err
 	}
-	in.cut(c.Int("batch"))
+	job.in.cut(c.Int("batch"))
+	if !job.share.alone() { // whatever a launcher says
+		_, err = job.run(c)
+		return err
+	}
+	return groupFeatures(c, job)
+}
+
+// featureJob is what the command computes.
+type featureJob struct {
+	in    inputs
+	out   string
+	share shard
+	on    pipeline.Options
+}
+
+// run computes the features of a shard. t counts what could not be read of it.
+func (job featureJob) run(c *cli.Context) (t tally, err error) {
+	in, out, share, on := job.in, job.out, job.share, job.on
+	if in.skipped > 0 && share.i <= 1 {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s\n", in.why)
+	}
 	parts := share.parts(len(in.sections))
 	if len(parts) == 0 {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: nothing to do for shard %v: the input has only %s\n", share, countOf(len(in.sections), "part"))
-		return nil
+		return t, nil
 	}
-	if filepath.Ext(out) == ".safetensors" {
+	if share.alone() && filepath.Ext(out) == ".safetensors" {
 		if err := write(func() error { return weights.CheckSave(out) }); err != nil {
-			return err
+			return t, err
 		}
 	}
 	part := clip.Text
@@ -177,47 +197,62 @@ func features(c *cli.Context) error {
 	}
 	m, err := pipeline.LoadCLIP(c.Path("clip"), c.Path("clip-config"), part, on)
 	if err != nil {
-		return err
+		return t, err
 	}
 	defer m.Close()
 	notes(c, m.Notes)
-	f, err := newFeatureFile(c, out, in.kind, m.Width(), map[string]string{
-		"model": m.Model.Name(), "dtype": on.TypeName(), "fast": fmt.Sprint(on.Packed())})
+	f, err := job.file(c, m)
 	if err != nil {
-		return err
+		return t, err
 	}
 	defer f.close()
-	if folder, ok := f.(*folderFile); ok {
-		of := origin{Kind: in.kind, Inputs: in.hash(), Parts: len(in.sections), Batch: in.batch,
-			Model: m.Model.Name(), DType: on.TypeName(), Fast: fmt.Sprint(on.Packed())}
-		if of.Weights, err = m.Fingerprint(); err != nil {
-			return err
-		}
-		folder.origin, folder.shard = of, share
-	}
-	t, n, err := compute(c, m, in, parts, f)
+	t, n, err := compute(c, m, in, share, parts, f)
 	if err != nil {
-		return err
+		return t, err
 	}
-	if n == 0 {
-		return fmt.Errorf("no photo could be read; nothing was written")
+	if n == 0 && share.alone() {
+		return t, fmt.Errorf("no photo could be read; nothing was written")
 	}
 	if err := f.save(c); err != nil {
-		return err
+		return t, err
 	}
 	if t.bad() {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s; %s contains the features of the others\n", t.say("read"), out)
-		return errReported
+		return t, errReported
 	}
 	if in.skipped > 0 {
-		return errReported
+		return t, errReported
 	}
-	return nil
+	return t, nil
+}
+
+// file returns the file or folder for the features of a shard.
+func (job featureJob) file(c *cli.Context, m *pipeline.CLIP) (featureFile, error) {
+	in := job.in
+	of := origin{Kind: in.kind, Inputs: in.hash(), Parts: len(in.sections), Batch: in.batch,
+		Model: m.Model.Name(), DType: job.on.TypeName(), Fast: fmt.Sprint(job.on.Packed())}
+	folder := embeddings.IsFolder(job.out)
+	if folder || !job.share.alone() {
+		var err error
+		if of.Weights, err = m.Fingerprint(); err != nil {
+			return nil, err
+		}
+	}
+	if !folder && !job.share.alone() {
+		of.Width, of.Normalized = m.Width(), c.Bool("normalize")
+		return &partsFile{out: job.out, width: m.Width(), origin: of, shard: job.share}, nil
+	}
+	f, err := newFeatureFile(job.out, in.kind, in.kind == "image", m.Width(), c.Bool("normalize"), map[string]string{
+		"model": of.Model, "dtype": of.DType, "fast": of.Fast})
+	if folder, ok := f.(*folderFile); ok {
+		folder.origin, folder.shard = of, job.share
+	}
+	return f, err
 }
 
 // compute adds the features of parts of the inputs to f, without those that it has already. It counts
 // the photos and the features of all these parts.
-func compute(c *cli.Context, m *pipeline.CLIP, in inputs, parts []int, f featureFile) (t tally, n int, err error) {
+func compute(c *cli.Context, m *pipeline.CLIP, in inputs, share shard, parts []int, f featureFile) (t tally, n int, err error) {
 	kept, err := f.kept(parts)
 	if err != nil {
 		return t, n, err
@@ -227,8 +262,12 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, parts []int, f feature
 		n += p.Rows
 		parts = slices.DeleteFunc(parts, func(k int) bool { return k == p.Part })
 	}
+	of := ""
+	if !share.alone() {
+		of = fmt.Sprintf("shard %v: ", share)
+	}
 	if len(kept) > 0 {
-		fmt.Fprintf(c.App.ErrWriter, "cyclecap: kept %s that %s computed before; %d to do\n", countOf(len(kept), "part"), map[bool]string{true: "was", false: "were"}[len(kept) == 1], len(parts))
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: "+of+"kept %s that %s computed before; %d to do\n", countOf(len(kept), "part"), map[bool]string{true: "was", false: "were"}[len(kept) == 1], len(parts))
 	}
 	if len(parts) == 0 {
 		return t, n, nil
@@ -249,7 +288,7 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, parts []int, f feature
 		}
 		batches, total = m.Texts(c.Context, texts, in.batch, c.Bool("truncate")), len(texts)
 	}
-	bar := newProgress(c.App.ErrWriter, what, total)
+	bar := newProgress(c.App.ErrWriter, of+what, total)
 	defer bar.finish()
 
 	now := partInfo{Part: parts[0]} // the part that is being computed
@@ -307,7 +346,7 @@ func clipcapFeatures(c *cli.Context) error {
 	if err := need(c, "output"); err != nil {
 		return err
 	}
-	for _, name := range []string{"clip", "clip-config", "images", "text", "captions", "shard"} {
+	for _, name := range []string{"clip", "clip-config", "images", "text", "captions", "shard", "merge"} {
 		if c.IsSet(name) {
 			return usagef("--%s cannot be used with --clipcap, which reads features instead of computing them", name)
 		}
@@ -332,7 +371,7 @@ func clipcapFeatures(c *cli.Context) error {
 			return err
 		}
 	}
-	f, err := newFeatureFile(c, out, "image", pkl.Width,
+	f, err := newFeatureFile(out, "image", false, pkl.Width, c.Bool("normalize"), // the names are captions
 		map[string]string{"model": "unknown (features from " + filepath.Base(in) + ")", "dtype": pkl.DType.String()})
 	if err != nil {
 		return err

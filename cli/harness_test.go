@@ -45,6 +45,13 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(groupVariable); text != "" {
+		var args []string
+		if err := json.Unmarshal([]byte(text), &args); err != nil {
+			panic(err)
+		}
+		os.Exit(cli.Main(append([]string{"cyclecap"}, args...), os.Stdin, os.Stdout, os.Stderr))
+	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "cyclecap-cli-*"); err != nil {
 		panic(err)

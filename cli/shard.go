@@ -154,10 +154,14 @@ type origin struct {
 	Weights string `json:"weights"` // a hash
 	DType   string `json:"dtype"`
 	Fast    string `json:"fast"`
+	// Width is that of the features, and Normalized says that a file is to have them with length 1. Those of
+	// a folder always have.
+	Width      int  `json:"width,omitempty"`
+	Normalized bool `json:"normalized,omitempty"`
 }
 
-// differs returns an error that names what differs between the origins of a part and of this command, or nil.
-func (o origin) differs(from origin, path string) error {
+// differs returns an error that names what differs between the origins of the part at path and of other, or nil.
+func (o origin) differs(from origin, path, other string) error {
 	var list []string
 	for _, f := range []struct {
 		what string
@@ -168,6 +172,7 @@ func (o origin) differs(from origin, path string) error {
 		{"weights", from.Weights, o.Weights},
 		{"dtype", from.DType, o.DType},
 		{"fast", from.Fast, o.Fast},
+		{"normalize", from.Normalized, o.Normalized},
 		{"batch", from.Batch, o.Batch},
 		{"parts", from.Parts, o.Parts},
 		{"hash of the inputs' names", from.Inputs, o.Inputs},
@@ -179,7 +184,7 @@ func (o origin) differs(from origin, path string) error {
 	if list == nil {
 		return nil
 	}
-	return fmt.Errorf("%s and this command have no common origin: %s", path, strings.Join(list, "; "))
+	return fmt.Errorf("%s and %s have no common origin: %s", path, other, strings.Join(list, "; "))
 }
 
 // partInfo says what a part has.
@@ -251,7 +256,7 @@ func (f *folderFile) check() (map[int]partInfo, error) {
 		if err := json.Unmarshal([]byte(p.Note), &n); err != nil || n.Part != p.Number || n.Origin.Kind == "" {
 			return nil, fmt.Errorf("%s has other features, of unknown origin, such as those of %s: choose another folder", f.path, p.Table)
 		}
-		if err := f.origin.differs(n.Origin, p.Table); err != nil {
+		if err := f.origin.differs(n.Origin, p.Table, "this command"); err != nil {
 			return nil, fmt.Errorf("%w: use the same inputs and options, or another folder", err)
 		}
 		if p.Complete {

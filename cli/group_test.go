@@ -1,0 +1,238 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cyclecap/torch/distributed"
+)
+
+// groupVariable makes the test binary run the command line with the arguments in it.
+const groupVariable = "CYCLECAP_TEST_ARGS"
+
+// process is one of a group.
+type process struct {
+	*exec.Cmd
+	out, err bytes.Buffer
+}
+
+// result waits for the end of a process.
+func (p *process) result() result {
+	p.Wait()
+	return result{p.ProcessState.ExitCode(), p.out.String(), p.err.String()}
+}
+
+// startGroup starts a command line in several processes, as torchrun does.
+func startGroup(t *testing.T, size int, args ...string) []*process {
+	t.Helper()
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	text, err := json.Marshal(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := make([]*process, size)
+	for rank := range list {
+		p := &process{Cmd: exec.CommandContext(t.Context(), os.Args[0])}
+		p.Env = append(os.Environ(), groupVariable+"="+string(text), fmt.Sprint("WORLD_SIZE=", size), "MASTER_ADDR=127.0.0.1",
+			fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank), "GLOO_SOCKET_IFNAME=lo")
+		p.Stdin = strings.NewReader(photos[rank] + "\n") // what is left of an input that they share
+		p.Stdout, p.Stderr = &p.out, &p.err
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		list[rank] = p
+	}
+	return list
+}
+
+// runGroup runs a command line in several processes to its end.
+func runGroup(t *testing.T, size int, args ...string) []result {
+	t.Helper()
+	var list []result
+	for _, p := range startGroup(t, size, args...) {
+		list = append(list, p.result())
+	}
+	return list
+}
+
+// okGroup runs a command line that must succeed in all processes, and returns their outputs.
+func okGroup(t *testing.T, size int, args ...string) (outs []string) {
+	t.Helper()
+	for rank, r := range runGroup(t, size, args...) {
+		if r.code != 0 {
+			t.Fatalf("rank %d of %d: exit code %d\n%s", rank, size, r.code, r.err)
+		}
+		outs = append(outs, r.out)
+	}
+	return outs
+}
+
+// loseOne kills one of the processes once ready is true. The others must end within 30 seconds and name it.
+func loseOne(t *testing.T, list []*process, victim int, ready func() bool) {
+	t.Helper()
+	for begin := time.Now(); !ready(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			for _, p := range list {
+				p.Process.Kill()
+				t.Log(p.result().err)
+			}
+			t.Fatal("the processes did not come to the point where one is to be killed")
+		}
+	}
+	list[victim].Process.Kill()
+	begin := time.Now()
+	for rank, p := range list {
+		r := p.result()
+		if rank == victim {
+			continue
+		}
+		if want := fmt.Sprintf("rank %d has ended without leaving the group", victim); r.code != 1 || !strings.Contains(r.err, want) {
+			t.Errorf("rank %d: exit code %d, and no %q:\n%s", rank, r.code, want, r.err)
+		}
+	}
+	if took := time.Since(begin); took > 30*time.Second {
+		t.Errorf("the others ended after %v", took)
+	}
+}
+
+// The features of several processes are those of one.
+func TestFeaturesInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	for name, args := range setsOf(t, dir) {
+		for _, out := range []string{name + ".safetensors", name + ".npy", name + "/"} {
+			if name != "tars" && strings.HasSuffix(out, ".npy") {
+				continue
+			}
+			whole := filepath.Join(dir, "one", out)
+			if strings.HasSuffix(out, "/") {
+				whole += "/"
+			}
+			if err := os.MkdirAll(filepath.Dir(filepath.Clean(whole)), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			ok(t, append(slices.Clone(args), whole)...)
+		}
+		for size := 2; size <= 4; size++ {
+			for _, out := range []string{name + ".safetensors", name + ".npy", name + "/"} {
+				if name != "tars" && (strings.HasSuffix(out, ".npy") || size != 3) {
+					continue
+				}
+				many := filepath.Join(dir, fmt.Sprint(size), out)
+				if strings.HasSuffix(out, "/") {
+					many += "/"
+				}
+				if err := os.MkdirAll(filepath.Dir(filepath.Clean(many)), 0o777); err != nil {
+					t.Fatal(err)
+				}
+				okGroup(t, size, append(slices.Clone(args), many)...)
+				if strings.HasSuffix(out, "/") {
+					same(t, many, contentsOf(t, filepath.Join(dir, "one", out)), contentsOf(t, many))
+					continue
+				}
+				sameFiles(t, filepath.Join(dir, "one", out), many)
+			}
+		}
+	}
+}
+
+// sameFiles checks that a file, and the table of inputs of a .npy file, have the bytes of another one.
+func sameFiles(t *testing.T, want, got string) {
+	t.Helper()
+	paths := [][2]string{{want, got}}
+	if a, found := strings.CutSuffix(want, ".npy"); found {
+		paths = append(paths, [2]string{a + ".parquet", strings.TrimSuffix(got, ".npy") + ".parquet"})
+	}
+	for _, p := range paths {
+		a, b := must[[]byte](t)(os.ReadFile(p[0])), must[[]byte](t)(os.ReadFile(p[1]))
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s has %d bytes that differ from the %d of %s", p[1], len(b), len(a), p[0])
+		}
+	}
+}
+
+// Photos that cannot be read are the failure of rank 0 alone, so that a launcher does not end the others.
+func TestBadPhotosInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	bad := put(t, filepath.Join(dir, "bad.jpg"), []byte("no photo"))
+	a := put(t, filepath.Join(dir, "a.tar"), tarOf(t, photos[0]))
+	b := put(t, filepath.Join(dir, "b.tar"), tarOf(t, photos[1], bad))
+	out := filepath.Join(dir, "out.npy")
+	for rank, r := range runGroup(t, 2, "features", "--clip", clipF, "--images", a, b, "-o", out) {
+		if want := 1 - rank; r.code != want {
+			t.Errorf("rank %d: exit code %d, want %d\n%s", rank, r.code, want, r.err)
+		}
+		if want := "1 of 3 photos could not be read"; strings.Contains(r.err, want) != (rank == 0) {
+			t.Errorf("rank %d: %q\n%s", rank, want, r.err)
+		}
+	}
+	if _, err := os.Stat(out); err != nil {
+		t.Error(err)
+	}
+}
+
+// Processes that read different inputs write nothing.
+func TestDifferentInputsInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	for rank, r := range runGroup(t, 2, "features", "--clip", clipF, "--images", "-", "-o", filepath.Join(dir, "out.npy")) {
+		if r.code != 1 || !strings.Contains(r.err, "ranks 0 and 1 have different inputs") {
+			t.Errorf("rank %d: exit code %d\n%s", rank, r.code, r.err)
+		}
+	}
+	empty(t, dir)
+}
+
+// TestFeaturesLoseOne kills one of several processes while they compute, and runs the command again.
+func TestFeaturesLoseOne(t *testing.T) {
+	dir := t.TempDir()
+	var tars []string
+	for i := range 40 {
+		files := slices.Repeat(photos[i%5:i%5+1], 40)
+		tars = append(tars, put(t, filepath.Join(dir, fmt.Sprintf("%d.tar", i)), tarOf(t, files...)))
+	}
+	args := append([]string{"features", "--clip", clipF, "--images"}, tars...)
+	one := filepath.Join(dir, "one.npy")
+	ok(t, append(slices.Clone(args), "-o", one)...)
+	for size := 2; size <= 4; size++ {
+		out := filepath.Join(dir, fmt.Sprintf("%d.npy", size))
+		args := append(slices.Clone(args), "-o", out)
+		victim := size - 1
+		if size == 3 {
+			victim = 0 // it holds the rendezvous
+		}
+		loseOne(t, startGroup(t, size, args...), victim, func() bool {
+			_, err := os.Stat(filepath.Join(out+".parts", fmt.Sprintf("part-%d.safetensors", victim)))
+			return err == nil
+		})
+		if _, err := os.Stat(out); err == nil {
+			t.Fatalf("%d processes were done before one was killed", size)
+		}
+		kept := 0
+		for _, r := range runGroup(t, size, args...) {
+			if r.code != 0 {
+				t.Fatal(r.err)
+			}
+			kept += strings.Count(r.err, "computed before")
+		}
+		if kept == 0 {
+			t.Error("nothing was kept")
+		}
+		sameFiles(t, one, out)
+	}
+}
