@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"slices"
 
 	"cyclecap/data/coco"
-	"cyclecap/data/sets"
 	worldmodels "cyclecap/models/world"
 	"cyclecap/nets/clipcap"
 	"cyclecap/pipeline"
@@ -24,12 +24,14 @@ func captionCommand() *cli.Command {
 		UsageText: "[--clip F --decoder F [--gpt2 F] [--generator F]] [options] PHOTO…",
 		Flags: slices.Concat(modelFlags(), []cli.Flag{
 			recursiveFlag(),
+			&cli.PathFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the captions to `FILE` when all are done; the same command, run again after an interruption, continues from FILE.partial"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, decodeFlags(), computeFlags()),
-		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder or tar of such files, or -
-for the paths in standard input. A photo that cannot be read is skipped, as is the
+		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder, tar or Parquet table of such
+files, or - for the paths in standard input. A photo that cannot be read is skipped, as is the
 rest of a damaged tar, and the exit code is then 1. In DeCap's decoders a token ends
 a caption. In others, a caption ends at its first full stop, as in ClipCap.
+Processes that torchrun starts share the photos; rank 0 writes all captions in order.
 
 Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
 in the program itself, which know only the drawn scenes of cyclecap world. For
@@ -91,7 +93,7 @@ func builtIn(c *cli.Context) bool {
 	return !slices.ContainsFunc([]string{"clip", "clip-config", "decoder", "gpt2", "generator"}, c.IsSet)
 }
 
-func caption(c *cli.Context) error {
+func caption(c *cli.Context) (err error) {
 	if !builtIn(c) {
 		if err := need(c, "clip", "decoder"); err != nil {
 			return err
@@ -118,6 +120,11 @@ func caption(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	g, leave, err := joinCaptions(c, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = leave(err) }()
 	p, err := loadCaptioner(c, on)
 	if err != nil {
 		return err
@@ -135,6 +142,9 @@ func caption(c *cli.Context) error {
 	}
 	if most := p.Decoder.Model.MaxBeams(o.Method); int64(o.Beam) > most {
 		return usagef("--beam %d: must be at most %d with this GPT-2's vocabulary of %d tokens", o.Beam, most, p.Decoder.Model.GPT2.Config.VocabSize)
+	}
+	if g.Size() > 1 || c.Path("output") != "" {
+		return captionParts(c, g, p, paths, o)
 	}
 	return printCaptions(c, p, paths, o)
 }
@@ -230,7 +240,7 @@ type captionLine struct {
 // printCaptions prints the captions of each photo, by every pipeline, as soon as
 // they are computed.
 func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clipcap.Options) error {
-	photos, count := sets.Sources(paths)
+	photos, count := captionInput(paths, c.Int("batch")).all()
 	bar := newProgress(c.App.ErrWriter, "photos", count)
 	defer bar.finish()
 	var t tally
@@ -240,22 +250,8 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 		}
 		t.add(bar, len(b.Index), b.Failed)
 		bar.hide()
-		for k, of := range b.Captions {
-			for _, way := range []struct {
-				name string
-				list []pipeline.Caption
-			}{{"direct", of.Direct}, {"textualised", of.Textualised}} {
-				if way.list == nil {
-					continue
-				}
-				best := way.list[0]
-				file := b.Paths[k]
-				id, _ := coco.FileID(file)
-				line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
-				if err := line.print(c, p.Generator != nil); err != nil {
-					return err
-				}
-			}
+		if err := printBatch(c, c.App.Writer, p, b); err != nil {
+			return err
 		}
 		bar.add(len(b.Index) + len(b.Failed))
 	}
@@ -266,10 +262,32 @@ func printCaptions(c *cli.Context, p *pipeline.Captioner, paths []string, o clip
 	return nil
 }
 
+// printBatch prints the captions of a batch.
+func printBatch(c *cli.Context, to io.Writer, p *pipeline.Captioner, b pipeline.Batch) error {
+	for k, of := range b.Captions {
+		for _, way := range []struct {
+			name string
+			list []pipeline.Caption
+		}{{"direct", of.Direct}, {"textualised", of.Textualised}} {
+			if way.list == nil {
+				continue
+			}
+			best := way.list[0]
+			file := b.Paths[k]
+			id, _ := coco.FileID(file)
+			line := captionLine{file, id, way.name, best.Text, best.Tokens, best.LogProb}
+			if err := line.print(c, to, p.Generator != nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // print prints the line. named says whether text names the pipeline.
-func (l captionLine) print(c *cli.Context, named bool) error {
+func (l captionLine) print(c *cli.Context, to io.Writer, named bool) error {
 	if c.Bool("json") {
-		e := json.NewEncoder(c.App.Writer)
+		e := json.NewEncoder(to)
 		e.SetEscapeHTML(false)
 		return e.Encode(l)
 	}
@@ -277,6 +295,6 @@ func (l captionLine) print(c *cli.Context, named bool) error {
 	if named {
 		file += " (" + l.Pipeline + ")"
 	}
-	_, err := fmt.Fprintf(c.App.Writer, "%s: %s\n", file, oneLine(l.Caption))
+	_, err := fmt.Fprintf(to, "%s: %s\n", file, oneLine(l.Caption))
 	return err
 }

@@ -90,7 +90,7 @@ func checkBatch(c *cli.Context) error {
 // tally counts photos that were read and those that could not be.
 type tally struct {
 	seen, failed int // photos
-	tars         int // tars that could not be read to their end
+	tars         int // tars and tables that could not be read to their end
 }
 
 // add counts the photos of a batch and prints what could not be read.
@@ -98,7 +98,7 @@ func (t *tally) add(bar *progress, read int, failed []photo.Failure) {
 	t.seen += read
 	for _, f := range failed {
 		bar.line("cyclecap: %s", oneLine(strings.TrimPrefix(f.Error(), "photo: ")))
-		if of := (*sets.TarError)(nil); errors.As(f, &of) {
+		if of := (*sets.ArchiveError)(nil); errors.As(f, &of) {
 			t.tars++
 			continue
 		}
@@ -117,7 +117,7 @@ func (t *tally) say(done string) string {
 		list = append(list, fmt.Sprintf("%d of %d photos could not be %s", t.failed, t.seen, done))
 	}
 	if t.tars > 0 {
-		list = append(list, fmt.Sprintf("%d %s not read to the end", t.tars, map[bool]string{true: "tar was", false: "tars were"}[t.tars == 1]))
+		list = append(list, fmt.Sprintf("%d %s not read to the end", t.tars, map[bool]string{true: "file was", false: "files were"}[t.tars == 1]))
 	}
 	return strings.Join(list, ", and ")
 }

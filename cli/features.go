@@ -28,7 +28,7 @@ func featuresCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			clipFlag(),
 			clipConfigFlag(),
-			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are photos, folders, tars (.tar, .tar.gz), or - for the paths that standard input lists", KeepSpace: true},
+			&cli.StringSliceFlag{Name: "images", Usage: "compute the features of photos; `PATH…` are photos, folders, tars (.tar, .tar.gz), tables (.parquet), or - for the paths that standard input lists", KeepSpace: true},
 			recursiveFlag(),
 			&cli.StringSliceFlag{Name: "text", Usage: "compute the features of one or more texts, `STRING…`", KeepSpace: true},
 			&cli.PathFlag{Name: "captions", Usage: "compute the features of the captions in `FILE`: JSON of COCO, LAVIS or Karpathy, JSON lines, .csv, .tsv, a tar, or text with one caption a line"},
@@ -159,7 +159,7 @@ func features(c *cli.Context) error {
 	if job.in, err = inputsOf(c); err != nil {
 		return err
 	}
-	job.in.cut(c.Int("batch"))
+	job.in.cut(c.Int("batch"), partSize)
 	if !job.share.alone() { // whatever a launcher says
 		_, err = job.run(c)
 		return err

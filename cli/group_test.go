@@ -236,3 +236,96 @@ func TestFeaturesLoseOne(t *testing.T) {
 		sameFiles(t, one, out)
 	}
 }
+
+// The captions of several processes are those of one, in its order, on standard output and in a file.
+func TestCaptionsInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	bad := put(t, filepath.Join(dir, "bad.jpg"), []byte("no photo"))
+	var inputs []string
+	for i := range 5 {
+		inputs = append(inputs, put(t, filepath.Join(dir, fmt.Sprintf("%d.tar", i)), tarOf(t, photos[i:]...)))
+	}
+	inputs = append(inputs, photos[0], photos[3])
+	for _, json := range []bool{true, false} {
+		args := []string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--generator", genF, "--batch", "2"}
+		if json {
+			args = append(args, "--json", "--decode", "beam")
+		}
+		args = append(args, inputs...)
+		one := run("", args...)
+		if one.code != 0 || len(one.out) == 0 {
+			t.Fatal(one.err)
+		}
+		for size := 2; size <= 4; size++ {
+			if !json && size > 2 {
+				break
+			}
+			for rank, out := range okGroup(t, size, args...) {
+				if rank == 0 && out != one.out || rank > 0 && out != "" {
+					t.Errorf("rank %d of %d has %q, and one process %q", rank, size, out, one.out)
+				}
+			}
+		}
+		out := filepath.Join(dir, "captions")
+		for size := 1; size <= 2; size++ {
+			for _, text := range okGroup(t, size, append(args, "-o", out)...) {
+				if text != "" {
+					t.Errorf("standard output has %q", text)
+				}
+			}
+			if text := must[[]byte](t)(os.ReadFile(out)); string(text) != one.out {
+				t.Errorf("%d processes wrote %q, want %q", size, text, one.out)
+			}
+			if _, err := os.Stat(out + ".partial"); err == nil {
+				t.Error("the journal is left")
+			}
+		}
+	}
+	// Photos that cannot be read are the failure of rank 0 alone.
+	out := filepath.Join(dir, "bad.txt")
+	for rank, r := range runGroup(t, 2, "caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "-o", out, inputs[0], bad) {
+		if r.code != 1-rank || strings.Contains(r.err, "1 of 6 photos could not be captioned") != (rank == 0) {
+			t.Errorf("rank %d: exit code %d\n%s", rank, r.code, r.err)
+		}
+	}
+	if n := strings.Count(string(must[[]byte](t)(os.ReadFile(out))), "\n"); n != 5 {
+		t.Errorf("%d captions", n)
+	}
+	for _, r := range runGroup(t, 2, "caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--decode", "sample", photos[0]) {
+		r.fails(t, 2, "--decode sample is for one process")
+	}
+}
+
+// TestCaptionsLoseOne kills one of several processes while they caption, and runs the command again, in
+// another number of processes.
+func TestCaptionsLoseOne(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"caption", "--clip", clipF, "--decoder", mapperF, "--gpt2", gptF, "--batch", "2", "--json"}
+	for i := range 40 {
+		args = append(args, put(t, filepath.Join(dir, fmt.Sprintf("%d.tar", i)), tarOf(t, photos[i%5:]...)))
+	}
+	one := ok(t, args...)
+	for size := 2; size <= 4; size++ {
+		out := filepath.Join(dir, fmt.Sprint(size))
+		args := append(slices.Clone(args), "-o", out)
+		loseOne(t, startGroup(t, size, args...), size-1, func() bool {
+			data, _ := os.ReadFile(out + ".partial")
+			return bytes.Count(data, []byte("\n")) > 2*size
+		})
+		if _, err := os.Stat(out); err == nil {
+			t.Fatalf("%d processes were done before one was killed", size)
+		}
+		put(t, out+".partial", append(must[[]byte](t)(os.ReadFile(out+".partial")), "{\"part\": 7, \"se"...)) // half a line
+		r := runGroup(t, size-1, args...)
+		if r[0].code != 0 || !strings.Contains(r[0].err, "captioned before") {
+			t.Fatal(r[0].err)
+		}
+		if text := must[[]byte](t)(os.ReadFile(out)); string(text) != one {
+			t.Errorf("%d processes, and then %d, wrote other captions", size, size-1)
+		}
+	}
+	// Another command does not continue these captions.
+	out := filepath.Join(dir, "other")
+	put(t, out+".partial", []byte("{}\n"))
+	run("", append(slices.Clone(args), "-o", out, "--normalize", "yes")...).fails(t, 1, out+".partial is of other photos, models or options")
+}

@@ -62,7 +62,7 @@ func listed(r io.Reader) (paths []string, err error) {
 // filesIn returns the photos in a folder, the tars of a pattern, or the path itself.
 func filesIn(c *cli.Context, p string) ([]string, error) {
 	info, err := os.Stat(p)
-	if err != nil && webdataset.IsTar(p) {
+	if err != nil && sets.IsArchive(p) {
 		return webdataset.Expand(p)
 	}
 	if err != nil || !info.IsDir() {

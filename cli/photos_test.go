@@ -104,8 +104,8 @@ func TestDamagedTars(t *testing.T) {
 	if r.code != 1 || r.out != "" {
 		t.Errorf("exit code %d, output %q", r.code, r.out)
 	}
-	r.says(t, 5, cut+"/000000001.jpg: not a JPEG", cut+": damaged at or after its member 000000002.jpg, at byte ", "2 photos of this tar were read",
-		whole+"/000000001.jpg: not a JPEG", gone+": no such file", "2 of 5 photos could not be read, and 2 tars were not read to the end", out)
+	r.says(t, 5, cut+"/000000001.jpg: not a JPEG", cut+": damaged at or after its member 000000002.jpg, at byte ", "2 photos of this file were read",
+		whole+"/000000001.jpg: not a JPEG", gone+": no such file", "2 of 5 photos could not be read, and 2 files were not read to the end", out)
 	got := inputsOf(t, readFeatures(t, out))
 	if d := cmp.Diff([]string{cut + "/000000000.jpg", whole + "/000000000.jpg", whole + "/000000002.jpg"}, got); d != "" {
 		t.Errorf("inputs (-want +got):\n%s", d)
@@ -114,5 +114,5 @@ func TestDamagedTars(t *testing.T) {
 	if r.code != 1 || strings.Count(r.err, "\n") != 2 {
 		t.Errorf("exit code %d\n%s", r.code, r.err)
 	}
-	r.says(t, 2, gone+": no such file", "1 tar was not read to the end")
+	r.says(t, 2, gone+": no such file", "1 file was not read to the end")
 }

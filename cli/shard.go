@@ -15,7 +15,6 @@ import (
 	store "cyclecap/data/features"
 	"cyclecap/data/photo"
 	"cyclecap/data/sets"
-	"cyclecap/data/webdataset"
 
 	"github.com/urfave/cli/v2"
 )
@@ -27,18 +26,18 @@ const partSize = 4096
 // A section is what a part has of the input: positions in its list of paths or of texts.
 type section struct{ from, to int }
 
-// cut divides an input into parts: a tar is one, and so is a run of photos or texts. A part has whole
-// batches, so that the features do not depend on which parts one process computes.
-func (in *inputs) cut(batch int) {
+// cut divides an input into parts: a tar or table is one, and so is a run of at most so many photos or texts. A part
+// has whole batches, also if a batch has more, so that the features do not depend on which parts one process computes.
+func (in *inputs) cut(batch, most int) {
 	in.batch = batch
-	size := max(batch, partSize/batch*batch)
+	size := max(batch, most/batch*batch)
 	n := len(in.texts) + len(in.paths)
 	for at := 0; at < n; {
 		end := at + 1
-		if len(in.paths) > 0 && webdataset.IsTar(in.paths[at]) {
+		if len(in.paths) > 0 && sets.IsArchive(in.paths[at]) {
 			in.tars = true
 		} else {
-			for end < min(n, at+size) && !(len(in.paths) > 0 && webdataset.IsTar(in.paths[end])) {
+			for end < min(n, at+size) && !(len(in.paths) > 0 && sets.IsArchive(in.paths[end])) {
 				end++
 			}
 		}

@@ -150,7 +150,7 @@ func TestFeaturesResumedWithBadPhotos(t *testing.T) {
 	out := filepath.Join(dir, "out") + "/"
 	args := []string{"features", "--clip", clipF, "--images", a, b, "-o", out}
 	r := run("", args...)
-	r.says(t, 3, "not a JPEG", b, "1 of 2 photos could not be read, and 1 tar was not read to the end")
+	r.says(t, 3, "not a JPEG", b, "1 of 2 photos could not be read, and 1 file was not read to the end")
 	put(t, b, tarOf(t, photos[1]))
 	for _, lines := range []int{2, 2} {
 		r = run("", args...)
@@ -158,7 +158,7 @@ func TestFeaturesResumedWithBadPhotos(t *testing.T) {
 			t.Errorf("exit code %d", r.code)
 		}
 		r.says(t, lines, "1 of 3 photos could not be read")
-		if strings.Contains(r.err, "tar was") {
+		if strings.Contains(r.err, "file was") {
 			t.Error(r.err)
 		}
 	}

@@ -41,7 +41,7 @@ func (x *Experiment) captions(ctx context.Context, seed int, f *featureSets, gpt
 	}
 	images := []string{f.results.valImages, features.Hash(ids...)}
 	for _, b := range x.bridges {
-		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name), products: []string{resultsFile},
+		st := &stage{name: "caption", dir: filepath.Join(seedDir(seed), "captions-"+b.Name), products: []string{resultsFile}, shared: true,
 			settings: []any{b.Name, x.Config.Caption, x.Config.Train.Decoder.NormalizePrefix, seed},
 			outcome:  fmt.Sprintf("%d captions", f.valImages.Len()),
 			// A decoder's file may lack a GPT-2, and has no tokenizer.
@@ -131,7 +131,12 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		if e.Generator != nil {
 			defer nn.Close(e.Generator)
 		}
-		transform, err := x.fit(b, e, filepath.Dir(file))
+		// All processes fit the same; rank 0 says what it took.
+		fit := func(b bridge.Bridge, e bridge.Env, _ string) (bridge.Transform, error) { return b.Fit(e) }
+		if x.Group.Rank() == 0 {
+			fit = x.fit
+		}
+		transform, err := fit(b, e, filepath.Dir(file))
 		if err != nil {
 			return err
 		}
@@ -142,12 +147,16 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 		bar := x.UI.Bar(path.Join(x.place, seedDir(seed), b.Name)+" captions", 0, n)
 		defer bar.Finish()
 		var results []coco.Result
-		for at := 0; at < n; at += c.Batch {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			index := span(at, min(n, at+c.Batch))
-			err := torch.Scope(func() (err error) {
+		share, own, err := divided(x, 0, n, c.Batch, func(list []coco.Result) error {
+			results = append(results, list...)
+			bar.Set(len(results), "")
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		caption := func(index []int32) (list []coco.Result, err error) {
+			err = torch.Scope(func() (err error) {
 				torch.InferenceMode(func() {
 					var rows torch.Tensor
 					if rows, err = train.Rows(f.valImages, index, x.device); err != nil {
@@ -156,29 +165,36 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 					var captions [][]pipeline.Caption
 					if captions, err = m.Generate(ctx, transform(rows), o); err != nil {
 						if bad := (*pipeline.NotFiniteError)(nil); errors.As(err, &bad) {
-							err = fmt.Errorf("captions of bridge %s: image id %s: %w", b.Name, x.data.val.id(f.valImageIDs[at+bad.Index]), err)
+							err = fmt.Errorf("captions of bridge %s: image id %s: %w", b.Name, x.data.val.id(f.valImageIDs[index[bad.Index]]), err)
 						}
 						return
 					}
 					for i, beams := range captions {
-						results = append(results, coco.Result{ImageID: x.data.val.id(f.valImageIDs[at+i]), Caption: beams[0].Text})
+						list = append(list, coco.Result{ImageID: x.data.val.id(f.valImageIDs[index[i]]), Caption: beams[0].Text})
 					}
 				})
 				return err
 			})
-			if err != nil {
-				return err
+			return list, err
+		}
+		err = x.together(func() (err error) {
+			for index := range slices.Chunk(own, c.Batch) {
+				var list []coco.Result
+				if err = ctx.Err(); err == nil {
+					list, err = caption(index)
+				}
+				if err == nil {
+					err = share.give(list)
+				}
+				if err != nil {
+					break
+				}
 			}
-			bar.Set(len(results), "")
+			return share.end(err)
+		})
+		if err != nil || x.Group.Rank() > 0 {
+			return err
 		}
 		return coco.WriteResults(file, results)
 	})
-}
-
-func span(from, to int) []int32 {
-	rows := make([]int32, to-from)
-	for i := range rows {
-		rows[i] = int32(from + i)
-	}
-	return rows
 }

@@ -105,7 +105,7 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 		if err != nil {
 			return nil, err
 		}
-		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true, inputs: []string{clipModel.id, inputs}}
+		st := &stage{name: "features", dir: filepath.Join("features", s.name), keeps: true, shared: !stored, inputs: []string{clipModel.id, inputs}}
 		st.do = func(ctx context.Context, dir string) (err error) {
 			switch {
 			case stored:
@@ -114,6 +114,9 @@ func (x *Experiment) features(ctx context.Context, world *stage, clipModel *mode
 				err = enc.images(ctx, dir, x.title(st)+" photos", s.part.photos, inputs)
 			default:
 				err = enc.texts(ctx, dir, x.title(st)+" captions", s.part.texts, inputs)
+			}
+			if x.Group.Rank() > 0 {
+				return err
 			}
 			if set, failed := features.Open(dir); err == nil && failed == nil {
 				st.outcome = fmt.Sprintf("%d features, %d skipped", set.Len(), len(set.Skipped))
@@ -308,46 +311,81 @@ func (e *encoder) close() {
 	}
 }
 
+// encoded are the features of a batch of inputs.
+type encoded struct {
+	IDs   []int64
+	Rows  []float32
+	Skips []features.Skip
+	Count int // of inputs
+}
+
+// writer returns where rank 0 writes features, and nil in other processes.
+func (e *encoder) writer(dir string, s features.Spec) (*features.Writer, int, error) {
+	if e.x.Group.Rank() > 0 {
+		return nil, 0, nil
+	}
+	w, err := features.Create(dir, s)
+	if err != nil {
+		return nil, 0, err
+	}
+	return w, w.Done(), nil
+}
+
 func (e *encoder) images(ctx context.Context, dir, what string, photos []photoFile, inputs string) error {
 	if err := e.load(); err != nil {
 		return err
 	}
-	w, err := features.Create(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", e.clip.Model.ImageSize()),
+	w, done, err := e.writer(dir, features.Spec{Kind: "images", Model: e.model.id, Process: fmt.Sprintf("CLIP %d pixels, f32", e.clip.Model.ImageSize()),
 		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(photos)})
 	if err != nil {
 		return err
 	}
-	defer w.Keep() // keeps what was computed before an interruption
-	done := w.Done()
-	rest := photos[done:]
-	paths := make([]string, len(rest))
-	for i, p := range rest {
-		paths[i] = p.path
+	var bad []features.Skip
+	if w != nil {
+		defer w.Keep() // keeps what was computed before an interruption
+		bad = slices.Clone(w.Skipped())
 	}
 	bar := e.x.UI.Bar(what, done, len(photos))
 	defer bar.Finish()
-	bad := slices.Clone(w.Skipped())
-	for b, err := range e.clip.Photos(ctx, paths, batch) {
-		if err != nil {
-			return err
-		}
-		var ids []int64
-		for _, i := range b.Index {
-			ids = append(ids, rest[i].id)
-		}
-		var skips []features.Skip
-		for _, f := range b.Failed {
-			skips = append(skips, features.Skip{ID: rest[f.Index].id, Name: f.Path, Error: strings.TrimPrefix(f.Error(), "photo: ")})
-		}
-		bad = append(bad, skips...)
+	d, own, err := divided(e.x, done, len(photos), batch, func(b encoded) error {
+		bad = append(bad, b.Skips...)
 		if share := e.x.Config.Data.MaxBad; float64(len(bad)) > share*float64(len(photos)) {
 			return tooBad("photos", bad, len(photos), share)
 		}
-		if err := w.Add(ctx, ids, b.Rows, skips); err != nil {
+		if err := w.Add(ctx, b.IDs, b.Rows, b.Skips); err != nil {
 			return err
 		}
-		done += len(b.Index) + len(b.Failed)
+		done += b.Count
 		bar.Set(done, "")
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	paths := make([]string, len(own))
+	for k, i := range own {
+		paths[k] = photos[i].path
+	}
+	err = e.x.together(func() (err error) {
+		for b, failed := range e.clip.Photos(ctx, paths, batch) {
+			if err = failed; err != nil {
+				break
+			}
+			of := encoded{Rows: b.Rows, Count: len(b.Index) + len(b.Failed)}
+			for _, k := range b.Index {
+				of.IDs = append(of.IDs, photos[own[k]].id)
+			}
+			for _, f := range b.Failed {
+				of.Skips = append(of.Skips, features.Skip{ID: photos[own[f.Index]].id, Name: f.Path, Error: strings.TrimPrefix(f.Error(), "photo: ")})
+			}
+			if err = d.give(of); err != nil {
+				break
+			}
+		}
+		return d.end(err)
+	})
+	if err != nil || w == nil {
+		return err
 	}
 	if len(bad) > 0 {
 		e.x.UI.Say("skipped %d of %d photos: %s", len(bad), len(photos), examples(bad))
@@ -372,27 +410,48 @@ func (e *encoder) texts(ctx context.Context, dir, what string, texts []string, i
 	if err := e.load(); err != nil {
 		return err
 	}
-	w, err := features.Create(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", e.clip.Model.ContextLength()),
+	w, done, err := e.writer(dir, features.Spec{Kind: "texts", Model: e.model.id, Process: fmt.Sprintf("%d tokens, longer texts cut, f32", e.clip.Model.ContextLength()),
 		Batch: batch, Width: e.clip.Width(), Inputs: inputs, Count: len(texts)})
 	if err != nil {
 		return err
 	}
-	defer w.Keep()
-	done := w.Done()
+	if w != nil {
+		defer w.Keep()
+	}
 	bar := e.x.UI.Bar(what, done, len(texts))
 	defer bar.Finish()
-	for b, err := range e.clip.Texts(ctx, texts[done:], batch, true) {
-		if err != nil {
+	d, own, err := divided(e.x, done, len(texts), batch, func(b encoded) error {
+		if err := w.Add(ctx, b.IDs, b.Rows, nil); err != nil {
 			return err
 		}
-		ids := make([]int64, len(b.Index))
-		for k, i := range b.Index {
-			ids[k] = int64(done + i)
+		done += b.Count
+		bar.Set(done, "")
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	list := make([]string, len(own))
+	for k, i := range own {
+		list[k] = texts[i]
+	}
+	err = e.x.together(func() (err error) {
+		for b, failed := range e.clip.Texts(ctx, list, batch, true) {
+			if err = failed; err != nil {
+				break
+			}
+			of := encoded{Rows: b.Rows, Count: len(b.Index)}
+			for _, k := range b.Index {
+				of.IDs = append(of.IDs, int64(own[k]))
+			}
+			if err = d.give(of); err != nil {
+				break
+			}
 		}
-		if err := w.Add(ctx, ids, b.Rows, nil); err != nil {
-			return err
-		}
-		bar.Set(done+b.Index[len(b.Index)-1]+1, "")
+		return d.end(err)
+	})
+	if err != nil || w == nil {
+		return err
 	}
 	return w.Close(ctx)
 }

@@ -267,3 +267,11 @@ func TestAlignment(t *testing.T) {
 		t.Errorf("t is %.1f for the same CLIP and %.1f for another", own, wrong)
 	}
 }
+
+func span(from, to int) []int32 {
+	rows := make([]int32, to-from)
+	for i := range rows {
+		rows[i] = int32(from + i)
+	}
+	return rows
+}

@@ -16,22 +16,9 @@ import (
 // Fingerprint returns a hash of what the features of a CLIP depend on: the contents of its weights
 // files, its configuration and the preprocessing of photos. It reads the weights again.
 func (c *CLIP) Fingerprint() (string, error) {
-	f, err := weights.Open(c.Path)
-	if err != nil {
-		return "", err
-	}
-	var paths []string
-	for _, e := range f.Entries {
-		if !slices.Contains(paths, e.Path) {
-			paths = append(paths, e.Path)
-		}
-	}
-	slices.Sort(paths)
 	h := sha256.New()
-	for _, path := range paths {
-		if err := add(h, path); err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
-		}
+	if err := addWeights(h, c.Path); err != nil {
+		return "", err
 	}
 	switch m := c.Model.(type) {
 	case *clip.Model:
@@ -41,6 +28,42 @@ func (c *CLIP) Fingerprint() (string, error) {
 	}
 	fmt.Fprintf(h, "%+v", c.Preprocess)
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+// WeightsHash returns a hash of the contents of weights files, named as for weights.Open. Empty names count too.
+func WeightsHash(names ...string) (string, error) {
+	h := sha256.New()
+	for _, name := range names {
+		fmt.Fprintf(h, "%v;", name != "")
+		if name == "" {
+			continue
+		}
+		if err := addWeights(h, name); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+// addWeights copies the contents of all files of a model.
+func addWeights(to io.Writer, name string) error {
+	f, err := weights.Open(name)
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, e := range f.Entries {
+		if !slices.Contains(paths, e.Path) {
+			paths = append(paths, e.Path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		if err := add(to, path); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // add copies the contents of a file.

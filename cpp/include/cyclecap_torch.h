@@ -299,22 +299,25 @@ CT_API int ct_group_available(void);
  * waits for one that has joined the store only. Later calls wait up to
  * timeout_ms. In the process that hosts the store, listener is a listening
  * socket, whose ownership is transferred; in the others it is -1. The others
- * find address in the store. All processes
+ * find "SIZE ADDRESS" in the store, under cyclecap/joined/RANK. prefix comes
+ * before all keys of the group, with a slash, unless it is empty. All processes
  * of a group must call the same functions in the same order, with contiguous
  * tensors of the same shape and dtype. A group must be used by only one thread
  * at a time. */
 CT_API ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                             int size, const char *address, int64_t join_ms,
-                             int64_t timeout_ms, ct_group *group);
+                             int size, const char *prefix, const char *address,
+                             int64_t join_ms, int64_t timeout_ms,
+                             ct_group *group);
 /* Opens another connection to a group's rendezvous store, which can be used
  * while the group is being joined or is in use. Each operation on it takes up
  * to timeout_ms. A store must be used by only one thread at a time. */
 CT_API ct_error ct_store_open(const char *host, int port, int64_t timeout_ms,
                               ct_store *store);
 CT_API void ct_store_free(ct_store s);
-/* Sets *text, which ct_free frees, to "SIZE ADDRESS", with which a rank has
- * called ct_group_new at this store, or to "" if it has not yet. */
-CT_API ct_error ct_store_joined(ct_store s, int rank, char **text);
+/* Sets *text, which ct_free frees, to the value of a key, or to "" if it has
+ * none. */
+CT_API ct_error ct_store_get(ct_store s, const char *key, char **text);
+CT_API ct_error ct_store_set(ct_store s, const char *key, const char *value);
 /* Adds NCCL to a group, for CUDA tensors; without it, Gloo copies them through
  * the host. *found is set to whether the shim has a library for NCCL; if not,
  * nothing else happens. All processes of a group must call it, or none. */

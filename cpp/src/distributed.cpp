@@ -185,8 +185,8 @@ extern "C" {
 int ct_group_available(void) { return 1; }
 
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
-                      int size, const char *address, int64_t join_ms,
-                      int64_t timeout_ms, ct_group *group) {
+                      int size, const char *prefix, const char *address,
+                      int64_t join_ms, int64_t timeout_ms, ct_group *group) {
   return talk([&] {
     const WithoutSigpipe threads;
     const auto timeout = std::chrono::milliseconds(timeout_ms);
@@ -202,6 +202,8 @@ ct_error ct_group_new(const char *host, int port, int listener, int rank,
     auto g = std::make_unique<ct_group_s>();
     g->timeout = timeout;
     g->store = c10::make_intrusive<c10d::TCPStore>(host, tcp);
+    if (*prefix != '\0')
+      g->store = c10::make_intrusive<c10d::PrefixStore>(prefix, g->store);
     g->store->set(joined(rank), std::to_string(size) + " " + address);
     g->store->setTimeout(timeout);
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
@@ -227,12 +229,15 @@ ct_error ct_store_open(const char *host, int port, int64_t timeout_ms,
 
 void ct_store_free(ct_store s) { delete s; }
 
-ct_error ct_store_joined(ct_store s, int rank, char **text) {
+ct_error ct_store_get(ct_store s, const char *key, char **text) {
   return talk([&] {
-    const std::string key = joined(rank);
     *text = ct::copy_string(s->store->check({key}) ? s->store->get_to_str(key)
                                                    : "");
   });
+}
+
+ct_error ct_store_set(ct_store s, const char *key, const char *value) {
+  return talk([&] { s->store->set(std::string(key), std::string(value)); });
 }
 
 ct_error ct_group_open_nccl(ct_group g, int *found) {
@@ -305,15 +310,18 @@ ct_error missing() {
 extern "C" {
 
 int ct_group_available(void) { return 0; }
-ct_error ct_group_new(const char *, int, int, int, int, const char *, int64_t,
-                      int64_t, ct_group *) {
+ct_error ct_group_new(const char *, int, int, int, int, const char *,
+                      const char *, int64_t, int64_t, ct_group *) {
   return missing();
 }
 ct_error ct_store_open(const char *, int, int64_t, ct_store *) {
   return missing();
 }
 void ct_store_free(ct_store) {}
-ct_error ct_store_joined(ct_store, int, char **) { return missing(); }
+ct_error ct_store_get(ct_store, const char *, char **) { return missing(); }
+ct_error ct_store_set(ct_store, const char *, const char *) {
+  return missing();
+}
 ct_error ct_group_open_nccl(ct_group, int *) { return missing(); }
 void ct_group_free(ct_group) {}
 ct_error ct_group_all_reduce(ct_group, ct_tensor, int) { return missing(); }

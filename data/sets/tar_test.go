@@ -60,7 +60,7 @@ func TestSources(t *testing.T) {
 	var got []source
 	for s := range sources {
 		one := source{Path: s.Path, Data: s.Data != nil, Photo: errors.Is(s.Err, photo.ErrFormat), Tar: -1}
-		if of := (*TarError)(nil); errors.As(s.Err, &of) {
+		if of := (*ArchiveError)(nil); errors.As(s.Err, &of) {
 			one.Tar = of.Read
 		} else if s.Data != nil && !bytes.Equal(s.Data, jpeg) {
 			t.Errorf("%s: other contents", s.Path)

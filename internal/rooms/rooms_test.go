@@ -118,7 +118,7 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s imports %s, which the row of %s does not name", path, i, own.folder)
 			}
 		}
-		for _, free := range []string{"data/photo", "data/tokenizer", "data/coco", "data/webdataset", "data/world", "eval", "experiment/report", "serve/fetch"} {
+		for _, free := range []string{"data/photo", "data/tokenizer", "data/coco", "data/table", "data/webdataset", "data/world", "eval", "experiment/report", "serve/fetch"} {
 			if within(path, free) && path != "eval/clipscore" && slices.Contains(p.Deps, module+"torch") {
 				t.Errorf("%s needs libtorch", path)
 			}

@@ -101,7 +101,13 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 		}
 		return nil, fail("cannot connect to %s (MASTER_ADDR and MASTER_PORT): %w; check that rank 0 has been started there", where, err)
 	}
-	w.reached(address)
+	prefix := ""
+	if o.AgentStore && o.WorldSize > 1 {
+		if prefix, err = meet(ctx, address, o); err != nil {
+			return nil, fail("cannot meet the other processes at %s: %w; check that all %d have been started", where, err, o.WorldSize)
+		}
+	}
+	w.reached(address, prefix)
 	e, err := listens(own)
 	if err != nil {
 		if listener >= 0 {
@@ -111,7 +117,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	}
 	// known returns the members that have come to the store.
 	known := func() []member {
-		list, _ := members(address, o.MasterPort, o.WorldSize)
+		list, _ := members(address, o.MasterPort, prefix, o.WorldSize)
 		return list // none if its process has ended already
 	}
 
@@ -123,7 +129,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 	}
 	joined := make(chan result)
 	go func() {
-		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, e.address(), o.Rendezvous, o.Timeout)
+		g, err := shim.NewGroup(address, o.MasterPort, listener, o.Rank, o.WorldSize, strings.TrimSuffix(prefix, "/"), e.address(), o.Rendezvous, o.Timeout)
 		select {
 		case joined <- result{g, err}:
 		case <-ctx.Done():

@@ -32,7 +32,7 @@ type member struct {
 }
 
 // members returns those that the rendezvous store knows, by rank.
-func members(address string, port, size int) ([]member, error) {
+func members(address string, port int, prefix string, size int) ([]member, error) {
 	type result struct {
 		list []member
 		err  error
@@ -40,7 +40,7 @@ func members(address string, port, size int) ([]member, error) {
 	done := make(chan result, 1)
 	// libtorch waits without end for the first answer.
 	go func() {
-		list, err := look(address, port, size)
+		list, err := look(address, port, prefix, size)
 		done <- result{list, err}
 	}()
 	select {
@@ -51,7 +51,7 @@ func members(address string, port, size int) ([]member, error) {
 	}
 }
 
-func look(address string, port, size int) ([]member, error) {
+func look(address string, port int, prefix string, size int) ([]member, error) {
 	s, err := shim.OpenStore(address, port, storeTimeout)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func look(address string, port, size int) ([]member, error) {
 	defer shim.CloseStore(s)
 	list := make([]member, size)
 	for rank := range list {
-		text, err := shim.Joined(s, rank)
+		text, err := shim.StoreGet(s, prefix+"cyclecap/joined/"+strconv.Itoa(rank))
 		if err != nil {
 			return nil, err
 		}

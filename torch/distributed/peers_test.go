@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,8 +21,8 @@ import (
 )
 
 // spawnAll runs a worker as so many processes, all but the last of which must succeed, and returns what
-// they printed.
-func spawnAll(t *testing.T, name string, size int, lastSucceeds bool) []string {
+// they printed. env are more variables of theirs.
+func spawnAll(t *testing.T, name string, size int, lastSucceeds bool, env ...string) []string {
 	t.Helper()
 	if !distributed.IsAvailable() {
 		t.Skip("this libtorch has no c10d with Gloo")
@@ -35,6 +36,7 @@ func spawnAll(t *testing.T, name string, size int, lastSucceeds bool) []string {
 		c := exec.CommandContext(ctx, os.Args[0])
 		c.Env = append(os.Environ(), workerVariable+"="+name, "RANK="+strconv.Itoa(rank), "LOCAL_RANK="+strconv.Itoa(rank),
 			"WORLD_SIZE="+strconv.Itoa(size), "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port), "GLOO_SOCKET_IFNAME=lo")
+		c.Env = append(c.Env, env...)
 		c.Stdout, c.Stderr = &out[rank], &errs[rank]
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -151,5 +153,28 @@ func TestAllGatherBytes(t *testing.T) {
 	all, err := (*distributed.Group)(nil).AllGatherBytes([]byte("alone"))
 	if err != nil || len(all) != 1 || string(all[0]) != "alone" {
 		t.Errorf("alone: %q, %v", all, err)
+	}
+}
+
+// TestStartedAgain starts processes again at a launcher's store, which has the keys of those before them, as
+// torchrun does after one of them was killed.
+func TestStartedAgain(t *testing.T) {
+	if !distributed.IsAvailable() {
+		t.Skip("this libtorch has no c10d with Gloo")
+	}
+	port := freePort(t)
+	launcher, err := distributed.InitProcessGroup(t.Context(), distributed.Options{WorldSize: 1, MasterAddr: "127.0.0.1", MasterPort: port, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer launcher.Close()
+	env := []string{"TORCHELASTIC_USE_AGENT_STORE=True", "MASTER_PORT=" + strconv.Itoa(port)}
+	spawnAll(t, "killed", 3, false, env...)
+	for range 2 {
+		for rank, text := range spawnAll(t, "bytes", 3, true, env...) {
+			if got := decode[[][]string](t, text)[0]; !slices.Equal(got, []string{"", "x", "xx"}) {
+				t.Errorf("rank %d: %q", rank, got)
+			}
+		}
 	}
 }

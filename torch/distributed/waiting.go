@@ -20,6 +20,7 @@ type waiting struct {
 	options Options
 	mu      sync.Mutex
 	address string // of the store, once it has been reached
+	prefix  string // of the group's keys
 	timer   *time.Timer
 	stopped bool
 }
@@ -52,11 +53,11 @@ func (w *waiting) stop() {
 	}
 }
 
-// reached notes that the store has been reached.
-func (w *waiting) reached(address string) {
+// reached notes that the store has been reached, and the prefix of the group's keys in it.
+func (w *waiting) reached(address, prefix string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.address = address
+	w.address, w.prefix = address, prefix
 }
 
 // text says for whom this process waits.
@@ -76,9 +77,9 @@ func (w *waiting) text() string {
 func (w *waiting) missing() string {
 	o := w.options
 	w.mu.Lock()
-	address := w.address
+	address, prefix := w.address, w.prefix
 	w.mu.Unlock()
-	list, err := members(address, o.MasterPort, o.WorldSize)
+	list, err := members(address, o.MasterPort, prefix, o.WorldSize)
 	if err != nil {
 		return ""
 	}

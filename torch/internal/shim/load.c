@@ -107,14 +107,17 @@
   F(int, ct_group_available, (void), ())                                       \
   E(ct_group_new,                                                              \
     (const char *host, int port, int listener, int rank, int size,             \
-     const char *address, int64_t join_ms, int64_t timeout_ms,                 \
-     ct_group *group),                                                         \
-    (host, port, listener, rank, size, address, join_ms, timeout_ms, group))   \
+     const char *prefix, const char *address, int64_t join_ms,                 \
+     int64_t timeout_ms, ct_group *group),                                     \
+    (host, port, listener, rank, size, prefix, address, join_ms, timeout_ms,   \
+     group))                                                                   \
   E(ct_store_open,                                                             \
     (const char *host, int port, int64_t timeout_ms, ct_store *store),         \
     (host, port, timeout_ms, store))                                           \
   V(ct_store_free, (ct_store s), (s))                                          \
-  E(ct_store_joined, (ct_store s, int rank, char **text), (s, rank, text))     \
+  E(ct_store_get, (ct_store s, const char *key, char **text), (s, key, text))  \
+  E(ct_store_set, (ct_store s, const char *key, const char *value),            \
+    (s, key, value))                                                           \
   E(ct_group_open_nccl, (ct_group g, int *found), (g, found))                  \
   V(ct_group_free, (ct_group g), (g))                                          \
   E(ct_group_all_reduce, (ct_group g, ct_tensor t, int average),               \

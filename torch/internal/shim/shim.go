@@ -463,12 +463,13 @@ func HasGroups() bool { return C.ct_group_available() != 0 }
 
 // NewGroup joins a process group over c10d and Gloo. listener is a listening
 // socket, whose ownership it takes, or -1. See ct_group_new.
-func NewGroup(host string, port, listener, rank, size int, address string, join, timeout time.Duration) (uintptr, error) {
-	h, a := C.CString(host), C.CString(address)
+func NewGroup(host string, port, listener, rank, size int, prefix, address string, join, timeout time.Duration) (uintptr, error) {
+	h, p, a := C.CString(host), C.CString(prefix), C.CString(address)
 	defer C.free(unsafe.Pointer(h))
+	defer C.free(unsafe.Pointer(p))
 	defer C.free(unsafe.Pointer(a))
 	var g C.ct_group
-	err := take(C.ct_group_new(h, C.int(port), C.int(listener), C.int(rank), C.int(size), a, C.int64_t(join.Milliseconds()), C.int64_t(timeout.Milliseconds()), &g))
+	err := take(C.ct_group_new(h, C.int(port), C.int(listener), C.int(rank), C.int(size), p, a, C.int64_t(join.Milliseconds()), C.int64_t(timeout.Milliseconds()), &g))
 	return *(*uintptr)(unsafe.Pointer(&g)), err
 }
 
@@ -486,10 +487,19 @@ func OpenStore(host string, port int, timeout time.Duration) (uintptr, error) {
 // CloseStore closes a connection.
 func CloseStore(s uintptr) { C.ct_store_free(store(s)) }
 
-// Joined returns "SIZE ADDRESS" of a rank that is joining the group, or "". See
-// ct_store_joined.
-func Joined(s uintptr, rank int) (string, error) {
-	return text(func(out **C.char) C.ct_error { return C.ct_store_joined(store(s), C.int(rank), out) })
+// StoreGet returns the value of a key in the store, or "".
+func StoreGet(s uintptr, key string) (string, error) {
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	return text(func(out **C.char) C.ct_error { return C.ct_store_get(store(s), k, out) })
+}
+
+// StoreSet sets the value of a key in the store.
+func StoreSet(s uintptr, key, value string) error {
+	k, v := C.CString(key), C.CString(value)
+	defer C.free(unsafe.Pointer(k))
+	defer C.free(unsafe.Pointer(v))
+	return take(C.ct_store_set(store(s), k, v))
 }
 
 func group(g uintptr) C.ct_group { return *(*C.ct_group)(unsafe.Pointer(&g)) }

@@ -1,0 +1,128 @@
+package experiment
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"cyclecap/torch/distributed"
+)
+
+// A division shares the batches of a stage among the processes of a group: of those that are left, batch k
+// belongs to rank k mod N. After each N batches rank 0 gets the results of all, in their order; so what
+// it writes has the bytes of one process. All processes must go through a division together.
+type division[T any] struct {
+	x      *Experiment
+	rounds int
+	// take is called on rank 0 with the result of each batch, in order.
+	take func(T) error
+}
+
+// A result is what a process gives in a round.
+type result[T any] struct {
+	Stop   bool // this process was interrupted
+	Some   bool // there is a value
+	Values T
+}
+
+// divided returns the division of inputs from first to n in batches, and the positions of those
+// of this process, which are whole batches. first is rank 0's.
+func divided[T any](x *Experiment, first, n, batch int, take func(T) error) (d *division[T], own []int32, err error) {
+	if first, err = x.agreeOn(first); err != nil {
+		return nil, nil, err
+	}
+	batches := (n - first + batch - 1) / batch
+	size := x.Group.Size()
+	for k := x.Group.Rank(); k < batches; k += size {
+		for i := first + k*batch; i < min(n, first+(k+1)*batch); i++ {
+			own = append(own, int32(i))
+		}
+	}
+	return &division[T]{x: x, rounds: (batches + size - 1) / size, take: take}, own, nil
+}
+
+// agreeOn returns rank 0's number in all processes.
+func (x *Experiment) agreeOn(n int) (int, error) {
+	all, err := gather(x.Group, n)
+	if err != nil {
+		return 0, err
+	}
+	return all[0], nil
+}
+
+// gather returns the values of all processes.
+func gather[T any](g *distributed.Group, v T) ([]T, error) {
+	if g.Size() == 1 {
+		return []T{v}, nil
+	}
+	text, err := json.Marshal(v) // keeps the bits of finite numbers
+	if err != nil {
+		return nil, err
+	}
+	all, err := g.AllGatherBytes(text)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]T, len(all))
+	for i, text := range all {
+		if err := json.Unmarshal(text, &list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// give gives the result of a batch to rank 0.
+func (d *division[T]) give(v T) error { return d.round(result[T]{Some: true, Values: v}) }
+
+func (d *division[T]) round(r result[T]) error {
+	d.rounds--
+	all, err := gather(d.x.Group, r)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(r result[T]) bool { return r.Stop }) {
+		return distributed.ErrInterrupted
+	}
+	if d.x.Group.Rank() > 0 {
+		return nil
+	}
+	for _, r := range all {
+		if r.Some {
+			if err := d.take(r.Values); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// end is called after the last batch of this process, with an error if it could not compute all. An
+// interruption ends all processes in the same round.
+func (d *division[T]) end(err error) error {
+	alone := d.x.Group.Size() == 1
+	if err != nil && (alone || !errors.Is(err, context.Canceled) || errors.Is(err, distributed.ErrInterrupted)) {
+		return err
+	}
+	if alone {
+		return nil
+	}
+	for d.rounds > 0 {
+		if e := d.round(result[T]{Stop: err != nil}); e != nil {
+			return e
+		}
+	}
+	if err == nil {
+		d.x.watch.begin()
+	}
+	return err
+}
+
+// together runs a part of a stage that all processes run. The others wait for one that is interrupted.
+func (x *Experiment) together(f func() error) error {
+	if x.Group.Size() == 1 {
+		return f()
+	}
+	return x.UI.Atomic(f)
+}
