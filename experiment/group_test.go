@@ -145,3 +145,33 @@ func TestGroupAgain(t *testing.T) {
 		t.Errorf("results: %s", diff)
 	}
 }
+
+// TestGroupLikeOne computes features and captions again with one process: they have the bytes of three.
+func TestGroupLikeOne(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	text := fmt.Sprintf("output = %q\nthreads = 1\n[bridges]\nuse = [\"direct\", \"cyclegan\", \"whitening\"]\n", dir) + small
+	path := write(t, filepath.Join(t.TempDir(), "small.toml"), text)
+	runGroup(t, path, 3)
+	three := products(t, dir)
+	computed := 0
+	for name := range three {
+		if strings.HasPrefix(name, "features/") || strings.HasPrefix(name, "seed-0/captions-") {
+			computed++
+			if err := os.RemoveAll(filepath.Join(dir, filepath.Dir(name))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if computed < 4+3 {
+		t.Fatalf("only %d files of features and captions", computed)
+	}
+	said := runGroup(t, path, 1)
+	for _, stage := range []string{"features/val-images false", "features/train-texts false", "seed-0/captions-cyclegan false", "seed-0/cyclegan true"} {
+		if !strings.Contains(said, stage+"\n") {
+			t.Errorf("no %q in\n%s", stage, said)
+		}
+	}
+	if diff := cmp.Diff(three, products(t, dir)); diff != "" {
+		t.Errorf("three processes and one: %s", diff)
+	}
+}

@@ -190,14 +190,52 @@ func TestRankFails(t *testing.T) {
 	}
 }
 
-// TestSignalWhileRank0Works interrupts one of two processes while rank 0 computes features and
-// the other waits for it. Both must end with 130 and keep what was computed, and --resume must
+// slow are the settings of a run with many photos and a large CLIP, which encodes them slowly.
+var slow = []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "world.train=1000", "train.clip.width=256", "train.clip.layers=32",
+	"train.decoder.batch=500", "train.cyclegan.batch=500"}
+
+// killLast kills the last of several processes. The others must end within 30 seconds, and name it.
+func killLast(t *testing.T, commands []*exec.Cmd, said []*output) {
+	t.Helper()
+	last := len(commands) - 1
+	commands[last].Process.Kill()
+	killed := time.Now()
+	for rank, c := range commands[:last] {
+		code := ends(t, c, 30*time.Second-time.Since(killed))
+		if text, want := said[rank].String(), fmt.Sprintf("rank %d has ended without leaving the group", last); code != 1 || !strings.Contains(text, want) {
+			t.Errorf("rank %d ended with %d, and no %q:\n%s", rank, code, want, text)
+		}
+	}
+}
+
+// TestKilledRank kills one of several processes while they train.
+func TestKilledRank(t *testing.T) {
+	for size := 2; size <= 4; size++ {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			_, commands, said := ranks(t, size)
+			killLast(t, commands, said)
+		})
+	}
+}
+
+// TestKilledRankInFeatures kills one of two processes while they compute features.
+func TestKilledRankInFeatures(t *testing.T) {
+	folder := t.TempDir()
+	commands, said := startRanks(t, folder, 2, 2, slow)
+	await(t, commands[0], func() bool {
+		_, err := os.Stat(filepath.Join(folder, "run/features/train-images"))
+		return err == nil
+	})
+	killLast(t, commands, said)
+	if _, err := os.Stat(filepath.Join(folder, "run/features/train-images/stage.json")); err == nil {
+		t.Error("the features were complete before the process was killed")
+	}
+}
+
+// TestSignalInFeatures interrupts one of two processes while they compute features. Both must end with 130 and keep what was computed, and --resume must
 // come to the results of a run that was not interrupted.
-func TestSignalWhileRank0Works(t *testing.T) {
+func TestSignalInFeatures(t *testing.T) {
 	t.Parallel()
-	// Many photos and a large CLIP, which encodes them slowly.
-	slow := []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "world.train=1000", "train.clip.width=256", "train.clip.layers=32",
-		"train.decoder.batch=500", "train.cyclegan.batch=500"}
 	finish := func(folder string) map[string]string {
 		commands, said := startRanks(t, folder, 2, 2, slow)
 		for i, c := range commands {

@@ -298,7 +298,7 @@ func (g *Group) Leave(err error) {
 	if g == nil {
 		return
 	}
-	g.ear.peers.close(farewell(err, g.rank))
+	g.ear.peers.close(err, g.rank)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.c10d != 0 {

@@ -118,14 +118,18 @@ func (p *peers) fail(e *LostError) {
 	close(p.lost)
 }
 
-// close ends the connections with a message.
-func (p *peers) close(message string) {
+// close ends the connections, with a message that says why this process of a rank ends.
+func (p *peers) close(err error, rank int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
 	p.closed = true
+	if err != nil && p.err != nil {
+		err = p.err // what fails after a loss fails because of it
+	}
+	message := farewell(err, rank)
 	for _, c := range p.conns {
 		c.SetDeadline(time.Now().Add(messageTimeout))
 		io.WriteString(c, message+"\n")
