@@ -37,12 +37,7 @@ func startGroup(t *testing.T, size int, args ...string) []*process {
 	if !distributed.IsAvailable() {
 		t.Skip("this libtorch has no c10d with Gloo")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := freePort(t)
 	text, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +55,17 @@ func startGroup(t *testing.T, size int, args ...string) []*process {
 		list[rank] = p
 	}
 	return list
+}
+
+// freePort returns a port of the loopback interface that nobody uses now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // runGroup runs a command line in several processes to its end.
@@ -328,4 +334,45 @@ func TestCaptionsLoseOne(t *testing.T) {
 	out := filepath.Join(dir, "other")
 	put(t, out+".partial", []byte("{}\n"))
 	run("", append(slices.Clone(args), "-o", out, "--normalize", "yes")...).fails(t, 1, out+".partial is of other photos, models or options")
+}
+
+// TestTorchrun kills a process that torchrun has started: --max-restarts goes on from the parts that are done.
+func TestTorchrun(t *testing.T) {
+	// It comes with the libtorch of a Python environment.
+	torch, err := os.ReadFile("../build/libtorch")
+	if err != nil {
+		t.Skip("no ../build/libtorch, which names the libtorch in use:", err)
+	}
+	torchrun := filepath.Join(strings.TrimSpace(string(torch)), "../../../../bin/torchrun")
+	if _, err := os.Stat(torchrun); err != nil {
+		t.Skip("this libtorch comes without torchrun:", err)
+	}
+	dir := t.TempDir()
+	args := []string{"features", "--clip", clipF, "--images"}
+	for i := range 20 {
+		args = append(args, put(t, filepath.Join(dir, fmt.Sprintf("%d.tar", i)), tarOf(t, slices.Repeat(photos[i%5:i%5+1], 40)...)))
+	}
+	one, out := filepath.Join(dir, "one.npy"), filepath.Join(dir, "out.npy")
+	ok(t, append(slices.Clone(args), "-o", one)...)
+	text, err := json.Marshal(append(args, "-o", out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = `if [ "$RANK/$TORCHELASTIC_RESTART_COUNT" = 1/0 ]; then
+	(while [ ! -e "$1.parts/part-1.safetensors" ]; do sleep 0.1; done; kill -9 $$) &
+fi
+exec "$2"`
+	c := exec.CommandContext(t.Context(), torchrun, "--nproc-per-node", "3", "--max-restarts", "1", "--master-port", fmt.Sprint(freePort(t)),
+		"--no-python", "sh", put(t, filepath.Join(dir, "process.sh"), []byte(script)), out, os.Args[0])
+	c.Env = append(os.Environ(), groupVariable+"="+string(text), "OMP_NUM_THREADS=1", "GLOO_SOCKET_IFNAME=lo")
+	said, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, want := range []string{"rank 1 has ended without leaving the group", "that was computed before"} {
+		if !strings.Contains(strings.ReplaceAll(string(said), "parts that were", "part that was"), want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+	sameFiles(t, one, out)
 }
