@@ -28,14 +28,12 @@ func captionCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line: file, image_id if the file has a name of COCO, pipeline (direct or textualised), caption, tokens, logprob", DisableDefaultText: true},
 		}, decodeFlags(), computeFlags()),
 		Description: `A PHOTO is a JPEG, PNG, WebP, GIF or BMP file, a folder, tar or Parquet table of such
-files, or - for the paths in standard input. A photo that cannot be read is skipped, as is the
-rest of a damaged tar, and the exit code is then 1. In DeCap's decoders a token ends
-a caption. In others, a caption ends at its first full stop, as in ClipCap.
-Processes that torchrun starts share the photos; rank 0 writes all captions in order.
+files, or - for the paths in standard input. A photo that cannot be read is skipped, as
+is the rest of a damaged tar; the exit code is then 1. torchrun's processes share them.
+DeCap's captions end with a token. In others, a caption ends at its first full stop, as in ClipCap.
 
-Without --clip, --decoder, --gpt2 and --generator, caption uses the small models
-in the program itself, which know only the drawn scenes of cyclecap world. For
-other photos, give a CLIP and a decoder that was trained on its features.
+Without --clip, --decoder, --gpt2 and --generator, the small models in the program
+are used, which know only drawn scenes of cyclecap world.
 
 The two beam searches differ in when they stop: a caption that has ended keeps
 its beam in ClipCap's, and makes room for another one in transformers'.
