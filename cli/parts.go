@@ -221,7 +221,10 @@ func (p filedPart) batches(first int, add func(featureRows) error) error {
 		n, width := int(x.Size(0)), int(x.Size(1))
 		total := 0
 		for _, k := range counts {
-			total += max(k, 0)
+			if k < 0 {
+				return damaged
+			}
+			total += k
 		}
 		if total != n || p.Rows != n || len(all.ids) != n || len(all.names) != n || all.imageIDs != nil && len(all.imageIDs) != n {
 			return damaged
