@@ -6,6 +6,8 @@ import "cyclecap/torch"
 
 func functions() []function {
 	return []function{
+		{"aten::_amp_foreach_non_finite_check_and_unscale_", torch.AmpForeachNonFiniteCheckAndUnscale_, "self found_inf inv_scale"},
+		{"aten::_amp_update_scale_", torch.Tensor.AmpUpdateScale_, "self growth_tracker found_inf scale_growth_factor scale_backoff_factor growth_interval"},
 		{"aten::_foreach_add.List", torch.ForeachAdd, "self other alpha=WithAlpha"},
 		{"aten::_foreach_add_.List", torch.ForeachAdd_, "self other alpha=WithAlpha"},
 		{"aten::_foreach_add_.Scalar", torch.ForeachAddScalar_, "self scalar"},
