@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"cyclecap/torch"
+	"cyclecap/torch/internal/names"
 )
 
 // Hook lets OnOutput see the outputs of a module that embeds it. Its Forward must
@@ -79,7 +80,7 @@ func hooks(v reflect.Value, path string, visit func(string, *Hook), inside map[p
 			case tagged:
 				hooks(v.Field(i), join(path, name), visit, inside)
 			default:
-				hooks(v.Field(i), join(path, snake(f.Name)), visit, inside)
+				hooks(v.Field(i), join(path, names.Snake(f.Name)), visit, inside)
 			}
 		}
 	}

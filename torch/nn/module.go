@@ -41,10 +41,9 @@ package nn
 import (
 	"reflect"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"cyclecap/torch"
+	"cyclecap/torch/internal/names"
 )
 
 // Named is a parameter or buffer of a module: its name and the field that
@@ -148,7 +147,7 @@ func walkValue(v reflect.Value, path string, tag reflect.StructTag, visit func(N
 				walkValue(v.Field(i), path, tag, visit, inside)
 				continue
 			case !tagged:
-				name = snake(f.Name)
+				name = names.Snake(f.Name)
 			}
 			walkValue(v.Field(i), join(path, name), f.Tag, visit, inside)
 		}
@@ -160,21 +159,6 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
-}
-
-// snake returns the Python name of a Go field: ToKeysValues -> to_keys_values.
-func snake(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		if unicode.IsUpper(r) {
-			if i > 0 {
-				b.WriteByte('_')
-			}
-			r = unicode.ToLower(r)
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // NamedParameters returns the parameters of a module in the order of the fields.

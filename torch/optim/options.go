@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
+
+	"cyclecap/torch/internal/names"
 )
 
 // A setting is a field of an options struct under PyTorch's name. Fields of a tuple, such as betas,
@@ -25,7 +26,7 @@ func settings(t reflect.Type) (out []setting) {
 			continue
 		}
 		if !tagged {
-			tag = snake(f.Name)
+			tag = names.Snake(f.Name)
 		}
 		s := setting{name: tag, at: -1, field: i}
 		if name, at, ok := strings.Cut(tag, "."); ok {
@@ -35,21 +36,6 @@ func settings(t reflect.Type) (out []setting) {
 		out = append(out, s)
 	}
 	return out
-}
-
-// snake returns the Python name of a field: WeightDecay -> weight_decay.
-func snake(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		if unicode.IsUpper(r) {
-			if i > 0 {
-				b.WriteByte('_')
-			}
-			r = unicode.ToLower(r)
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // export returns the options in o, a pointer to a struct, by PyTorch's names. Tuples are []any. A
