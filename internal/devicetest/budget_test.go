@@ -101,7 +101,7 @@ func TestLoopBudget(t *testing.T) {
 }
 
 // TestOptimizerBudget checks that the number of operators of a step does not grow with the
-// number of parameters: the operators are fused or work on lists.
+// number of parameters where they are fused or work on lists.
 func TestOptimizerBudget(t *testing.T) {
 	onlyPretend(t)
 	for name, newOptimizer := range optimizers {
