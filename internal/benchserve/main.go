@@ -92,7 +92,7 @@ func run() error {
 	defer stop()
 	n := strconv.Itoa(*threads)
 	ours := []string{"bin/cyclecap", "serve", "--clip", *dir + "/clip", "--decoder", *dir + "/decoder.pt", "--gpt2", *dir + "/gpt2", "--threads", n,
-		"--normalize", "yes", "--max-tokens", "20", "--queue", "256", "--listen", "127.0.0.1:{port}"}
+		"--normalize", "yes", "--max-tokens", "20", "--queue", "256", "--queue-timeout", "10m", "--listen", "127.0.0.1:{port}"}
 	all := map[string]bool{"texts": true, "images": true, "captions": true}
 	servers := []*server{
 		{name: "cyclecap", args: ours, kinds: all, model: "default"},
