@@ -43,16 +43,11 @@ func joinCaptions(c *cli.Context, o clipcap.Options) (g *distributed.Group, leav
 			return nil, nil, err
 		}
 	}
-	g, ctx, leave, err := join(c, rendezvousTimeout, func(text string) { fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s\n", text) })
-	if err != nil {
+	if g, leave, err = joinCommand(c); err != nil {
 		return nil, nil, err
 	}
 	if g.Size() > 1 && o.Method == clipcap.Sample {
 		return nil, nil, leave(usagef("--decode sample is for one process: the seed of a photo counts the readable ones before it, which other processes read"))
-	}
-	c.Context = ctx
-	if g.Rank() > 0 {
-		c.App.ErrWriter = plain{c.App.ErrWriter}
 	}
 	return g, leave, nil
 }
@@ -80,10 +75,11 @@ func captionParts(c *cli.Context, g *distributed.Group, p *pipeline.Captioner, p
 	}
 	defer to.close()
 	total := len(in.sections)
-	first, err := agreed(g, to.done)
+	all, err := distributed.Gather(g, to.done)
 	if err != nil {
 		return err
 	}
+	first := all[0] // rank 0's
 	if first > 0 && g.Rank() == 0 {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: kept %s that %s captioned before; %d to do\n", countOf(first, "part"), map[bool]string{true: "was", false: "were"}[first == 1], total-first)
 	}
@@ -122,19 +118,6 @@ func captionParts(c *cli.Context, g *distributed.Group, p *pipeline.Captioner, p
 	}
 	// All end together, because a launcher ends the others when one of them fails.
 	return errors.Join(g.Barrier(), err)
-}
-
-// agreed returns rank 0's number in all processes.
-func agreed(g *distributed.Group, n int) (int, error) {
-	text, err := json.Marshal(n)
-	if err != nil {
-		return 0, err
-	}
-	all, err := g.AllGatherBytes(text)
-	if err == nil {
-		err = json.Unmarshal(all[0], &n)
-	}
-	return n, err
 }
 
 // ownParts captions the parts of a process, one after the other.
@@ -290,7 +273,7 @@ func (s *captionSink) each(f func(line []byte, end int64) error) error {
 
 func (s *captionSink) count(p captionedPart) {
 	s.done++
-	s.sum.seen, s.sum.failed, s.sum.tars = s.sum.seen+p.Seen, s.sum.failed+p.Failed, s.sum.tars+p.Tars
+	s.sum.count(p.Seen, p.Failed, p.Tars)
 }
 
 // add writes the parts that follow, those of all processes.

@@ -93,6 +93,11 @@ type tally struct {
 	tars         int // tars and tables that could not be read to their end
 }
 
+// count adds other counts.
+func (t *tally) count(seen, failed, tars int) {
+	t.seen, t.failed, t.tars = t.seen+seen, t.failed+failed, t.tars+tars
+}
+
 // add counts the photos of a batch and prints what could not be read.
 func (t *tally) add(bar *progress, read int, failed []photo.Failure) {
 	t.seen += read

@@ -258,7 +258,7 @@ func compute(c *cli.Context, m *pipeline.CLIP, in inputs, share shard, parts []i
 		return t, n, err
 	}
 	for _, p := range kept {
-		t.seen, t.failed, t.tars = t.seen+p.Rows+p.Failed, t.failed+p.Failed, t.tars+p.Tars
+		t.count(p.Rows+p.Failed, p.Failed, p.Tars)
 		n += p.Rows
 		parts = slices.DeleteFunc(parts, func(k int) bool { return k == p.Part })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -61,4 +62,21 @@ func join(c *cli.Context, rendezvous time.Duration, waiting func(string)) (g *di
 		stop()
 		return err
 	}, nil
+}
+
+// plain hides from progress that a process may write to a terminal: several bars would overwrite each other.
+type plain struct{ io.Writer }
+
+// joinCommand is join for a command that shows its progress: it sets the command's context, and only rank 0 has
+// bars.
+func joinCommand(c *cli.Context) (*distributed.Group, func(error) error, error) {
+	g, ctx, leave, err := join(c, rendezvousTimeout, func(text string) { fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s\n", text) })
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Context = ctx
+	if g.Rank() > 0 {
+		c.App.ErrWriter = plain{c.App.ErrWriter}
+	}
+	return g, leave, nil
 }

@@ -345,7 +345,7 @@ func mergeFeatures(c *cli.Context, out string, from []string) error {
 		if err := p.batches(first, f.add); err != nil {
 			return err
 		}
-		t.seen, t.failed, t.tars = t.seen+p.Rows+p.Failed, t.failed+p.Failed, t.tars+p.Tars
+		t.count(p.Rows+p.Failed, p.Failed, p.Tars)
 		n, first = n+p.Rows, first+p.Inputs
 		bar.add(1)
 	}

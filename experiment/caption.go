@@ -177,20 +177,20 @@ func (x *Experiment) captionBridge(ctx context.Context, b bridge.Bridge, seed in
 			})
 			return list, err
 		}
-		err = x.together(func() (err error) {
+		err = share.run(func() error {
 			for index := range slices.Chunk(own, c.Batch) {
-				var list []coco.Result
-				if err = ctx.Err(); err == nil {
-					list, err = caption(index)
+				if err := ctx.Err(); err != nil {
+					return err
 				}
-				if err == nil {
-					err = share.give(list)
-				}
+				list, err := caption(index)
 				if err != nil {
-					break
+					return err
+				}
+				if err := share.give(list); err != nil {
+					return err
 				}
 			}
-			return share.end(err)
+			return nil
 		})
 		if err != nil || x.Group.Rank() > 0 {
 			return err

@@ -2,7 +2,6 @@ package experiment
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 
@@ -29,9 +28,11 @@ type result[T any] struct {
 // divided returns the division of inputs from first to n in batches, and the positions of those
 // of this process, which are whole batches. first is rank 0's.
 func divided[T any](x *Experiment, first, n, batch int, take func(T) error) (d *division[T], own []int32, err error) {
-	if first, err = x.agreeOn(first); err != nil {
+	all, err := distributed.Gather(x.Group, first)
+	if err != nil {
 		return nil, nil, err
 	}
+	first = all[0]
 	batches := (n - first + batch - 1) / batch
 	size := x.Group.Size()
 	for k := x.Group.Rank(); k < batches; k += size {
@@ -42,43 +43,12 @@ func divided[T any](x *Experiment, first, n, batch int, take func(T) error) (d *
 	return &division[T]{x: x, rounds: (batches + size - 1) / size, take: take}, own, nil
 }
 
-// agreeOn returns rank 0's number in all processes.
-func (x *Experiment) agreeOn(n int) (int, error) {
-	all, err := gather(x.Group, n)
-	if err != nil {
-		return 0, err
-	}
-	return all[0], nil
-}
-
-// gather returns the values of all processes.
-func gather[T any](g *distributed.Group, v T) ([]T, error) {
-	if g.Size() == 1 {
-		return []T{v}, nil
-	}
-	text, err := json.Marshal(v) // keeps the bits of finite numbers
-	if err != nil {
-		return nil, err
-	}
-	all, err := g.AllGatherBytes(text)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]T, len(all))
-	for i, text := range all {
-		if err := json.Unmarshal(text, &list[i]); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
 // give gives the result of a batch to rank 0.
 func (d *division[T]) give(v T) error { return d.round(result[T]{Some: true, Values: v}) }
 
 func (d *division[T]) round(r result[T]) error {
 	d.rounds--
-	all, err := gather(d.x.Group, r)
+	all, err := distributed.Gather(d.x.Group, r)
 	if err != nil {
 		return err
 	}
@@ -98,15 +68,19 @@ func (d *division[T]) round(r result[T]) error {
 	return nil
 }
 
-// end is called after the last batch of this process, with an error if it could not compute all. An
-// interruption ends all processes in the same round.
-func (d *division[T]) end(err error) error {
-	alone := d.x.Group.Size() == 1
-	if err != nil && (alone || !errors.Is(err, context.Canceled) || errors.Is(err, distributed.ErrInterrupted)) {
-		return err
+// run calls f, which gives the results of all batches of this process. An interruption ends all
+// processes in the same round; until then, the others wait for the one that is interrupted.
+func (d *division[T]) run(f func() error) error {
+	if d.x.Group.Size() == 1 {
+		return f()
 	}
-	if alone {
-		return nil
+	return d.x.UI.Atomic(func() error { return d.end(f()) })
+}
+
+// end takes part in the rounds after the last batch of this process, or after the error with which it ended.
+func (d *division[T]) end(err error) error {
+	if err != nil && (!errors.Is(err, context.Canceled) || errors.Is(err, distributed.ErrInterrupted)) {
+		return err
 	}
 	for d.rounds > 0 {
 		if e := d.round(result[T]{Stop: err != nil}); e != nil {
@@ -117,12 +91,4 @@ func (d *division[T]) end(err error) error {
 		d.x.watch.begin()
 	}
 	return err
-}
-
-// together runs a part of a stage that all processes run. The others wait for one that is interrupted.
-func (x *Experiment) together(f func() error) error {
-	if x.Group.Size() == 1 {
-		return f()
-	}
-	return x.UI.Atomic(f)
 }

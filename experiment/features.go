@@ -366,10 +366,10 @@ func (e *encoder) images(ctx context.Context, dir, what string, photos []photoFi
 	for k, i := range own {
 		paths[k] = photos[i].path
 	}
-	err = e.x.together(func() (err error) {
-		for b, failed := range e.clip.Photos(ctx, paths, batch) {
-			if err = failed; err != nil {
-				break
+	err = d.run(func() error {
+		for b, err := range e.clip.Photos(ctx, paths, batch) {
+			if err != nil {
+				return err
 			}
 			of := encoded{Rows: b.Rows, Count: len(b.Index) + len(b.Failed)}
 			for _, k := range b.Index {
@@ -378,11 +378,11 @@ func (e *encoder) images(ctx context.Context, dir, what string, photos []photoFi
 			for _, f := range b.Failed {
 				of.Skips = append(of.Skips, features.Skip{ID: photos[own[f.Index]].id, Name: f.Path, Error: strings.TrimPrefix(f.Error(), "photo: ")})
 			}
-			if err = d.give(of); err != nil {
-				break
+			if err := d.give(of); err != nil {
+				return err
 			}
 		}
-		return d.end(err)
+		return nil
 	})
 	if err != nil || w == nil {
 		return err
@@ -435,20 +435,20 @@ func (e *encoder) texts(ctx context.Context, dir, what string, texts []string, i
 	for k, i := range own {
 		list[k] = texts[i]
 	}
-	err = e.x.together(func() (err error) {
-		for b, failed := range e.clip.Texts(ctx, list, batch, true) {
-			if err = failed; err != nil {
-				break
+	err = d.run(func() error {
+		for b, err := range e.clip.Texts(ctx, list, batch, true) {
+			if err != nil {
+				return err
 			}
 			of := encoded{Rows: b.Rows, Count: len(b.Index)}
 			for _, k := range b.Index {
 				of.IDs = append(of.IDs, int64(own[k]))
 			}
-			if err = d.give(of); err != nil {
-				break
+			if err := d.give(of); err != nil {
+				return err
 			}
 		}
-		return d.end(err)
+		return nil
 	})
 	if err != nil || w == nil {
 		return err

@@ -5,20 +5,18 @@ import (
 	"strings"
 	"testing"
 
-	worldmodels "cyclecap/models/world"
 	"cyclecap/pipeline"
 )
 
 // TestShortTexts computes texts up to the end of the longest in a batch. Only low-order bits
 // may change, whatever the length of the others: 1.4e-6 at most, of 4.2, on an Intel Xeon.
 func TestShortTexts(t *testing.T) {
-	files := pipeline.Files{CLIP: "clip.safetensors", Decoder: "decoder.safetensors", GPT2: "gpt2.safetensors", FS: worldmodels.FS, Texts: true}
-	whole, err := pipeline.Load(files, pipeline.Options{})
+	whole, err := pipeline.Load(world, pipeline.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer whole.Close()
-	short, err := pipeline.Load(files, pipeline.Options{ShortTexts: true})
+	short, err := pipeline.Load(world, pipeline.Options{ShortTexts: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,14 +73,12 @@ func (m *ScriptModule) Call(method string, args ...any) any {
 	defer m.mu.RUnlock()
 	c := begin(&op{name: "ScriptModule." + method}, nil)
 	for _, a := range args {
-		c.n++
 		c.tree(a)
 	}
-	n := len(args)
 	var words []int64
 	var err error
 	if c.err == nil {
-		words, err = shim.CallScript(m.module, method, c.args, n)
+		words, err = shim.CallScript(m.module, method, c.args, len(args))
 	}
 	c.release(err)
 	v, _ := fromTree(c.op.String(), words)

@@ -51,6 +51,19 @@ inline void check(const at::Tensor &t, const char *name, at::ScalarType dtype,
               " dimensions, got ", t.dim());
 }
 
+// A double is passed in a word with its bits.
+inline double to_double(int64_t word) {
+  double d;
+  std::memcpy(&d, &word, sizeof d);
+  return d;
+}
+
+inline int64_t to_word(double d) {
+  int64_t word;
+  std::memcpy(&word, &d, sizeof word);
+  return word;
+}
+
 inline char *copy_string(const std::string &s) {
   char *p = static_cast<char *>(std::malloc(s.size() + 1));
   if (p == nullptr) std::abort();

@@ -126,18 +126,6 @@ const Op &op_at(int i) {
   return ops.at(static_cast<size_t>(i));
 }
 
-double bits_to_double(int64_t w) {
-  double d;
-  std::memcpy(&d, &w, sizeof d);
-  return d;
-}
-
-int64_t double_to_bits(double d) {
-  int64_t w;
-  std::memcpy(&w, &d, sizeof w);
-  return w;
-}
-
 ct_tensor as_tensor(int64_t w) { return reinterpret_cast<ct_tensor>(w); }
 
 // What a value of each tag is called in messages.
@@ -210,11 +198,11 @@ c10::IValue read_value(const int64_t *&p, const Formal &f) {
     case CT_INT:
       return integer(*p++, f);
     case CT_DOUBLE:
-      return number(bits_to_double(*p++), f);
+      return number(ct::to_double(*p++), f);
     case CT_BOOL:
       return number(*p++ != 0, f);
     case CT_COMPLEX: {
-      const c10::complex<double> z(bits_to_double(p[0]), bits_to_double(p[1]));
+      const c10::complex<double> z(ct::to_double(p[0]), ct::to_double(p[1]));
       p += 2;
       return number(z, f);
     }
@@ -232,7 +220,7 @@ c10::IValue read_value(const int64_t *&p, const Formal &f) {
     case CT_DOUBLES: {
       c10::List<double> l;
       l.reserve(n);
-      for (int64_t i = 0; i < n; i++) l.push_back(bits_to_double(*p++));
+      for (int64_t i = 0; i < n; i++) l.push_back(ct::to_double(*p++));
       return c10::IValue(std::move(l));
     }
     case CT_BOOLS: {
@@ -245,7 +233,7 @@ c10::IValue read_value(const int64_t *&p, const Formal &f) {
       c10::List<at::Scalar> l;
       l.reserve(n);
       for (int64_t i = 0; i < n; i++)
-        l.push_back(at::Scalar(bits_to_double(*p++)));
+        l.push_back(at::Scalar(ct::to_double(*p++)));
       return c10::IValue(std::move(l));
     }
     case CT_TENSORS: {
@@ -309,15 +297,15 @@ class Writer {
       word(v.toInt());
     } else if (v.isDouble()) {
       head(CT_DOUBLE, 0);
-      word(double_to_bits(v.toDouble()));
+      word(ct::to_word(v.toDouble()));
     } else if (v.isBool()) {
       head(CT_BOOL, 0);
       word(v.toBool());
     } else if (v.isComplexDouble()) {
       const c10::complex<double> z = v.toComplexDouble();
       head(CT_COMPLEX, 0);
-      word(double_to_bits(z.real()));
-      word(double_to_bits(z.imag()));
+      word(ct::to_word(z.real()));
+      word(ct::to_word(z.imag()));
     } else if (v.isTensorList()) {
       auto l = v.toTensorList();
       head(CT_TENSORS, static_cast<int64_t>(l.size()));

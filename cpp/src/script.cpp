@@ -14,18 +14,6 @@ torch::jit::Module &module(ct_script m) {
   return *reinterpret_cast<torch::jit::Module *>(m);
 }
 
-double to_double(int64_t w) {
-  double d;
-  std::memcpy(&d, &w, sizeof d);
-  return d;
-}
-
-int64_t to_word(double d) {
-  int64_t w;
-  std::memcpy(&w, &d, sizeof w);
-  return w;
-}
-
 const c10::TypePtr &without_optional(const c10::TypePtr &t) {
   return t->kind() == c10::TypeKind::OptionalType
              ? t->expectRef<c10::OptionalType>().getElementType()
@@ -75,12 +63,12 @@ c10::IValue read(const int64_t *&p, const c10::TypePtr &formal) {
       return v;
     }
     case CT_DOUBLE:
-      return to_double(*p++);
+      return ct::to_double(*p++);
     case CT_BOOL:
       return *p++ != 0;
     case CT_COMPLEX:
       p += 2;
-      return c10::complex<double>(to_double(p[-2]), to_double(p[-1]));
+      return c10::complex<double>(ct::to_double(p[-2]), ct::to_double(p[-1]));
     case CT_STRING: {
       std::string s(reinterpret_cast<const char *>(p), static_cast<size_t>(n));
       p += (n + 7) / 8;
@@ -93,7 +81,7 @@ c10::IValue read(const int64_t *&p, const c10::TypePtr &formal) {
     case CT_INTS:
       return list([](int64_t w) { return c10::IValue(w); });
     case CT_DOUBLES:
-      return list([](int64_t w) { return c10::IValue(to_double(w)); });
+      return list([](int64_t w) { return c10::IValue(ct::to_double(w)); });
     case CT_BOOLS:
       return list([](int64_t w) { return c10::IValue(w != 0); });
     case CT_TENSORS:
@@ -182,14 +170,14 @@ void write(std::vector<int64_t> &to, const c10::IValue &v) {
     to.push_back(v.toInt());
   } else if (v.isDouble()) {
     head(CT_DOUBLE, 0);
-    to.push_back(to_word(v.toDouble()));
+    to.push_back(ct::to_word(v.toDouble()));
   } else if (v.isBool()) {
     head(CT_BOOL, 0);
     to.push_back(v.toBool());
   } else if (v.isComplexDouble()) {
     head(CT_COMPLEX, 0);
-    to.push_back(to_word(v.toComplexDouble().real()));
-    to.push_back(to_word(v.toComplexDouble().imag()));
+    to.push_back(ct::to_word(v.toComplexDouble().real()));
+    to.push_back(ct::to_word(v.toComplexDouble().imag()));
   } else if (v.isString()) {
     const std::string &s = v.toStringRef();
     head(CT_STRING, s.size());

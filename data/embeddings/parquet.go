@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"cyclecap/data/table"
 	"cyclecap/internal/regular"
 
 	"github.com/parquet-go/parquet-go"
@@ -143,7 +144,7 @@ func (c *column) get(rows []int64) (texts []string, err error) {
 				if c.index >= len(chunks) {
 					return errors.New("a part of the table lacks a column")
 				}
-				err := readRows(chunks[c.index], order[:n], func(i int) int64 { return rows[i] - first }, func(i int, v parquet.Value) { texts[i] = textOf(v) })
+				err := readRows(chunks[c.index], order[:n], func(i int) int64 { return rows[i] - first }, func(i int, v parquet.Value) { texts[i] = table.Text(v) })
 				if err != nil {
 					return err
 				}
@@ -181,17 +182,6 @@ func readRows(chunk parquet.ColumnChunk, list []int, row func(i int) int64, foun
 		first = end
 	}
 	return nil
-}
-
-// textOf returns a value as text.
-func textOf(v parquet.Value) string {
-	switch {
-	case v.IsNull():
-		return ""
-	case v.Kind() == parquet.ByteArray || v.Kind() == parquet.FixedLenByteArray:
-		return string(v.ByteArray())
-	}
-	return v.String()
 }
 
 // safe calls f and adds the path to its error. The library panics on some damaged files.

@@ -112,14 +112,14 @@ func rows(path string, yield func(Photo, error) bool) (stopped bool, err error) 
 				return false, fmt.Errorf("row %d: %w", n, err)
 			}
 			if !key.IsNull() {
-				row.Key = text(key)
+				row.Key = Text(key)
 			}
 			if !bytes.IsNull() {
 				row.Data = bytes.ByteArray()
 			}
 			if len(row.Data) == 0 && !name.IsNull() {
 				row.Data = nil
-				if row.Path = text(name); row.Path != "" && !filepath.IsAbs(row.Path) {
+				if row.Path = Text(name); row.Path != "" && !filepath.IsAbs(row.Path) {
 					row.Path = filepath.Join(filepath.Dir(path), row.Path)
 				}
 			}
@@ -157,9 +157,12 @@ func names(t *parquet.File) (list []string) {
 	return list[:min(len(list), 20)]
 }
 
-// text returns a value as text.
-func text(v parquet.Value) string {
-	if k := v.Kind(); k == parquet.ByteArray || k == parquet.FixedLenByteArray {
+// Text returns a value as text; that of a null is empty.
+func Text(v parquet.Value) string {
+	switch {
+	case v.IsNull():
+		return ""
+	case v.Kind() == parquet.ByteArray || v.Kind() == parquet.FixedLenByteArray:
 		return string(v.ByteArray())
 	}
 	return v.String()

@@ -2,6 +2,7 @@ package distributed
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -395,6 +396,29 @@ func (g *Group) Barrier() error {
 		return nil
 	}
 	return g.call("barrier", torch.Tensor{}, shim.Barrier)
+}
+
+// Gather returns the values of every process in rank order. They travel as JSON, which keeps the bits of
+// finite numbers.
+func Gather[T any](g *Group, v T) ([]T, error) {
+	if g.Size() == 1 {
+		return []T{v}, nil
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	all, err := g.AllGatherBytes(text)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]T, len(all))
+	for rank, text := range all {
+		if err := json.Unmarshal(text, &list[rank]); err != nil {
+			return nil, fmt.Errorf("the value of rank %d: %w", rank, err)
+		}
+	}
+	return list, nil
 }
 
 // AllGatherBytes returns the data of every process in rank order. They may have different lengths.
