@@ -1,7 +1,10 @@
 package train
 
 import (
+	"slices"
+
 	"cyclecap/nets/clipcap"
+	"cyclecap/nets/gpt2"
 	"cyclecap/torch"
 )
 
@@ -10,42 +13,93 @@ import (
 // of each token given the prefix and the tokens before it. As in ClipCap, token 0 counts
 // as padding at any position.
 //
-// Only the positions of the caption go through GPT-2's head, and attention is plain causal
-// attention: padding follows the text, so no position that counts can attend to it. If the
+// Padding does not go through GPT-2 except in attention, nor does the last token of a caption, whose
+// output nobody needs, and its head sees only the positions whose tokens count. If the
 // head is frozen, it is computed for a part of the positions at a time (headLoss). With
-// exact, DecoderLoss computes what ClipCap does: the head on the prefix as well, and a mask
+// exact, DecoderLoss computes what ClipCap does: padding and the prefix as well, and a mask
 // for the padding. That is slower and bit-identical to Python; it exists for regression
 // tests. The two differ by rounding, since the products of a matrix with fewer rows may be
 // summed in another order: the loss by an ulp or two, and gradients by about 5e-6 of their
-// largest element (docs/parity.md has the measurements). Without exact, the number of tokens
-// that count is read from the device.
+// largest element (docs/parity.md has the measurements). Without exact, the tokens are read
+// from the device.
 func DecoderLoss(m *clipcap.Model, features, tokens torch.Tensor, exact bool) torch.Tensor {
 	if !exact {
-		return decoderLoss(m, features, tokens, tokens.Flatten().Nonzero().Flatten())
+		rows, ids := make([][]int64, tokens.Size(0)), torch.ToSlice[int64](tokens)
+		for i := range rows {
+			rows[i] = ids[i*int(tokens.Size(1)):][:tokens.Size(1)]
+		}
+		return decoderLoss(m, features, newCaptionBatch(rows, m.Mapper.PrefixLength(), tokens.Device()))
 	}
-	embeds, p := decoderInput(m, features, tokens)
+	prefix := m.Mapper.Forward(features) // [n, p, d]
+	p := prefix.Size(1)
+	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1))
 	hidden := m.GPT2.Forward(embeds, nil, causalPadMask(tokens, p))
 	logits := m.GPT2.Logits(hidden).Narrow(1, p-1, tokens.Size(1)) // [n, t, vocab]
 	return crossEntropy(logits.Flatten(torch.WithEndDim(1)), tokens.Flatten())
 }
 
-// decoderLoss is DecoderLoss without exact. counted are the positions in tokens, flattened, of
-// those that are not 0: the caller knows them before the device does.
-func decoderLoss(m *clipcap.Model, features, tokens, counted torch.Tensor) torch.Tensor {
-	embeds, p := decoderInput(m, features, tokens)
-	hidden := m.GPT2.Forward(embeds, nil, torch.Tensor{}).Narrow(1, p-1, tokens.Size(1))
-	hidden = hidden.Flatten(torch.WithEndDim(1)).IndexSelect(0, counted) // [k, d]
-	tokens = tokens.Flatten().IndexSelect(0, counted)
-	if m.GPT2.HeadWeight().RequiresGrad() {
-		return crossEntropy(m.GPT2.Logits(hidden), tokens)
-	}
-	return headLoss(m.GPT2.Logits, m.GPT2.HeadWeight().Size(0), hidden, tokens)
+// captionBatch is the captions of a batch as decoderLoss needs them. All tensors are int64.
+type captionBatch struct {
+	inputs  torch.Tensor // the tokens that GPT-2 reads: those of all captions, without the last of each
+	targets torch.Tensor // the tokens that count, in order
+	// places are those of the prefixes, caption by caption, and then of inputs. What they give is wanted
+	// where a token that counts comes next.
+	places gpt2.Varlen
 }
 
-// decoderInput returns GPT-2's input [n, p+t, d]: prefixes and embeddings of tokens.
-func decoderInput(m *clipcap.Model, features, tokens torch.Tensor) (embeds torch.Tensor, p int64) {
-	prefix := m.Mapper.Forward(features) // [n, p, d]
-	return torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(tokens)}, torch.WithDim(1)), prefix.Size(1)
+// newCaptionBatch places the tokens of captions, which may be padded with 0, after prefixes of length p.
+func newCaptionBatch(rows [][]int64, p int64, d torch.Device) captionBatch {
+	n, longest := int64(len(rows)), int64(1)
+	for i, row := range rows {
+		for len(row) > 0 && row[len(row)-1] == 0 {
+			row = row[:len(row)-1]
+		}
+		rows[i], longest = row, max(longest, int64(len(row)))
+	}
+	length := p + longest - 1
+	var inputs, targets, positions, places, wanted []int64
+	place := func(row int, position int64) {
+		positions, places = append(positions, position), append(places, int64(row)*length+position)
+	}
+	for i := range rows {
+		for j := range p {
+			place(i, j)
+		}
+	}
+	for i, row := range rows {
+		before := (int64(i)+1)*p - 1 // the row of the last position of the prefix
+		for j, id := range row {
+			if id != 0 {
+				targets, wanted = append(targets, id), append(wanted, before)
+			}
+			if j < len(row)-1 {
+				before = int64(len(places))
+				place(i, p+int64(j))
+				inputs = append(inputs, id)
+			}
+		}
+	}
+	all := slices.Concat(inputs, targets, positions, places, wanted)
+	rest := torch.FromSliceOn(d, all, int64(len(all))) // one copy to the device
+	next := func(list []int64) torch.Tensor {
+		k := int64(len(list))
+		part := rest.Narrow(0, 0, k)
+		rest = rest.Narrow(0, k, rest.Size(0)-k)
+		return part
+	}
+	return captionBatch{inputs: next(inputs), targets: next(targets),
+		places: gpt2.Varlen{Texts: n, Length: length, Positions: next(positions), Places: next(places), Wanted: next(wanted)}}
+}
+
+// decoderLoss is DecoderLoss without exact.
+func decoderLoss(m *clipcap.Model, features torch.Tensor, c captionBatch) torch.Tensor {
+	prefix := m.Mapper.Forward(features).Flatten(torch.WithEndDim(1)) // [n x p, d]
+	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(c.inputs)})
+	hidden := m.GPT2.ForwardVarlen(embeds, c.places) // [k, d]
+	if m.GPT2.HeadWeight().RequiresGrad() {
+		return crossEntropy(m.GPT2.Logits(hidden), c.targets)
+	}
+	return headLoss(m.GPT2.Logits, m.GPT2.HeadWeight().Size(0), hidden, c.targets)
 }
 
 // crossEntropy returns the mean cross-entropy of logits [n, vocab] over the tokens [n] that
@@ -102,11 +156,14 @@ func headLoss(head func(torch.Tensor) torch.Tensor, vocab int64, hidden, tokens 
 const reductionSum = 2
 
 // causalPadMask returns the boolean attention mask [n, 1, p+t, p+t]: each position attends
-// to itself and to earlier ones, except to padding.
+// to itself and to earlier ones, except to padding, which is what follows the last token that is not 0.
 func causalPadMask(tokens torch.Tensor, p int64) torch.Tensor {
 	n, t := tokens.Size(0), tokens.Size(1)
 	on := []torch.Option{torch.WithDType(torch.Bool), torch.WithDevice(tokens.Device())}
-	real := torch.Cat([]torch.Tensor{torch.Ones([]int64{n, p}, on...), tokens.GtScalar(0)}, torch.WithDim(1)) // [n, p+t]
+	counts := tokens.NeScalar(0).To(torch.WithDType(torch.Int64))
+	upTo := counts.Cumsum(1)
+	follows := upTo.Narrow(1, t-1, 1).Sub(upTo).Add(counts)                                                    // number of tokens from here on that are not 0
+	real := torch.Cat([]torch.Tensor{torch.Ones([]int64{n, p}, on...), follows.GtScalar(0)}, torch.WithDim(1)) // [n, p+t]
 	causal := torch.Ones([]int64{p + t, p + t}, on...).Tril()
 	return causal.Unsqueeze(0).Unsqueeze(0).BitwiseAnd(real.Unsqueeze(1).Unsqueeze(1))
 }

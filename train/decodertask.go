@@ -162,7 +162,7 @@ func (t *DecoderTask) Queue(step int) (Pending, error) {
 	if n := t.config.Group.Size(); n > 1 {
 		// The loss is a mean over tokens, and the processes have different numbers
 		// of them.
-		count := func(items []int32) int { return len(t.data.Captions.counted(items, t.limit, 0)) }
+		count := func(items []int32) int { return t.data.Captions.counted(items, t.limit) }
 		loss = loss.MulScalar(float64(n*count(captions)) / float64(count(all)))
 	}
 	loss.Backward()
@@ -195,15 +195,16 @@ func (t *DecoderTask) noisy(x torch.Tensor) torch.Tensor {
 
 // loss returns the loss of captions, given features [n, width].
 func (t *DecoderTask) loss(x torch.Tensor, texts *Texts, captions []int32) (loss torch.Tensor) {
-	flat, width := texts.padded(captions, t.limit, 0)
-	size := int64(len(flat))
-	flat = append(flat, texts.counted(captions, t.limit, width)...)
-	both := torch.FromSliceOn(t.config.Device, flat, int64(len(flat))) // one copy to the device
-	tokens := both.Narrow(0, 0, size).Reshape([]int64{int64(len(captions)), int64(width)})
-	counted := both.Narrow(0, size, int64(len(flat))-size)
+	rows := make([][]int64, len(captions))
+	for i, c := range captions {
+		for _, id := range texts.cut(c, t.limit) {
+			rows[i] = append(rows[i], int64(id))
+		}
+	}
+	batch := newCaptionBatch(rows, t.Model.Mapper.PrefixLength(), t.config.Device)
 	// Free what the forward pass has computed and the backward pass does not need.
 	return torch.Tidy(func() torch.Tensor {
-		autocast(t.config.BF16, t.config.Device, func() { loss = decoderLoss(t.Model, x, tokens, counted) })
+		autocast(t.config.BF16, t.config.Device, func() { loss = decoderLoss(t.Model, x, batch) })
 		return loss
 	})
 }

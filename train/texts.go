@@ -1,6 +1,10 @@
 package train
 
-import "cyclecap/torch"
+import (
+	"slices"
+
+	"cyclecap/torch"
+)
 
 // Texts stores the token ids of many texts in one slice.
 type Texts struct {
@@ -35,43 +39,36 @@ func (t *Texts) Select(items []int32) *Texts {
 	return out
 }
 
-// counted returns the positions in batch's tensor [n, width], flattened, of the tokens that
-// count in DecoderLoss.
-func (t *Texts) counted(items []int32, limit, width int) (at []int64) {
-	for k, i := range items {
-		ids := t.Get(int(i))
-		for j, id := range ids[:min(len(ids), limit)] {
+// cut returns the first tokens of a text, at most limit.
+func (t *Texts) cut(item int32, limit int) []int32 {
+	ids := t.Get(int(item))
+	return ids[:min(len(ids), limit)]
+}
+
+// counted returns the number of tokens that count in DecoderLoss.
+func (t *Texts) counted(items []int32, limit int) (n int) {
+	for _, i := range items {
+		for _, id := range t.cut(i, limit) {
 			if id != 0 {
-				at = append(at, int64(k*width+j))
+				n++
 			}
 		}
 	}
-	return at
+	return n
 }
 
 // batch returns texts as an int64 tensor [n, longest], cut to limit tokens and padded at
 // the end with pad.
 func (t *Texts) batch(items []int32, limit int, pad int64, d torch.Device) torch.Tensor {
-	flat, longest := t.padded(items, limit, pad)
-	return torch.FromSliceOn(d, flat, int64(len(items)), int64(longest))
-}
-
-// padded returns the elements of batch's tensor, and the longest.
-func (t *Texts) padded(items []int32, limit int, pad int64) (flat []int64, longest int) {
-	longest = 1
+	longest := 1
 	for _, i := range items {
-		longest = max(longest, min(limit, len(t.Get(int(i)))))
+		longest = max(longest, len(t.cut(i, limit)))
 	}
-	flat = make([]int64, len(items)*longest)
+	flat := slices.Repeat([]int64{pad}, len(items)*longest)
 	for k, i := range items {
-		row := flat[k*longest : (k+1)*longest]
-		ids := t.Get(int(i))
-		for j := range row {
-			row[j] = pad
-			if j < len(ids) {
-				row[j] = int64(ids[j])
-			}
+		for j, id := range t.cut(i, limit) {
+			flat[k*longest+j] = int64(id)
 		}
 	}
-	return flat, longest
+	return torch.FromSliceOn(d, flat, int64(len(items)), int64(longest))
 }

@@ -370,9 +370,14 @@ func (b *Block) forward(x torch.Tensor, cache keyValues, layer int, mask torch.T
 }
 
 func (a *Attention) forward(x torch.Tensor, cache keyValues, layer int, mask torch.Tensor) torch.Tensor {
-	n, t, d := x.Size(0), x.Size(1), x.Size(2)
+	return a.CProj.Forward(a.attend(a.CAttn.Forward(x), cache, layer, mask))
+}
+
+// attend returns the attention [n, t, d] of queries, keys and values [n, t, 3d].
+func (a *Attention) attend(x torch.Tensor, cache keyValues, layer int, mask torch.Tensor) torch.Tensor {
+	n, t, d := x.Size(0), x.Size(1), x.Size(2)/3
 	head := d / a.heads
-	qkv := a.CAttn.Forward(x).Split(d, torch.WithDim(2)) // 3 x [n, t, d]
+	qkv := x.Split(d, torch.WithDim(2)) // 3 x [n, t, d]
 	for i, p := range qkv {
 		qkv[i] = p.View([]int64{n, t, a.heads, head}).Transpose(1, 2) // [n, heads, t, head]
 	}
@@ -391,7 +396,7 @@ func (a *Attention) forward(x torch.Tensor, cache keyValues, layer int, mask tor
 		opts = append(opts, torch.WithIsCausal(true))
 	}
 	y := torch.ScaledDotProductAttention(q, k, v, opts...) // [n, heads, t, head]
-	return a.CProj.Forward(y.Transpose(1, 2).Reshape([]int64{n, t, d}))
+	return y.Transpose(1, 2).Reshape([]int64{n, t, d})
 }
 
 // Forward maps [n, t, n_embd] to the same shape through the wide layer.
