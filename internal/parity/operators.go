@@ -13,23 +13,26 @@ import (
 	"cyclecap/torch/compare"
 )
 
-// Operators has a script record calls of PyTorch's operators on samples drawn from a
-// seed, repeats them, and compares results and gradients, in a row for each dtype, and
-// errors. file is where the script writes; with reuse, what is there is compared.
-func Operators(ctx context.Context, python, script, file string, seed int64, reuse bool) ([]Row, error) {
+// RecordOperators has a script record calls of PyTorch's operators, on one thread, with samples
+// drawn from a seed. file is where the script writes.
+func RecordOperators(ctx context.Context, python, script, file string, seed int64) error {
 	c := exec.CommandContext(ctx, python, script, "--out", file, "--seed", strconv.FormatInt(seed, 10), "--calls", "8", "--largest", "100000")
 	c.Env = append(os.Environ(), "PYTHONWARNINGS=ignore")
-	if !reuse {
-		if out, err := c.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", script, err, out)
-		}
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", script, err, out)
 	}
+	return nil
+}
+
+// Operators repeats the calls in a file of RecordOperators and compares results and gradients,
+// in a row for each dtype, and errors.
+func Operators(file string) ([]Row, error) {
 	f, err := operators.Read(file)
 	if err != nil {
 		return nil, err
 	}
 	if len(f.Calls) == 0 {
-		return nil, errors.New(script + " has recorded no calls")
+		return nil, errors.New(file + " has no calls")
 	}
 	threads := torch.NumThreads()
 	torch.SetNumThreads(1)

@@ -509,7 +509,7 @@ func (c *checker) decoderTraining() error {
 // learning rates on average.
 func (c *checker) production() lossTolerance {
 	const (
-		head = "GPT-2's head is computed on the caption's positions only, and its sums may be added in another order; its GELU is one operator"
+		head = "GPT-2 computes the captions without padding, and its sums may be added in another order; its GELU is one operator"
 		adam = "the same, amplified by 20 steps of Adam, which are as large where a gradient is near 0 as elsewhere"
 	)
 	lr := c.facts.TrainLR

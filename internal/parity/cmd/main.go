@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -87,11 +88,22 @@ func run(dir string, seed int64, size, zoo, model string, reuse, markdown bool) 
 
 // own compares with what make.py and the other scripts of testdata/reference compute.
 func own(ctx context.Context, python, photos, dir string, seed int64, size string, reuse bool) (r *parity.Result, made time.Time, err error) {
+	const operators = "torch/testdata/make_operators.py"
+	calls := filepath.Join(dir, "operators.json.gz")
+	var recording sync.WaitGroup // beside the rest, since it keeps only one core busy
+	var recordingErr error
 	if !reuse {
 		fmt.Fprintf(os.Stderr, "parity: Python makes the references, seed %d\n", seed)
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, made, err
 		}
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return nil, made, err
+		}
+		ctx, stop := context.WithCancel(ctx)
+		defer recording.Wait()
+		defer stop()
+		recording.Go(func() { recordingErr = parity.RecordOperators(ctx, python, operators, calls, seed) })
 		args := []string{"testdata/reference/make.py", "--size", size, "--seed", fmt.Sprint(seed), "--out", dir}
 		if size == "real" {
 			args = append(args, "--photos", photos)
@@ -116,7 +128,10 @@ func own(ctx context.Context, python, photos, dir string, seed int64, size strin
 	if err != nil {
 		return nil, made, err
 	}
-	ops, err := parity.Operators(ctx, python, "torch/testdata/make_operators.py", filepath.Join(dir, "operators.json.gz"), seed, reuse)
+	if recording.Wait(); recordingErr != nil {
+		return nil, made, recordingErr
+	}
+	ops, err := parity.Operators(calls)
 	if err != nil {
 		return nil, made, err
 	}
