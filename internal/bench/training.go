@@ -16,11 +16,12 @@ import (
 var trainings = []workload{
 	{"train-mapper", []rival{{"train-mapper", "ClipCap's step", 1.3}, {"train-mapper-frozen", "the same, GPT-2 frozen", 0}}, closeFeatures},
 	{"train-mapper-bf16", []rival{{"train-mapper", "ClipCap's step, f32", 2.5}, {"train-mapper-bf16", "ClipCap's step, bf16 autocast", 0}}, nearLosses},
+	{"train-mapper-64", []rival{{"train-mapper-64", "ClipCap's step", 1.5}, {"train-mapper-64-frozen", "the same, GPT-2 frozen", 0}}, closeFeatures},
 	{"train-cyclegan", []rival{{"train-cyclegan", "CycleGAN's step", 1.3}}, closeFeatures},
 }
 
 // stepsOf is the number of steps per run.
-var stepsOf = map[string]int{"train-mapper": 1, "train-mapper-bf16": 1, "train-cyclegan": 50}
+var stepsOf = map[string]int{"train-mapper": 1, "train-mapper-bf16": 1, "train-mapper-64": 1, "train-cyclegan": 50}
 
 const trainingMemory = 1 / 0.7 // target for Python's peak memory over ours
 
@@ -131,12 +132,16 @@ func loadTraining(dir, name string) (*training, error) {
 		*p.Tensor = mapped.Clone().Keep().SetRequiresGrad(true)
 		mapped.Close()
 	}
-	features := train.Matrix{Data: torch.ToSlice[float32](get("images").Narrow(0, 0, 16)), Cols: 512}
-	captions := &train.Texts{}
 	tokens := get("tokens") // [16, 20], padded with trailing zeros
-	for i := range tokens.Size(0) {
+	batch := tokens.Size(0)
+	if name == "train-mapper-64" {
+		batch = 64
+	}
+	features := train.Matrix{Data: torch.ToSlice[float32](get("images").Narrow(0, 0, batch)), Cols: 512}
+	captions := &train.Texts{}
+	for i := range batch {
 		var ids []int
-		for _, id := range torch.ToSlice[int64](tokens.Select(0, i)) {
+		for _, id := range torch.ToSlice[int64](tokens.Select(0, i%tokens.Size(0))) {
 			if id != 0 {
 				ids = append(ids, int(id))
 			}
@@ -145,7 +150,7 @@ func loadTraining(dir, name string) (*training, error) {
 	}
 	data := train.DecoderData{Captions: captions, Features: features}
 	// There is only one batch, so its order is fixed.
-	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 1000, Batch: 16, LR: 2e-5, BF16: name == "train-mapper-bf16"},
+	t, err := train.NewDecoderTask(train.DecoderConfig{Epochs: 1000, Batch: int(batch), LR: 2e-5, BF16: name == "train-mapper-bf16"},
 		m, data, train.DecoderData{Captions: &train.Texts{}})
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ class MapperTraining:
     """ClipCap's training step. Its train.py hands only the mapper to the
     optimizer, but GPT-2's weights still get gradients; frozen, they don't."""
 
-    def __init__(self, worker, frozen=False, dtype=None):
+    def __init__(self, worker, frozen=False, dtype=None, batch=16):
         self.mapper, self.gpt = worker.load_mapper(), worker.load_gpt2()
         self.mapper.train()
         for p in self.mapper.parameters():
@@ -149,7 +149,7 @@ class MapperTraining:
             p.requires_grad_(True)
         self.gpt.requires_grad_(not frozen)
         data = worker.load_training()
-        self.features, self.tokens = data["images"][:16], data["tokens"]
+        self.features, self.tokens = data["images"][:batch], data["tokens"].repeat(batch // 16, 1)
         self.optimizer = models.TransformersAdamW(self.mapper.parameters(), lr=2e-5)
         self.dtype, self.step, self.total = dtype, 0, 1000
 
@@ -258,6 +258,12 @@ class Worker:
 
     def load_train_mapper_bf16(self):
         return MapperTraining(self, dtype=torch.bfloat16)
+
+    def load_train_mapper_64(self):
+        return MapperTraining(self, batch=64)
+
+    def load_train_mapper_64_frozen(self):
+        return MapperTraining(self, frozen=True, batch=64)
 
     def load_train_cyclegan(self):
         return CycleGANTraining(self)
