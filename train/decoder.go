@@ -1,6 +1,7 @@
 package train
 
 import (
+	"math"
 	"slices"
 
 	"cyclecap/nets/clipcap"
@@ -94,6 +95,9 @@ func newCaptionBatch(rows [][]int64, p int64, d torch.Device) captionBatch {
 // decoderLoss is DecoderLoss without exact.
 func decoderLoss(m *clipcap.Model, features torch.Tensor, c captionBatch) torch.Tensor {
 	prefix := m.Mapper.Forward(features).Flatten(torch.WithEndDim(1)) // [n x p, d]
+	if c.targets.Size(0) == 0 {
+		return prefix.Sum().MulScalar(math.NaN()) // the mean of nothing
+	}
 	embeds := torch.Cat([]torch.Tensor{prefix, m.GPT2.Embed(c.inputs)})
 	hidden := m.GPT2.ForwardVarlen(embeds, c.places) // [k, d]
 	if m.GPT2.HeadWeight().RequiresGrad() {
@@ -116,7 +120,7 @@ const (
 	logitsGPU = 256 << 20
 )
 
-// headLoss returns the mean cross-entropy of tokens [n], none of them padding, given hidden
+// headLoss returns the mean cross-entropy of tokens [n], at least one and none of them padding, given hidden
 // states [n, d] and a frozen head with vocab scores. It computes the logits of a few positions, their loss and the
 // gradient of their hidden states, and forgets the logits before the next ones: all of them
 // are the largest tensors of a step, and a CPU takes longer to write and read them than to
@@ -127,9 +131,6 @@ func headLoss(head func(torch.Tensor) torch.Tensor, vocab int64, hidden, tokens 
 		bytes = logitsCPU
 	}
 	n, rows := tokens.Size(0), max(1, bytes/(4*vocab))
-	if n == 0 {
-		return crossEntropy(head(hidden), tokens) // NaN
-	}
 	all := hidden.Detach()
 	loss := torch.Zeros([]int64{}, torch.WithDevice(tokens.Device()))
 	var grads []torch.Tensor

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"math"
 	"testing"
 
 	"cyclecap/nets/clipcap"
@@ -92,6 +93,11 @@ func TestDecoderLoss(t *testing.T) {
 					t.Errorf("with GPT-2 trained %v, the gradient of %s differs by %v, and its largest element is %v", tune, params[i].Name, d, scale)
 				}
 			}
+		}
+		empty := DecoderLoss(m, features, tokens.ZerosLike(), false)
+		empty.Backward()
+		if v := empty.Item(); !math.IsNaN(v) {
+			t.Errorf("the mean loss of no token is %v", v)
 		}
 		return nil
 	})
