@@ -1,6 +1,7 @@
 package optim_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -375,7 +376,7 @@ func TestSchedulers(t *testing.T) {
 						if err := opt.LoadStateDict(weights); err != nil {
 							t.Fatal(err)
 						}
-						if err := state.LoadStateDict(schedule); err != nil {
+						if err := state.LoadStateDict(throughJSON(t, schedule)); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -396,6 +397,18 @@ func TestSchedulers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// throughJSON returns what a program reads that has written a state as JSON.
+func throughJSON(t *testing.T, state map[string]any) (read map[string]any) {
+	text, err := json.Marshal(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &read); err != nil {
+		t.Fatal(err)
+	}
+	return read
 }
 
 // TestGradScaler compares scales and weights where a gradient overflows.
@@ -431,6 +444,25 @@ func TestGradScaler(t *testing.T) {
 				return torch.Tensor{}
 			})
 			scales = append(scales, scaler.Factor())
+			if step == 4 { // after one good step since the overflow
+				other := optim.NewGradScaler(optim.GradScalerDefaults())
+				state := scaler.StateDict()
+				if tracker := state["_growth_tracker"]; tracker != int64(1) {
+					t.Errorf("_growth_tracker is %v, want 1", tracker)
+				}
+				if err := other.LoadStateDict(throughJSON(t, state)); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(state, other.StateDict()); diff != "" {
+					t.Errorf("state (-) and what was loaded (+):\n%s", diff)
+				}
+				delete(state, "_growth_tracker")
+				if err := other.LoadStateDict(state); err == nil || !strings.Contains(err.Error(), "_growth_tracker") {
+					t.Errorf("a state without _growth_tracker: %v", err)
+				}
+				scaler.Close()
+				*scaler = *other
+			}
 		}
 		if diff := cmp.Diff(cases[at].Scales, scales); diff != "" {
 			t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)

@@ -1,6 +1,7 @@
 package optim
 
 import (
+	"fmt"
 	"slices"
 
 	"cyclecap/torch"
@@ -29,6 +30,7 @@ func GradScalerDefaults() GradScalerOptions {
 //	scaler.Update()
 type GradScaler struct {
 	o              GradScalerOptions
+	grown          int64        // the first value of tracker
 	scale, tracker torch.Tensor // f32 and int32, without dimensions, on the device of the losses
 	optimizers     []*scaled
 }
@@ -55,7 +57,7 @@ func (s *GradScaler) Scale(loss torch.Tensor) torch.Tensor {
 	if !s.scale.Defined() {
 		on := torch.WithDevice(loss.Device())
 		s.scale = torch.Full([]int64{}, s.o.InitScale, torch.WithDType(torch.Float32), on).Keep()
-		s.tracker = torch.Zeros([]int64{}, torch.WithDType(torch.Int32), on).Keep()
+		s.tracker = torch.Full([]int64{}, s.grown, torch.WithDType(torch.Int32), on).Keep()
 	}
 	return loss.Mul(s.scale.To(torch.WithDevice(loss.Device())))
 }
@@ -154,6 +156,44 @@ func (s *GradScaler) Factor() float64 {
 		return s.o.InitScale
 	}
 	return s.scale.Item()
+}
+
+// StateDict returns the state by PyTorch's names: float64 and int64. It waits for the device. Call it after Update.
+func (s *GradScaler) StateDict() map[string]any {
+	grown := s.grown
+	if s.tracker.Defined() {
+		grown = torch.ItemOf[int64](s.tracker)
+	}
+	return map[string]any{
+		"scale": s.Factor(), "growth_factor": s.o.GrowthFactor, "backoff_factor": s.o.BackoffFactor,
+		"growth_interval": s.o.GrowthInterval, "_growth_tracker": grown,
+	}
+}
+
+// LoadStateDict restores what StateDict, or PyTorch's state_dict, returned, with the options. A state may have
+// been written as JSON, which reads all numbers as float64. If LoadStateDict fails, the scaler is unchanged.
+func (s *GradScaler) LoadStateDict(d map[string]any) error {
+	o := s.o
+	for name, to := range map[string]*float64{"scale": &o.InitScale, "growth_factor": &o.GrowthFactor, "backoff_factor": &o.BackoffFactor} {
+		v, ok := d[name].(float64)
+		if !ok {
+			return fmt.Errorf("optim: the state of a GradScaler has %v as %s, not a number", d[name], name)
+		}
+		*to = v
+	}
+	interval, err := integer("a GradScaler", d, "growth_interval")
+	if err != nil {
+		return err
+	}
+	grown, err := integer("a GradScaler", d, "_growth_tracker")
+	if err != nil {
+		return err
+	}
+	o.GrowthInterval = interval
+	s.Close()
+	// The next loss says on which device the tensors are.
+	*s = GradScaler{o: o, grown: grown}
+	return nil
 }
 
 // forget frees what is known since the last Update.

@@ -22,7 +22,8 @@ type Scheduler interface {
 	StateDict() map[string]any
 	// LoadStateDict restores what StateDict, or PyTorch's state_dict, returned, into a
 	// scheduler with the same options. The learning rates are the optimizer's, which are
-	// in its own state.
+	// in its own state. A state may have been written as JSON, which reads all numbers as
+	// float64.
 	LoadStateDict(map[string]any) error
 }
 
@@ -102,9 +103,9 @@ func (s *Schedule) LoadStateDict(d map[string]any) error {
 		if (name == "T_cur" || name == "T_i") && s.period == 0 {
 			continue
 		}
-		v, ok := d[name].(int64)
-		if !ok {
-			return fmt.Errorf("optim: the state of a scheduler has no number %s", name)
+		v, err := integer("a scheduler", d, name)
+		if err != nil {
+			return err
 		}
 		*to = int(v)
 	}
@@ -122,6 +123,20 @@ func (s *Schedule) LoadStateDict(d map[string]any) error {
 	}
 	*s = now
 	return nil
+}
+
+// integer returns an integer in the state of what is named: an int64, or a float64 without a fraction, which is
+// what JSON makes of it.
+func integer(what string, d map[string]any, name string) (int64, error) {
+	switch v := d[name].(type) {
+	case int64:
+		return v, nil
+	case float64:
+		if i := int64(v); float64(i) == v {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("optim: the state of %s has %v as %s, not an integer", what, d[name], name)
 }
 
 func floats(list []float64) (out []any) {
@@ -502,9 +517,9 @@ func (q *Sequence) StateDict() map[string]any {
 
 // LoadStateDict restores a state; see [Scheduler].
 func (q *Sequence) LoadStateDict(d map[string]any) error {
-	epoch, ok := d["last_epoch"].(int64)
-	if !ok {
-		return fmt.Errorf("optim: the state of a scheduler has no number last_epoch")
+	epoch, err := integer("a scheduler", d, "last_epoch")
+	if err != nil {
+		return err
 	}
 	if err := loadStates(q.parts, d); err != nil {
 		return err
@@ -659,9 +674,9 @@ func (p *Plateau) LoadStateDict(d map[string]any) error {
 	}
 	now.best = best
 	for name, to := range map[string]*int{"cooldown_counter": &now.cooldown, "num_bad_epochs": &now.bad, "last_epoch": &now.epoch} {
-		v, ok := d[name].(int64)
-		if !ok {
-			return fmt.Errorf("optim: the state of a scheduler has no number %s", name)
+		v, err := integer("a scheduler", d, name)
+		if err != nil {
+			return err
 		}
 		*to = int(v)
 	}
