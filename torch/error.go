@@ -52,9 +52,24 @@ func wrap(op string, err error) error {
 	e := &Error{Kind: RuntimeError, Op: op, Text: err.Error()}
 	var s *shim.Error
 	if errors.As(err, &s) {
-		e.Kind, e.Text = Kind(s.Kind), strings.TrimSpace(s.Text)
+		e.Kind, e.Text = Kind(s.Kind), brief(strings.TrimSpace(s.Text))
 	}
 	return e
+}
+
+// brief shortens libtorch's message for an operator without a kernel for a device, which goes on with a table of all
+// kernels and where in libtorch they are. For CUDA it says why there is none, if there are no devices.
+func brief(text string) string {
+	first, _, found := strings.Cut(text, ". This could be because the operator doesn't exist for this backend")
+	if !found {
+		return text
+	}
+	if strings.HasSuffix(first, "from the 'CUDA' backend") {
+		if n, err := CUDADevices(); n == 0 && err != nil {
+			return first + ": " + err.Error()
+		}
+	}
+	return first + ": libtorch has no such kernel"
 }
 
 func must(op string, err error) {

@@ -39,6 +39,27 @@ func TestArithmetic(t *testing.T) {
 	})
 }
 
+// TestErrorWithoutKernel: an operator without a kernel for a device is an error of one line, without libtorch's table
+// of all kernels.
+func TestErrorWithoutKernel(t *testing.T) {
+	if n, why := torch.CUDADevices(); n == 0 {
+		err := torch.Scope(func() error {
+			torch.Ones([]int64{2}, torch.WithDevice(torch.CUDA(0)))
+			return nil
+		})
+		if want := "ones(): Could not run 'aten::empty.memory_format' with arguments from the 'CUDA' backend: " + why.Error(); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	err := torch.Scope(func() error {
+		torch.Ones([]int64{2, 2}).ToSparse().Cumsum(0) // of the SparseCPU backend
+		return nil
+	})
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), ": libtorch has no such kernel") {
+		t.Error(err)
+	}
+}
+
 func TestErrorsNameOperatorAndShapes(t *testing.T) {
 	err := torch.Scope(func() error {
 		torch.Ones([]int64{2, 3}).MM(torch.Ones([]int64{2, 3}))
