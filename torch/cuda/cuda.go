@@ -3,7 +3,7 @@
 //
 // Functions of a device return an error, not a panic, where there is no such
 // device, or where the library for CUDA is missing: it is built if libtorch has
-// CUDA and CUDA's headers are found (see docs/torch.md).
+// CUDA and CUDA's headers are found (see docs/torch/devices.md).
 package cuda
 
 import (
