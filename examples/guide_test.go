@@ -3,6 +3,7 @@ package examples
 import (
 	"fmt"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
 	"maps"
@@ -201,6 +202,9 @@ func TestGuide(t *testing.T) {
 				continue
 			}
 			count++
+			if formatted, err := format.Source([]byte(b.text)); err == nil && string(formatted) != b.text {
+				t.Errorf("%s:%d: gofmt makes of the block\n%s", path, b.line, formatted)
+			}
 			if strings.HasPrefix(b.text, "package main\n") {
 				program := fmt.Sprintf("%s_%d", name, b.line)
 				put(program+"/main.go", b.text)

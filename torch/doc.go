@@ -1,6 +1,6 @@
 // Package torch is a Go binding of libtorch: PyTorch's tensors, operators and
 // autograd under PyTorch's names. With the same libtorch, results are
-// bit-identical to PyTorch's.
+// bit-identical to PyTorch's. docs/torch.md is a guide.
 //
 // # Operators
 //
