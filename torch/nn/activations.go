@@ -12,67 +12,74 @@ type Module interface {
 }
 
 // ReLUModule is torch.nn.ReLU.
-type ReLUModule struct{}
+type ReLUModule struct{ Hook }
 
 // ReLU returns a ReLU module.
 func ReLU() *ReLUModule { return &ReLUModule{} }
 
 // Forward returns max(x, 0).
-func (*ReLUModule) Forward(x torch.Tensor) torch.Tensor { return x.Relu() }
+func (m *ReLUModule) Forward(x torch.Tensor) torch.Tensor { return m.Output(x.Relu()) }
 
 // LeakyReLUModule is torch.nn.LeakyReLU.
-type LeakyReLUModule struct{ slope float64 }
+type LeakyReLUModule struct {
+	Hook
+	slope float64
+}
 
 // LeakyReLU returns a LeakyReLU module. PyTorch's default slope is 0.01.
-func LeakyReLU(negativeSlope float64) *LeakyReLUModule { return &LeakyReLUModule{negativeSlope} }
+func LeakyReLU(negativeSlope float64) *LeakyReLUModule { return &LeakyReLUModule{slope: negativeSlope} }
 
 // Forward returns x where it is positive, and x times the slope elsewhere.
 func (m *LeakyReLUModule) Forward(x torch.Tensor) torch.Tensor {
-	return x.LeakyRelu(torch.WithNegativeSlope(m.slope))
+	return m.Output(x.LeakyRelu(torch.WithNegativeSlope(m.slope)))
 }
 
 // TanhModule is torch.nn.Tanh.
-type TanhModule struct{}
+type TanhModule struct{ Hook }
 
 // Tanh returns a Tanh module.
 func Tanh() *TanhModule { return &TanhModule{} }
 
 // Forward returns tanh(x).
-func (*TanhModule) Forward(x torch.Tensor) torch.Tensor { return x.Tanh() }
+func (m *TanhModule) Forward(x torch.Tensor) torch.Tensor { return m.Output(x.Tanh()) }
 
 // SigmoidModule is torch.nn.Sigmoid.
-type SigmoidModule struct{}
+type SigmoidModule struct{ Hook }
 
 // Sigmoid returns a Sigmoid module.
 func Sigmoid() *SigmoidModule { return &SigmoidModule{} }
 
 // Forward returns 1/(1+exp(-x)).
-func (*SigmoidModule) Forward(x torch.Tensor) torch.Tensor { return x.Sigmoid() }
+func (m *SigmoidModule) Forward(x torch.Tensor) torch.Tensor { return m.Output(x.Sigmoid()) }
 
 // SiLUModule is torch.nn.SiLU.
-type SiLUModule struct{}
+type SiLUModule struct{ Hook }
 
 // SiLU returns a SiLU module.
 func SiLU() *SiLUModule { return &SiLUModule{} }
 
 // Forward returns x * sigmoid(x).
-func (*SiLUModule) Forward(x torch.Tensor) torch.Tensor { return x.Silu() }
+func (m *SiLUModule) Forward(x torch.Tensor) torch.Tensor { return m.Output(x.Silu()) }
 
 // GELUModule is torch.nn.GELU.
-type GELUModule struct{ approximate string }
+type GELUModule struct {
+	Hook
+	approximate string
+}
 
 // GELU returns a GELU module. approximate is "none" for the exact function,
 // PyTorch's default, or "tanh".
-func GELU(approximate string) *GELUModule { return &GELUModule{approximate} }
+func GELU(approximate string) *GELUModule { return &GELUModule{approximate: approximate} }
 
 // Forward returns x * Φ(x), where Φ is the cumulative distribution function of
 // the standard normal distribution, or its tanh approximation.
 func (m *GELUModule) Forward(x torch.Tensor) torch.Tensor {
-	return x.Gelu(torch.WithApproximate(m.approximate))
+	return m.Output(x.Gelu(torch.WithApproximate(m.approximate)))
 }
 
 // DropoutModule is torch.nn.Dropout. It drops elements only if Training is set.
 type DropoutModule struct {
+	Hook
 	Training bool
 	p        float64
 }
@@ -83,22 +90,25 @@ func Dropout(p float64) *DropoutModule { return &DropoutModule{Training: true, p
 
 // Forward zeroes elements with probability p and scales the others by 1/(1-p).
 func (m *DropoutModule) Forward(x torch.Tensor) torch.Tensor {
-	return torch.Dropout(x, m.p, m.Training)
+	return m.Output(torch.Dropout(x, m.p, m.Training))
 }
 
 // SequentialModule is torch.nn.Sequential: it runs modules one after another.
 // Parameters are named by the index of their module: "0.weight", "2.weight", ….
-type SequentialModule struct{ Modules []Module }
+type SequentialModule struct {
+	Hook
+	Modules []Module
+}
 
 // Sequential returns a Sequential module.
-func Sequential(modules ...Module) *SequentialModule { return &SequentialModule{modules} }
+func Sequential(modules ...Module) *SequentialModule { return &SequentialModule{Modules: modules} }
 
 // Forward runs x through all modules.
 func (m *SequentialModule) Forward(x torch.Tensor) torch.Tensor {
 	for _, part := range m.Modules {
 		x = part.Forward(x)
 	}
-	return x
+	return m.Output(x)
 }
 
 // SetTraining is module.train(on): it sets the Training field of every module in

@@ -67,6 +67,7 @@ func hooks(v reflect.Value, path string, visit func(string, *Hook), inside map[p
 			return
 		}
 		if v.Type() == sequentialType {
+			hooks(v.FieldByName("Hook"), path, visit, inside)
 			hooks(v.FieldByName("Modules"), path, visit, inside)
 			return
 		}

@@ -829,12 +829,21 @@ func TestHooksOfModules(t *testing.T) {
 		m.Forward(torch.Randn([]int64{3, 1, 4}), nn.EncoderMasks{})
 		var want []string
 		for i := range 2 {
-			for _, name := range []string{".self_attn.out_proj", ".self_attn", ".norm1", ".linear1", ".linear2", ".norm2", ""} {
+			for _, name := range []string{".self_attn.out_proj", ".self_attn", ".dropout1", ".norm1", ".linear1", ".dropout", ".linear2", ".dropout2", ".norm2", ""} {
 				want = append(want, fmt.Sprintf("layers.%d%s", i, name))
 			}
 		}
 		want = append(want, "norm", "")
 		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+	scoped(t, func() {
+		m := nn.Sequential(nn.Sequential(nn.ReLU(), nn.LeakyReLU(0.1), nn.Tanh()), nn.Sigmoid(), nn.SiLU(), nn.GELU("none"), nn.Dropout(0.5))
+		var got []string
+		nn.OnOutput(m, func(name string, _ torch.Tensor) { got = append(got, name) })
+		m.Forward(torch.Randn([]int64{3}))
+		if diff := cmp.Diff([]string{"0.0", "0.1", "0.2", "0", "1", "2", "3", "4", ""}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
