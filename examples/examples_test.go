@@ -91,14 +91,14 @@ func TestResNet(t *testing.T) {
 	if right := numbers(t, out, `([0-9.]+) % of 500`)[0]; right < 90 {
 		t.Errorf("%g %% are right:\n%s", right, out)
 	}
-	start(3, "-checkpoint", folder, "-stop", "50")
-	if out := start(0, "-checkpoint", folder, "-o", parts); !strings.HasPrefix(out, "continuing after step 40\n") {
+	start(3, "-checkpoint", folder, "-stop", "30")
+	if out := start(0, "-checkpoint", folder, "-o", parts); !strings.HasPrefix(out, "continuing after step 20\n") {
 		t.Error(out)
 	}
 	if d := differing(t, whole, parts); d != nil {
 		t.Errorf("tensors that differ after the interruption: %s", d)
 	}
-	if list, _ := filepath.Glob(filepath.Join(folder, "*")); len(list) != 1 || filepath.Base(list[0]) != "step-000120" {
+	if list, _ := filepath.Glob(filepath.Join(folder, "*")); len(list) != 1 || filepath.Base(list[0]) != "step-000100" {
 		t.Errorf("the folder has %s", list)
 	}
 }

@@ -304,7 +304,7 @@ func accuracy(ctx context.Context, net *ResNet, set data.Dataset[sample]) (float
 }
 
 func main() {
-	steps := flag.Int("steps", 120, "training steps")
+	steps := flag.Int("steps", 100, "training steps")
 	folder := flag.String("checkpoint", "", "write checkpoints to this folder, and continue from the one there")
 	stop := flag.Int("stop", 0, "end in the middle, after this step, as a program that is killed does")
 	out := flag.String("o", "", "write the weights to this file")
