@@ -14,6 +14,7 @@ import (
 	"cyclecap/eval/meteor"
 	"cyclecap/nets/clip"
 	"cyclecap/pipeline"
+	"cyclecap/torch/distributed"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
@@ -60,6 +61,8 @@ p. --per-image writes
 
 Line breaks inside a caption count as spaces; some of them make pycocoevalcap
 assign later captions to the wrong images.
+
+torchrun's processes share CLIPScore; rank 0 computes the rest and prints.
 
 EXAMPLES:
    cyclecap eval --annotations captions_val2014.json --results results.json
@@ -114,7 +117,7 @@ func openMETEOR(dir string) (eval.Metric, error) {
 	return s.Metric(), nil
 }
 
-func evaluate(c *cli.Context) error {
+func evaluate(c *cli.Context) (err error) {
 	switch {
 	case c.Args().Present():
 		return usagef("eval takes no arguments, got %q", c.Args().First())
@@ -127,12 +130,61 @@ func evaluate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	g, leave, err := joinCommand(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = leave(err) }()
+	if g.Rank() > 0 {
+		err = helpEvaluate(c, g)
+	} else {
+		err = evaluateAll(c, g, metrics, missing)
+	}
+	if err != nil {
+		return err // the others notice that this process leaves the group
+	}
+	return g.Barrier()
+}
+
+// helpEvaluate is eval in processes other than rank 0: they share CLIPScore. The other metrics take
+// less time than exchanging them would.
+func helpEvaluate(c *cli.Context, g *distributed.Group) error {
+	if c.Path("clip") == "" {
+		return nil
+	}
+	model, err := openScorer(c)
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	set, err := coco.Read(c.Path("annotations"))
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{c.Path("results"), c.Path("compare")} {
+		if path == "" {
+			continue
+		}
+		if _, err := evaluateFile(c, g, set, path, []eval.Metric{}, model); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openScorer loads the CLIP of CLIPScore.
+func openScorer(c *cli.Context) (*pipeline.CLIP, error) {
+	return pipeline.LoadCLIP(c.Path("clip"), c.Path("clip-config"), clip.Both, pipeline.Options{})
+}
+
+// evaluateAll scores, compares and prints.
+func evaluateAll(c *cli.Context, g *distributed.Group, metrics []eval.Metric, missing map[string]string) (err error) {
 	for name, why := range missing {
 		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s is not computed: %s\n", name, why)
 	}
 	var model *pipeline.CLIP
-	if path := c.Path("clip"); path != "" {
-		if model, err = pipeline.LoadCLIP(path, c.Path("clip-config"), clip.Both, pipeline.Options{}); err != nil {
+	if c.Path("clip") != "" {
+		if model, err = openScorer(c); err != nil {
 			return err
 		}
 		defer model.Close()
@@ -145,13 +197,13 @@ func evaluate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := evaluateFile(c, set, c.Path("results"), metrics, model)
+	result, err := evaluateFile(c, g, set, c.Path("results"), metrics, model)
 	if err != nil {
 		return err
 	}
 	var differences []eval.Difference
 	if other := c.Path("compare"); other != "" {
-		against, err := evaluateFile(c, set, other, metrics, model)
+		against, err := evaluateFile(c, g, set, other, metrics, model)
 		if err != nil {
 			return err
 		}
@@ -175,7 +227,7 @@ func evaluate(c *cli.Context) error {
 
 // evaluateFile scores a results file. With --compare it sorts the images by id, so
 // that files that list them in different orders can be compared.
-func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval.Metric, model *pipeline.CLIP) (*eval.Result, error) {
+func evaluateFile(c *cli.Context, g *distributed.Group, set *coco.Dataset, path string, metrics []eval.Metric, model *pipeline.CLIP) (*eval.Result, error) {
 	results, err := coco.ReadResults(path)
 	if err != nil {
 		return nil, err
@@ -187,7 +239,7 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 	if c.Path("compare") != "" {
 		slices.SortFunc(items, func(a, b eval.Item) int { return a.ImageID.Compare(b.ImageID) })
 	}
-	if instances := c.Path("instances"); instances != "" {
+	if instances := c.Path("instances"); instances != "" && g.Rank() == 0 {
 		objects, err := chair.ReadInstances(instances)
 		if err != nil {
 			return nil, err
@@ -207,9 +259,13 @@ func evaluateFile(c *cli.Context, set *coco.Dataset, path string, metrics []eval
 		for _, i := range items {
 			inputs[i.ImageID] = clipscore.Input{Photo: files[i.ImageID], Candidate: i.Candidate, References: i.References}
 		}
-		bar := newProgress(c.App.ErrWriter, "photos", len(items))
-		defer bar.finish()
-		score := clipscore.Metric(model, inputs, func(done, _ int) { bar.Set(done, "") })
+		var progress func(done, total int)
+		if g.Rank() == 0 {
+			bar := newProgress(c.App.ErrWriter, "photos", len(items))
+			defer bar.finish()
+			progress = func(done, _ int) { bar.Set(done, "") }
+		}
+		score := clipscore.Metric(model, inputs, g, progress)
 		metrics = append(slices.Clip(metrics), score)
 	}
 	return eval.Evaluate(c.Context, items, eval.Options{Metrics: metrics})

@@ -336,6 +336,83 @@ func TestCaptionsLoseOne(t *testing.T) {
 	run("", append(slices.Clone(args), "-o", out, "--normalize", "yes")...).fails(t, 1, out+".partial is of other photos, models or options")
 }
 
+// evalFiles writes annotations of n images, whose photos are those of these tests, and two files of results.
+func evalFiles(t *testing.T, dir string, n int) (annotations, results, other string) {
+	t.Helper()
+	type object = map[string]any
+	var images, captions, own, others []object
+	for i := range n {
+		images = append(images, object{"id": i, "file_name": filepath.Base(photos[i%5])})
+		for k := range 1 + i%3 {
+			captions = append(captions, object{"id": 10*i + k, "image_id": i, "caption": fmt.Sprintf("a photo with %d things and %d people", i%7, k)})
+		}
+		own = append(own, object{"image_id": n - 1 - i, "caption": fmt.Sprintf("a photo of %d people", i%4)})
+		others = append(others, object{"image_id": i, "caption": fmt.Sprintf("%d things on a table", i%6)})
+	}
+	text := func(name string, v any) string {
+		return put(t, filepath.Join(dir, name), must[[]byte](t)(json.Marshal(v)))
+	}
+	return text("annotations.json", object{"images": images, "annotations": captions}), text("own.json", own), text("other.json", others)
+}
+
+// The scores of several processes are those of one, and only rank 0 prints.
+func TestEvalInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	annotations, own, other := evalFiles(t, dir, 150)
+	model := must[string](t)(textCLIP())
+	with := []string{"--clip", model, "--images", filepath.Dir(photos[0])}
+	for name, more := range map[string][]string{
+		"clipscore": append(slices.Clone(with), "--json"),
+		"compared":  append(slices.Clone(with), "--compare", other),
+		"cheap":     nil, // nothing to share: the others wait
+	} {
+		args := append([]string{"eval", "--annotations", annotations, "--results", own, "--metrics", "BLEU,CIDEr", "--per-image"}, filepath.Join(dir, "one.json"))
+		args = append(args, more...)
+		one := ok(t, args...)
+		for size := 2; size <= 3; size++ {
+			args[8] = filepath.Join(dir, fmt.Sprintf("%d.json", size))
+			for rank, out := range okGroup(t, size, args...) {
+				if rank == 0 && out != one || rank > 0 && out != "" {
+					t.Errorf("%s: rank %d of %d has %q, and one process %q", name, rank, size, out, one)
+				}
+			}
+			sameFiles(t, filepath.Join(dir, "one.json"), args[8])
+		}
+	}
+}
+
+// Processes that cannot score an image say so and end, as one does.
+func TestEvalFailsInAGroup(t *testing.T) {
+	dir := t.TempDir()
+	annotations, own, _ := evalFiles(t, dir, 150)
+	model := must[string](t)(textCLIP())
+	images := filepath.Join(dir, "images")
+	if err := os.Mkdir(images, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range photos[1:] { // the first is missing
+		put(t, filepath.Join(images, filepath.Base(path)), must[[]byte](t)(os.ReadFile(path)))
+	}
+	args := []string{"eval", "--annotations", annotations, "--results", own, "--clip", model, "--images", images}
+	one := run("", args...)
+	last := strings.Split(strings.TrimSpace(one.err), "\n")
+	message := last[len(last)-1]
+	if one.code != 1 || !strings.Contains(message, filepath.Base(photos[0])) {
+		t.Fatalf("one process: exit code %d\n%s", one.code, one.err)
+	}
+	for rank, r := range runGroup(t, 3, args...) {
+		if r.code != 1 || r.out != "" || !strings.Contains(r.err, message) {
+			t.Errorf("rank %d: exit code %d, and no %q:\n%s", rank, r.code, message, r.err)
+		}
+	}
+	// A failure of rank 0 alone, which nobody shares.
+	for rank, r := range runGroup(t, 3, "eval", "--annotations", annotations, "--results", own, "--metrics", "METEOR", "--meteor-data", dir) {
+		if r.code != 1 || strings.Contains(r.err, "METEOR is not computed") != (rank == 0) {
+			t.Errorf("rank %d: exit code %d\n%s", rank, r.code, r.err)
+		}
+	}
+}
+
 // TestTorchrun kills a process that torchrun has started: --max-restarts goes on from the parts that are done.
 func TestTorchrun(t *testing.T) {
 	// It comes with the libtorch of a Python environment.

@@ -64,7 +64,7 @@ func TestScoresArePythons(t *testing.T) {
 	}
 	defer m.Close()
 	score := func(inputs map[coco.ID]Input) (*eval.Result, error) {
-		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(m, inputs, nil)}})
+		return eval.Evaluate(context.Background(), items, eval.Options{Metrics: []eval.Metric{Metric(m, inputs, nil, nil)}})
 	}
 	r, err := score(inputs)
 	if err != nil {
