@@ -20,9 +20,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// evalSeed seeds the bootstrap, so that the same files always give the same
+// evalBootstrap has a fixed seed, so that the same files always give the same
 // intervals.
-const evalSeed = 1
+var evalBootstrap = eval.Bootstrap{Seed: 1}
 
 func evalCommand() *cli.Command {
 	return &cli.Command{
@@ -207,7 +207,7 @@ func evaluateAll(c *cli.Context, g *distributed.Group, metrics []eval.Metric, mi
 		if err != nil {
 			return err
 		}
-		if differences, err = eval.Compare(c.Context, result, against, evalSeed); err != nil {
+		if differences, err = eval.Compare(c.Context, result, against, evalBootstrap); err != nil {
 			return err
 		}
 	}
@@ -296,7 +296,7 @@ func evalTable(c *cli.Context, r *eval.Result, differences []eval.Difference) er
 		t.Render()
 		return nil
 	}
-	intervals, err := r.Intervals(c.Context, evalSeed)
+	intervals, err := r.Intervals(c.Context, evalBootstrap)
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@ package eval
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -23,6 +25,26 @@ type Interval struct {
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
 }
+
+// A Bootstrap says how samples are drawn.
+type Bootstrap struct {
+	Seed uint64 // the same seed gives the same samples
+	// Group is several processes that compute the samples together, or nil: block k of 16
+	// samples belongs to rank k mod N. All must call the same functions with the same results,
+	// and get the values that one process computes.
+	Group Group
+}
+
+// A Group is several processes: a *distributed.Group.
+type Group interface {
+	Rank() int
+	Size() int
+	// AllGatherBytes returns the data of all processes, by rank.
+	AllGatherBytes(data []byte) ([][]byte, error)
+}
+
+// sampleBlock is the number of samples that are computed one after the other.
+const sampleBlock = 16
 
 // Runs are the results of one method: Runs[w][s] is that of seed s in world w. The results
 // of a world must be for the same images, in the same order. A score is the mean over the
@@ -50,8 +72,8 @@ func (r Runs) Corpus() map[string]float64 {
 
 // Intervals returns the 95 % bootstrap interval of every score: percentiles of 1,000
 // samples.
-func (r Runs) Intervals(ctx context.Context, seed uint64) (map[string]Interval, error) {
-	samples, err := sample(ctx, []Runs{r}, resamples, seed)
+func (r Runs) Intervals(ctx context.Context, b Bootstrap) (map[string]Interval, error) {
+	samples, err := sample(ctx, []Runs{r}, resamples, b)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +89,8 @@ func (r Runs) Intervals(ctx context.Context, seed uint64) (map[string]Interval, 
 // 1979, percentiles). BLEU and METEOR are computed from the summed statistics of
 // the drawn images; ROUGE_L and CIDEr are means, where CIDEr keeps the document
 // frequencies of the whole set. The same seed gives the same intervals.
-func (r *Result) Intervals(ctx context.Context, seed uint64) (map[string]Interval, error) {
-	return Runs{{r}}.Intervals(ctx, seed)
+func (r *Result) Intervals(ctx context.Context, b Bootstrap) (map[string]Interval, error) {
+	return Runs{{r}}.Intervals(ctx, b)
 }
 
 // A Difference is the difference between two results in one score.
@@ -88,8 +110,8 @@ type Difference struct {
 // Compare tests two results against each other with a paired bootstrap (Koehn
 // 2004) of 1,000 samples, which resamples both with the same draws; see Intervals. The
 // results must be for the same images, in the same order, and have the same scores.
-func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, error) {
-	list, err := compare(ctx, []Runs{{{a}}, {{b}}}, [][2]int{{0, 1}}, resamples, seed)
+func Compare(ctx context.Context, a, b *Result, draws Bootstrap) ([]Difference, error) {
+	list, err := compare(ctx, []Runs{{{a}}, {{b}}}, [][2]int{{0, 1}}, resamples, draws)
 	if err != nil {
 		return nil, err
 	}
@@ -100,12 +122,12 @@ func Compare(ctx context.Context, a, b *Result, seed uint64) ([]Difference, erro
 // resamples all methods with the same draws, 20,000 times: list[i] has the differences of
 // pairs[i] in every score. The methods must have the same worlds, seeds, images and scores.
 // The p-values are for one comparison each; Holm corrects them.
-func CompareAll(ctx context.Context, methods []Runs, pairs [][2]int, seed uint64) (list [][]Difference, err error) {
-	return compare(ctx, methods, pairs, comparisons, seed)
+func CompareAll(ctx context.Context, methods []Runs, pairs [][2]int, b Bootstrap) (list [][]Difference, err error) {
+	return compare(ctx, methods, pairs, comparisons, b)
 }
 
-func compare(ctx context.Context, methods []Runs, pairs [][2]int, n int, seed uint64) ([][]Difference, error) {
-	samples, err := sample(ctx, methods, n, seed)
+func compare(ctx context.Context, methods []Runs, pairs [][2]int, n int, draws Bootstrap) ([][]Difference, error) {
+	samples, err := sample(ctx, methods, n, draws)
 	if err != nil {
 		return nil, err
 	}
@@ -272,21 +294,79 @@ func (r Runs) resampled(sample []drawn) []float64 {
 
 // sample returns the scores of all methods in n bootstrap samples: those of the first
 // method, then those of the second, and so on.
-func sample(ctx context.Context, methods []Runs, n int, seed uint64) ([][]float64, error) {
+func sample(ctx context.Context, methods []Runs, n int, b Bootstrap) ([][]float64, error) {
 	if err := checkRuns(methods); err != nil {
 		return nil, err
 	}
+	rank, size := 0, 1
+	if b.Group != nil {
+		rank, size = b.Group.Rank(), b.Group.Size()
+	}
 	values := make([][]float64, n)
-	err := inBlocks(ctx, n, 16, func(i int) {
+	own := samplesOf(n, rank, size)
+	width := len(methods) * len(methods[0][0][0].Names)
+	err := inBlocks(ctx, len(own), sampleBlock, func(k int) {
+		i := own[k]
 		// A separate generator for each, so that the samples can be computed in any order.
-		sample := methods[0].draw(rand.New(rand.NewPCG(seed, uint64(i))))
-		row := make([]float64, 0, len(methods)*len(methods[0][0][0].Names))
+		sample := methods[0].draw(rand.New(rand.NewPCG(b.Seed, uint64(i))))
+		row := make([]float64, 0, width)
 		for _, m := range methods {
 			row = append(row, m.resampled(sample)...)
 		}
 		values[i] = row
 	})
-	return values, err
+	if size == 1 {
+		return values, err
+	}
+	return values, gather(b.Group, values, own, width, err)
+}
+
+// samplesOf returns the samples, of n, of a process.
+func samplesOf(n, rank, size int) (list []int) {
+	for i := range n {
+		if i/sampleBlock%size == rank {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// gather completes values, of which this process has computed own, with those of the other
+// processes. err is the error with which it ended: it gives nothing then, which ends all.
+func gather(g Group, values [][]float64, own []int, width int, err error) error {
+	var data []byte
+	for _, i := range own {
+		if err != nil {
+			break
+		}
+		for _, v := range values[i] {
+			data = binary.LittleEndian.AppendUint64(data, math.Float64bits(v))
+		}
+	}
+	all, failed := g.AllGatherBytes(data)
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	for rank, data := range all {
+		list := samplesOf(len(values), rank, g.Size())
+		if len(data) != 8*width*len(list) {
+			if len(data) == 0 {
+				return fmt.Errorf("eval: rank %d was interrupted: %w", rank, context.Canceled)
+			}
+			return fmt.Errorf("eval: ranks %d and %d score different captions or metrics", g.Rank(), rank)
+		}
+		for _, i := range list {
+			values[i] = make([]float64, width)
+			for k := range values[i] {
+				values[i][k] = math.Float64frombits(binary.LittleEndian.Uint64(data))
+				data = data[8:]
+			}
+		}
+	}
+	return nil
 }
 
 func column(samples [][]float64, k int) []float64 {

@@ -1,12 +1,18 @@
 package eval
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 
 	"cyclecap/data/coco"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // reference is what testdata/reference/significance.py has written.
@@ -115,7 +121,7 @@ func TestNested(t *testing.T) {
 // and of 0.0006.
 func TestPaired(t *testing.T) {
 	p := readReference(t).Paired
-	list, err := CompareAll(t.Context(), []Runs{{{meanOf(p.A)}}, {{meanOf(p.B)}}}, [][2]int{{0, 1}, {1, 0}}, 1)
+	list, err := CompareAll(t.Context(), []Runs{{{meanOf(p.A)}}, {{meanOf(p.B)}}}, [][2]int{{0, 1}, {1, 0}}, Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +146,7 @@ func TestLevels(t *testing.T) {
 	}
 	width := func(worlds ...[][]float64) float64 {
 		t.Helper()
-		i, err := runsOf(worlds).Intervals(t.Context(), 1)
+		i, err := runsOf(worlds).Intervals(t.Context(), Bootstrap{Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +166,90 @@ func TestLevels(t *testing.T) {
 		t.Errorf("two worlds that differ by 1 have a width of %v", worlds)
 	}
 	a, b := runsOf([][][]float64{{images(0)}}), runsOf([][][]float64{{images(0), images(0)}})
-	if _, err := CompareAll(t.Context(), []Runs{a, b}, [][2]int{{0, 1}}, 1); err == nil {
+	if _, err := CompareAll(t.Context(), []Runs{a, b}, [][2]int{{0, 1}}, Bootstrap{Seed: 1}); err == nil {
 		t.Error("one seed is compared with two")
+	}
+}
+
+// processes are a Group of goroutines.
+type processes struct {
+	rank, size int
+	table      *table
+}
+
+// A table is where they meet.
+type table struct {
+	mu   sync.Mutex
+	data [][]byte
+	wait *sync.WaitGroup
+}
+
+func (p processes) Rank() int { return p.rank }
+func (p processes) Size() int { return p.size }
+func (p processes) AllGatherBytes(data []byte) ([][]byte, error) {
+	p.table.mu.Lock()
+	p.table.data[p.rank] = data
+	p.table.mu.Unlock()
+	p.table.wait.Done()
+	p.table.wait.Wait()
+	return p.table.data, nil
+}
+
+// together calls f for each process of a group, and returns the errors.
+func together(size int, f func(g processes) error) []error {
+	at := &table{data: make([][]byte, size), wait: new(sync.WaitGroup)}
+	at.wait.Add(size)
+	errs := make([]error, size)
+	var all sync.WaitGroup
+	for rank := range size {
+		all.Go(func() { errs[rank] = f(processes{rank, size, at}) })
+	}
+	all.Wait()
+	return errs
+}
+
+// TestProcesses: several processes compute the samples of one, each of them only its share, and an
+// interruption of one ends all.
+func TestProcesses(t *testing.T) {
+	p := readReference(t).Paired
+	methods := []Runs{{{meanOf(p.A)}}, {{meanOf(p.B)}}}
+	want, err := sample(t.Context(), methods, 1000, Bootstrap{Seed: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := 1; size <= 4; size++ {
+		for rank, err := range together(size, func(g processes) error {
+			got, err := sample(t.Context(), methods, 1000, Bootstrap{Seed: 3, Group: g})
+			if diff := cmp.Diff(want, got); err == nil && diff != "" {
+				err = errors.New(diff)
+			}
+			return err
+		}) {
+			if err != nil {
+				t.Errorf("rank %d of %d: %v", rank, size, err)
+			}
+		}
+	}
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	for rank, err := range together(3, func(g processes) error {
+		ctx := t.Context()
+		if g.rank == 1 {
+			ctx = stopped
+		}
+		_, err := sample(ctx, methods, 1000, Bootstrap{Group: g})
+		return err
+	}) {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("rank %d continued after the interruption of rank 1: %v", rank, err)
+		}
+	}
+	for rank, err := range together(2, func(g processes) error {
+		_, err := sample(t.Context(), methods[:1+g.rank], 1000, Bootstrap{Group: g})
+		return err
+	}) {
+		if err == nil || !strings.Contains(err.Error(), "score different captions or metrics") {
+			t.Errorf("rank %d: %v", rank, err)
+		}
 	}
 }

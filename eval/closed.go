@@ -6,8 +6,8 @@ import "context"
 // methods that a third one closes, in every score: (method - from) / (to - from), where all
 // three are resampled with the same draws. A score is left out if the distance is not
 // positive in more than 2.5 % of the samples, because the share means nothing then.
-func Closed(ctx context.Context, method, from, to Runs, seed uint64) (map[string]Interval, error) {
-	samples, err := sample(ctx, []Runs{method, from, to}, resamples, seed)
+func Closed(ctx context.Context, method, from, to Runs, b Bootstrap) (map[string]Interval, error) {
+	samples, err := sample(ctx, []Runs{method, from, to}, resamples, b)
 	if err != nil {
 		return nil, err
 	}

@@ -125,11 +125,11 @@ func TestIntervals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := a.Intervals(ctx, 1)
+	x, err := a.Intervals(ctx, eval.Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := a.Intervals(ctx, 1)
+	again, err := a.Intervals(ctx, eval.Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestIntervals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	differences, err := eval.Compare(ctx, b, a, 1)
+	differences, err := eval.Compare(ctx, b, a, eval.Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestIntervals(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if _, err := eval.Compare(ctx, a, &eval.Result{}, 1); err == nil {
+	if _, err := eval.Compare(ctx, a, &eval.Result{}, eval.Bootstrap{Seed: 1}); err == nil {
 		t.Error("results of other images are compared")
 	}
 }
@@ -261,7 +261,7 @@ func TestSummed(t *testing.T) {
 	if r.Corpus["SHARE"] != 3./7 || r.Images[0].Scores["SHARE"] != 1 || r.Images[1].Scores["SHARE"] != 1./5 {
 		t.Errorf("%v, %v", r.Corpus, r.Images)
 	}
-	if i, err := r.Intervals(context.Background(), 1); err != nil || i["SHARE"] != (eval.Interval{Low: 1. / 5, High: 1}) {
+	if i, err := r.Intervals(context.Background(), eval.Bootstrap{Seed: 1}); err != nil || i["SHARE"] != (eval.Interval{Low: 1. / 5, High: 1}) {
 		t.Errorf("%v %v", i, err)
 	}
 }

@@ -43,7 +43,7 @@ func TestRepetition(t *testing.T) {
 	if d := math.Abs(r.Corpus[eval.RepeatedBigram]-bigrams) + math.Abs(r.Corpus[eval.RepeatedWord]-words); d > 1e-12 {
 		t.Errorf("%v", r.Corpus)
 	}
-	shares, err := r.Shares(t.Context(), 1)
+	shares, err := r.Shares(t.Context(), eval.Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

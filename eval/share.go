@@ -10,13 +10,13 @@ type Share struct {
 }
 
 // Shares returns every corpus score with its interval.
-func (r *Result) Shares(ctx context.Context, seed uint64) (map[string]Share, error) {
-	return Runs{{r}}.Shares(ctx, seed)
+func (r *Result) Shares(ctx context.Context, b Bootstrap) (map[string]Share, error) {
+	return Runs{{r}}.Shares(ctx, b)
 }
 
 // Shares returns every score with its interval.
-func (r Runs) Shares(ctx context.Context, seed uint64) (map[string]Share, error) {
-	intervals, err := r.Intervals(ctx, seed)
+func (r Runs) Shares(ctx context.Context, b Bootstrap) (map[string]Share, error) {
+	intervals, err := r.Intervals(ctx, b)
 	if err != nil {
 		return nil, err
 	}

@@ -24,5 +24,5 @@ func (x *Experiment) closed(ctx context.Context, methods []eval.Runs) (map[strin
 	if method == nil || from == nil || to == nil {
 		return nil, nil
 	}
-	return eval.Closed(ctx, method, from, to, uint64(x.Config.Seed))
+	return eval.Closed(ctx, method, from, to, x.bootstrap())
 }

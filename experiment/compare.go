@@ -18,7 +18,7 @@ func (x *Experiment) scored(ctx context.Context, name string, captions []*seedCa
 		if err != nil {
 			return nil, err
 		}
-		r, err := eval.Evaluate(ctx, items, eval.Options{Metrics: x.metrics(scorer)})
+		r, err := eval.Evaluate(x.steady(ctx), items, eval.Options{Metrics: x.metrics(scorer)})
 		if err == nil {
 			done()
 		}
@@ -47,8 +47,8 @@ func runsOf(captions []*seedCaptions, evaluate func(c *seedCaptions) (*eval.Resu
 }
 
 // scoresOf returns the scores of a method by metric, with intervals.
-func scoresOf(ctx context.Context, runs eval.Runs, seed uint64) (map[string]report.Score, error) {
-	intervals, err := runs.Intervals(ctx, seed)
+func scoresOf(ctx context.Context, runs eval.Runs, b eval.Bootstrap) (map[string]report.Score, error) {
+	intervals, err := runs.Intervals(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +68,20 @@ func scoresOf(ctx context.Context, runs eval.Runs, seed uint64) (map[string]repo
 		scores[name] = s
 	}
 	return scores, nil
+}
+
+// bootstrap says how the evaluation draws samples; all processes compute them.
+func (x *Experiment) bootstrap() eval.Bootstrap {
+	return eval.Bootstrap{Seed: uint64(x.Config.Seed), Group: x.Group}
+}
+
+// steady returns a context for what each process of a group computes on its own between two shares of samples: an
+// interruption waits for the next share, where all processes learn of it.
+func (x *Experiment) steady(ctx context.Context) context.Context {
+	if x.Group.Size() == 1 {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // baseline returns the name of the bridge with which the others are compared, or "".
@@ -96,7 +110,7 @@ func (x *Experiment) differences(ctx context.Context, methods []eval.Runs) (list
 	if len(pairs) == 0 {
 		return nil, nil
 	}
-	all, err := eval.CompareAll(ctx, methods, pairs, uint64(x.Config.Seed))
+	all, err := eval.CompareAll(ctx, methods, pairs, x.bootstrap())
 	if err != nil {
 		return nil, err
 	}

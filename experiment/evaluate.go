@@ -12,6 +12,7 @@ import (
 	"cyclecap/eval"
 	"cyclecap/eval/meteor"
 	"cyclecap/experiment/report"
+	"cyclecap/torch/distributed"
 )
 
 // scoreTable is the result of the evaluate stage, which it writes to scores.json.
@@ -36,7 +37,7 @@ type scoreTable struct {
 // seeds and photos.
 func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*scoreTable, error) {
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims", "all pairs"}, products: []string{scoresFile}}
+	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Eval.Metrics, x.Config.Seed, missing, "claims", "all pairs"}, products: []string{scoresFile}, shared: true}
 	for _, c := range captions {
 		inputs, err := c.inputs()
 		if err != nil {
@@ -46,11 +47,14 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	}
 	path := filepath.Join(x.Dir, s.dir, scoresFile)
 	s.do = func(ctx context.Context, dir string) error {
-		t, err := x.score(ctx, captions, scorer, missing)
-		if err != nil {
-			return err
-		}
-		if err := x.scoreClaims(ctx, captions, t); err != nil {
+		var t *scoreTable
+		err := x.scoreTogether(missing, func() (err error) {
+			if t, err = x.score(ctx, captions, scorer, missing); err != nil {
+				return err
+			}
+			return x.scoreClaims(ctx, captions, t)
+		})
+		if err != nil || x.Group.Rank() > 0 {
 			return err
 		}
 		s.outcome = x.mainScores(t)
@@ -65,6 +69,30 @@ func (x *Experiment) evaluate(ctx context.Context, captions []*seedCaptions) (*s
 	}
 	t.result = s.result
 	return &t, nil
+}
+
+// scoreTogether runs f in all processes of a group: each scores all captions, which takes less time than the
+// bootstrap, and computes a share of the samples. missing is that of meteor.
+func (x *Experiment) scoreTogether(missing string, f func() error) error {
+	if x.Group.Size() == 1 {
+		return f()
+	}
+	return x.UI.Atomic(func() error {
+		all, err := distributed.Gather(x.Group, missing)
+		if err != nil {
+			return err
+		}
+		for rank, why := range all {
+			if (why == "") != (all[0] == "") {
+				return fmt.Errorf("METEOR needs its data on the machines of all processes, but of ranks 0 and %d only one has it: %s", rank, all[0]+why)
+			}
+		}
+		if err := f(); err != nil {
+			return err
+		}
+		x.watch.begin() // rank 0 writes the scores alone
+		return nil
+	})
 }
 
 // mainScores lists the scores of the bridges in one metric: CIDEr if it was computed.
@@ -134,7 +162,7 @@ func (x *Experiment) score(ctx context.Context, captions []*seedCaptions, scorer
 			return nil, err
 		}
 		methods = append(methods, runs)
-		if t.Bridges[b.Name], err = scoresOf(ctx, runs, uint64(x.Config.Seed)); err != nil {
+		if t.Bridges[b.Name], err = scoresOf(ctx, runs, x.bootstrap()); err != nil {
 			return nil, err
 		}
 		if missing != "" {

@@ -38,7 +38,7 @@ type Experiment struct {
 	Variants []config.Variant
 	UI       UI
 	// Group is the processes that train together, or nil for a single process. Only
-	// rank 0 writes files and runs the stages that are not trainings.
+	// rank 0 writes files, and runs alone what is not divided among all.
 	Group *distributed.Group
 
 	contents *contents

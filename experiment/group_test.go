@@ -146,7 +146,7 @@ func TestGroupAgain(t *testing.T) {
 	}
 }
 
-// TestGroupLikeOne computes features and captions again with one process: they have the bytes of three.
+// TestGroupLikeOne computes features, captions and scores again with one process: they have the bytes of three.
 func TestGroupLikeOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	text := fmt.Sprintf("output = %q\nthreads = 1\n[bridges]\nuse = [\"direct\", \"cyclegan\", \"whitening\"]\n", dir) + small
@@ -155,18 +155,18 @@ func TestGroupLikeOne(t *testing.T) {
 	three := products(t, dir)
 	computed := 0
 	for name := range three {
-		if strings.HasPrefix(name, "features/") || strings.HasPrefix(name, "seed-0/captions-") {
+		if strings.HasPrefix(name, "features/") || strings.HasPrefix(name, "seed-0/captions-") || strings.HasPrefix(name, "evaluate/") {
 			computed++
 			if err := os.RemoveAll(filepath.Join(dir, filepath.Dir(name))); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if computed < 4+3 {
-		t.Fatalf("only %d files of features and captions", computed)
+	if computed < 4+3+1 {
+		t.Fatalf("only %d files of features, captions and scores", computed)
 	}
 	said := runGroup(t, path, 1)
-	for _, stage := range []string{"features/val-images false", "features/train-texts false", "seed-0/captions-cyclegan false", "seed-0/cyclegan true"} {
+	for _, stage := range []string{"features/val-images false", "features/train-texts false", "seed-0/captions-cyclegan false", "seed-0/cyclegan true", "evaluate false"} {
 		if !strings.Contains(said, stage+"\n") {
 			t.Errorf("no %q in\n%s", stage, said)
 		}

@@ -64,12 +64,12 @@ func (x *Experiment) claims(ctx context.Context, captions []*seedCaptions, photo
 			here = contents.And(here)
 		}
 		contents = &here
-		return claimsOf(ctx, items, shown)
+		return claimsOf(x.steady(ctx), items, shown)
 	})
 	if err != nil {
 		return nil, err
 	}
-	shares, err := runs.Shares(ctx, uint64(x.Config.Seed))
+	shares, err := runs.Shares(ctx, x.bootstrap())
 	if err != nil {
 		return nil, err
 	}

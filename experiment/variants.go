@@ -88,7 +88,7 @@ func (x *Experiment) executeVariants(ctx context.Context, last string) error {
 func (x *Experiment) evaluateVariants(ctx context.Context, list []*variant) (*report.Variants, error) {
 	base := list[0]
 	scorer, missing := x.meteor()
-	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Name, x.Config.Eval.Metrics, x.Config.Seed, missing}, products: []string{scoresFile}}
+	s := &stage{name: "evaluate", dir: "evaluate", settings: []any{x.Config.Name, x.Config.Eval.Metrics, x.Config.Seed, missing}, products: []string{scoresFile}, shared: true}
 	for _, v := range list {
 		s.settings = append(s.settings, v.Name, v.Changes)
 		for _, c := range v.captions {
@@ -118,14 +118,20 @@ func (x *Experiment) evaluateVariants(ctx context.Context, list []*variant) (*re
 		}
 		bar := x.UI.Bar("evaluate: variants", 0, len(list))
 		defer bar.Finish()
-		runs, err := x.scoreVariants(ctx, t, list, scorer, missing, func(done int) { bar.Set(done, "") })
-		if err != nil {
-			return err
-		}
-		for _, b := range t.Bridges {
-			if err := x.compareVariants(ctx, t, b.ID, list, runs[b.ID]); err != nil {
+		err := x.scoreTogether(missing, func() error {
+			runs, err := x.scoreVariants(ctx, t, list, scorer, missing, func(done int) { bar.Set(done, "") })
+			if err != nil {
 				return err
 			}
+			for _, b := range t.Bridges {
+				if err := x.compareVariants(ctx, t, b.ID, list, runs[b.ID]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || x.Group.Rank() > 0 {
+			return err
 		}
 		t.Correct()
 		s.outcome = fmt.Sprintf("%d variants", len(list))
@@ -156,7 +162,7 @@ func (x *Experiment) scoreVariants(ctx context.Context, t *report.Variants, list
 				if s.runs, err = x.scored(ctx, b.Name, v.captions, scorer, func() {}); err != nil {
 					return nil, fmt.Errorf("variant %q: %w", v.Name, err)
 				}
-				scores, err := scoresOf(ctx, s.runs, uint64(x.Config.Seed))
+				scores, err := scoresOf(ctx, s.runs, x.bootstrap())
 				if err != nil {
 					return nil, err
 				}
@@ -222,7 +228,7 @@ func (x *Experiment) compareVariants(ctx context.Context, t *report.Variants, br
 	if len(pairs) == 0 {
 		return nil
 	}
-	all, err := eval.CompareAll(ctx, methods, pairs, uint64(x.Config.Seed))
+	all, err := eval.CompareAll(ctx, methods, pairs, x.bootstrap())
 	if err != nil {
 		return err
 	}

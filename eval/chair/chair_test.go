@@ -82,7 +82,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s: %v, want %v and %v", name, got.Corpus, want.CHAIRi, want.CHAIRs)
 		}
 		t.Logf("%s: %d of %d captions differ", name, differ, len(want.Images))
-		intervals, err := got.Intervals(t.Context(), 1)
+		intervals, err := got.Intervals(t.Context(), eval.Bootstrap{Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func score(t *testing.T, photos map[coco.ID]world.Photo, items []eval.Item) *tru
 	if err != nil {
 		t.Fatal(err)
 	}
-	shares, err := r.Shares(t.Context(), 1)
+	shares, err := r.Shares(t.Context(), eval.Bootstrap{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
