@@ -155,8 +155,8 @@ func (t *CLIPTask) Queue(step int) (Pending, error) {
 		o.Step()
 	}
 	torch.NoGrad(func() { t.Model.LogitScale.Clamp_(torch.WithMax(math.Log(100))) })
-	return pending(append([]torch.Tensor{loss}, more...), func(v []float64) (Losses, error) {
-		return Losses{{"loss", v[0]}, {"accuracy", v[1]}, {"cosine", v[2]}, {"gap", v[3]}, {"temperature", math.Exp(-v[4])}, {"lr", lr}}, nil
+	return pending(append([]torch.Tensor{loss}, more...), func(v []float64) Losses {
+		return Losses{{"loss", v[0]}, {"accuracy", v[1]}, {"cosine", v[2]}, {"gap", v[3]}, {"temperature", math.Exp(-v[4])}, {"lr", lr}}
 	}), nil
 }
 

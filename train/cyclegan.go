@@ -62,6 +62,7 @@ type CycleGANTask struct {
 	optG, optD          optim.Optimizer
 	fakeText, fakeImage pool
 	gens, discs         []torch.Tensor // parameters
+	reduceG, reduceD    *distributed.Reducer
 	images, texts       *side
 	generators          stage
 	discriminators      stage
@@ -109,6 +110,13 @@ func NewCycleGANTask(c CycleGANConfig, images, texts Features) (*CycleGANTask, e
 	})
 	t.gens = append(nn.Parameters(t.ToText), nn.Parameters(t.ToImage)...)
 	t.discs = append(nn.Parameters(t.TextDisc), nn.Parameters(t.ImageDisc)...)
+	var err error
+	if t.reduceG, err = distributed.NewReducer(c.Group, t.gens); err != nil {
+		return nil, err
+	}
+	if t.reduceD, err = distributed.NewReducer(c.Group, t.discs); err != nil {
+		return nil, err
+	}
 	o := optim.AdamOptions{LR: c.LR, Beta1: c.Beta1, Beta2: c.Beta2, Eps: 1e-8}
 	t.optG, t.optD = optim.Adam(t.gens, o), optim.Adam(t.discs, o)
 	t.images = &side{features: images, order: Order{N: images.Len(), Batch: c.Batch, Seed: 2 * c.Seed}}
@@ -185,6 +193,8 @@ func (t *CycleGANTask) Batch(step int) string {
 // the graphs.
 func (t *CycleGANTask) Close() {
 	torch.Synchronize(t.config.Device) // a graph that is running must not be freed
+	t.reduceG.Close()
+	t.reduceD.Close()
 	t.generators.close()
 	t.discriminators.close()
 	for _, p := range append(t.gens, t.discs...) {
@@ -221,26 +231,32 @@ func (t *CycleGANTask) Queue(step int) (Pending, error) {
 	t.optG.SetLR(lr)
 	t.optD.SetLR(lr)
 
+	if err := t.reduceG.PrepareForBackward(); err != nil {
+		return Pending{}, err
+	}
 	g, err := t.generators.run(t.generate, images, texts)
 	if err != nil {
 		return Pending{}, err
 	}
-	if err := distributed.AverageGradients(c.Group, t.gens); err != nil {
+	if _, _, err := t.reduceG.FinalizeBackward(); err != nil {
 		return Pending{}, err
 	}
 	t.optG.Step()
 
+	if err := t.reduceD.PrepareForBackward(); err != nil {
+		return Pending{}, err
+	}
 	d, err := t.discriminators.run(func(in []torch.Tensor) []torch.Tensor { return t.discriminate(g, in) }, t.swaps()...)
 	if err != nil {
 		return Pending{}, err
 	}
-	if err := distributed.AverageGradients(c.Group, t.discs); err != nil {
+	means, stopping, err := t.reduceD.FinalizeBackward(slices.Concat(g[4:], d)...)
+	if err != nil {
 		return Pending{}, err
 	}
 	t.optD.Step()
 
-	losses := slices.Concat(g[4:], d)
-	return pending(losses, func(values []float64) (Losses, error) {
+	return reduced(means, stopping, func(values []float64) Losses {
 		losses := Losses{{"generators", 0}}
 		for i, name := range cycleGANLosses {
 			losses = append(losses, Loss{name, values[i]})
@@ -248,16 +264,7 @@ func (t *CycleGANTask) Queue(step int) (Pending, error) {
 				losses[0].Value += values[i]
 			}
 		}
-		losses = append(losses, Loss{"lr", lr})
-		averages := make([]float64, len(losses))
-		for i, x := range losses {
-			averages[i] = x.Value
-		}
-		averages, err := averaged(c.Group, averages...)
-		for i, v := range averages {
-			losses[i].Value = v
-		}
-		return losses, err
+		return append(losses, Loss{"lr", lr})
 	}), nil
 }
 
@@ -295,8 +302,10 @@ func (t *CycleGANTask) discriminate(g, in []torch.Tensor) []torch.Tensor {
 	images, texts, fakeText, fakeImage := g[0], g[1], g[2], g[3]
 	t.freeze(false)
 	t.optD.ZeroGrad()
-	discText := c.discriminate(t.TextDisc, texts, t.past(&t.fakeText, fakeText, in, 0))
-	discImage := c.discriminate(t.ImageDisc, images, t.past(&t.fakeImage, fakeImage, in, 1))
+	// Both exchanges come before the first backward pass, which sends gradients.
+	pastText, pastImage := t.past(&t.fakeText, fakeText, in, 0), t.past(&t.fakeImage, fakeImage, in, 1)
+	discText := c.discriminate(t.TextDisc, texts, pastText)
+	discImage := c.discriminate(t.ImageDisc, images, pastImage)
 	return detached(discText, discImage)
 }
 

@@ -56,7 +56,7 @@ type DecoderTask struct {
 	held   DecoderData // for validation
 	order  Order
 	opt    optim.Optimizer
-	params []torch.Tensor
+	reduce *distributed.Reducer
 	limit  int // maximum number of tokens of a caption
 	steps  int
 	mean   torch.Tensor // Noise.Mean on the device, if there is one
@@ -104,7 +104,10 @@ func NewDecoderTask(c DecoderConfig, m *clipcap.Model, data, held DecoderData) (
 	if c.TuneGPT2 {
 		params = append(params, nn.Parameters(m.GPT2)...)
 	}
-	t.params = params
+	var err error
+	if t.reduce, err = distributed.NewReducer(c.Group, params); err != nil {
+		return nil, err
+	}
 	o := optim.TransformersAdamWDefaults()
 	o.LR = c.LR
 	t.opt = optim.TransformersAdamW(params, o)
@@ -165,16 +168,19 @@ func (t *DecoderTask) Queue(step int) (Pending, error) {
 		count := func(items []int32) int { return t.data.Captions.counted(items, t.limit) }
 		loss = loss.MulScalar(float64(n*count(captions)) / float64(count(all)))
 	}
+	if err := t.reduce.PrepareForBackward(); err != nil {
+		return Pending{}, err
+	}
 	loss.Backward()
-	if err := distributed.AverageGradients(t.config.Group, t.params); err != nil {
+	means, stopping, err := t.reduce.FinalizeBackward(loss)
+	if err != nil {
 		return Pending{}, err
 	}
 	lr := t.config.LR * optim.WarmupLinear(step, t.config.WarmupSteps, t.steps)
 	t.opt.SetLR(lr)
 	t.opt.Step()
-	return pending([]torch.Tensor{loss}, func(values []float64) (Losses, error) {
-		values, err := averaged(t.config.Group, values...)
-		return Losses{{"loss", values[0]}, {"lr", lr}}, err
+	return reduced(means, stopping, func(values []float64) Losses {
+		return Losses{{"loss", values[0]}, {"lr", lr}}
 	}), nil
 }
 
@@ -243,6 +249,7 @@ func (t *DecoderTask) Validate() (float64, error) {
 
 // Close frees the state of the optimizer.
 func (t *DecoderTask) Close() {
+	t.reduce.Close()
 	t.opt.Close()
 	if t.mean.Defined() {
 		t.mean.Close()

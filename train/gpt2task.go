@@ -83,8 +83,8 @@ func (t *GPT2Task) Queue(step int) (Pending, error) {
 	t.opt.SetLR(lr)
 	optim.ClipGradNorm(nn.Parameters(t.Model), 1)
 	t.opt.Step()
-	return pending([]torch.Tensor{loss}, func(v []float64) (Losses, error) {
-		return Losses{{"loss", v[0]}, {"lr", lr}}, nil
+	return pending([]torch.Tensor{loss}, func(v []float64) Losses {
+		return Losses{{"loss", v[0]}, {"lr", lr}}
 	}), nil
 }
 

@@ -11,16 +11,6 @@ func share(batch []int32, g *distributed.Group) []int32 {
 	return batch[g.Rank()*n : (g.Rank()+1)*n]
 }
 
-// averaged returns the averages of values over the processes.
-func averaged(g *distributed.Group, values ...float64) ([]float64, error) {
-	if g.Size() == 1 {
-		return values, nil
-	}
-	t := torch.FromSlice(values)
-	err := g.AllReduce(t, distributed.Avg)
-	return torch.ToSlice[float64](t), err
-}
-
 // gathered returns the rows of all processes in the order of their ranks. part returns
 // this process's rows of such a tensor.
 func gathered(g *distributed.Group, rows torch.Tensor) (all torch.Tensor, part func(torch.Tensor) torch.Tensor) {

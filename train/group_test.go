@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -47,6 +48,9 @@ func together(name string) error {
 		return err
 	}
 	defer group.Close()
+	if name, found := strings.CutPrefix(name, "time "); found {
+		return timeSteps(name, os.Getenv(folderVariable))
+	}
 	var t Task
 	err = torch.Scope(func() error {
 		torch.ManualSeed(11)
@@ -57,7 +61,8 @@ func together(name string) error {
 		return err
 	}
 	var all []Losses
-	// Only rank 1 is interrupted, at step 6. Both must stop there and then continue.
+	// Only rank 1 is interrupted, after step 6. Both must stop after the next one, with whose gradients rank 0
+	// learns of it, and then continue.
 	for _, stop := range []int{6, 99} {
 		ctx, cancel := context.WithCancel(context.Background())
 		l := &Loop{Dir: os.Getenv(folderVariable), Kind: name, Steps: 12, Every: 100, Config: "c", Resume: true, Group: group,
@@ -72,7 +77,7 @@ func together(name string) error {
 		if stop == 99 && err != nil {
 			return err
 		}
-		if stop == 6 && (err == nil || len(all) != 6) {
+		if stop == 6 && (!errors.Is(err, context.Canceled) || len(all) != 7) {
 			return fmt.Errorf("rank %d continued to step %d after an interruption at step 6 (%v)", group.Rank(), len(all), err)
 		}
 		if err := group.Barrier(); err != nil {
@@ -80,6 +85,36 @@ func together(name string) error {
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(all)
+}
+
+// spawnTwo runs this test binary as two processes of a group, and returns what they printed.
+func spawnTwo(t testing.TB, name, dir string) (texts [2]string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	var commands []*exec.Cmd
+	var outs [2]strings.Builder
+	for rank := range 2 {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), taskVariable+"="+name, folderVariable+"="+dir, "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1",
+			fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
+		c.Stdout, c.Stderr = &outs[rank], os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		commands = append(commands, c)
+	}
+	for rank, c := range commands {
+		if err := c.Wait(); err != nil {
+			t.Fatalf("rank %d: %v", rank, err)
+		}
+		texts[rank] = outs[rank].String()
+	}
+	return texts
 }
 
 // TestTwoProcesses checks that two processes that share a batch have the losses of one
@@ -94,34 +129,11 @@ func TestTwoProcesses(t *testing.T) {
 			if err := l.Run(context.Background(), build(t, name)); err != nil {
 				t.Fatal(err)
 			}
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			port := listener.Addr().(*net.TCPAddr).Port
-			listener.Close()
-			dir := t.TempDir()
-			var commands []*exec.Cmd
-			var outs [2]strings.Builder
-			for rank := range 2 {
-				c := exec.Command(os.Args[0])
-				c.Env = append(os.Environ(), taskVariable+"="+name, folderVariable+"="+dir, "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1",
-					fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
-				c.Stdout, c.Stderr = &outs[rank], os.Stderr
-				if err := c.Start(); err != nil {
-					t.Fatal(err)
-				}
-				commands = append(commands, c)
-			}
-			for rank, c := range commands {
-				if err := c.Wait(); err != nil {
-					t.Fatalf("rank %d: %v", rank, err)
-				}
-			}
+			outs := spawnTwo(t, name, t.TempDir())
 			worst := 0.
 			for rank := range 2 {
 				var have []Losses
-				if err := json.Unmarshal([]byte(outs[rank].String()), &have); err != nil {
+				if err := json.Unmarshal([]byte(outs[rank]), &have); err != nil {
 					t.Fatalf("rank %d: %v", rank, err)
 				}
 				if len(have) != len(want) {

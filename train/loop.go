@@ -93,6 +93,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 	// Steps whose losses are not known yet, and when the first of them began.
 	var queued []Pending
 	var begin time.Time
+	stopping := false // a process of the group wants to stop
 	// settle reads the losses of the queued steps. It must be called before a checkpoint
 	// is written: a checkpoint contains only finite numbers, and the log must reach it.
 	settle := func() error {
@@ -100,9 +101,11 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 			return nil
 		}
 		var all []Losses
-		err := torch.Scope(func() (err error) {
-			all, err = read(queued)
-			return err
+		err := torch.Scope(func() error {
+			var stop bool
+			all, stop = read(queued)
+			stopping = stopping || stop
+			return nil
 		})
 		first := at - len(queued)
 		for _, p := range queued {
@@ -177,7 +180,7 @@ func (l *Loop) Run(ctx context.Context, t Task) error {
 		return nil
 	}
 	for at < l.Steps {
-		if err := l.stopped(ctx); err != nil {
+		if err := l.stopped(ctx, stopping); err != nil {
 			if failed := save(); failed != nil {
 				return fmt.Errorf("interrupted at step %d, and cannot write a checkpoint: %w", at, failed)
 			}
@@ -280,29 +283,18 @@ func good(saved int, last string) string {
 	return fmt.Sprintf("the last good checkpoint is from step %d: %s", saved, last)
 }
 
-// stopped returns an error if training must stop now, because any process of the group was
-// interrupted.
-func (l *Loop) stopped(ctx context.Context) error {
+// stopped returns an error if training must stop now. The processes of a group stop together: one that was
+// interrupted tells the others with the gradients of the next step, after which all know.
+func (l *Loop) stopped(ctx context.Context, stopping bool) error {
 	err := ctx.Err()
 	if l.Group.Size() == 1 {
 		return err
 	}
-	var any bool
-	failed := torch.Scope(func() error {
-		flag := torch.Zeros([]int64{1})
-		if err != nil {
-			flag.Fill_(1)
-		}
-		if err := l.Group.AllReduce(flag, distributed.Sum); err != nil {
-			return err
-		}
-		any = flag.Item() > 0
-		return nil
-	})
+	l.Group.WantStop(err != nil)
 	switch {
-	case failed != nil:
-		return failed
-	case any && err == nil:
+	case !stopping:
+		return nil
+	case err == nil:
 		return distributed.ErrInterrupted
 	}
 	return err

@@ -260,7 +260,7 @@ type nan struct {
 
 func (n nan) Queue(step int) (Pending, error) {
 	if step == n.at {
-		return pending([]torch.Tensor{torch.Scalar0(math.NaN())}, func(v []float64) (Losses, error) { return Losses{{"loss", v[0]}}, nil }), nil
+		return pending([]torch.Tensor{torch.Scalar0(math.NaN())}, func(v []float64) Losses { return Losses{{"loss", v[0]}} }), nil
 	}
 	return n.Task.Queue(step)
 }
@@ -284,9 +284,9 @@ type late struct {
 
 func (l late) Queue(step int) (Pending, error) {
 	losses, err := l.Task.Step(step)
-	p := pending([]torch.Tensor{torch.Zeros([]int64{}, torch.WithDevice(torch.Meta))}, func([]float64) (Losses, error) {
+	p := pending([]torch.Tensor{torch.Zeros([]int64{}, torch.WithDevice(torch.Meta))}, func([]float64) Losses {
 		*l.reads = append(*l.reads, step)
-		return losses, nil
+		return losses
 	})
 	return p, err
 }

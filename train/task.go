@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"cyclecap/torch"
 )
@@ -50,19 +51,32 @@ func (l Losses) Get(name string) float64 {
 type Pending struct {
 	values torch.Tensor // [k] on the device
 	// losses returns the losses, given the k values.
-	losses func(values []float64) (Losses, error)
+	losses func(values []float64) Losses
+	// stops says that one more value is not 0 if a process of the group wants to stop.
+	stops bool
 }
 
 // pending returns Pending with the values of scalars on a device. The caller owns the
 // tensor, which does not keep the graph of autograd alive.
-func pending(scalars []torch.Tensor, losses func(values []float64) (Losses, error)) Pending {
+func pending(scalars []torch.Tensor, losses func(values []float64) Losses) Pending {
 	p := Pending{losses: losses}
 	torch.NoGrad(func() { p.values = torch.Stack(scalars) })
 	return p
 }
 
-// read waits for the losses of steps and copies them to the host all at once.
-func read(steps []Pending) ([]Losses, error) {
+// reduced is pending for the results of distributed.Reducer.FinalizeBackward.
+func reduced(means []torch.Tensor, stopping torch.Tensor, losses func(values []float64) Losses) Pending {
+	if !stopping.Defined() {
+		return pending(means, losses)
+	}
+	p := pending(append(slices.Clip(means), stopping), losses)
+	p.stops = true
+	return p
+}
+
+// read waits for the losses of steps and copies them to the host all at once. stop says whether a
+// process of the group wanted to stop in one of the steps.
+func read(steps []Pending) (out []Losses, stop bool) {
 	var all []torch.Tensor
 	for _, p := range steps {
 		all = append(all, p.values)
@@ -75,16 +89,17 @@ func read(steps []Pending) ([]Losses, error) {
 	if values.Device() != torch.Meta {
 		flat = torch.ToSlice[float64](values)
 	}
-	out := make([]Losses, len(steps))
-	for i, p := range steps {
-		k := p.values.Numel()
-		var err error
-		if out[i], err = p.losses(flat[:k]); err != nil {
-			return nil, err
+	for _, p := range steps {
+		own := flat[:p.values.Numel()]
+		flat = flat[len(own):]
+		if p.stops {
+			last := len(own) - 1
+			stop = stop || own[last] != 0
+			own = own[:last]
 		}
-		flat = flat[k:]
+		out = append(out, p.losses(own))
 	}
-	return out, nil
+	return out, stop
 }
 
 // wait is Step, given the result of Queue.
@@ -92,10 +107,7 @@ func wait(p Pending, err error) (Losses, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := read([]Pending{p})
-	if err != nil {
-		return nil, err
-	}
+	l, _ := read([]Pending{p})
 	return l[0], nil
 }
 

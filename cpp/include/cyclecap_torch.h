@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 14
+#define CT_ABI 15
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +36,7 @@ extern "C" {
 typedef struct ct_tensor_s *ct_tensor;
 typedef struct ct_generator_s *ct_generator;
 typedef struct ct_group_s *ct_group;
+typedef struct ct_reducer_s *ct_reducer;
 typedef struct ct_store_s *ct_store;
 typedef struct ct_script_s *ct_script;
 typedef char *ct_error;
@@ -331,6 +332,22 @@ CT_API ct_error ct_group_broadcast(ct_group g, ct_tensor t, int root);
 CT_API ct_error ct_group_all_gather(ct_group g, ct_tensor t,
                                     const ct_tensor *out);
 CT_API ct_error ct_group_barrier(ct_group g);
+/* Averages the gradients of params over the processes of g, in messages. Those
+ * of message i are params[ends[i-1]] to params[ends[i]-1], of one dtype and
+ * device. With hooks, a backward pass after ct_reducer_begin sends a message,
+ * but not the last one, as soon as it has accumulated all its gradients and
+ * the messages before it have been sent. The parameters can have the hooks of
+ * only one reducer. */
+CT_API ct_error ct_reducer_new(ct_group g, const ct_tensor *params,
+                               const int *ends, int n, int hooks,
+                               ct_reducer *r);
+CT_API ct_error ct_reducer_begin(ct_reducer r);
+/* Sends the rest, waits, and replaces the gradients with their averages: a
+ * missing one counts as 0, and stays missing if no process has it. values, f32
+ * [k], travel with the last message and are replaced with their sums. */
+CT_API ct_error ct_reducer_finish(ct_reducer r, ct_tensor values);
+/* Before ct_group_free. */
+CT_API void ct_reducer_free(ct_reducer r);
 
 /* ---- devices, threads, build -------------------------------------------- */
 

@@ -6,10 +6,13 @@
 
 #ifdef CYCLECAP_GLOO
 
+#include <ATen/ScalarOps.h>
 #include <signal.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 // ProcessGroupGloo.hpp includes Gloo's headers, which are not part of libtorch.
@@ -58,6 +61,25 @@ struct ct_group_s {
 
 struct ct_store_s {
   c10::intrusive_ptr<c10d::Store> store;
+};
+
+// A message of a reducer: the gradients of params[first] to params[end - 1].
+struct ct_message {
+  size_t first, end;
+  size_t missing;  // gradients that the backward pass has not accumulated yet
+  at::Tensor buffer;                    // kept for the next step
+  c10::intrusive_ptr<c10d::Work> work;  // while it travels
+};
+
+struct ct_reducer_s {
+  ct_group group;
+  std::vector<at::Tensor> params;
+  std::vector<ct_message> messages;
+  std::vector<char> ready;  // parameters whose gradient has been accumulated
+  size_t next = 0;          // the message to send next
+  bool hooks;
+  bool begun = false;
+  std::mutex mu;  // backward runs on a thread for each device
 };
 
 namespace {
@@ -178,11 +200,169 @@ void with_backend(ct_group g, const at::Tensor &t, F &&f) {
   }
 }
 
+// Starts to send a message: its gradients, divided by the number of processes,
+// followed by tail, if there is one.
+void send(ct_reducer r, ct_message &m, const at::Tensor &tail) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor &like = r->params[m.first];
+  int64_t size = tail.defined() ? tail.numel() : 0;
+  for (size_t i = m.first; i < m.end; i++) size += r->params[i].numel();
+  if (!m.buffer.defined() || m.buffer.numel() != size)
+    m.buffer = at::empty({size}, like.options().requires_grad(false));
+  const at::Tensor scale =
+      at::native::wrapped_scalar_tensor(1.0 / r->group->gloo->getSize());
+  int64_t at = 0;
+  for (size_t i = m.first; i < m.end; i++) {
+    const at::Tensor &p = r->params[i];
+    at::Tensor part = m.buffer.narrow(0, at, p.numel()).view(p.sizes());
+    at += p.numel();
+    if (p.grad().defined())
+      at::mul_out(part, p.grad(), scale);
+    else
+      part.zero_();
+  }
+  if (tail.defined()) m.buffer.narrow(0, at, tail.numel()).copy_(tail);
+  std::vector<at::Tensor> list{m.buffer};
+  with_backend(r->group, m.buffer,
+               [&](c10d::Backend &b) { m.work = b.allreduce(list); });
+}
+
+// Notes that the backward pass has accumulated the gradient of a parameter, and
+// sends what is complete. The order of messages is the same in all processes.
+void arrived(ct_reducer r, size_t param) {
+  const std::lock_guard<std::mutex> lock(r->mu);
+  if (!r->begun) return;
+  TORCH_CHECK(!r->ready[param],
+              "a second backward pass has changed a gradient that is being "
+              "averaged; average after the last one");
+  r->ready[param] = 1;
+  for (ct_message &m : r->messages)
+    if (param >= m.first && param < m.end) m.missing--;
+  while (r->next + 1 < r->messages.size() && r->messages[r->next].missing == 0)
+    send(r, r->messages[r->next++], {});
+}
+
+struct Arrival : torch::autograd::PostAccumulateGradHook {
+  Arrival(ct_reducer r, size_t param) : reducer(r), param(param) {}
+  void operator()(const at::Tensor &) override { arrived(reducer, param); }
+  ct_reducer reducer;
+  size_t param;
+};
+
+// Makes a reducer ready for the next step.
+void reset(ct_reducer r) {
+  r->next = 0;
+  r->ready.assign(r->params.size(), 0);
+  for (ct_message &m : r->messages) {
+    m.missing = m.end - m.first;
+    m.work.reset();
+  }
+}
+
+// Waits for messages and replaces gradients. anywhere says which gradients some
+// process has; it is read only where this process lacks one.
+void receive(ct_reducer r, const at::Tensor &anywhere) {
+  const at::NoGradGuard no_grad;
+  for (ct_message &m : r->messages) {
+    m.work->wait();
+    int64_t at = 0;
+    for (size_t i = m.first; i < m.end; i++) {
+      const at::Tensor &p = r->params[i];
+      const at::Tensor mean = m.buffer.narrow(0, at, p.numel()).view(p.sizes());
+      at += p.numel();
+      if (p.grad().defined()) p.grad().copy_(mean);
+    }
+  }
+  for (ct_message &m : r->messages) {
+    int64_t at = 0;
+    for (size_t i = m.first; i < m.end; i++) {
+      const at::Tensor &p = r->params[i];
+      if (!p.grad().defined() && anywhere[i].item<float>() != 0)
+        p.mutable_grad() =
+            m.buffer.narrow(0, at, p.numel()).view(p.sizes()).clone();
+      at += p.numel();
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" {
 
 int ct_group_available(void) { return 1; }
+
+ct_error ct_reducer_new(ct_group g, const ct_tensor *params, const int *ends,
+                        int n, int hooks, ct_reducer *out) {
+  return talk([&] {
+    auto r = std::make_unique<ct_reducer_s>();
+    r->group = g;
+    r->hooks = hooks != 0;
+    size_t first = 0;
+    for (int i = 0; i < n; i++) {
+      const auto end = static_cast<size_t>(ends[i]);
+      r->messages.push_back({first, end, 0, {}, {}});
+      for (; first < end; first++)
+        r->params.push_back(ct::borrow(params[first]));
+    }
+    reset(r.get());
+    if (r->hooks)
+      for (size_t i = 0; i < r->params.size(); i++)
+        torch::autograd::impl::set_post_acc_grad_hooks(
+            r->params[i], std::make_unique<Arrival>(r.get(), i));
+    *out = r.release();
+  });
+}
+
+ct_error ct_reducer_begin(ct_reducer r) {
+  return talk([&] {
+    const std::lock_guard<std::mutex> lock(r->mu);
+    TORCH_CHECK(r->next == 0,
+                "the gradients of the backward pass before were not averaged");
+    reset(r);
+    r->begun = true;
+  });
+}
+
+ct_error ct_reducer_finish(ct_reducer r, ct_tensor h) {
+  return talk([&] {
+    const std::lock_guard<std::mutex> lock(r->mu);
+    r->begun = false;
+    const at::NoGradGuard no_grad;
+    at::Tensor values = ct::borrow(h);
+    const auto count = static_cast<int64_t>(r->params.size());
+    at::Tensor flags = at::empty({count}, at::kFloat);
+    for (int64_t i = 0; i < count; i++)
+      flags.data_ptr<float>()[i] = r->params[i].grad().defined() ? 1 : 0;
+    ct_message &last = r->messages.back();
+    at::Tensor tail = at::cat({flags.to(values.device()), values});
+    // Counts and values would lose digits in half precision.
+    const bool joins = r->params[last.first].scalar_type() == at::kFloat &&
+                       r->params[last.first].device() == values.device();
+    while (r->next < r->messages.size()) {
+      ct_message &m = r->messages[r->next++];
+      send(r, m, joins && &m == &last ? tail : at::Tensor());
+    }
+    if (joins) {
+      last.work->wait();
+      tail = last.buffer.narrow(0, last.buffer.numel() - tail.numel(),
+                                tail.numel());
+    } else {
+      std::vector<at::Tensor> list{tail};
+      with_backend(r->group, tail,
+                   [&](c10d::Backend &b) { b.allreduce(list)->wait(); });
+    }
+    receive(r, tail);
+    values.copy_(tail.narrow(0, count, values.numel()));
+    reset(r);
+  });
+}
+
+void ct_reducer_free(ct_reducer r) {
+  if (r->hooks)
+    for (const at::Tensor &p : r->params)
+      torch::autograd::impl::set_post_acc_grad_hooks(p, nullptr);
+  delete r;
+}
 
 ct_error ct_group_new(const char *host, int port, int listener, int rank,
                       int size, const char *prefix, const char *address,
@@ -330,6 +510,13 @@ ct_error ct_group_all_gather(ct_group, ct_tensor, const ct_tensor *) {
   return missing();
 }
 ct_error ct_group_barrier(ct_group) { return missing(); }
+ct_error ct_reducer_new(ct_group, const ct_tensor *, const int *, int, int,
+                        ct_reducer *) {
+  return missing();
+}
+ct_error ct_reducer_begin(ct_reducer) { return missing(); }
+ct_error ct_reducer_finish(ct_reducer, ct_tensor) { return missing(); }
+void ct_reducer_free(ct_reducer) {}
 
 }  // extern "C"
 

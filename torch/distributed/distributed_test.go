@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -32,6 +33,8 @@ var workers = map[string]func(g *distributed.Group, out *json.Encoder) error{
 	"refused":     refused,
 	"gradients":   gradients,
 	"strangers":   strangers,
+	"overlaps":    overlaps,
+	"reduces":     reduces,
 	"likeDDP":     likeDDP,
 	"dies":        dies,
 	"hangs":       hangs,
@@ -352,6 +355,125 @@ func TestAverageGradients(t *testing.T) {
 	}
 	if cmp.Equal(whole, half, close) {
 		t.Error("the two halves of the batch are alike: the test shows nothing")
+	}
+}
+
+// overlaps changes all gradients between the backward pass and FinalizeBackward. Those that the backward pass has
+// sent are not affected, and those of the last bucket are.
+func overlaps(g *distributed.Group, out *json.Encoder) error {
+	first := torch.Ones([]int64{3}).SetRequiresGrad(true)
+	large := torch.Ones([]int64{distributed.FirstBucketBytes / 4}).SetRequiresGrad(true)
+	r, err := distributed.NewReducer(g, []torch.Tensor{first, large})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var sums [][]float32
+	for step := range 3 { // the buffers of a step are used again
+		g.WantStop(step == 1 && g.Rank() == 1)
+		first.SetGrad(torch.Tensor{})
+		large.SetGrad(torch.Tensor{})
+		if err := r.PrepareForBackward(); err != nil {
+			return err
+		}
+		loss := first.Sum().Add(large.Sum()).MulScalar(float64(1 + 2*g.Rank() + step))
+		loss.Backward()
+		torch.NoGrad(func() {
+			first.Grad().Fill_(100)
+			large.Grad().Fill_(100)
+		})
+		means, stopping, err := r.FinalizeBackward(torch.Scalar0(float32(g.Rank())), torch.Scalar0(float32(5)))
+		if err != nil {
+			return err
+		}
+		sums = append(sums, []float32{torch.ToSlice[float32](first.Grad())[2], torch.ToSlice[float32](large.Grad())[7],
+			torch.ToSlice[float32](means[0])[0], torch.ToSlice[float32](means[1])[0], torch.ToSlice[float32](stopping)[0]})
+	}
+	return out.Encode(sums)
+}
+
+func TestReducerOverlaps(t *testing.T) {
+	t.Parallel()
+	want := [][]float32{{100, 2, 0.5, 5, 0}, {100, 3, 0.5, 5, 1}, {100, 4, 0.5, 5, 0}}
+	for rank, line := range spawn(t, "overlaps") {
+		if diff := cmp.Diff(want, decode[[][]float32](t, line)); diff != "" {
+			t.Errorf("rank %d: %s", rank, diff)
+		}
+	}
+}
+
+// reduces is gradients with a Reducer, in as many processes as there are; it also misuses one.
+func reduces(g *distributed.Group, out *json.Encoder) error {
+	m := newMLP()
+	r, err := distributed.NewReducer(g, m.params())
+	if err != nil {
+		return err
+	}
+	rows := 8 / int64(g.Size())
+	var all []map[string][]float64
+	for range 2 {
+		for _, p := range m.params() {
+			p.SetGrad(torch.Tensor{})
+		}
+		if err := r.PrepareForBackward(); err != nil {
+			return err
+		}
+		m.backward(rows*int64(g.Rank()), rows*int64(g.Rank())+rows)
+		if g.Rank() == 1 {
+			m.A.Bias.SetGrad(torch.Tensor{}) // as if its share had not used it
+		}
+		if _, _, err := r.FinalizeBackward(); err != nil {
+			return err
+		}
+		all = append(all, m.grads())
+	}
+	if err := r.PrepareForBackward(); err != nil {
+		return err
+	}
+	m.backward(0, rows)
+	second := torch.Scope(func() error { m.backward(0, rows); return nil })
+	if second == nil || !strings.Contains(second.Error(), "a second backward pass has changed a gradient") {
+		return fmt.Errorf("a second backward pass: %v", second)
+	}
+	r.Close()
+	r.Close()
+	if err := r.PrepareForBackward(); err == nil || !strings.Contains(err.Error(), "closed") {
+		return fmt.Errorf("a closed reducer: %v", err)
+	}
+	m.backward(0, rows) // its hooks are gone
+	return out.Encode(all)
+}
+
+// TestReducer checks the average of several processes, whose bits are the same in each.
+func TestReducer(t *testing.T) {
+	t.Parallel()
+	var whole, without map[string][]float64
+	if err := torch.Scope(func() error {
+		m := newMLP()
+		m.backward(0, 8)
+		whole = m.grads()
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{2, 4} {
+		lines := spawnAll(t, "reduces", size, true)
+		first := decode[[]map[string][]float64](t, lines[0])
+		without = maps.Clone(whole)
+		without["1"] = first[0]["1"] // rank 1 had none; TestAverageGradients has the value
+		for rank, line := range lines {
+			got := decode[[]map[string][]float64](t, line)
+			if diff := cmp.Diff(first, got); diff != "" {
+				t.Errorf("ranks 0 and %d of %d differ: %s", rank, size, diff)
+			}
+			close := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 1e-6 })
+			if diff := cmp.Diff([]map[string][]float64{without, without}, got, close); diff != "" {
+				t.Error(diff)
+			}
+			if cmp.Equal(whole["1"], got[0]["1"], close) {
+				t.Error("the missing gradient does not count as zero")
+			}
+		}
 	}
 }
 

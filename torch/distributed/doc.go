@@ -41,7 +41,8 @@
 //	opt.Step()
 //
 // If the parts have equal size and the loss is a mean, the step is that of one
-// process with the whole batch, up to rounding.
+// process with the whole batch, up to rounding. A [Reducer] averages gradients while
+// the backward pass goes on.
 //
 // A nil *Group is a group of one process, so a training loop needs no separate
 // code path for it:
@@ -57,9 +58,9 @@
 // # Collectives
 //
 // All processes must call the same methods in the same order, with tensors of
-// the same shape and dtype; libtorch does not check this. To stop early,
-// all-reduce a flag, so that all processes leave the training loop at the same
-// step; do not leave it as soon as a signal arrives.
+// the same shape and dtype; libtorch does not check this. To stop early, use
+// [Group.WantStop] with a Reducer, or all-reduce a flag, so that all processes leave the
+// training loop at the same step; do not leave it as soon as a signal arrives.
 //
 // # Backends
 //

@@ -33,6 +33,9 @@ type Group struct {
 	ear     *ear
 	members []member        // of the group, if they are known
 	alike   map[uint64]bool // lists of parameters known to be equal in all processes
+
+	reducers map[*Reducer]bool // which are open
+	stop     bool              // see WantStop
 }
 
 // ReduceOp is a reduction over the tensors of the processes.
@@ -160,7 +163,7 @@ func InitProcessGroup(ctx context.Context, o Options) (*Group, error) {
 			}
 			return nil, fail("not all processes joined at %s within %v: %w; check that all %d have been started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE", where, o.Rendezvous, why, o.WorldSize)
 		}
-		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, ear: e, members: known(), alike: map[uint64]bool{}}
+		g := &Group{rank: o.Rank, size: o.WorldSize, local: o.LocalRank, timeout: o.Timeout, backend: o.Backend, c10d: r.c10d, ear: e, members: known(), alike: map[uint64]bool{}, reducers: map[*Reducer]bool{}}
 		if o.Backend == NCCL {
 			if err := g.decide(); err != nil {
 				g.Close()
@@ -304,6 +307,9 @@ func (g *Group) Leave(err error) {
 	defer g.mu.Unlock()
 	if g.c10d != 0 {
 		g.ear.close()
+		for r := range g.reducers {
+			r.free()
+		}
 		shim.FreeGroup(g.c10d)
 		g.c10d = 0
 	}

@@ -126,6 +126,13 @@
   E(ct_group_all_gather, (ct_group g, ct_tensor t, const ct_tensor *out),      \
     (g, t, out))                                                               \
   E(ct_group_barrier, (ct_group g), (g))                                       \
+  E(ct_reducer_new,                                                            \
+    (ct_group g, const ct_tensor *params, const int *ends, int n, int hooks,   \
+     ct_reducer *r),                                                           \
+    (g, params, ends, n, hooks, r))                                            \
+  E(ct_reducer_begin, (ct_reducer r), (r))                                     \
+  E(ct_reducer_finish, (ct_reducer r, ct_tensor values), (r, values))          \
+  V(ct_reducer_free, (ct_reducer r), (r))                                      \
   E(ct_cuda_open, (int *found), (found))                                       \
   F(int, ct_cuda_device_count, (char **why), (why))                            \
   E(ct_cuda_synchronize, (int index), (index))                                 \

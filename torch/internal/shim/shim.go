@@ -533,6 +533,26 @@ func AllGather(g, p uintptr, out []uintptr) error {
 // Barrier waits until all processes have called it.
 func Barrier(g uintptr) error { return take(C.ct_group_barrier(group(g))) }
 
+// NewReducer returns a reducer of the gradients of params. See ct_reducer_new.
+func NewReducer(g uintptr, params []uintptr, ends []int32, hooks bool) (uintptr, error) {
+	var r C.ct_reducer
+	err := take(C.ct_reducer_new(group(g), tensors(params), (*C.int)(unsafe.Pointer(unsafe.SliceData(ends))), C.int(len(ends)), cbool(hooks), &r))
+	return *(*uintptr)(unsafe.Pointer(&r)), err
+}
+
+func reducer(r uintptr) C.ct_reducer { return *(*C.ct_reducer)(unsafe.Pointer(&r)) }
+
+// BeginReducer prepares r for a backward pass. See ct_reducer_begin.
+func BeginReducer(r uintptr) error { return take(C.ct_reducer_begin(reducer(r))) }
+
+// FinishReducer averages gradients, and sums values in place. See ct_reducer_finish.
+func FinishReducer(r, values uintptr) error {
+	return take(C.ct_reducer_finish(reducer(r), tensor(values)))
+}
+
+// FreeReducer frees r.
+func FreeReducer(r uintptr) { C.ct_reducer_free(reducer(r)) }
+
 // CUDAOpen returns whether libtorch_cuda.so exists, and if so, why it could not be
 // opened when libtorch was loaded.
 func CUDAOpen() (found bool, err error) {
