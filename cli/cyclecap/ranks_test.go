@@ -7,13 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"cyclecap/data/features"
 	"cyclecap/internal/experimenttest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // endless are the settings of a run whose CycleGAN takes longer than any test.
@@ -58,6 +62,12 @@ func ranks(t *testing.T, size int) (folder string, commands []*exec.Cmd, said []
 // up to the CycleGAN, with other settings.
 func startRanks(t *testing.T, folder string, first, size int, sets []string) (commands []*exec.Cmd, said []*output) {
 	t.Helper()
+	return startRun(t, folder, first, size, sets, "train", "cyclegan", "x.toml", "--resume")
+}
+
+// startRun is startRanks with the arguments of a command.
+func startRun(t *testing.T, folder string, first, size int, sets []string, command ...string) (commands []*exec.Cmd, said []*output) {
+	t.Helper()
 	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +78,7 @@ func startRanks(t *testing.T, folder string, first, size int, sets []string) (co
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	for rank := range first {
-		args := []string{"train", "cyclegan", "x.toml", "--resume"}
+		args := slices.Clone(command)
 		for _, set := range sets {
 			args = append(args, "--set", set)
 		}
@@ -194,16 +204,29 @@ func TestRankFails(t *testing.T) {
 var slow = []string{"output=run", "threads=1", "bridges.use=[cyclegan]", "world.train=1000", "train.clip.width=256", "train.clip.layers=32",
 	"train.decoder.batch=500", "train.cyclegan.batch=500"}
 
-// killLast kills the last of several processes. The others must end within 30 seconds, and name it.
-func killLast(t *testing.T, commands []*exec.Cmd, said []*output) {
+// kill kills one of several processes. The others must end within 30 seconds, and name it.
+func kill(t *testing.T, commands []*exec.Cmd, said []*output, victim int) {
 	t.Helper()
-	last := len(commands) - 1
-	commands[last].Process.Kill()
+	commands[victim].Process.Kill()
 	killed := time.Now()
-	for rank, c := range commands[:last] {
+	for rank, c := range commands {
+		if rank == victim {
+			c.Wait()
+			continue
+		}
 		code := ends(t, c, 30*time.Second-time.Since(killed))
-		if text, want := said[rank].String(), fmt.Sprintf("rank %d has ended without leaving the group", last); code != 1 || !strings.Contains(text, want) {
+		if text, want := said[rank].String(), fmt.Sprintf("rank %d has ended without leaving the group", victim); code != 1 || !strings.Contains(text, want) {
 			t.Errorf("rank %d ended with %d, and no %q:\n%s", rank, code, want, text)
+		}
+	}
+}
+
+// succeed waits for the end of processes that must succeed.
+func succeed(t *testing.T, commands []*exec.Cmd, said []*output) {
+	t.Helper()
+	for i, c := range commands {
+		if code := ends(t, c, limit); code != 0 {
+			t.Fatalf("rank %d ended with %d:\n%s", i, code, said[i])
 		}
 	}
 }
@@ -213,22 +236,168 @@ func TestKilledRank(t *testing.T) {
 	for size := 2; size <= 4; size++ {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			_, commands, said := ranks(t, size)
-			killLast(t, commands, said)
+			kill(t, commands, said, size-1)
 		})
 	}
 }
 
-// TestKilledRankInFeatures kills one of two processes while they compute features.
+// files returns the contents of the files below a folder that a pattern matches, and when they were written.
+func files(t *testing.T, folder, pattern string) (contents map[string]string, written map[string]time.Time) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(folder, pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents, written = map[string]string{}, map[string]time.Time{}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := filepath.Rel(folder, path)
+		contents[name], written[name] = string(b), info.ModTime()
+	}
+	return contents, written
+}
+
+// A featureSet is the features that a run has computed of photos or captions.
+type featureSet struct {
+	IDs  []int64
+	Rows []float32
+}
+
+// featuresOf returns the features of a run by their folders.
+func featuresOf(t *testing.T, folder string) map[string]featureSet {
+	t.Helper()
+	sets := map[string]featureSet{}
+	for _, name := range []string{"val-images", "val-texts", "train-images", "train-texts"} {
+		f, err := features.Open(filepath.Join(folder, "run/features", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		s := featureSet{IDs: f.IDs(), Rows: make([]float32, f.Len()*f.Width())}
+		rows := make([]int32, f.Len())
+		for i := range rows {
+			rows[i] = int32(i)
+		}
+		if err := f.Read(rows, s.Rows); err != nil {
+			t.Fatal(err)
+		}
+		sets[name] = s
+	}
+	return sets
+}
+
+// copyTo copies the results of a run to another folder.
+func copyTo(t *testing.T, folder, from string) {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(folder, "run"), os.DirFS(filepath.Join(from, "run"))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKilledRankInFeatures kills one of several processes while they compute features: another one, and rank 0,
+// which writes the files and holds the rendezvous. --resume keeps the sets that were complete (and what rank 0
+// had of the next one, which TestSignalInFeatures checks), and the features are those of one process.
 func TestKilledRankInFeatures(t *testing.T) {
-	folder := t.TempDir()
-	commands, said := startRanks(t, folder, 2, 2, slow)
-	await(t, commands[0], func() bool {
-		_, err := os.Stat(filepath.Join(folder, "run/features/train-images"))
-		return err == nil
-	})
-	killLast(t, commands, said)
-	if _, err := os.Stat(filepath.Join(folder, "run/features/train-images/stage.json")); err == nil {
-		t.Error("the features were complete before the process was killed")
+	const shards = "run/features/*/*.safetensors"
+	run := func(folder string, size int, last string) ([]*exec.Cmd, []*output) {
+		return startRun(t, folder, size, size, slow, "run", "x.toml", "--resume", "--until", last)
+	}
+	complete := func(folder string, size int, last string) {
+		commands, said := run(folder, size, last)
+		succeed(t, commands, said)
+	}
+	models := t.TempDir()
+	complete(models, 1, "clip")
+	one := t.TempDir()
+	copyTo(t, one, models)
+	complete(one, 1, "features")
+	want := featuresOf(t, one)
+	for size, victim := range map[int]int{2: 1, 3: 0, 4: 3} {
+		t.Run(fmt.Sprintf("rank %d of %d", victim, size), func(t *testing.T) {
+			folder := t.TempDir()
+			copyTo(t, folder, models)
+			commands, said := run(folder, size, "features")
+			await(t, commands[0], func() bool {
+				_, err := os.Stat(filepath.Join(folder, "run/features/train-images"))
+				return err == nil
+			})
+			time.Sleep(500 * time.Millisecond) // some of 16 batches
+			kill(t, commands, said, victim)
+			if _, err := os.Stat(filepath.Join(folder, "run/features/train-images/stage.json")); err == nil {
+				t.Fatal("the features were complete before the process was killed")
+			}
+			_, before := files(t, folder, shards)
+			complete(folder, size, "features")
+			_, after := files(t, folder, shards)
+			if len(before) < 2 {
+				t.Errorf("there are only the files %v", before)
+			}
+			for name, at := range before {
+				if strings.Contains(name, "/val-") && !after[name].Equal(at) {
+					t.Errorf("%s was complete, and has been computed again", name)
+				}
+			}
+			if diff := cmp.Diff(want, featuresOf(t, folder)); diff != "" {
+				t.Errorf("one process and %d: %s", size, diff)
+			}
+		})
+	}
+}
+
+// TestKilledRankInCaptions kills one of several processes while they caption. --resume keeps the captions of the
+// bridges that were done, and comes to the captions of a run that was not disturbed.
+func TestKilledRankInCaptions(t *testing.T) {
+	const captions = "run/seed-0/captions-*/results.json"
+	sets := []string{"output=run", "threads=1", "bridges.use=[direct,meanshift,whitening]", "world.val=80", "caption.batch=4", "caption.beam=10", "caption.max_tokens=30"}
+	run := func(folder string, size int, last string) ([]*exec.Cmd, []*output) {
+		return startRun(t, folder, size, size, sets, "run", "x.toml", "--resume", "--until", last)
+	}
+	complete := func(folder string, size int, last string) {
+		commands, said := run(folder, size, last)
+		succeed(t, commands, said)
+	}
+	decoder := t.TempDir()
+	complete(decoder, 1, "decoder")
+	one := t.TempDir()
+	copyTo(t, one, decoder)
+	complete(one, 1, "caption")
+	want, _ := files(t, one, captions)
+	if len(want) != 3 {
+		t.Fatalf("captions %v", want)
+	}
+	for size, victim := range map[int]int{3: 0, 4: 2} {
+		t.Run(fmt.Sprintf("rank %d of %d", victim, size), func(t *testing.T) {
+			folder := t.TempDir()
+			copyTo(t, folder, decoder)
+			commands, said := run(folder, size, "caption")
+			first := filepath.Join(folder, "run/seed-0/captions-direct")
+			await(t, commands[0], func() bool {
+				_, err := os.Stat(filepath.Join(first, "stage.json"))
+				return err == nil
+			})
+			kill(t, commands, said, victim)
+			_, before := files(t, folder, captions)
+			if len(before) == 3 {
+				t.Fatal("all captions were written before the process was killed")
+			}
+			complete(folder, size, "caption")
+			got, after := files(t, folder, captions)
+			for name := range want {
+				if got[name] != want[name] {
+					t.Errorf("%s is not that of one process", name)
+				}
+			}
+			if name := "run/seed-0/captions-direct/results.json"; !after[name].Equal(before[name]) {
+				t.Error("the captions that were done have been computed again")
+			}
+		})
 	}
 }
 
@@ -238,11 +407,7 @@ func TestSignalInFeatures(t *testing.T) {
 	t.Parallel()
 	finish := func(folder string) map[string]string {
 		commands, said := startRanks(t, folder, 2, 2, slow)
-		for i, c := range commands {
-			if code := ends(t, c, limit); code != 0 {
-				t.Fatalf("rank %d ended with %d:\n%s", i, code, said[i])
-			}
-		}
+		succeed(t, commands, said)
 		results := map[string]string{}
 		for _, name := range []string{"clip/clip.safetensors", "seed-0/decoder-texts/decoder.pt", "seed-0/cyclegan/image2text.pt", "seed-0/cyclegan/text2image.pt"} {
 			b, err := os.ReadFile(filepath.Join(folder, "run", name))
