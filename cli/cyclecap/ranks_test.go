@@ -68,6 +68,14 @@ func startRanks(t *testing.T, folder string, first, size int, sets []string) (co
 // startRun is startRanks with the arguments of a command.
 func startRun(t *testing.T, folder string, first, size int, sets []string, command ...string) (commands []*exec.Cmd, said []*output) {
 	t.Helper()
+	return launch(t, folder, first, size, sets, command, func(rank int, c *exec.Cmd) {
+		c.Env = append(c.Env, "MASTER_ADDR=127.0.0.1", fmt.Sprint("LOCAL_RANK=", rank))
+	})
+}
+
+// launch starts the first processes of a group. place changes how one is started: it says where.
+func launch(t *testing.T, folder string, first, size int, sets, command []string, place func(rank int, c *exec.Cmd)) (commands []*exec.Cmd, said []*output) {
+	t.Helper()
 	if err := os.WriteFile(filepath.Join(folder, "x.toml"), []byte(experimenttest.Small), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +93,8 @@ func startRun(t *testing.T, folder string, first, size int, sets []string, comma
 		c := exec.Command(program, args...)
 		o := &output{}
 		c.Dir, c.Stderr = folder, o
-		c.Env = append(os.Environ(), fmt.Sprint("WORLD_SIZE=", size), "MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank), fmt.Sprint("LOCAL_RANK=", rank))
+		c.Env = append(os.Environ(), fmt.Sprint("WORLD_SIZE=", size), fmt.Sprint("MASTER_PORT=", port), fmt.Sprint("RANK=", rank))
+		place(rank, c)
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,9 +19,13 @@ import (
 type LostError struct {
 	Rank   int
 	Failed bool // whether it said that it has failed, rather than being killed
+	Silent bool // whether it, or its machine, no longer answers
 }
 
 func (e *LostError) Error() string {
+	if e.Silent {
+		return fmt.Sprintf("rank %d no longer answers: its machine, or the network between, may be down", e.Rank)
+	}
 	if e.Failed {
 		return fmt.Sprintf("rank %d has failed; see its output for the cause", e.Rank)
 	}
@@ -29,10 +34,11 @@ func (e *LostError) Error() string {
 
 // The messages between two processes, each a line.
 const (
-	helloMessage  = "cyclecap: rank "      // and its rank: the first on a connection that stays open
-	leaveMessage  = "cyclecap: leaving"    // the end of such a connection is no loss
-	failedMessage = "cyclecap: failed "    // and the rank of the process whose error ends this one
-	lostMessage   = "cyclecap: lost rank " // and the rank of the process whose loss ends this one
+	helloMessage  = "cyclecap: rank "        // and its rank: the first on a connection that stays open
+	leaveMessage  = "cyclecap: leaving"      // the end of such a connection is no loss
+	failedMessage = "cyclecap: failed "      // and the rank of the process whose error ends this one
+	lostMessage   = "cyclecap: lost rank "   // and the rank of the process whose loss ends this one
+	silentMessage = "cyclecap: silent rank " // and the rank of the process that no longer answers
 )
 
 // A connection to a machine that no longer answers is lost after silence + probes * every.
@@ -90,15 +96,18 @@ func (p *peers) watch(c net.Conn, in *bufio.Reader, rank int) {
 		t.SetKeepAliveConfig(keepAlive)
 	}
 	line, err := readLine(in)
-	for prefix, failed := range map[string]bool{failedMessage: true, lostMessage: false} {
+	for prefix, e := range map[string]LostError{failedMessage: {Failed: true}, lostMessage: {}, silentMessage: {Silent: true}} {
 		number, found := strings.CutPrefix(line, prefix)
-		if of, e := strconv.Atoi(number); found && e == nil {
-			p.fail(&LostError{of, failed})
+		if of, err := strconv.Atoi(number); found && err == nil {
+			e.Rank = of
+			p.fail(&e)
 			return
 		}
 	}
 	if err != nil {
-		p.fail(&LostError{Rank: rank})
+		// What the system says of a machine that has not answered, other than the end of a process.
+		var network *net.OpError
+		p.fail(&LostError{Rank: rank, Silent: errors.As(err, &network) && !errors.Is(err, syscall.ECONNRESET)})
 	}
 }
 
@@ -155,6 +164,8 @@ func farewell(err error, rank int) string {
 		return leaveMessage
 	case errors.As(err, &lost) && lost.Failed:
 		return failedMessage + strconv.Itoa(lost.Rank)
+	case errors.As(err, &lost) && lost.Silent:
+		return silentMessage + strconv.Itoa(lost.Rank)
 	case errors.As(err, &lost):
 		return lostMessage + strconv.Itoa(lost.Rank)
 	}
