@@ -6,15 +6,16 @@ import (
 	"cyclecap/torch"
 )
 
-// BenchmarkAddSmall shows what a call costs beside the operator itself.
-func BenchmarkAddSmall(b *testing.B) {
+// inScope runs f b.N times, in inference mode, in scopes of 64.
+func inScope(b *testing.B, f func(x torch.Tensor)) {
+	b.ReportAllocs()
 	err := torch.Scope(func() error {
 		x := torch.Ones([]int64{4})
 		torch.InferenceMode(func() {
-			for range b.N / 64 {
+			for n := b.N; n > 0; n -= 64 {
 				torch.Tidy(func() torch.Tensor {
-					for range 64 {
-						x.Add(x)
+					for range min(n, 64) {
+						f(x)
 					}
 					return torch.Tensor{}
 				})
@@ -26,3 +27,17 @@ func BenchmarkAddSmall(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// What a call costs beside the operator itself.
+func BenchmarkAddSmall(b *testing.B) { inScope(b, func(x torch.Tensor) { x.Add(x) }) }
+
+func BenchmarkEmpty(b *testing.B) {
+	shape := []int64{4}
+	inScope(b, func(torch.Tensor) { torch.Empty(shape) })
+}
+
+func BenchmarkShape(b *testing.B) { inScope(b, func(x torch.Tensor) { x.Shape() }) }
+
+func BenchmarkSize(b *testing.B) { inScope(b, func(x torch.Tensor) { x.Size(0) }) }
+
+func BenchmarkItem(b *testing.B) { inScope(b, func(x torch.Tensor) { x.Select(0, 1).Item() }) }

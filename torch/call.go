@@ -39,20 +39,20 @@ type Option struct {
 // operator that this libtorch lacks fails only when it is used.
 type op struct {
 	name, overload string
-	id             atomic.Int32 // handle + 1
+	found          atomic.Uintptr // the handle, or 0
 }
 
 func (o *op) String() string { return strings.TrimPrefix(o.name, "aten::") }
 
-func (o *op) handle() (int, error) {
-	if id := o.id.Load(); id != 0 {
-		return int(id - 1), nil
+func (o *op) handle() (shim.Op, error) {
+	if h := o.found.Load(); h != 0 {
+		return h, nil
 	}
-	id, err := shim.FindOp(o.name, o.overload)
+	h, err := shim.FindOp(o.name, o.overload)
 	if err == nil {
-		o.id.Store(int32(id + 1))
+		o.found.Store(h)
 	}
-	return id, err
+	return h, err
 }
 
 // call flattens the arguments of one call, and holds the objects among them until
@@ -67,6 +67,7 @@ type call struct {
 	opts       []Option
 	used       int // number of options used so far
 	rets       []int64
+	scope      int64  // of this thread, after the call
 	err        *Error // the first argument that cannot be passed
 }
 
@@ -319,13 +320,16 @@ func (c *call) given(name, typ string) bool {
 // deviceOpt adds the device of a factory function: the option if it was given,
 // otherwise the scope's device.
 func (c *call) deviceOpt() {
-	switch s := current(); {
-	case c.given("device", "Device?"):
-	case s != nil && s.device != CPU:
-		c.device(s.device)
-	default:
-		c.dflt()
+	if c.given("device", "Device?") {
+		return
 	}
+	if onDevice.Load() > 0 {
+		if s := current(); s != nil && s.device != CPU {
+			c.device(s.device)
+			return
+		}
+	}
+	c.dflt()
 }
 
 // typed adds a value for an argument of a type of the schema, where the Go type alone
@@ -385,9 +389,9 @@ func (c *call) run(n int) []int64 {
 	var rets []int64
 	var err error
 	if c.err == nil {
-		var id int
-		if id, err = c.op.handle(); err == nil {
-			rets, err = shim.Call(id, c.args, c.n, c.rets[:min(n, len(c.rets))])
+		var h shim.Op
+		if h, err = c.op.handle(); err == nil {
+			rets, c.scope, err = shim.Call(h, c.args, c.n, c.rets[:min(n, len(c.rets))])
 		}
 	}
 	c.release(err)
@@ -443,7 +447,7 @@ func (c *call) drop() {
 // one runs the call and returns its result, a single tensor.
 func (c *call) one() Tensor {
 	r := c.run(2)
-	t := adopt(c.op.String(), uintptr(r[1]))
+	t := adoptIn(scopeOf(c.scope), c.op.String(), uintptr(r[1]))
 	c.end()
 	return t
 }
@@ -455,7 +459,7 @@ func (c *call) several(n int) []Tensor {
 	for i := range p {
 		p[i] = uintptr(r[2*i+1])
 	}
-	out := adoptAll(c.op.String(), p)
+	out := adoptAllIn(scopeOf(c.scope), c.op.String(), p)
 	c.end()
 	return out
 }
@@ -467,7 +471,7 @@ func (c *call) list() []Tensor {
 	for i := range p {
 		p[i] = uintptr(r[1+i])
 	}
-	out := adoptAll(c.op.String(), p)
+	out := adoptAllIn(scopeOf(c.scope), c.op.String(), p)
 	c.end()
 	return out
 }
@@ -517,7 +521,7 @@ func (c *call) results() []any {
 		r = r[n:]
 	}
 	defer c.end()
-	t := adoptAll(c.op.String(), p)
+	t := adoptAllIn(scopeOf(c.scope), c.op.String(), p)
 	for _, f := range put {
 		f(t)
 	}

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"cyclecap/torch/internal/shim"
 )
@@ -52,6 +53,10 @@ func (h *handle) release() {
 }
 
 func (h *handle) info() (shim.Info, error) { return shim.TensorInfo(h.ptr) }
+
+func (h *handle) item(dtype int, value unsafe.Pointer) (own int, err error) {
+	return shim.Item(h.ptr, dtype, value)
+}
 
 // shut forbids further borrowing. It reports whether nobody borrows h, so that the
 // caller must free it; otherwise the last borrower does.
@@ -104,10 +109,14 @@ func init() {
 
 // adopt adds a new reference to the current scope. 0 is none.
 func adopt(op string, p uintptr) Tensor {
+	return adoptIn(current(), op, p)
+}
+
+// adoptIn is adopt for s, the current scope or nil.
+func adoptIn(s *scope, op string, p uintptr) Tensor {
 	if p == 0 {
 		return Tensor{}
 	}
-	s := current()
 	if s == nil {
 		shim.Free([]uintptr{p})
 		panic(noScope(op))
@@ -120,9 +129,11 @@ func adopt(op string, p uintptr) Tensor {
 }
 
 // adoptAll is adopt for several references.
-func adoptAll(op string, p []uintptr) []Tensor {
+func adoptAll(op string, p []uintptr) []Tensor { return adoptAllIn(current(), op, p) }
+
+// adoptAllIn is adoptAll for s, the current scope or nil.
+func adoptAllIn(s *scope, op string, p []uintptr) []Tensor {
 	out := make([]Tensor, len(p))
-	s := current()
 	if s == nil {
 		shim.Free(p)
 		panic(noScope(op))

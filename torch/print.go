@@ -45,8 +45,8 @@ func (t Tensor) repr() string {
 	}
 	usual := dtype == Float32 || dtype == Int64 || dtype == Bool || dtype == Complex64
 	size := func() {
-		dims := make([]string, len(i.Sizes))
-		for k, d := range i.Sizes {
+		dims := make([]string, i.Dim)
+		for k, d := range i.Sizes() {
 			dims[k] = strconv.FormatInt(d, 10)
 		}
 		text := strings.Join(dims, ", ")
@@ -109,9 +109,9 @@ type grid struct {
 
 func (t Tensor) body(i shim.Info, indent int) string {
 	shown := t.Detach()
-	g := grid{sizes: slices.Clone(i.Sizes), cut: make([]bool, len(i.Sizes))}
+	g := grid{sizes: i.Sizes(), cut: make([]bool, i.Dim)}
 	if i.Numel > printThreshold {
-		for d, n := range i.Sizes {
+		for d, n := range i.Sizes() {
 			if n > 2*printEdge {
 				d := int64(d)
 				shown = Cat([]Tensor{shown.Narrow(d, 0, printEdge), shown.Narrow(d, n-printEdge, printEdge)}, WithDim(int64(d)))

@@ -101,11 +101,14 @@ func (s *scope) leave() {
 }
 
 // current returns the current scope of this OS thread, or nil if there is none.
-func current() *scope {
-	if id := shim.Scope(); id != 0 {
-		return slot(id).Load()
+func current() *scope { return scopeOf(shim.Scope()) }
+
+// scopeOf returns the scope with an id, or nil for 0.
+func scopeOf(id int64) *scope {
+	if id == 0 {
+		return nil
 	}
-	return nil
+	return slot(id).Load()
 }
 
 // Scope calls f and then frees every tensor that was created in it, except those
@@ -186,9 +189,14 @@ func OnDevice(d Device, f func()) {
 	}
 	was := s.device
 	s.device = d
-	defer func() { s.device = was }()
+	onDevice.Add(1)
+	defer func() { s.device = was; onDevice.Add(-1) }()
 	f()
 }
+
+// onDevice is the number of OnDevices that run. Without one, a factory function need
+// not ask for its scope.
+var onDevice atomic.Int64
 
 func noScope(op string) *Error {
 	return &Error{Kind: RuntimeError, Op: op, Text: "called outside a scope; wrap the tensor code in torch.Scope(func() error { … })"}

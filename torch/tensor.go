@@ -41,22 +41,28 @@ func (t Tensor) info() shim.Info {
 }
 
 // Shape returns the sizes of the dimensions; []int64{} for a scalar.
-func (t Tensor) Shape() []int64 { return t.info().Sizes }
+func (t Tensor) Shape() []int64 {
+	i := t.info()
+	return i.Sizes()
+}
 
 // Size returns the size of dimension dim. A negative dim counts from the end.
 func (t Tensor) Size(dim int) int64 {
-	s := t.Shape()
+	i := t.info()
 	if dim < 0 {
-		dim += len(s)
+		dim += i.Dim
 	}
-	if dim < 0 || dim >= len(s) {
+	if dim < 0 || dim >= i.Dim {
 		panic(&Error{Kind: IndexError, Op: "size", Args: t.describe(), Text: "dimension out of range"})
 	}
-	return s[dim]
+	return i.Size(dim)
 }
 
 // Strides returns the strides in elements.
-func (t Tensor) Strides() []int64 { return t.info().Strides }
+func (t Tensor) Strides() []int64 {
+	i := t.info()
+	return i.Strides()
+}
 
 // Dim returns the number of dimensions.
 func (t Tensor) Dim() int { return t.info().Dim }
@@ -122,7 +128,7 @@ func (h *handle) describe() string {
 }
 
 func describe(i shim.Info) string {
-	s := DType(i.DType).String() + strings.ReplaceAll(fmt.Sprint(i.Sizes), " ", ",")
+	s := DType(i.DType).String() + strings.ReplaceAll(fmt.Sprint(i.Sizes()), " ", ",")
 	if d := deviceOf(i); d != CPU {
 		s += "@" + d.String()
 	}
@@ -142,35 +148,48 @@ func deviceOf(i shim.Info) Device {
 // an *Error if the value is not a float64: complex, or an integer above 2^53. Use
 // [ItemOf] for those.
 func (t Tensor) Item() float64 {
-	d := t.DType()
-	switch {
-	case d == Complex32 || d == Complex64 || d == Complex128:
-		panic(&Error{Kind: TypeError, Op: "item", Args: t.describe(), Text: "a complex number is not a float64; call ItemOf[complex128]"})
-	case d == Int64:
-		v := ItemOf[int64](t)
-		if int64(float64(v)) != v || v == math.MaxInt64 {
-			panic(&Error{Kind: ValueError, Op: "item", Args: t.describe(), Text: fmt.Sprintf("%d has no float64 of the same value; call ItemOf[int64]", v)})
+	var v uint64
+	switch d := t.item(shim.Own, unsafe.Pointer(&v)); d {
+	case Int64:
+		if n := int64(v); int64(float64(n)) != n || n == math.MaxInt64 {
+			panic(t.inexact(n, d))
 		}
-		return float64(v)
-	case d == Uint64:
-		v := ItemOf[uint64](t)
+		return float64(int64(v))
+	case Uint64:
 		if uint64(float64(v)) != v || v == math.MaxUint64 {
-			panic(&Error{Kind: ValueError, Op: "item", Args: t.describe(), Text: fmt.Sprintf("%d has no float64 of the same value; call ItemOf[uint64]", v)})
+			panic(t.inexact(v, d))
 		}
 		return float64(v)
 	}
-	return ItemOf[float64](t)
+	return math.Float64frombits(v)
+}
+
+func (t Tensor) inexact(v any, d DType) *Error {
+	return &Error{Kind: ValueError, Op: "item", Args: t.describe(), Text: fmt.Sprintf("%d has no float64 of the same value; call ItemOf[%v]", v, d)}
 }
 
 // ItemOf returns the value of a tensor with one element, converted to T as
 // Tensor.To does.
 func ItemOf[T Element](t Tensor) T {
-	if t.Numel() != 1 {
-		panic(&Error{Kind: RuntimeError, Op: "item", Args: t.describe(), Text: "expected a tensor with one element"})
+	var v T
+	t.item(int(dtypeOf[T]()), unsafe.Pointer(&v))
+	return v
+}
+
+// item copies the only element, converted to dtype, to value, and returns t's dtype.
+func (t Tensor) item(dtype int, value unsafe.Pointer) DType {
+	h, bad := t.borrow("item")
+	if bad != nil {
+		panic(bad)
 	}
-	var v [1]T
-	t.read("item", dtypeOf[T](), unsafe.Pointer(&v[0]), int64(unsafe.Sizeof(v)))
-	return v[0]
+	own, err := h.item(dtype, value)
+	h.release()
+	if err != nil {
+		e := wrap("item", err).(*Error)
+		e.Args = t.describe()
+		panic(e)
+	}
+	return DType(own)
 }
 
 // read copies the elements, converted to d, to the n bytes at dst.

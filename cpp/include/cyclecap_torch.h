@@ -39,6 +39,8 @@ typedef struct ct_group_s *ct_group;
 typedef struct ct_reducer_s *ct_reducer;
 typedef struct ct_store_s *ct_store;
 typedef struct ct_script_s *ct_script;
+typedef struct ct_op_s *ct_op;
+typedef struct ct_context_s *ct_context;
 typedef char *ct_error;
 
 /* Kinds of error, the first byte of a ct_error, with Python's exceptions. */
@@ -81,7 +83,7 @@ enum ct_tag {
 
 /* Looks up an operator by schema name ("aten::add") and overload ("Tensor", or
  * ""). *op remains valid for the life of the process. */
-CT_API ct_error ct_op_find(const char *name, const char *overload, int *op);
+CT_API ct_error ct_op_find(const char *name, const char *overload, ct_op *op);
 
 /* Calls an operator. args contains nargs flattened values in nwords words; a
  * value of a type that the argument does not take is a TypeError. *nrets is the
@@ -89,9 +91,10 @@ CT_API ct_error ct_op_find(const char *name, const char *overload, int *op);
  * cap words. If there are more, rets[0] is instead the address of a block that
  * contains them all, which the caller frees with ct_free. With cap 0 the
  * results are dropped, as for in-place operators. The caller owns the tensors
- * in the results. */
-CT_API ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
-                        int64_t *rets, int cap, int *nrets);
+ * in the results. *scope is set to ct_scope_get(), which saves a call. A
+ * function of ct_function_apply cannot run in the calling thread meanwhile. */
+CT_API ct_error ct_call(ct_op op, const int64_t *args, int nwords, int nargs,
+                        int64_t *rets, int cap, int *nrets, int64_t *scope);
 
 /* The schema of an operator, or of all operators if name is NULL, one per
  * line. */
@@ -214,7 +217,12 @@ CT_API ct_error ct_transformer_layer(const ct_layer *l, ct_tensor x, int causal,
 
 /* ---- tensors ------------------------------------------------------------ */
 
-CT_API void ct_tensors_free(const ct_tensor *t, int n);
+/* Returns the number of objects that are waiting for ct_dropped. */
+CT_API int ct_tensors_free(const ct_tensor *t, int n);
+/* An object of the caller that libtorch holds, of ct_function_apply or
+ * ct_from_blob, has an id. Once libtorch holds it no longer, the id waits here.
+ * Moves at most max of them to ids, and returns how many. */
+CT_API int ct_dropped(uintptr_t *ids, int max);
 /* Returns another counted reference to the same tensor. */
 CT_API ct_tensor ct_tensor_ref(ct_tensor t);
 /* The number of references in this process, to detect leaks. */
@@ -238,6 +246,16 @@ CT_API ct_error ct_tensor_write(ct_tensor t, const void *src, size_t nbytes);
  * order and converted to dtype. nbytes is their size. */
 CT_API ct_error ct_tensor_read(ct_tensor t, int dtype, void *dst,
                                size_t nbytes);
+/* Copies the only element of a tensor, converted to dtype, to value. dtype -1
+ * is a double, or, if the tensor has such elements, an int64 or uint64. *own is
+ * set to the dtype of the tensor. A complex element for dtype -1, or another
+ * number of elements than one, is an error. */
+CT_API ct_error ct_tensor_item(ct_tensor t, int dtype, void *value, int *own);
+/* A CPU tensor over the memory at data, which has to remain until libtorch
+ * drops the object id; see ct_dropped. If this fails, the id is not held. */
+CT_API ct_error ct_from_blob(void *data, const int64_t *sizes,
+                             const int64_t *strides, int dim, int dtype,
+                             uintptr_t id, ct_tensor *t);
 
 /* ---- autograd and modes (per OS thread) --------------------------------- */
 
@@ -261,6 +279,34 @@ CT_API ct_error ct_tensor_set_requires_grad(ct_tensor t, int on);
 CT_API ct_error ct_tensor_grad_fn(ct_tensor t, char **name);
 /* t.data = other: t takes over other's storage, shape and dtype. */
 CT_API ct_error ct_tensor_set_data(ct_tensor t, ct_tensor other);
+
+/* ---- functions with a gradient of their own ----------------------------- */
+
+/* Computes the forward or the backward pass of function id. The inputs are the
+ * callee's. It passes its results to ct_context_return. An error is a malloc'ed
+ * ct_error. backward may be called on any thread. */
+typedef ct_error (*ct_pass)(uintptr_t id, ct_context c, ct_tensor *inputs,
+                            int n);
+/* Must be called before ct_function_apply. */
+CT_API void ct_function_passes(ct_pass forward, ct_pass backward);
+/* torch.autograd.Function.apply: *outputs is a block of *n_out tensors, which
+ * the caller frees with ct_free. libtorch holds the object id until the graph
+ * is freed; see ct_dropped. */
+CT_API ct_error ct_function_apply(uintptr_t id, const ct_tensor *inputs, int n,
+                                  ct_tensor **outputs, int *n_out);
+/* The rest is for use inside a pass. */
+CT_API ct_error ct_context_return(ct_context c, const ct_tensor *results,
+                                  int n);
+/* In the forward pass, once each. */
+CT_API ct_error ct_context_save(ct_context c, const ct_tensor *t, int n);
+CT_API ct_error ct_context_mark_dirty(ct_context c, const ct_tensor *t, int n);
+CT_API ct_error ct_context_mark_non_differentiable(ct_context c,
+                                                   const ct_tensor *t, int n);
+/* In the backward pass: a block of the saved tensors, as ct_function_apply's.
+ */
+CT_API ct_error ct_context_saved(ct_context c, ct_tensor **t, int *n);
+/* In the backward pass: whether the gradient of an input is needed. */
+CT_API ct_error ct_context_needs(ct_context c, int input, int *needed);
 
 /* Sets grad mode and returns the previous one. */
 CT_API int ct_grad_mode(int on);

@@ -12,8 +12,6 @@
 
 namespace {
 
-thread_local int64_t scope_id = 0;
-
 torch::autograd::variable_list list_of(const ct_tensor *t, int n) {
   torch::autograd::variable_list l;
   l.reserve(n);
@@ -144,7 +142,7 @@ ct_error ct_autocast_leave(int device_type, int was_on, int was_dtype) {
   });
 }
 
-int64_t ct_scope_get(void) { return scope_id; }
+int64_t ct_scope_get(void) { return ct::thread.scope; }
 
 int64_t ct_scope_set(int64_t id) {
   // In OpenMP the number of threads is per OS thread. libtorch sets it lazily,
@@ -156,8 +154,8 @@ int64_t ct_scope_set(int64_t id) {
     at::init_num_threads();
     settings = now;
   }
-  const int64_t was = scope_id;
-  scope_id = id;
+  const int64_t was = ct::thread.scope;
+  ct::thread.scope = id;
   return was;
 }
 

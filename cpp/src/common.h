@@ -25,6 +25,18 @@ inline at::Tensor borrow(ct_tensor t) {
 
 ct_tensor own(at::Tensor t);  // in tensor.cpp; counts the handles
 
+// Puts the id of an object that libtorch no longer holds where ct_dropped finds
+// it. It does not call Go: it runs wherever a tensor dies, also in functions
+// that must not call back.
+void drop(uintptr_t id) noexcept;
+
+// What the shim knows of an OS thread.
+struct Thread {
+  int64_t scope = 0;     // see ct_scope_get
+  bool calling = false;  // it is in ct_call, in which Go cannot be called
+};
+inline thread_local Thread thread;
+
 // A part of the shim is a library of its own in the shim's folder, because it
 // is linked with libtorch_cuda (device.cpp).
 bool has_part(const std::string &name);

@@ -5,9 +5,6 @@
 #include <ATen/core/stack.h>
 
 #include <climits>
-#include <deque>
-#include <mutex>
-#include <shared_mutex>
 #include <sstream>
 #include <type_traits>
 #include <vector>
@@ -115,16 +112,6 @@ struct Op {
     for (const auto &a : handle.schema().arguments()) formals.emplace_back(a);
   }
 };
-
-// The operators found so far. A deque does not move its elements when it grows,
-// so a call needs the lock only to read one pointer.
-std::shared_mutex ops_mutex;
-std::deque<Op> ops;
-
-const Op &op_at(int i) {
-  std::shared_lock<std::shared_mutex> lock(ops_mutex);
-  return ops.at(static_cast<size_t>(i));
-}
 
 ct_tensor as_tensor(int64_t w) { return reinterpret_cast<ct_tensor>(w); }
 
@@ -333,22 +320,22 @@ class Writer {
 
 extern "C" {
 
-ct_error ct_op_find(const char *name, const char *overload, int *op) {
+ct_error ct_op_find(const char *name, const char *overload, ct_op *op) {
   return ct::guard([&] {
     auto h = c10::Dispatcher::singleton().findSchema({name, overload});
     TORCH_CHECK_NOT_IMPLEMENTED(h.has_value(), "this libtorch has no operator ",
                                 name, overload[0] ? "." : "", overload);
-    std::unique_lock<std::shared_mutex> lock(ops_mutex);
-    ops.emplace_back(*h);
-    *op = static_cast<int>(ops.size()) - 1;
+    *op = reinterpret_cast<ct_op>(new Op(*h));
   });
 }
 
-ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
-                 int64_t *rets, int cap, int *nrets) {
+ct_error ct_call(ct_op op, const int64_t *args, int nwords, int nargs,
+                 int64_t *rets, int cap, int *nrets, int64_t *scope) {
   *nrets = 0;
-  return ct::guard([&] {
-    const Op &o = op_at(op);
+  *scope = ct::thread.scope;
+  ct::thread.calling = true;
+  const ct_error error = ct::guard([&] {
+    const Op &o = *reinterpret_cast<const Op *>(op);
     TORCH_CHECK(static_cast<size_t>(nargs) == o.formals.size(),
                 o.handle.schema().operator_name(), " takes ", o.formals.size(),
                 " arguments, got ", nargs);
@@ -374,6 +361,8 @@ ct_error ct_call(int op, const int64_t *args, int nwords, int nargs,
     for (const auto &v : stack) out.value(v);
     *nrets = static_cast<int>(n);
   });
+  ct::thread.calling = false;
+  return error;
 }
 
 ct_error ct_schema(const char *name, const char *overload, char **text) {

@@ -1,15 +1,46 @@
 // Tensor lifetime and data.
+#include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <vector>
 
 #include "common.h"
 
 namespace {
 std::atomic<int64_t> alive{0};
 
+// The objects that libtorch no longer holds.
+std::mutex dropped_mutex;
+std::vector<uintptr_t> dropped;
+std::atomic<int> n_dropped{0};
+
 // Whether the elements in memory are not yet conjugated or negated.
 bool lazy(const at::Tensor &t) { return t.is_conj() || t.is_neg(); }
+
+// Copies the elements, converted to type.
+void read(const at::Tensor &from, at::ScalarType type, void *dst,
+          size_t nbytes) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor t = from.detach()
+                           .to(at::TensorOptions(at::kCPU).dtype(type))
+                           .resolve_conj()
+                           .resolve_neg()
+                           .contiguous();
+  TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
+              nbytes);
+  if (nbytes == 0) return;
+  const auto *data = static_cast<const unsigned char *>(t.const_data_ptr());
+  if (type != at::kBool) {
+    std::memcpy(dst, data, nbytes);
+    return;
+  }
+  // A file can contain a bool that is neither 0 nor 1.
+  auto *to = static_cast<unsigned char *>(dst);
+  for (size_t i = 0; i < nbytes; i++) to[i] = data[i] != 0;
+}
 }  // namespace
 
 namespace ct {
@@ -18,13 +49,19 @@ ct_tensor own(at::Tensor t) {
   alive.fetch_add(1, std::memory_order_relaxed);
   return reinterpret_cast<ct_tensor>(t.unsafeReleaseTensorImpl());
 }
+
+void drop(uintptr_t id) noexcept {
+  const std::lock_guard<std::mutex> lock(dropped_mutex);
+  dropped.push_back(id);
+  n_dropped = static_cast<int>(dropped.size());
+}
 }  // namespace ct
 
 extern "C" {
 
 void ct_free(void *p) { std::free(p); }
 
-void ct_tensors_free(const ct_tensor *t, int n) {
+int ct_tensors_free(const ct_tensor *t, int n) {
   int64_t freed = 0;
   for (int i = 0; i < n; i++) {
     if (t[i] == nullptr) continue;
@@ -33,6 +70,16 @@ void ct_tensors_free(const ct_tensor *t, int n) {
     freed++;
   }
   alive.fetch_sub(freed, std::memory_order_relaxed);
+  return n_dropped;
+}
+
+int ct_dropped(uintptr_t *ids, int max) {
+  const std::lock_guard<std::mutex> lock(dropped_mutex);
+  const int n = std::min(max, static_cast<int>(dropped.size()));
+  std::copy(dropped.end() - n, dropped.end(), ids);
+  dropped.resize(dropped.size() - n);
+  n_dropped = static_cast<int>(dropped.size());
+  return n;
 }
 
 ct_tensor ct_tensor_ref(ct_tensor t) { return ct::own(ct::borrow(t)); }
@@ -82,25 +129,46 @@ ct_error ct_tensor_write(ct_tensor h, const void *src, size_t nbytes) {
 
 ct_error ct_tensor_read(ct_tensor h, int dtype, void *dst, size_t nbytes) {
   return ct::guard([&] {
-    const c10::NoGradGuard no_grad;
-    const auto type = static_cast<at::ScalarType>(dtype);
-    const at::Tensor t = ct::borrow(h)
-                             .detach()
-                             .to(at::TensorOptions(at::kCPU).dtype(type))
-                             .resolve_conj()
-                             .resolve_neg()
-                             .contiguous();
-    TORCH_CHECK(nbytes == t.nbytes(), "expected ", t.nbytes(), " bytes, got ",
-                nbytes);
-    if (nbytes == 0) return;
-    const auto *from = static_cast<const unsigned char *>(t.const_data_ptr());
-    if (type != at::kBool) {
-      std::memcpy(dst, from, nbytes);
-      return;
+    read(ct::borrow(h), static_cast<at::ScalarType>(dtype), dst, nbytes);
+  });
+}
+
+ct_error ct_tensor_item(ct_tensor h, int dtype, void *value, int *own) {
+  return ct::guard([&] {
+    const at::Tensor t = ct::borrow(h);
+    TORCH_CHECK(t.numel() == 1, "expected a tensor with one element");
+    const auto from = t.scalar_type();
+    *own = static_cast<int>(from);
+    auto to = static_cast<at::ScalarType>(dtype);
+    if (dtype < 0) {
+      TORCH_CHECK_TYPE(
+          !at::isComplexType(from),
+          "a complex number is not a float64; call ItemOf[complex128]");
+      to = from == at::kLong || from == at::kUInt64 ? from : at::kDouble;
     }
-    // A file can contain a bool that is neither 0 nor 1.
-    auto *to = static_cast<unsigned char *>(dst);
-    for (size_t i = 0; i < nbytes; i++) to[i] = from[i] != 0;
+    if (t.device().is_cpu() && t.layout() == at::kStrided && !lazy(t) &&
+        t.const_data_ptr() != nullptr) {
+      // Without the operators of a conversion.
+      if (from == to && from != at::kBool) {
+        std::memcpy(value, t.const_data_ptr(), t.itemsize());
+        return;
+      }
+      if (from == at::kFloat && to == at::kDouble) {
+        *static_cast<double *>(value) = *t.const_data_ptr<float>();
+        return;
+      }
+    }
+    read(t, to, value, c10::elementSize(to));
+  });
+}
+
+ct_error ct_from_blob(void *data, const int64_t *sizes, const int64_t *strides,
+                      int dim, int dtype, uintptr_t id, ct_tensor *t) {
+  return ct::guard([&] {
+    *t = ct::own(at::from_blob(
+        data, at::IntArrayRef(sizes, dim), at::IntArrayRef(strides, dim),
+        [id](void *) { ct::drop(id); },
+        at::device(at::kCPU).dtype(static_cast<at::ScalarType>(dtype))));
   });
 }
 

@@ -16,12 +16,12 @@
  * V(name, parameters, arguments): returns nothing. */
 #define FUNCTIONS(E, F, V)                                                     \
   V(ct_free, (void *p), (p))                                                   \
-  E(ct_op_find, (const char *name, const char *overload, int *op),             \
+  E(ct_op_find, (const char *name, const char *overload, ct_op *op),           \
     (name, overload, op))                                                      \
   E(ct_call,                                                                   \
-    (int op, const int64_t *args, int nwords, int nargs, int64_t *rets,        \
-     int cap, int *nrets),                                                     \
-    (op, args, nwords, nargs, rets, cap, nrets))                               \
+    (ct_op op, const int64_t *args, int nwords, int nargs, int64_t *rets,      \
+     int cap, int *nrets, int64_t *scope),                                     \
+    (op, args, nwords, nargs, rets, cap, nrets, scope))                        \
   E(ct_schema, (const char *name, const char *overload, char **text),          \
     (name, overload, text))                                                    \
   E(ct_script_load,                                                            \
@@ -60,7 +60,8 @@
      ct_tensor values, int64_t first, const int64_t *past,                     \
      const int64_t *only, ct_tensor *y),                                       \
     (l, x, causal, keys, values, first, past, only, y))                        \
-  V(ct_tensors_free, (const ct_tensor *t, int n), (t, n))                      \
+  F(int, ct_tensors_free, (const ct_tensor *t, int n), (t, n))                 \
+  F(int, ct_dropped, (uintptr_t * ids, int max), (ids, max))                   \
   F(ct_tensor, ct_tensor_ref, (ct_tensor t), (t))                              \
   F(int64_t, ct_tensors_alive, (void), ())                                     \
   E(ct_tensor_info,                                                            \
@@ -70,6 +71,12 @@
   E(ct_tensor_write, (ct_tensor t, const void *src, size_t n), (t, src, n))    \
   E(ct_tensor_read, (ct_tensor t, int dtype, void *dst, size_t n),             \
     (t, dtype, dst, n))                                                        \
+  E(ct_tensor_item, (ct_tensor t, int dtype, void *value, int *own),           \
+    (t, dtype, value, own))                                                    \
+  E(ct_from_blob,                                                              \
+    (void *data, const int64_t *sizes, const int64_t *strides, int dim,        \
+     int dtype, uintptr_t id, ct_tensor *t),                                   \
+    (data, sizes, strides, dim, dtype, id, t))                                 \
   E(ct_backward,                                                               \
     (const ct_tensor *outputs, int n_out, const ct_tensor *grads, int n_grads, \
      int retain, int create),                                                  \
@@ -85,6 +92,22 @@
   E(ct_tensor_set_requires_grad, (ct_tensor t, int on), (t, on))               \
   E(ct_tensor_grad_fn, (ct_tensor t, char **name), (t, name))                  \
   E(ct_tensor_set_data, (ct_tensor t, ct_tensor other), (t, other))            \
+  V(ct_function_passes, (ct_pass forward, ct_pass backward),                   \
+    (forward, backward))                                                       \
+  E(ct_function_apply,                                                         \
+    (uintptr_t id, const ct_tensor *inputs, int n, ct_tensor **outputs,        \
+     int *n_out),                                                              \
+    (id, inputs, n, outputs, n_out))                                           \
+  E(ct_context_return, (ct_context c, const ct_tensor *results, int n),        \
+    (c, results, n))                                                           \
+  E(ct_context_save, (ct_context c, const ct_tensor *t, int n), (c, t, n))     \
+  E(ct_context_mark_dirty, (ct_context c, const ct_tensor *t, int n),          \
+    (c, t, n))                                                                 \
+  E(ct_context_mark_non_differentiable,                                        \
+    (ct_context c, const ct_tensor *t, int n), (c, t, n))                      \
+  E(ct_context_saved, (ct_context c, ct_tensor * *t, int *n), (c, t, n))       \
+  E(ct_context_needs, (ct_context c, int input, int *needed),                  \
+    (c, input, needed))                                                        \
   F(int, ct_grad_mode, (int on), (on))                                         \
   F(void *, ct_inference_enter, (int on), (on))                                \
   V(ct_inference_leave, (void *guard), (guard))                                \
@@ -174,6 +197,9 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char *failed; /* why the libraries can't be opened, as a ct_error */
 
 ct_error ct_open(void **shim); /* load.go: finds and opens the libraries */
+/* function.go */
+ct_error ct_forward_pass(uintptr_t id, ct_context c, ct_tensor *inputs, int n);
+ct_error ct_backward_pass(uintptr_t id, ct_context c, ct_tensor *inputs, int n);
 
 static void load(void) {
   /* Idle OpenMP threads spin for about 50 us before they sleep. libgomp's own
@@ -200,6 +226,7 @@ static void load(void) {
    * calls. */
   int found;
   free(p_ct_cuda_open(&found));
+  p_ct_function_passes(ct_forward_pass, ct_backward_pass);
 }
 
 static int ready(void) {

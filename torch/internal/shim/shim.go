@@ -18,6 +18,8 @@ package shim
 #cgo nocallback ct_call
 #cgo noescape ct_tensor_info
 #cgo nocallback ct_tensor_info
+#cgo noescape ct_tensor_item
+#cgo nocallback ct_tensor_item
 #cgo noescape ct_tensors_free
 #cgo nocallback ct_tensors_free
 
@@ -114,31 +116,36 @@ func cbool(b bool) C.int {
 	return 0
 }
 
+// Op is an operator.
+type Op = uintptr
+
 // FindOp looks up an operator by schema name and overload.
-func FindOp(name, overload string) (int, error) {
+func FindOp(name, overload string) (Op, error) {
 	n, o := C.CString(name), C.CString(overload)
 	defer C.free(unsafe.Pointer(n))
 	defer C.free(unsafe.Pointer(o))
-	var op C.int
+	var op C.ct_op
 	err := take(C.ct_op_find(n, o, &op))
-	return int(op), err
+	return *(*Op)(unsafe.Pointer(&op)), err
 }
 
 // Call calls operator op with nargs flattened values and returns the flattened
-// results, in rets if they fit. If rets is empty, the results are dropped.
-func Call(op int, args []int64, nargs int, rets []int64) ([]int64, error) {
+// results, in rets if they fit, and this thread's scope. If rets is empty, the results
+// are dropped.
+func Call(op Op, args []int64, nargs int, rets []int64) (results []int64, scope int64, err error) {
 	var n C.int
-	err := C.ct_call(C.int(op), (*C.int64_t)(unsafe.SliceData(args)), C.int(len(args)), C.int(nargs),
-		(*C.int64_t)(unsafe.SliceData(rets)), C.int(len(rets)), &n)
-	if err != nil {
-		return nil, take(err)
+	var s C.int64_t
+	e := C.ct_call(*(*C.ct_op)(unsafe.Pointer(&op)), (*C.int64_t)(unsafe.SliceData(args)), C.int(len(args)), C.int(nargs),
+		(*C.int64_t)(unsafe.SliceData(rets)), C.int(len(rets)), &n, &s)
+	if e != nil {
+		return nil, int64(s), take(e)
 	}
 	if int(n) <= len(rets) {
-		return rets[:n], nil
+		return rets[:n], int64(s), nil
 	}
 	block := *(*unsafe.Pointer)(unsafe.Pointer(&rets[0]))
 	defer C.ct_free(block)
-	return slices.Clone(unsafe.Slice((*int64)(block), int(n))), nil
+	return slices.Clone(unsafe.Slice((*int64)(block), int(n))), int64(s), nil
 }
 
 // Schema returns the schema of an operator, or of all operators if name is empty.
@@ -267,8 +274,8 @@ func facts(f func(**C.char) C.ct_error) (map[string]string, error) {
 
 // Free releases the references in p.
 func Free(p []uintptr) {
-	if len(p) > 0 {
-		C.ct_tensors_free(tensors(p), C.int(len(p)))
+	if len(p) > 0 && C.ct_tensors_free(tensors(p), C.int(len(p))) > 0 {
+		dropHeld()
 	}
 }
 
@@ -285,37 +292,59 @@ type Info struct {
 	DType, DeviceType, DeviceIndex, Dim         int
 	RequiresGrad, IsLeaf, Contiguous, Inference bool
 	Lazy                                        bool // the elements are still to be conjugated or negated
-	Sizes, Strides                              []int64
+
+	few  [2 * few]C.int64_t // the sizes, and from few on the strides, of up to few dimensions
+	more []C.int64_t        // of more: the sizes and strides
+}
+
+// few is a number of dimensions that tensors rarely exceed.
+const few = 8
+
+// Size returns the size of a dimension.
+func (i *Info) Size(dim int) int64 { return int64(i.dims()[dim]) }
+
+// Sizes returns the sizes of the dimensions.
+func (i *Info) Sizes() []int64 { return integers(i.dims()[:i.Dim]) }
+
+// Strides returns the strides of the dimensions.
+func (i *Info) Strides() []int64 {
+	d := i.dims()
+	return integers(d[len(d)/2:][:i.Dim])
+}
+
+func (i *Info) dims() []C.int64_t {
+	if i.more != nil {
+		return i.more
+	}
+	return i.few[:]
+}
+
+func integers(l []C.int64_t) []int64 {
+	out := make([]int64, len(l))
+	for i, v := range l {
+		out[i] = int64(v)
+	}
+	return out
 }
 
 // TensorInfo returns the description of tensor p.
-func TensorInfo(p uintptr) (Info, error) {
-	var info C.ct_info
-	var few [32]C.int64_t // on the stack: tensors rarely have more than 16 dimensions
-	sizes, strides := few[:16], few[16:]
-	for {
-		if err := C.ct_tensor_info(tensor(p), &info, &sizes[0], &strides[0], C.int(len(sizes))); err != nil {
-			return Info{}, take(err)
-		}
-		if int(info.dim) <= len(sizes) {
-			break
-		}
-		sizes, strides = make([]C.int64_t, info.dim), make([]C.int64_t, info.dim)
+func TensorInfo(p uintptr) (i Info, err error) {
+	var c C.ct_info
+	e := C.ct_tensor_info(tensor(p), &c, &i.few[0], &i.few[few], few)
+	if n := int(c.dim); e == nil && n > few {
+		i.more = make([]C.int64_t, 2*n)
+		e = C.ct_tensor_info(tensor(p), &c, &i.more[0], &i.more[n], c.dim)
 	}
-	n := int(info.dim)
-	dims := make([]int64, 2*n)
-	for i := range n {
-		dims[i], dims[n+i] = int64(sizes[i]), int64(strides[i])
+	if e != nil {
+		return Info{}, take(e)
 	}
-	return Info{
-		Numel: int64(info.numel), StorageOffset: int64(info.storage_offset),
-		NBytes: int64(info.nbytes), StorageNBytes: int64(info.storage_nbytes),
-		Data: info.data, Storage: info.storage,
-		DType: int(info.dtype), DeviceType: int(info.device_type), DeviceIndex: int(info.device_index), Dim: n,
-		RequiresGrad: info.requires_grad != 0, IsLeaf: info.is_leaf != 0,
-		Contiguous: info.is_contiguous != 0, Inference: info.is_inference != 0, Lazy: info.is_lazy != 0,
-		Sizes: dims[:n:n], Strides: dims[n:],
-	}, nil
+	i.Numel, i.StorageOffset = int64(c.numel), int64(c.storage_offset)
+	i.NBytes, i.StorageNBytes = int64(c.nbytes), int64(c.storage_nbytes)
+	i.Data, i.Storage = c.data, c.storage
+	i.DType, i.DeviceType, i.DeviceIndex, i.Dim = int(c.dtype), int(c.device_type), int(c.device_index), int(c.dim)
+	i.RequiresGrad, i.IsLeaf = c.requires_grad != 0, c.is_leaf != 0
+	i.Contiguous, i.Inference, i.Lazy = c.is_contiguous != 0, c.is_inference != 0, c.is_lazy != 0
+	return i, nil
 }
 
 // Write copies n bytes at src to contiguous CPU tensor p.
@@ -327,6 +356,19 @@ func Write(p uintptr, src unsafe.Pointer, n int64) error {
 func Read(p uintptr, dtype int, dst unsafe.Pointer, n int64) error {
 	return take(C.ct_tensor_read(tensor(p), C.int(dtype), dst, C.size_t(n)))
 }
+
+// Item copies the only element of tensor p, converted to dtype, to value, and returns the
+// tensor's dtype. dtype Own is Python's number; see ct_tensor_item.
+func Item(p uintptr, dtype int, value unsafe.Pointer) (own int, err error) {
+	var c C.int
+	if e := C.ct_tensor_item(tensor(p), C.int(dtype), value, &c); e != nil {
+		return int(c), take(e)
+	}
+	return int(c), nil
+}
+
+// Own is the dtype of Item for a number in Python's type.
+const Own = -1
 
 // Backward is torch.autograd.backward. grads is empty or as long as outputs.
 func Backward(outputs, grads []uintptr, retain, create bool) error {
