@@ -195,3 +195,40 @@ func ExampleGenerator_State() {
 	// tensor([ 1.5410, -0.2934, -2.1788])
 	// tensor([ 1.5410, -0.2934, -2.1788])
 }
+
+// round rounds, and lets gradients pass as if it did not: the straight-through
+// estimator, with which networks are trained for integers.
+type round struct{}
+
+func (round) Forward(ctx *torch.FunctionContext, inputs []torch.Tensor) []torch.Tensor {
+	return []torch.Tensor{inputs[0].Round()}
+}
+
+func (round) Backward(ctx *torch.FunctionContext, grads []torch.Tensor) []torch.Tensor {
+	return grads
+}
+
+func ExampleApply() {
+	err := torch.Scope(func() error {
+		x := torch.FromSlice([]float32{0.4, 1.6}).SetRequiresGrad(true)
+		y := torch.Apply(round{}, x)[0]
+		y.Square().Sum().Backward()
+		fmt.Println(torch.ToSlice[float32](y), torch.ToSlice[float32](x.Grad()))
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// [0 2] [0 4]
+	// <nil>
+}
+
+func ExampleFromBlob() {
+	pixels := []uint8{10, 20, 30, 40} // also memory of C, or a mapped file, as a slice
+	err := torch.Scope(func() error {
+		image := torch.FromBlob(pixels, []int64{2, 2}, nil, nil)
+		image.T().Select(0, 0).Zero_()
+		return nil
+	})
+	fmt.Println(pixels, err)
+	// Output: [0 20 0 40] <nil>
+}
