@@ -29,6 +29,9 @@ type optimCase struct {
 
 	Schedules map[string][][]float64
 	Scales    []float64
+
+	Losses      []float64 // of LBFGS
+	Evaluations []int64   // func_evals, n_iter and the length of the history
 }
 
 // database reads the fixtures.
@@ -58,7 +61,7 @@ func set(t *testing.T, o any, given map[string]any) {
 			switch x := values[i].(type) {
 			case nil:
 			case float64:
-				if at.Kind() == reflect.Int64 {
+				if at.CanInt() {
 					at.SetInt(int64(x))
 				} else {
 					at.SetFloat(x)
@@ -259,6 +262,15 @@ func TestOptimDefaults(t *testing.T) {
 	s, _ := database(t)
 	var defaults map[string]map[string]any
 	s.Defaults(&defaults)
+	given := maps.Clone(defaults["LBFGS"])
+	if given["max_eval"] != nil || given["line_search_fn"] != nil {
+		t.Errorf("LBFGS has other defaults: %v", given)
+	}
+	lbfgs := optim.LBFGSOptions{}
+	set(t, &lbfgs, given)
+	if diff := cmp.Diff(lbfgs, optim.LBFGSDefaults()); diff != "" {
+		t.Errorf("LBFGS, PyTorch's (-) and ours (+):\n%s", diff)
+	}
 	scoped(t, func() {
 		for name, create := range constructors {
 			p := torch.Ones([]int64{2, 2}).SetRequiresGrad(true)
@@ -312,6 +324,18 @@ func schedulers(o optim.Optimizer) map[string]func() (step func(loss float64), s
 		"one_cycle_three": of(func() optim.Scheduler {
 			return optim.OneCycleLR(o, []float64{0.5, 0.2}, optim.OneCycleOptions{TotalSteps: 60, PctStart: 0.2, AnnealStrategy: "linear",
 				CycleMomentum: true, ThreePhase: true, DivFactor: 10, FinalDivFactor: 100, BaseMomentum: 0.8, MaxMomentum: 0.9})
+		}),
+		"cyclic": of(func() optim.Scheduler {
+			c := optim.CyclicDefaults()
+			c.StepSizeUp = 7
+			return optim.CyclicLR(o, []float64{0.01}, []float64{0.3}, c)
+		}),
+		"cyclic_two": of(func() optim.Scheduler {
+			return optim.CyclicLR(o, []float64{0.01, 0.02}, []float64{0.3, 0.1}, optim.CyclicOptions{StepSizeUp: 5, StepSizeDown: 3,
+				Mode: "triangular2", CycleMomentum: true, BaseMomentum: 0.7, MaxMomentum: 0.95})
+		}),
+		"cyclic_exp": of(func() optim.Scheduler {
+			return optim.CyclicLR(o, []float64{0.01}, []float64{0.3}, optim.CyclicOptions{StepSizeUp: 6, StepSizeDown: 11, Mode: "exp_range", Gamma: 0.97})
 		}),
 		"lambda": of(func() optim.Scheduler {
 			return optim.LambdaLR(o, func(e int) float64 { return optim.Power(0.95, float64(e)) }, func(e int) float64 { return 1 / float64(1+e) })
@@ -409,6 +433,127 @@ func throughJSON(t *testing.T, state map[string]any) (read map[string]any) {
 		t.Fatal(err)
 	}
 	return read
+}
+
+// TestLBFGS takes PyTorch's steps, the last five with a new optimizer from a state dict.
+func TestLBFGS(t *testing.T) {
+	all, cases := database(t)
+	seen := 0
+	for _, c := range cases {
+		if c.Losses == nil {
+			continue
+		}
+		seen++
+		t.Run(c.Name, func(t *testing.T) {
+			s := all.For(t)
+			scoped(t, func() {
+				dtype, err := torch.ParseDType(c.DType)
+				if err != nil {
+					t.Fatal(err)
+				}
+				xs, ys := batches(dtype)
+				x, y := xs.Narrow(0, 0, 8), ys.Narrow(0, 0, 8)
+				m := small(true, dtype)
+				defer nn.Close(m)
+				create := func() *optim.LBFGSOptimizer {
+					o := optim.LBFGSDefaults()
+					set(t, &o, c.Groups[0])
+					return optim.LBFGS(nn.Parameters(m), o)
+				}
+				opt := create()
+				defer func() { opt.Close() }()
+				var losses []float64
+				for step := range c.Losses {
+					if step == len(c.Losses)/2 {
+						state := opt.StateDict()
+						before := opt
+						opt = create()
+						if err := opt.LoadStateDict(state); err != nil {
+							t.Fatal(err)
+						}
+						before.Close()
+					}
+					losses = append(losses, opt.Step(func() torch.Tensor {
+						opt.ZeroGrad()
+						loss := m.Forward(x).MseLoss(y)
+						loss.Backward()
+						return loss
+					}))
+				}
+				if diff := cmp.Diff(c.Losses, losses); diff != "" {
+					t.Errorf("losses, PyTorch's (-) and ours (+):\n%s", diff)
+				}
+				weightsOf(s, m, c.Name)
+				d := opt.StateDict()
+				if diff := cmp.Diff(c.Evaluations, []int64{d["func_evals"].(int64), d["n_iter"].(int64), int64(len(d["ro"].([]torch.Tensor)))}); diff != "" {
+					t.Errorf("evaluations, iterations and history, PyTorch's (-) and ours (+):\n%s", diff)
+				}
+				for _, name := range []string{"d", "prev_flat_grad", "H_diag", "t"} {
+					v, ok := d[name].(torch.Tensor)
+					if !ok {
+						v = torch.Scalar0(d[name].(float64)).To(torch.WithDType(dtype))
+					}
+					s.Equal(name, v, c.Name+"/state/"+name)
+				}
+			})
+		})
+	}
+	if seen == 0 {
+		t.Error("no cases")
+	}
+}
+
+func TestLBFGSFailures(t *testing.T) {
+	scoped(t, func() {
+		w := torch.Ones([]int64{3}).SetRequiresGrad(true)
+		for name, c := range map[string]struct {
+			text   string
+			params []torch.Tensor
+			change func(o *optim.LBFGSOptions)
+		}{
+			"no parameters": {"the list of parameters is empty", nil, func(*optim.LBFGSOptions) {}},
+			"no leaf":       {"not a leaf", []torch.Tensor{w.MulScalar(2)}, func(*optim.LBFGSOptions) {}},
+			"two dtypes":    {"all of one dtype", []torch.Tensor{w, w.Detach().To(torch.WithDType(torch.Float64))}, func(*optim.LBFGSOptions) {}},
+			"bfloat16":      {"float32 or float64", []torch.Tensor{w.Detach().To(torch.WithDType(torch.BFloat16))}, func(*optim.LBFGSOptions) {}},
+			"line search":   {"must be strong_wolfe or empty", []torch.Tensor{w}, func(o *optim.LBFGSOptions) { o.LineSearchFn = "wolfe" }},
+			"iterations":    {"MaxIter must be at least 1", []torch.Tensor{w}, func(o *optim.LBFGSOptions) { o.MaxIter = 0 }},
+		} {
+			err := torch.Scope(func() error {
+				o := optim.LBFGSDefaults()
+				c.change(&o)
+				optim.LBFGS(c.params, o)
+				return nil
+			})
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		opt := optim.LBFGS([]torch.Tensor{w}, optim.LBFGSDefaults())
+		loss := func() torch.Tensor {
+			opt.ZeroGrad()
+			l := w.Square().Sum()
+			l.Backward()
+			return l
+		}
+		before := torch.Alive()
+		opt.Step(loss)
+		opt.Close()
+		if now := torch.Alive(); now != before {
+			t.Errorf("%d tensors remain", now-before)
+		}
+		torch.NoGrad(func() { w.Fill_(3) })
+		opt = optim.LBFGS([]torch.Tensor{w}, optim.LBFGSOptions{LR: 0.1, MaxIter: 3, HistorySize: 5})
+		defer func() { opt.Close() }()
+		opt.Step(loss)
+		state := opt.StateDict()
+		for name, v := range map[string]any{"func_evals": nil, "d": torch.Ones([]int64{4}), "ro": []torch.Tensor{torch.Ones([]int64{2}), torch.Ones([]int64{2})}, "old_dirs": []torch.Tensor{}} {
+			bad := maps.Clone(state)
+			bad[name] = v
+			if err := opt.LoadStateDict(bad); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("a bad %s: %v", name, err)
+			}
+		}
+	})
 }
 
 // TestGradScaler compares scales and weights where a gradient overflows.

@@ -415,18 +415,7 @@ func OneCycleLR(opt Optimizer, maxLR []float64, o OneCycleOptions) *Schedule {
 		last[i] = first[i] / o.FinalDivFactor
 		opt.initialLR(i, first[i], true)
 	}
-	momentum := make([]*float64, len(maxLR))
-	if o.CycleMomentum {
-		for i := range momentum {
-			if momentum[i] = opt.option(i, "betas", 0); momentum[i] == nil {
-				momentum[i] = opt.option(i, "momentum", -1)
-			}
-			if momentum[i] == nil {
-				torch.Throw(op, "CycleMomentum requires an optimizer with a momentum or betas")
-			}
-			*momentum[i] = o.MaxMomentum
-		}
-	}
+	momentum := momenta(op, opt, o.CycleMomentum, o.MaxMomentum)
 	type phase struct {
 		end            float64
 		from, to       []float64 // learning rates
@@ -461,6 +450,89 @@ func OneCycleLR(opt Optimizer, maxLR []float64, o OneCycleOptions) *Schedule {
 		return lrs
 	}
 	return s.start()
+}
+
+// momenta returns the momentum, or beta1, of each group, which it sets to first; of nil if cycle is false.
+func momenta(op string, opt Optimizer, cycle bool, first float64) []*float64 {
+	out := make([]*float64, len(opt.LRs()))
+	for i := range out {
+		if !cycle {
+			break
+		}
+		if out[i] = opt.option(i, "betas", 0); out[i] == nil {
+			out[i] = opt.option(i, "momentum", -1)
+		}
+		if out[i] == nil {
+			torch.Throw(op, "CycleMomentum requires an optimizer with a momentum or betas")
+		}
+		*out[i] = first
+	}
+	return out
+}
+
+// CyclicOptions configures CyclicLR; the names are PyTorch's.
+type CyclicOptions struct {
+	StepSizeUp    int    // steps in which learning rates rise
+	StepSizeDown  int    // steps in which they fall; 0 for as many
+	Mode          string // "triangular", "triangular2" (each cycle has half the height) or "exp_range" (Gamma)
+	Gamma         float64
+	CycleMomentum bool // momentum, or beta1, goes the other way
+	BaseMomentum  float64
+	MaxMomentum   float64
+}
+
+// CyclicDefaults returns PyTorch's defaults: 2000 steps up and down, the same in each cycle, gamma 1, and
+// momentum between 0.8 and 0.9.
+func CyclicDefaults() CyclicOptions {
+	return CyclicOptions{StepSizeUp: 2000, Mode: "triangular", Gamma: 1, CycleMomentum: true, BaseMomentum: 0.8, MaxMomentum: 0.9}
+}
+
+// CyclicLR is torch.optim.lr_scheduler.CyclicLR without scale_fn: the learning rates rise from baseLR to
+// maxLR and fall again, linearly. Both have a number for all groups, or one for each.
+func CyclicLR(opt Optimizer, baseLR, maxLR []float64, o CyclicOptions) *Schedule {
+	const op = "optim.CyclicLR"
+	atLeast(op, "StepSizeUp", o.StepSizeUp, 1)
+	atLeast(op, "StepSizeDown", o.StepSizeDown, 0)
+	down := o.StepSizeDown
+	if down == 0 {
+		down = o.StepSizeUp
+	}
+	total := float64(o.StepSizeUp) + float64(down)
+	up := float64(o.StepSizeUp) / total
+	var height func(cycle float64, epoch int) float64
+	switch o.Mode {
+	case "triangular":
+		height = func(float64, int) float64 { return 1 }
+	case "triangular2":
+		height = func(cycle float64, _ int) float64 { return 1 / shim.Pow(2, cycle-1) }
+	case "exp_range":
+		height = func(_ float64, epoch int) float64 { return shim.Pow(o.Gamma, float64(epoch)) }
+	default:
+		torch.Throw(op, "Mode must be triangular, triangular2 or exp_range, not %q", o.Mode)
+	}
+	baseLR, maxLR = perGroup(op, opt, baseLR), perGroup(op, opt, maxLR)
+	momentum := momenta(op, opt, o.CycleMomentum, o.MaxMomentum)
+	opt.SetLRs(baseLR)
+	s := &Schedule{opt: opt}
+	s.next = func(s *Schedule, lrs []float64, _ bool) []float64 {
+		cycle := math.Floor(1 + float64(s.epoch)/total)
+		x := 1 + float64(s.epoch)/total - cycle
+		share := x / up
+		if x > up {
+			share = (x - 1) / (up - 1)
+		}
+		out, h := slices.Clone(lrs), height(cycle, s.epoch)
+		for i := range out {
+			out[i] = s.base[i] + float64((maxLR[i]-s.base[i])*share)*h
+			if momentum[i] != nil {
+				*momentum[i] = o.MaxMomentum - float64((o.MaxMomentum-o.BaseMomentum)*share)*h
+			}
+		}
+		return out
+	}
+	s.start()
+	s.base = slices.Clone(baseLR)
+	return s
 }
 
 // Sequence is a Scheduler of schedulers one after another.

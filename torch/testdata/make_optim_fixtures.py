@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 O = torch.optim
 HERE = pathlib.Path(__file__).parent
 
-# What package optim does not have: a closure that evaluates the loss again, and sparse gradients.
+# What package optim does not have (sparse gradients), and what is recorded below.
 MISSING = {"LBFGS", "SparseAdam"}
 # Options that choose an implementation, of which there is one.
 SKIP = {"foreach", "capturable", "differentiable", "fused"}
@@ -125,6 +125,41 @@ for name, cls, kwargs in [
     train(m, opt, range(50), torch.float32)
     record(name, opt, m, [{k: plain(v) for k, v in kwargs.items()}])
 
+# LBFGS: steps that evaluate the loss several times, with a line search and without.
+lbfgs = next(i for i in optim_db if i.optim_cls is O.LBFGS)
+samples = [s.kwargs for s in lbfgs.optim_inputs_func(device="cpu") if not isinstance(s.kwargs.get("lr"), torch.Tensor)]
+samples += [
+    {"line_search_fn": "strong_wolfe", "history_size": 3, "max_iter": 9, "lr": 3.0},
+    {"line_search_fn": "strong_wolfe", "max_eval": 1, "max_iter": 4},
+    {"history_size": 2, "max_iter": 7, "tolerance_change": 1e-3, "lr": 0.1},
+]
+for i, kwargs in enumerate(samples):
+    for dtype in (torch.float32, torch.float64):
+        m = net(True, dtype)
+        opt = O.LBFGS(m.parameters(), **kwargs)
+        xs, ys = data(dtype)
+        losses = []
+
+        def closure():
+            opt.zero_grad()
+            loss = F.mse_loss(m(xs[:8]), ys[:8])
+            loss.backward()
+            return loss
+
+        for step in range(10):
+            losses.append(opt.step(closure).item())
+        name = f"LBFGS/{i}/{str(dtype).removeprefix('torch.')}"
+        for key, p in m.state_dict().items():
+            put(f"{name}/{key}", p)
+        state = opt.state_dict()["state"][0]
+        for key in ("d", "prev_flat_grad", "H_diag", "t"):
+            put(f"{name}/state/{key}", torch.as_tensor(state[key], dtype=dtype))
+        out["cases"].append({
+            "name": name, "dtype": str(dtype).removeprefix("torch."), "groups": [kwargs], "losses": losses,
+            "evaluations": [state["func_evals"], state["n_iter"], len(state["ro"])],
+        })  # fmt: skip
+out["defaults"]["LBFGS"] = {p.name: p.default for p in inspect.signature(O.LBFGS).parameters.values() if p.name != "params"}
+
 # The learning rates, and momenta, of schedulers.
 loss = [1.0, 0.9, 0.95, 0.96, 0.97, 0.98, 0.5, 0.5, 0.5, 0.5, 0.49999, 0.5, 0.5, 0.5, 0.5, 0.4, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37, 0.38, 0.39] * 2
 SCHEDULERS = {
@@ -138,6 +173,9 @@ SCHEDULERS = {
     "restarts": lambda o: L.CosineAnnealingWarmRestarts(o, 4, T_mult=2, eta_min=0.001),
     "one_cycle": lambda o: L.OneCycleLR(o, 0.5, total_steps=52),
     "one_cycle_three": lambda o: L.OneCycleLR(o, [0.5, 0.2], total_steps=60, pct_start=0.2, anneal_strategy="linear", three_phase=True, div_factor=10.0, final_div_factor=100.0, base_momentum=0.8, max_momentum=0.9),
+    "cyclic": lambda o: L.CyclicLR(o, 0.01, 0.3, step_size_up=7),
+    "cyclic_two": lambda o: L.CyclicLR(o, [0.01, 0.02], [0.3, 0.1], step_size_up=5, step_size_down=3, mode="triangular2", base_momentum=0.7, max_momentum=0.95),
+    "cyclic_exp": lambda o: L.CyclicLR(o, 0.01, 0.3, step_size_up=6, step_size_down=11, mode="exp_range", gamma=0.97, cycle_momentum=False),
     "lambda": lambda o: L.LambdaLR(o, [lambda e: 0.95**e, lambda e: 1 / (1 + e)]),
     "multiplicative": lambda o: L.MultiplicativeLR(o, lambda e: 1 - 0.01 * e),
     "polynomial": lambda o: L.PolynomialLR(o, total_iters=30, power=1.7),
