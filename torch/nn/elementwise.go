@@ -301,6 +301,24 @@ func (m *Dropout2dModule) Forward(x torch.Tensor) torch.Tensor {
 	return m.Output(torch.FeatureDropout(x, m.p, m.Training))
 }
 
+// RReLUModule is torch.nn.RReLU. Slopes are random only if Training is set.
+type RReLUModule struct {
+	Hook
+	Training     bool
+	lower, upper float64
+}
+
+// RReLU returns a randomized leaky ReLU. PyTorch's default slopes are between 1/8 and 1/3.
+func RReLU(lower, upper float64) *RReLUModule {
+	return &RReLUModule{Training: true, lower: lower, upper: upper}
+}
+
+// Forward returns x where it is positive, and elsewhere x times a slope: one for each element, drawn between
+// lower and upper, or their mean if Training is not set.
+func (m *RReLUModule) Forward(x torch.Tensor) torch.Tensor {
+	return m.Output(x.Rrelu(torch.WithLower(m.lower), torch.WithUpperBound(m.upper), torch.WithTraining(m.Training)))
+}
+
 // AlphaDropoutModule is torch.nn.AlphaDropout. It drops elements only if Training is set.
 type AlphaDropoutModule struct {
 	Hook

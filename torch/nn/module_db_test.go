@@ -364,6 +364,7 @@ var build = map[string]func(a *arguments) (any, call){
 	"LogSoftmax":   func(a *arguments) (any, call) { return of(nn.LogSoftmax(a.int("dim"))) },
 	"Mish":         func(*arguments) (any, call) { return of(nn.Mish()) },
 	"PReLU":        func(a *arguments) (any, call) { return of(nn.PReLU(a.int("num_parameters"), a.float("init"))) },
+	"RReLU":        func(a *arguments) (any, call) { return of(nn.RReLU(a.float("lower"), a.float("upper"))) },
 	"ReLU":         func(*arguments) (any, call) { return of(nn.ReLU()) },
 	"ReLU6":        func(*arguments) (any, call) { return of(nn.ReLU6()) },
 	"SELU":         func(*arguments) (any, call) { return of(nn.SELU()) },

@@ -230,6 +230,8 @@ EXTRA = [
     (nn.TransformerEncoder, (nn.TransformerEncoderLayer(8, 2, 16, 0.2), 3, ), {}, [x(4, 2, 8)], {"mask": causal(4)}),
     (nn.TransformerDecoder, (nn.TransformerDecoderLayer(8, 2, 16, 0.0), 2), {}, [x(4, 2, 8), x(3, 2, 8)], {"tgt_mask": causal(4)}),
     (nn.Transformer, (8, 2, 2, 2, 16, 0.1, "gelu"), {"batch_first": True}, [x(2, 3, 8), x(2, 4, 8)], {"tgt_mask": causal(4)}),
+    (nn.RReLU, (0.2, 0.6), {}, [x(3, 8)], {}),
+    (nn.RReLU, (), {}, [x(3, 8)], {}),
 ]  # fmt: skip
 for cls, args, kwargs, fargs, fkwargs in EXTRA:
     for training in (True, False):
