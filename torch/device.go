@@ -244,10 +244,10 @@ func BuildInfo() (Build, error) {
 // of 80 prefixes go through GPT-2 in two thirds of the time. In return the process
 // stays as large as it ever was, until ReleaseMemory is called. It affects the whole
 // process, so it is for a program's main function, before its first tensor, and not
-// for packages.
+// for packages. With another C library than glibc it does nothing.
 func TuneAllocator() { shim.TuneMalloc() }
 
 // ReleaseMemory returns the memory of freed CPU tensors to the operating system. In
 // a program that calls TuneAllocator, call it after closing a large model if no other
-// will be loaded.
+// will be loaded. With another C library than glibc it does nothing.
 func ReleaseMemory() { shim.TrimMemory() }

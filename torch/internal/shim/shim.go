@@ -6,9 +6,11 @@ package shim
 /*
 #cgo CFLAGS: -I${SRCDIR}/../../../cpp/include
 #cgo LDFLAGS: -lm -ldl -lpthread
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
+#ifdef __GLIBC__ // which stdlib.h says
+#include <malloc.h>
+#endif
 #include "cyclecap_torch.h"
 
 // These functions neither keep Go pointers nor call back. That holds only once
@@ -29,10 +31,19 @@ package shim
 //     heap, GPT-2 takes 2/3 of the time for a batch of 80 prefixes.
 //   - By default every OS thread has its own arena, whose heaps are too small
 //     for that. Use one arena for all threads.
+// Other C libraries (musl, macOS) have no such settings.
 static void tune_malloc(void) {
+#ifdef __GLIBC__
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
+#endif
+}
+
+static void trim_malloc(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 */
 import "C"
@@ -46,11 +57,11 @@ import (
 	_ "cyclecap/cpp" // the header: go mod vendor copies it, and Go sees when it changes
 )
 
-// TuneMalloc sets the C library's allocator up for large tensors.
+// TuneMalloc sets the C library's allocator up for large tensors, if it is glibc's.
 func TuneMalloc() { C.tune_malloc() }
 
-// TrimMemory returns freed memory to the operating system.
-func TrimMemory() { C.malloc_trim(0) }
+// TrimMemory returns freed memory to the operating system, if the C library is glibc.
+func TrimMemory() { C.trim_malloc() }
 
 // Tags of flattened values; see enum ct_tag in the header.
 const (
