@@ -57,12 +57,12 @@ type FunctionContext struct {
 	// use SaveForBackward.
 	Value any
 
-	a         *application
-	c         uintptr  // 0 outside of both methods
-	forward   []Tensor // in Forward, the inputs
-	saved     []Tensor // the arguments of the methods, until Forward returns
-	dirty     []Tensor
-	gradients []Tensor
+	a        *application
+	c        uintptr  // 0 outside of both methods
+	forward  []Tensor // in Forward, the inputs
+	saved    []Tensor // the arguments of the methods, until Forward returns
+	dirty    []Tensor
+	constant []Tensor
 }
 
 // during panics unless the context's function is in Forward, or in Backward.
@@ -99,7 +99,7 @@ func (c *FunctionContext) MarkDirty(inputs ...Tensor) {
 func (c *FunctionContext) MarkNonDifferentiable(outputs ...Tensor) {
 	c.during("mark_non_differentiable", "Forward", c.forward != nil)
 	some("mark_non_differentiable", outputs...)
-	c.gradients = append(c.gradients, outputs...)
+	c.constant = append(c.constant, outputs...)
 }
 
 // NeedsInputGrad reports whether the gradient with respect to input i is needed. In
@@ -140,7 +140,7 @@ func (a *application) Forward(c uintptr, inputs []uintptr) (failed *shim.Error) 
 	}()
 	a.pass(c, inputs, func(ctx *FunctionContext, in []Tensor) []Tensor {
 		ctx.forward = append([]Tensor{}, in...) // not nil, without inputs either
-		defer func() { ctx.forward, ctx.saved, ctx.dirty, ctx.gradients = nil, nil, nil, nil }()
+		defer func() { ctx.forward, ctx.saved, ctx.dirty, ctx.constant = nil, nil, nil, nil }()
 		out := a.f.Forward(ctx, in)
 		if len(out) == 0 {
 			panic(&Error{Kind: TypeError, Op: a.op, Text: "Forward returned no tensor"})
@@ -149,7 +149,7 @@ func (a *application) Forward(c uintptr, inputs []uintptr) (failed *shim.Error) 
 		for _, list := range []struct {
 			tensors []Tensor
 			pass    func(c uintptr, t []uintptr) error
-		}{{ctx.saved, shim.ContextSave}, {ctx.dirty, shim.ContextMarkDirty}, {ctx.gradients, shim.ContextMarkNonDifferentiable}} {
+		}{{ctx.saved, shim.ContextSave}, {ctx.dirty, shim.ContextMarkDirty}, {ctx.constant, shim.ContextMarkNonDifferentiable}} {
 			if len(list.tensors) > 0 {
 				must(a.op, lend(a.op, func(p []uintptr) error { return list.pass(c, p) }, list.tensors...))
 			}
