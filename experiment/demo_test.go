@@ -25,7 +25,7 @@ func TestDemo(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	dir := t.TempDir()
-	c, err := config.Load("../configs/demo.toml", []string{"output=" + dir, "world.train=700", "world.val=150",
+	c, err := config.Load("../configs/demo.toml", []string{"output=" + dir, "world.train=1000", "world.val=150",
 		"clip.weights=../models/world/clip.safetensors", "gpt2.weights=../models/world/gpt2.safetensors", "train.decoder.epochs=2", "train.decoder.warmup_steps=20", "train.cyclegan.epochs=8",
 		"train.cyclegan.checkpoint_every=50", `bridges.use=["direct","cyclegan","meanshift"]`, `eval.metrics=["bleu","rouge","cider"]`, "eval.examples=3"})
 	if err != nil {
