@@ -303,7 +303,7 @@ func sample(ctx context.Context, methods []Runs, n int, b Bootstrap) ([][]float6
 		rank, size = b.Group.Rank(), b.Group.Size()
 	}
 	values := make([][]float64, n)
-	own := samplesOf(n, rank, size)
+	own := BlocksOf(n, sampleBlock, rank, size)
 	width := len(methods) * len(methods[0][0][0].Names)
 	err := inBlocks(ctx, len(own), sampleBlock, func(k int) {
 		i := own[k]
@@ -321,14 +321,15 @@ func sample(ctx context.Context, methods []Runs, n int, b Bootstrap) ([][]float6
 	return values, gather(b.Group, values, own, width, err)
 }
 
-// samplesOf returns the samples, of n, of a process.
-func samplesOf(n, rank, size int) (list []int) {
-	for i := range n {
-		if i/sampleBlock%size == rank {
-			list = append(list, i)
+// BlocksOf returns the items, of n, that belong to a process of several: block k of so many items belongs to rank
+// k mod size.
+func BlocksOf(n, block, rank, size int) (items []int) {
+	for at := rank * block; at < n; at += size * block {
+		for i := at; i < min(n, at+block); i++ {
+			items = append(items, i)
 		}
 	}
-	return list
+	return items
 }
 
 // gather completes values, of which this process has computed own, with those of the other
@@ -351,7 +352,7 @@ func gather(g Group, values [][]float64, own []int, width int, err error) error 
 		return failed
 	}
 	for rank, data := range all {
-		list := samplesOf(len(values), rank, g.Size())
+		list := BlocksOf(len(values), sampleBlock, rank, g.Size())
 		if len(data) != 8*width*len(list) {
 			if len(data) == 0 {
 				return fmt.Errorf("eval: rank %d was interrupted: %w", rank, context.Canceled)

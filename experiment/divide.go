@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"cyclecap/eval"
 	"cyclecap/torch/distributed"
 )
 
@@ -35,10 +36,8 @@ func divided[T any](x *Experiment, first, n, batch int, take func(T) error) (d *
 	first = all[0]
 	batches := (n - first + batch - 1) / batch
 	size := x.Group.Size()
-	for k := x.Group.Rank(); k < batches; k += size {
-		for i := first + k*batch; i < min(n, first+(k+1)*batch); i++ {
-			own = append(own, int32(i))
-		}
+	for _, i := range eval.BlocksOf(n-first, batch, x.Group.Rank(), size) {
+		own = append(own, int32(first+i))
 	}
 	return &division[T]{x: x, rounds: (batches + size - 1) / size, take: take}, own, nil
 }

@@ -84,7 +84,7 @@ func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) 
 		inputs[i] = in
 	}
 	rank, size := m.group.Rank(), m.group.Size()
-	own, err := m.share(ctx, inputs, batches(len(inputs), rank, size))
+	own, err := m.share(ctx, inputs, eval.BlocksOf(len(inputs), batch, rank, size))
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) 
 		if of.Why != "" && (failed.Why == "" || of.Failed < failed.Failed) {
 			failed = of
 		}
-		for k, i := range batches(len(inputs), r, size) {
+		for k, i := range eval.BlocksOf(len(inputs), batch, r, size) {
 			if k < len(of.Scores) {
 				s.Images[i] = of.Scores[k]
 			}
@@ -116,16 +116,6 @@ func (m metric) Score(ctx context.Context, set *eval.Set) (*eval.Scores, error) 
 		}
 	}
 	return s, nil
-}
-
-// batches returns the images, of n, in the batches of a process.
-func batches(n, rank, size int) (images []int) {
-	for at := rank * batch; at < n; at += size * batch {
-		for i := at; i < min(n, at+batch); i++ {
-			images = append(images, i)
-		}
-	}
-	return images
 }
 
 // share scores the images own of inputs.
