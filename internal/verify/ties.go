@@ -13,11 +13,17 @@ import (
 // what follows differs altogether. Such a difference is no fault: the scores are compared
 // with the tolerance of GPT-2's outputs, by our own net.
 
-// greedyTies says where lists of tokens part, if in each of them both tokens are as likely
-// within the tolerance; otherwise it returns "". prefix has a row for each list.
-func (v *Verifier) greedyTies(m *clipcap.Model, prefix torch.Tensor, got, want [][]int64) string {
-	return v.ties(got, want, func(i, at int) (ours, theirs, largest float64) {
-		logits := v.logits(m, prefix.Narrow(0, int64(i), 1), want[i][:at]).Select(0, -1)
+// Ties finds such places.
+type Ties struct {
+	Model    *clipcap.Model
+	Relative float64 // scores that differ by no more than this part of the largest are equal
+}
+
+// Greedy says where lists of tokens part, if in each of them both tokens are as likely;
+// otherwise it returns "". prefix has a row for each list.
+func (t Ties) Greedy(prefix torch.Tensor, got, want [][]int64) string {
+	return t.find(got, want, func(i, at int) (ours, theirs, largest float64) {
+		logits := t.logits(prefix.Narrow(0, int64(i), 1), want[i][:at]).Select(0, -1)
 		row := torch.ToSlice[float64](logits)
 		for _, x := range row {
 			largest = max(largest, math.Abs(x))
@@ -26,18 +32,18 @@ func (v *Verifier) greedyTies(m *clipcap.Model, prefix torch.Tensor, got, want [
 	})
 }
 
-// beamTies is greedyTies for beams, whose average log-probabilities are compared. each is
-// the number of beams of a prefix.
-func (v *Verifier) beamTies(m *clipcap.Model, prefix torch.Tensor, each int, got, want [][]int64) string {
-	return v.ties(got, want, func(i, _ int) (ours, theirs, largest float64) {
+// Beams is Greedy for beams, whose average log-probabilities are compared. each is the
+// number of beams of a prefix.
+func (t Ties) Beams(prefix torch.Tensor, each int, got, want [][]int64) string {
+	return t.find(got, want, func(i, _ int) (ours, theirs, largest float64) {
 		row := prefix.Narrow(0, int64(i/each), 1)
-		ours, theirs = v.average(m, row, got[i]), v.average(m, row, want[i])
+		ours, theirs = t.average(row, got[i]), t.average(row, want[i])
 		return ours, theirs, math.Abs(theirs)
 	})
 }
 
-// ties calls score for each list that differs, with the place where it does.
-func (v *Verifier) ties(got, want [][]int64, score func(i, at int) (ours, theirs, largest float64)) string {
+// find calls score for each list that differs, with the place where it does.
+func (t Ties) find(got, want [][]int64, score func(i, at int) (ours, theirs, largest float64)) string {
 	text, count := "", 0
 	if len(got) != len(want) {
 		return ""
@@ -55,7 +61,7 @@ func (v *Verifier) ties(got, want [][]int64, score func(i, at int) (ours, theirs
 		}
 		ours, theirs, largest := score(i, at)
 		off := math.Abs(ours-theirs) / largest
-		if !(off <= v.tolerances.outputs.Relative) {
+		if !(off <= t.Relative) {
 			return ""
 		}
 		if count++; count == 1 {
@@ -70,19 +76,19 @@ func (v *Verifier) ties(got, want [][]int64, score func(i, at int) (ours, theirs
 
 // logits returns GPT-2's logits [t, vocab] after a prefix [1, p, width] and each of the
 // tokens that follow it.
-func (v *Verifier) logits(m *clipcap.Model, prefix torch.Tensor, tokens []int64) torch.Tensor {
+func (t Ties) logits(prefix torch.Tensor, tokens []int64) torch.Tensor {
 	x := prefix
 	if len(tokens) > 0 {
 		ids := torch.FromSlice(tokens, 1, int64(len(tokens))).To(torch.WithDevice(prefix.Device()))
-		x = torch.Cat([]torch.Tensor{x, m.GPT2.Embed(ids)}, torch.WithDim(1))
+		x = torch.Cat([]torch.Tensor{x, t.Model.GPT2.Embed(ids)}, torch.WithDim(1))
 	}
-	h := m.GPT2.Forward(x, nil, torch.Tensor{}).Slice(torch.WithDim(1), torch.WithStart(prefix.Size(1)-1))
-	return m.GPT2.Logits(h).To(torch.WithDType(torch.Float32)).Select(0, 0)
+	h := t.Model.GPT2.Forward(x, nil, torch.Tensor{}).Slice(torch.WithDim(1), torch.WithStart(prefix.Size(1)-1))
+	return t.Model.GPT2.Logits(h).To(torch.WithDType(torch.Float32)).Select(0, 0)
 }
 
 // average returns the average log-probability of tokens after a prefix.
-func (v *Verifier) average(m *clipcap.Model, prefix torch.Tensor, tokens []int64) float64 {
-	logp := v.logits(m, prefix, tokens[:len(tokens)-1]).LogSoftmax(-1)
+func (t Ties) average(prefix torch.Tensor, tokens []int64) float64 {
+	logp := t.logits(prefix, tokens[:len(tokens)-1]).LogSoftmax(-1)
 	sum := 0.0
 	for i, id := range tokens {
 		sum += logp.Select(0, int64(i)).Select(0, id).Item()

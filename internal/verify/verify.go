@@ -577,9 +577,10 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	greedy := func(prefix torch.Tensor, got, want [][]int64) string { return v.greedyTies(m, prefix, got, want) }
+	same := Ties{m, v.tolerances.outputs.Relative}
+	greedy := same.Greedy
 	beams := func(each int) func(prefix torch.Tensor, got, want [][]int64) string {
-		return func(prefix torch.Tensor, got, want [][]int64) string { return v.beamTies(m, prefix, each, got, want) }
+		return func(prefix torch.Tensor, got, want [][]int64) string { return same.Beams(prefix, each, got, want) }
 	}
 	if name, method, want := f.Decoded.rule(); len(want) > 0 {
 		what := "tokens, " + name
@@ -652,7 +653,7 @@ func (v *Verifier) endToEnd(d *pipeline.Decoder) {
 		row := Row{Part: Decoder, What: what, Difference: compare.Lists(ids, want)}
 		equal := row.Difference.Equal()
 		if !equal {
-			row.Tie = v.greedyTies(d.Model, d.Model.Mapper.Forward(x), ids, want)
+			row.Tie = Ties{d.Model, v.tolerances.outputs.Relative}.Greedy(d.Model.Mapper.Forward(x), ids, want)
 		}
 		v.Rows = append(v.Rows, row)
 		if equal && len(f.Decoded.DeCapTexts) == len(captions) {

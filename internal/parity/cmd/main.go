@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -63,13 +64,14 @@ func run(dir string, seed int64, size, zoo, model string, reuse, markdown bool) 
 	t.SetOutputMirror(os.Stdout)
 	t.SetStyle(table.StyleLight)
 	t.AppendHeader(table.Row{"what", "compared with", "elements", "not bit-equal", "max |difference|", "bound", "why not 0"})
-	failed, equal := 0, 0
+	equal := 0
+	var failed []string
 	for _, row := range r.Rows {
 		if row.Equal() {
 			equal++
 		}
 		if !row.OK(true) {
-			failed++
+			failed = append(failed, fmt.Sprintf("%s (%s): %d of %d elements, %s", row.What, row.Reference, row.Differing, row.Elements, row.Note()))
 		}
 		t.AppendRow(table.Row{row.What, row.Reference, row.Elements, row.Differing, row.MaxText(), row.Tolerance, row.Note()})
 	}
@@ -80,8 +82,8 @@ func run(dir string, seed int64, size, zoo, model string, reuse, markdown bool) 
 	}
 	fmt.Printf("\n%d of %d comparisons are bit-equal; seed %d; references %v, ours %v\n", equal, len(r.Rows), r.Seed,
 		made.Sub(begin).Round(time.Second), time.Since(made).Round(time.Second))
-	if failed > 0 {
-		return fmt.Errorf("%d comparisons are out of bounds", failed)
+	if failed != nil { // again, since the table is long
+		return fmt.Errorf("%d comparisons are out of bounds:\n  %s", len(failed), strings.Join(failed, "\n  "))
 	}
 	return nil
 }
