@@ -514,7 +514,7 @@ func (c *checker) decoderTraining() error {
 //
 //	                               real           small
 //	losses at equal weights        2.6e-7         2.5e-7           of the largest
-//	gradients of the first step    1.4e-5         2.6e-6           of a parameter's largest
+//	gradients of the first step    1.8e-5         2.6e-6           of a parameter's largest
 //	losses of 20 steps             0.043, 0.012   1.4e-6, 4.3e-7   largest, largest mean of a seed
 //	weights after 20 steps         3.8, 0.22      0.0012, 2.5e-6   the same, in learning rates
 //
@@ -538,7 +538,7 @@ func Production(size string, lr float64) LossTolerance {
 	}
 	return LossTolerance{
 		Same:      compare.Tolerance{Why: head, Relative: 8e-7},
-		Gradients: compare.Tolerance{Why: head, Relative: 4.5e-5},
+		Gradients: compare.Tolerance{Why: head, Relative: 5.5e-5},
 		Losses:    compare.Tolerance{Why: adam, Max: 0.13, Mean: 0.036},
 		Weights:   compare.Tolerance{Why: adam, Max: 12 * lr, Mean: 0.66 * lr},
 	}
