@@ -20,6 +20,9 @@ const (
 	Complex64      DType = 9
 	Complex128     DType = 10
 	Bool           DType = 11
+	Qint8          DType = 12 // quantized: see QuantizePerTensor, Dequantize and IntRepr
+	Quint8         DType = 13
+	Qint32         DType = 14
 	BFloat16       DType = 15
 	Float8E5M2     DType = 23
 	Float8E4M3FN   DType = 24
@@ -38,7 +41,7 @@ var dtypes = map[DType]struct {
 	Uint8: {"uint8", 1}, Int8: {"int8", 1}, Int16: {"int16", 2}, Int32: {"int32", 4}, Int64: {"int64", 8},
 	Float16: {"float16", 2}, Float32: {"float32", 4}, Float64: {"float64", 8},
 	Complex32: {"complex32", 4}, Complex64: {"complex64", 8}, Complex128: {"complex128", 16},
-	Bool: {"bool", 1}, BFloat16: {"bfloat16", 2},
+	Bool: {"bool", 1}, Qint8: {"qint8", 1}, Quint8: {"quint8", 1}, Qint32: {"qint32", 4}, BFloat16: {"bfloat16", 2},
 	Float8E5M2: {"float8_e5m2", 1}, Float8E4M3FN: {"float8_e4m3fn", 1},
 	Float8E5M2FNUZ: {"float8_e5m2fnuz", 1}, Float8E4M3FNUZ: {"float8_e4m3fnuz", 1},
 	Uint16: {"uint16", 2}, Uint32: {"uint32", 4}, Uint64: {"uint64", 8}, Float8E8M0FNU: {"float8_e8m0fnu", 1},
@@ -62,6 +65,40 @@ func (d DType) IsFloat() bool {
 		return true
 	}
 	return false
+}
+
+// quantized reports whether the elements are integers that stand for floats.
+func (d DType) quantized() bool { return d >= Qint8 && d <= Qint32 || d == quint4x2 || d == quint2x4 }
+
+// Those of which a byte holds several.
+const (
+	quint4x2 DType = 16
+	quint2x4 DType = 17
+)
+
+// Layout is torch.layout, how the elements of a tensor are stored; its values are those of
+// libtorch's Layout.
+type Layout int8
+
+// The layouts, with PyTorch's names.
+const (
+	Strided   Layout = 0
+	SparseCOO Layout = 1
+	SparseCSR Layout = 2
+	Mkldnn    Layout = 3 // oneDNN's own, such as that of packed weights
+	SparseCSC Layout = 4
+	SparseBSR Layout = 5
+	SparseBSC Layout = 6
+)
+
+var layouts = []string{"strided", "sparse_coo", "sparse_csr", "_mkldnn", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged"}
+
+// String returns PyTorch's name without "torch.": "sparse_coo".
+func (l Layout) String() string {
+	if l >= 0 && int(l) < len(layouts) {
+		return layouts[l]
+	}
+	return fmt.Sprintf("layout(%d)", int8(l))
 }
 
 // ParseDType parses PyTorch's name of a dtype, with or without "torch.", or one

@@ -49,6 +49,10 @@ func (t Tensor) At(indices ...any) Tensor {
 // the part, or a number. With indices that are Tensors, a Tensor value must have the dtype of t. The
 // indices are those of [Tensor.At]. It returns t.
 func (t Tensor) SetAt(value any, indices ...any) Tensor {
+	if i := t.info(); Layout(i.Layout) != Strided {
+		// A part of it is a copy.
+		panic(&Error{Kind: TypeError, Op: "set_at", Args: describe(i), Text: fmt.Sprintf("cannot assign to a tensor of layout %v", Layout(i.Layout))})
+	}
 	Tidy(func() Tensor {
 		view, list := t.locate("set_at", indices)
 		v, ok := value.(Tensor)

@@ -16,7 +16,7 @@ import (
 // Call it for tensors that were converted or copied and are not needed any more:
 // the pages of a file stay in memory until the last tensor in it is closed.
 func DropPages(t Tensor) {
-	if !t.Defined() || t.Device() != CPU || !t.IsContiguous() || t.NBytes() == 0 {
+	if !t.Defined() || t.Layout() != Strided || t.Device() != CPU || !t.IsContiguous() || t.NBytes() == 0 {
 		return
 	}
 	NoGrad(func() {

@@ -44,19 +44,41 @@ func (t Tensor) repr() string {
 		add("device='%v'", d)
 	}
 	usual := dtype == Float32 || dtype == Int64 || dtype == Bool || dtype == Complex64
-	size := func() {
-		dims := make([]string, i.Dim)
-		for k, d := range i.Sizes() {
-			dims[k] = strconv.FormatInt(d, 10)
-		}
-		text := strings.Join(dims, ", ")
-		if len(dims) == 1 {
-			text += ","
-		}
-		add("size=(%s)", text)
-	}
+	size := func() { add("size=%s", tuple(i.Sizes())) }
 	var body string
-	switch {
+	switch l := Layout(i.Layout); {
+	case l != Strided && l != Mkldnn:
+		size()
+		parts, names := t.sparse(l)
+		if nnz := parts[len(parts)-2]; i.DeviceType != int(MetaDevice) {
+			add("nnz=%d", nnz.Size(-1))
+		}
+		if !usual {
+			add("dtype=torch.%v", dtype)
+		}
+		for k, p := range parts {
+			own := names[k] + "=tensor("
+			i := p.info()
+			text := "..."
+			if i.DeviceType != int(MetaDevice) {
+				text = p.body(i, len(prefix)+len(own))
+			}
+			if text == "..." || i.Numel == 0 {
+				text += ", size=" + tuple(i.Sizes())
+			}
+			if k > 0 {
+				body += ",\n" + strings.Repeat(" ", len(prefix))
+			}
+			body += own + text + ")"
+		}
+	case DType(i.DType).quantized():
+		size()
+		add("dtype=torch.%v", dtype)
+		for _, s := range t.quantization() {
+			add("%s", s)
+		}
+		values := t.Dequantize()
+		body = values.body(values.info(), len(prefix))
 	case i.DeviceType == int(MetaDevice):
 		size()
 		if dtype != Float32 {
@@ -77,6 +99,9 @@ func (t Tensor) repr() string {
 		}
 		body = t.body(i, len(prefix))
 	}
+	if l := Layout(i.Layout); l != Strided {
+		add("layout=torch.%v", l)
+	}
 	var name string
 	must("grad_fn", lend("grad_fn", func(p []uintptr) (err error) { name, err = shim.GradFn(p[0]); return err }, t))
 	if name != "" {
@@ -87,8 +112,8 @@ func (t Tensor) repr() string {
 	out := prefix + body
 	// Whether a suffix fits on the last line depends on its width so far.
 	line := len(out) - strings.LastIndex(out, "\n") + 1
-	for _, s := range suffixes {
-		if line+len(s)+2 > printWidth {
+	for k, s := range suffixes {
+		if line+len(s)+2 > printWidth || k == 0 && Layout(i.Layout) == SparseCOO {
 			out += ",\n" + strings.Repeat(" ", len(prefix)) + s
 			line = len(prefix) + len(s)
 		} else {
@@ -97,6 +122,67 @@ func (t Tensor) repr() string {
 		}
 	}
 	return out + ")"
+}
+
+// tuple formats sizes as Python does.
+func tuple(sizes []int64) string {
+	dims := make([]string, len(sizes))
+	for k, d := range sizes {
+		dims[k] = strconv.FormatInt(d, 10)
+	}
+	text := strings.Join(dims, ", ")
+	if len(dims) == 1 {
+		text += ","
+	}
+	return "(" + text + ")"
+}
+
+// sparse returns what a tensor of a sparse layout consists of, and the names of these tensors in Python's
+// repr. The last two are indices, as many as there are values, and the values.
+func (t Tensor) sparse(l Layout) (parts []Tensor, names []string) {
+	rows := []string{"crow_indices", "col_indices"}
+	switch l {
+	case SparseCOO:
+		names = []string{"indices", "values"}
+		for _, name := range names {
+			parts = append(parts, Call("aten::_"+name, t)[0].(Tensor))
+		}
+		return parts, names
+	case SparseCSC, SparseBSC:
+		rows = []string{"ccol_indices", "row_indices"}
+	}
+	names = append(rows, "values")
+	for _, name := range names {
+		parts = append(parts, Call("aten::"+name, t)[0].(Tensor))
+	}
+	return parts, names
+}
+
+// qschemes has the names of c10::QScheme.
+var qschemes = []string{"per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric", "per_channel_affine_float_qparams"}
+
+// pythonFloat formats a number as Python's repr of a float.
+func pythonFloat(x float64) string {
+	format := byte('f')
+	if m := math.Abs(x); m != 0 && (m < 1e-4 || m >= 1e16) {
+		format = 'e'
+	}
+	s := strconv.FormatFloat(x, format, -1, 64)
+	if format == 'f' && !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
+}
+
+// quantization returns the suffixes of Python's repr for the parameters of a quantized tensor.
+func (t Tensor) quantization() []string {
+	scheme := qschemes[Call("aten::qscheme", t)[0].(int64)]
+	out := []string{"quantization_scheme=torch." + scheme}
+	if strings.HasPrefix(scheme, "per_tensor") {
+		return append(out, "scale="+pythonFloat(t.QScale()), fmt.Sprintf("zero_point=%d", t.QZeroPoint()))
+	}
+	return append(out, "scale="+t.QPerChannelScales().repr(), "zero_point="+t.QPerChannelZeroPoints().repr(),
+		fmt.Sprintf("axis=%d", t.QPerChannelAxis()))
 }
 
 // A grid formats the elements of a tensor, or those at its edges.
@@ -108,7 +194,13 @@ type grid struct {
 }
 
 func (t Tensor) body(i shim.Info, indent int) string {
+	if i.Numel == 0 {
+		return "[]"
+	}
 	shown := t.Detach()
+	if Layout(i.Layout) != Strided {
+		shown = shown.ToDense()
+	}
 	g := grid{sizes: i.Sizes(), cut: make([]bool, i.Dim)}
 	if i.Numel > printThreshold {
 		for d, n := range i.Sizes() {

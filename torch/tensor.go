@@ -58,9 +58,13 @@ func (t Tensor) Size(dim int) int64 {
 	return i.Size(dim)
 }
 
-// Strides returns the strides in elements.
+// Strides returns the strides in elements. In a compressed sparse layout a tensor has none; in
+// SparseCOO they are 0, as in PyTorch.
 func (t Tensor) Strides() []int64 {
 	i := t.info()
+	if l := Layout(i.Layout); l != Strided && l != SparseCOO && l != Mkldnn {
+		panic(&Error{Kind: RuntimeError, Op: "stride", Args: describe(i), Text: fmt.Sprintf("a tensor of layout %v has no strides", l)})
+	}
 	return i.Strides()
 }
 
@@ -70,11 +74,15 @@ func (t Tensor) Dim() int { return t.info().Dim }
 // Numel returns the number of elements.
 func (t Tensor) Numel() int64 { return t.info().Numel }
 
-// NBytes returns the total size of the elements in bytes.
+// NBytes returns the total size of the elements in bytes, or that of the indices and values of a
+// sparse tensor, for which PyTorch has no nbytes.
 func (t Tensor) NBytes() int64 { return t.info().NBytes }
 
 // DType returns the element type.
 func (t Tensor) DType() DType { return DType(t.info().DType) }
+
+// Layout returns how the elements are stored.
+func (t Tensor) Layout() Layout { return Layout(t.info().Layout) }
 
 // Device returns the device of t.
 func (t Tensor) Device() Device { return deviceOf(t.info()) }
@@ -87,14 +95,18 @@ func (t Tensor) StorageOffset() int64 { return t.info().StorageOffset }
 // of.
 func (t Tensor) StorageNBytes() int64 { return t.info().StorageNBytes }
 
-// SharesStorage reports whether t and o are views of the same storage.
-func (t Tensor) SharesStorage(o Tensor) bool { return t.info().Storage == o.info().Storage }
+// SharesStorage reports whether t and o are views of the same storage. Sparse tensors have none.
+func (t Tensor) SharesStorage(o Tensor) bool {
+	s := t.info().Storage
+	return s != nil && s == o.info().Storage
+}
 
 // DataPtr returns the address of the first element, as data_ptr() does. Use it
 // to identify aliases and to check the alignment, not to access the data.
 func (t Tensor) DataPtr() uintptr { return uintptr(t.info().Data) }
 
-// IsContiguous reports whether the elements are in row-major order without gaps.
+// IsContiguous reports whether the elements are in row-major order without gaps; false for
+// sparse tensors.
 func (t Tensor) IsContiguous() bool { return t.info().Contiguous }
 
 // RequiresGrad reports whether autograd computes gradients for t.
@@ -129,6 +141,9 @@ func (h *handle) describe() string {
 
 func describe(i shim.Info) string {
 	s := DType(i.DType).String() + strings.ReplaceAll(fmt.Sprint(i.Sizes()), " ", ",")
+	if l := Layout(i.Layout); l != Strided {
+		s = l.String() + " " + s
+	}
 	if d := deviceOf(i); d != CPU {
 		s += "@" + d.String()
 	}
@@ -142,6 +157,19 @@ func deviceOf(i shim.Info) Device {
 		d.Index = 0
 	}
 	return d
+}
+
+// readable panics with an *Error unless the elements of a tensor are numbers at their places in memory.
+func readable(op string, i shim.Info) {
+	var text string
+	if l := Layout(i.Layout); l != Strided {
+		text = fmt.Sprintf("a tensor of layout %v has no elements to read; call ToDense", l)
+	} else if DType(i.DType).quantized() {
+		text = "the elements are quantized; call Dequantize for their values, or IntRepr for their integers"
+	} else {
+		return
+	}
+	panic(&Error{Kind: TypeError, Op: op, Args: describe(i), Text: text})
 }
 
 // Item returns the value of a tensor with one element as a float64. It panics with
@@ -280,6 +308,7 @@ func Data[T Element](t Tensor, f func(data []T)) {
 	defer shim.Free([]uintptr{alias})
 	i, err := shim.TensorInfo(alias)
 	must("data", err)
+	readable("data", i)
 	// The zeros that autograd makes where there is no gradient have no memory.
 	lazy := i.Lazy || i.Numel > 0 && i.Data == nil
 	if want := dtypeOf[T](); DType(i.DType) != want || !i.Contiguous || i.DeviceType != int(CPUDevice) || lazy {
@@ -296,7 +325,9 @@ func Data[T Element](t Tensor, f func(data []T)) {
 // ToSlice returns a copy of the elements in row-major order, converted to T as
 // Tensor.To does.
 func ToSlice[T Element](t Tensor) []T {
-	out := make([]T, t.Numel())
+	i := t.info()
+	readable("to_slice", i)
+	out := make([]T, i.Numel)
 	d := dtypeOf[T]()
 	t.read("to_slice", d, unsafe.Pointer(unsafe.SliceData(out)), int64(len(out))*d.Size())
 	return out

@@ -231,6 +231,9 @@ func SaveSafetensors(ctx context.Context, path string, sd *nn.StateDict, meta ma
 	for n, d := range safetensorsTypes {
 		names[d] = n
 	}
+	if err := checkLayouts(sd); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	if err := checkCopies(sd); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -109,6 +109,9 @@ type view struct {
 
 // storagesOf returns the storages of the file for sd, and its tensors, in order.
 func storagesOf(path string, sd *nn.StateDict) ([]*extent, []view, error) {
+	if err := checkLayouts(sd); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
 	storages := extents(sd)
 	views := make([]view, sd.Len())
 	for i, x := range storages {

@@ -42,6 +42,16 @@ func (x *extent) contents() torch.Tensor {
 	return t.Contiguous().View([]int64{-1})
 }
 
+// checkLayouts returns an error if a tensor has no elements at places, as sparse ones have none.
+func checkLayouts(sd *nn.StateDict) error {
+	for _, name := range sd.Names() {
+		if t, _ := sd.Get(name); t.Layout() != torch.Strided {
+			return fmt.Errorf("tensor %q has layout %v, which cannot be saved; call ToDense", name, t.Layout())
+		}
+	}
+	return nil
+}
+
 // extents returns the extents of a state dict, in the order of their first
 // tensors. Tensors of different types never share one.
 func extents(sd *nn.StateDict) []*extent {

@@ -115,6 +115,24 @@ func TestSharing(t *testing.T) {
 }
 
 // TestSharingOfPython: what Python wrote keeps its sharing when it is written again.
+// TestSaveSparse: a sparse tensor is refused by name, and the file before stays.
+func TestSaveSparse(t *testing.T) {
+	for _, name := range []string{"x.pt", "x.safetensors"} {
+		path := filepath.Join(t.TempDir(), name)
+		err := torch.Scope(func() error {
+			sd := nn.NewStateDict()
+			sd.Add("adjacency", torch.Eye(3).ToSparseCsr())
+			return weights.Save(context.Background(), path, sd, nil)
+		})
+		if err == nil || !strings.Contains(err.Error(), `tensor "adjacency" has layout sparse_csr, which cannot be saved; call ToDense`) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+}
+
 func TestSharingOfPython(t *testing.T) {
 	for _, from := range []string{"zip.pt", "legacy.pt", "protocol4.pt"} {
 		to := filepath.Join(t.TempDir(), from)

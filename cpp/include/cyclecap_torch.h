@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 15
+#define CT_ABI 17
 
 #ifdef __cplusplus
 extern "C" {
@@ -235,6 +235,8 @@ typedef struct {
   int32_t dtype, device_type, device_index, dim;
   int32_t requires_grad, is_leaf, is_contiguous, is_inference;
   int32_t is_lazy; /* its elements are still to be conjugated or negated */
+  int32_t layout;  /* torch.layout; a sparse tensor has no data and no storage,
+                    * and nbytes are those of its indices and values */
 } ct_info;
 /* Fills *info, and sizes and strides for at most max dimensions. */
 CT_API ct_error ct_tensor_info(ct_tensor t, ct_info *info, int64_t *sizes,

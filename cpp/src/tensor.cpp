@@ -1,4 +1,6 @@
 // Tensor lifetime and data.
+#include <ATen/SparseCsrTensorUtils.h>
+#include <ATen/SparseTensorImpl.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/GradMode.h>
 
@@ -19,6 +21,22 @@ std::atomic<int> n_dropped{0};
 
 // Whether the elements in memory are not yet conjugated or negated.
 bool lazy(const at::Tensor &t) { return t.is_conj() || t.is_neg(); }
+
+// libtorch has no nbytes for sparse tensors.
+int64_t bytes(const at::Tensor &t) {
+  if (t.layout() == at::kSparse) {
+    const auto *s =
+        static_cast<const at::SparseTensorImpl *>(t.unsafeGetTensorImpl());
+    return static_cast<int64_t>(s->indices().nbytes() + s->values().nbytes());
+  }
+  if (at::sparse_csr::is_sparse_compressed(t)) {
+    const auto *s = at::sparse_csr::get_sparse_csr_impl(t);
+    return static_cast<int64_t>(s->compressed_indices().nbytes() +
+                                s->plain_indices().nbytes() +
+                                s->values().nbytes());
+  }
+  return static_cast<int64_t>(t.nbytes());
+}
 
 // Copies the elements, converted to type.
 void read(const at::Tensor &from, at::ScalarType type, void *dst,
@@ -92,8 +110,9 @@ ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
     at::Tensor t = ct::borrow(h);
     info->numel = t.numel();
     info->storage_offset = t.storage_offset();
-    info->nbytes = static_cast<int64_t>(t.nbytes());
-    // Opaque tensors (oneDNN's packed weights) have no storage.
+    info->nbytes = bytes(t);
+    info->layout = static_cast<int32_t>(t.layout());
+    // Sparse and opaque tensors (oneDNN's packed weights) have no storage.
     const bool plain = t.has_storage();
     info->storage_nbytes =
         plain ? static_cast<int64_t>(t.storage().nbytes()) : 0;
@@ -105,12 +124,14 @@ ct_error ct_tensor_info(ct_tensor h, ct_info *info, int64_t *sizes,
     info->dim = static_cast<int32_t>(t.dim());
     info->requires_grad = t.requires_grad();
     info->is_leaf = t.is_leaf();
-    info->is_contiguous = t.is_contiguous();
+    // What is asked of a compressed sparse tensor for its strides throws.
+    const bool compressed = at::sparse_csr::is_sparse_compressed(t);
+    info->is_contiguous = !compressed && t.is_contiguous();
     info->is_inference = t.is_inference();
     info->is_lazy = lazy(t);
     for (int i = 0; i < info->dim && i < max; i++) {
       sizes[i] = t.size(i);
-      strides[i] = t.stride(i);
+      strides[i] = compressed ? 0 : t.stride(i);
     }
   });
 }
@@ -135,8 +156,13 @@ ct_error ct_tensor_read(ct_tensor h, int dtype, void *dst, size_t nbytes) {
 
 ct_error ct_tensor_item(ct_tensor h, int dtype, void *value, int *own) {
   return ct::guard([&] {
-    const at::Tensor t = ct::borrow(h);
+    at::Tensor t = ct::borrow(h);
     TORCH_CHECK(t.numel() == 1, "expected a tensor with one element");
+    // As in Python, but in no other layout.
+    if (t.is_sparse()) t = t.detach().to_dense();
+    if (t.is_quantized()) t = t.detach().dequantize();
+    TORCH_CHECK_TYPE(t.layout() == at::kStrided, "a tensor of layout ",
+                     t.layout(), " has no elements to read; call ToDense");
     const auto from = t.scalar_type();
     *own = static_cast<int>(from);
     auto to = static_cast<at::ScalarType>(dtype);
@@ -146,8 +172,7 @@ ct_error ct_tensor_item(ct_tensor h, int dtype, void *value, int *own) {
           "a complex number is not a float64; call ItemOf[complex128]");
       to = from == at::kLong || from == at::kUInt64 ? from : at::kDouble;
     }
-    if (t.device().is_cpu() && t.layout() == at::kStrided && !lazy(t) &&
-        t.const_data_ptr() != nullptr) {
+    if (t.device().is_cpu() && !lazy(t) && t.const_data_ptr() != nullptr) {
       // Without the operators of a conversion.
       if (from == to && from != at::kBool) {
         std::memcpy(value, t.const_data_ptr(), t.itemsize());

@@ -121,13 +121,14 @@ func TestMismatch(t *testing.T) {
 			t.Error(d)
 		}
 		for want, d := range map[string]compare.Difference{
-			"the shape is [2, 3], want [3, 2]":                       compare.Tensors(a, torch.Zeros([]int64{3, 2})),
-			"the dtype is float32, want bfloat16":                    compare.Tensors(a, torch.Zeros([]int64{2, 3}, torch.WithDType(torch.BFloat16))),
-			"there is no tensor, want float32[2, 3]":                 compare.Tensors(torch.Tensor{}, a),
-			"the tensor is float32[2, 3], want none":                 compare.Tensors(a, torch.Tensor{}),
-			"a tensor on the meta device has no elements to compare": compare.Tensors(a.To(torch.WithDevice(torch.Meta)), a),
-			"1 number, want 2":                                       compare.Numbers([]float64{1}, []float64{1, 2}),
-			"1 list, want 0":                                         compare.Lists([][]int64{{1}}, nil),
+			"the shape is [2, 3], want [3, 2]":                                       compare.Tensors(a, torch.Zeros([]int64{3, 2})),
+			"the dtype is float32, want bfloat16":                                    compare.Tensors(a, torch.Zeros([]int64{2, 3}, torch.WithDType(torch.BFloat16))),
+			"there is no tensor, want float32[2, 3]":                                 compare.Tensors(torch.Tensor{}, a),
+			"the tensor is float32[2, 3], want none":                                 compare.Tensors(a, torch.Tensor{}),
+			"a tensor on the meta device has no elements to compare":                 compare.Tensors(a.To(torch.WithDevice(torch.Meta)), a),
+			"a tensor of layout sparse_coo has no elements to compare; call ToDense": compare.Tensors(a.ToSparse(), a),
+			"1 number, want 2":                                                       compare.Numbers([]float64{1}, []float64{1, 2}),
+			"1 list, want 0":                                                         compare.Lists([][]int64{{1}}, nil),
 		} {
 			if d.Equal() || d.Differing == 0 || d.String() != want || (compare.Tolerance{Relative: 1e9}).Within(d) {
 				t.Errorf("got %q, want %q", d, want)

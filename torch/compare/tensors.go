@@ -50,6 +50,11 @@ func tensors(got, want torch.Tensor) (d Difference) {
 	if got.Device() == torch.Meta || want.Device() == torch.Meta {
 		return d.mismatch("a tensor on the meta device has no elements to compare")
 	}
+	for _, t := range []torch.Tensor{got, want} {
+		if l := t.Layout(); l != torch.Strided {
+			return d.mismatch("a tensor of layout %v has no elements to compare; call ToDense", l)
+		}
+	}
 	if _, complex := parts[d.DType]; complex {
 		d.Shape, d.Elements = append(d.Shape, 2), 2*d.Elements
 	}

@@ -191,6 +191,9 @@ func Read(r io.ReaderAt, size int64) (t torch.Tensor, err error) {
 // Write writes a tensor as a .npy file, with the bytes of numpy.save for the same array in C's
 // order. bfloat16 has no type of numpy, and is an error.
 func Write(w io.Writer, t torch.Tensor) error {
+	if l := t.Layout(); l != torch.Strided {
+		return fmt.Errorf("numpy has no arrays of layout %v; call ToDense", l)
+	}
 	b, err := Header{DType: t.DType(), Shape: t.Shape()}.Encode()
 	if err != nil {
 		return err

@@ -160,6 +160,9 @@ func TestErrors(t *testing.T) {
 		if err := npy.Save(t.Context(), path, torch.Zeros([]int64{2}, torch.WithDType(torch.BFloat16))); err == nil || !strings.Contains(err.Error(), "convert the tensor to float32") {
 			t.Error(err)
 		}
+		if err := npy.Save(t.Context(), path, torch.Ones([]int64{2}).ToSparse()); err == nil || !strings.Contains(err.Error(), "layout sparse_coo; call ToDense") {
+			t.Error(err)
+		}
 		if left, err := os.ReadFile(path); err != nil || !bytes.Equal(left, good) {
 			t.Errorf("a failed write has changed the file: %v", err)
 		}

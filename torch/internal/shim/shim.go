@@ -303,6 +303,7 @@ type Info struct {
 	DType, DeviceType, DeviceIndex, Dim         int
 	RequiresGrad, IsLeaf, Contiguous, Inference bool
 	Lazy                                        bool // the elements are still to be conjugated or negated
+	Layout                                      int
 
 	few  [2 * few]C.int64_t // the sizes, and from few on the strides, of up to few dimensions
 	more []C.int64_t        // of more: the sizes and strides
@@ -354,6 +355,7 @@ func TensorInfo(p uintptr) (i Info, err error) {
 	i.Data, i.Storage = c.data, c.storage
 	i.DType, i.DeviceType, i.DeviceIndex, i.Dim = int(c.dtype), int(c.device_type), int(c.device_index), int(c.dim)
 	i.RequiresGrad, i.IsLeaf = c.requires_grad != 0, c.is_leaf != 0
+	i.Layout = int(c.layout)
 	i.Contiguous, i.Inference, i.Lazy = c.is_contiguous != 0, c.is_inference != 0, c.is_lazy != 0
 	return i, nil
 }
