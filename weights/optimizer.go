@@ -29,7 +29,9 @@ func SaveOptimizer(ctx context.Context, path string, opt optim.Optimizer) error 
 		sd := nn.NewStateDict()
 		for i, own := range d.State {
 			for _, name := range slices.Sorted(maps.Keys(own)) {
-				sd.Add(fmt.Sprintf("%d.%s", i, name), own[name])
+				if !isInt(name, own[name]) {
+					sd.Add(fmt.Sprintf("%d.%s", i, name), own[name])
+				}
 			}
 		}
 		storages, views, err := storagesOf(path, sd)
@@ -47,9 +49,12 @@ func SaveOptimizer(ctx context.Context, path string, opt optim.Optimizer) error 
 			}
 			p.int(int64(i))
 			p.op('}', '(')
-			for range own {
-				_, name, _ := strings.Cut(views[0].name, ".")
+			for _, name := range slices.Sorted(maps.Keys(own)) {
 				p.text(name)
+				if isInt(name, own[name]) {
+					p.int(torch.ItemOf[int64](own[name]))
+					continue
+				}
 				p.tensor(views[0])
 				views = views[1:]
 			}
@@ -77,6 +82,9 @@ func SaveOptimizer(ctx context.Context, path string, opt optim.Optimizer) error 
 		return writeZip(ctx, path, p.Bytes(), storages, nil)
 	})
 }
+
+// isInt reports whether a part of a state is an int in PyTorch: the step of SparseAdam.
+func isInt(name string, t torch.Tensor) bool { return name == "step" && t.DType() == torch.Int64 }
 
 // plain writes an option: nil, a bool, a number, a string, or a list of them as a tuple.
 func (p *pickler) plain(v any) error {
@@ -234,8 +242,8 @@ func optimizerState(value any, add func(name string, t *tensor, to map[string]to
 				if err := add(fmt.Sprintf("%d.%s", k, name), v, d.State[k]); err != nil {
 					return d, err
 				}
-			case int64: // the step of PyTorch before 1.12
-				d.State[k][name] = torch.Scalar0(float32(v))
+			case int64: // the step of SparseAdam, and of others in PyTorch before 1.12
+				d.State[k][name] = torch.Scalar0(v)
 			case float64:
 				d.State[k][name] = torch.Scalar0(float32(v))
 			default:

@@ -111,6 +111,50 @@ func TestOptimizer(t *testing.T) {
 	}
 }
 
+// TestSparseAdam takes Python's steps, whose state is Python's file, and writes the step as an int, as
+// Python's own SparseAdam needs it. make_optimizer_fixtures.py reads the golden file.
+func TestSparseAdam(t *testing.T) {
+	golden, err := os.ReadFile("testdata/sparse_adam_go.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = torch.Scope(func() error {
+		torch.ManualSeed(6)
+		m := nn.Embedding(9, 4)
+		defer nn.Close(m)
+		m.Sparse = true
+		o := optim.SparseAdamDefaults()
+		o.LR = 0.1
+		trained, loaded := optim.SparseAdam(nn.Parameters(m), o), optim.SparseAdam(nn.Parameters(m), optim.SparseAdamDefaults())
+		defer trained.Close()
+		defer loaded.Close()
+		for step := range int64(20) {
+			trained.ZeroGrad()
+			m.Forward(torch.FromSlice([]int64{step % 9, 3, 3})).Square().Sum().Backward()
+			trained.Step()
+		}
+		if err := weights.LoadOptimizer("testdata/sparse_adam.pt", loaded); err != nil {
+			return err
+		}
+		for name, opt := range map[string]optim.Optimizer{"trained": trained, "loaded": loaded} {
+			path := filepath.Join(t.TempDir(), "x.pt")
+			if err := weights.SaveOptimizer(context.Background(), path, opt); err != nil {
+				return err
+			}
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, golden) {
+				t.Errorf("%s: the file differs from testdata/sparse_adam_go.pt (%v)", name, err)
+			}
+			if err := weights.LoadOptimizer(path, opt); err != nil || opt.State()[0].Step != 20 {
+				t.Errorf("%s: %v, step %d", name, err, opt.State()[0].Step)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestOptimizerRefuses loads what does not fit.
 func TestOptimizerRefuses(t *testing.T) {
 	err := torch.Scope(func() error {

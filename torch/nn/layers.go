@@ -59,6 +59,9 @@ func (l *LinearModule) Pack(as Packing) {
 type EmbeddingModule struct {
 	Hook
 	Weight torch.Tensor // [n, dim]
+	// Sparse makes the gradient of Weight a sparse tensor of the rows that were used, for
+	// optim.SparseAdam, SGD and Adagrad.
+	Sparse bool
 }
 
 // Embedding returns a table of n vectors, initialized from the standard normal
@@ -71,5 +74,5 @@ func Embedding(n, dim int64) *EmbeddingModule {
 
 // Forward maps int64 ids [...] to [..., dim].
 func (e *EmbeddingModule) Forward(ids torch.Tensor) torch.Tensor {
-	return e.Output(torch.Embedding(e.Weight, ids))
+	return e.Output(torch.Embedding(e.Weight, ids, torch.WithSparse(e.Sparse)))
 }

@@ -39,22 +39,32 @@ var adagradOf = &rules[AdagradOptions]{
 	},
 	maximize: func(o *AdagradOptions) bool { return o.Maximize },
 	names:    []string{"sum"},
+	grads:    anyLayout,
 	extra:    map[string]any{"foreach": nil, "differentiable": false, "fused": nil},
 	step: each(func(o *AdagradOptions, p, g torch.Tensor, s *ParamState) {
 		sum := s.tensor(0, 1, func() torch.Tensor {
 			return p.FullLike(o.InitialAccumulatorValue, torch.WithMemoryFormat(torch.PreserveFormat))
 		})
 		s.Step++
+		lr := o.LR / (1 + float64(s.Step-1)*o.LRDecay)
+		if g.Layout() == torch.SparseCOO {
+			noDecay(adagradOp, o.WeightDecay, p, g)
+			g = g.Coalesce()
+			values := g.Values()
+			sum.Add_(like(g, values.PowScalar(2)))
+			std := sum.SparseMask(g).Values().Sqrt_().AddScalar_(o.Eps)
+			p.Add_(like(g, values.Div(std)), torch.WithAlpha(-lr))
+			return
+		}
 		if o.WeightDecay != 0 {
 			g = g.Add(p, torch.WithAlpha(o.WeightDecay))
 		}
-		lr := o.LR / (1 + float64(s.Step-1)*o.LRDecay)
 		sum.Addcmul_(g, g, torch.WithValue(1.0))
 		p.Addcdiv_(g, sum.Sqrt().AddScalar_(o.Eps), torch.WithValue(-lr))
 	}),
 }
 
-// Adagrad is torch.optim.Adagrad.
+// Adagrad is torch.optim.Adagrad. Gradients may be sparse, without a weight decay.
 func Adagrad(params []torch.Tensor, o AdagradOptions) *Of[AdagradOptions] {
 	return newOf(adagradOf, params, o)
 }

@@ -230,9 +230,12 @@ func (a *LBFGSOptimizer) replace(at *torch.Tensor, t torch.Tensor) {
 func (a *LBFGSOptimizer) gradient() torch.Tensor {
 	views := make([]torch.Tensor, len(a.params))
 	for i, p := range a.params {
-		if g := p.Grad(); g.Defined() {
+		switch g := p.Grad(); {
+		case g.Defined() && g.Layout() != torch.Strided:
+			views[i] = g.ToDense().View([]int64{-1})
+		case g.Defined():
 			views[i] = g.View([]int64{-1})
-		} else {
+		default:
 			views[i] = p.NewZeros([]int64{p.Numel()})
 		}
 	}

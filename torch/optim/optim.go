@@ -90,7 +90,8 @@ type ParamState struct {
 // StateDict is PyTorch's optimizer.state_dict().
 type StateDict struct {
 	// State has the state of each parameter by PyTorch's names, which is empty before the
-	// first step. Its "step" is an f32 tensor without dimensions.
+	// first step. Its "step" is an f32 tensor without dimensions; for SparseAdam, whose step is
+	// an int in PyTorch, an int64 one.
 	State []map[string]torch.Tensor
 	// ParamGroups has the options of each group by PyTorch's names: numbers, bools, strings
 	// and nil, and lists of them for tuples.
@@ -102,14 +103,40 @@ type StateDict struct {
 // rules are what an optimizer with options of type O consists of.
 type rules[O any] struct {
 	op       string
-	check    func(o *O) // throws if an option is invalid
+	check    func(o *O)                  // throws if an option is invalid
+	param    func(i int, p torch.Tensor) // throws if a parameter cannot be optimized; nil: any can
 	maximize func(o *O) bool
 	names    []string                               // of all tensors in the state
 	uses     func(o *O, i int, p torch.Tensor) bool // names[i] is in the state of a parameter; nil: always
 	shape    func(p torch.Tensor, i int) []int64    // of names[i], if it is not the parameter's
 	noStep   bool                                   // PyTorch's state has no step
+	intStep  bool                                   // the step in PyTorch's state is an int, no tensor
+	grads    layouts                                // of gradients
 	extra    map[string]any                         // options in PyTorch's state dict that have only one value here
 	step     func(a *Of[O], o *O, g *group)         // updates parameters of one device and dtype
+}
+
+// layouts are those that the gradients of an optimizer may have.
+type layouts int
+
+const (
+	dense layouts = iota
+	anyLayout
+	sparse // torch.SparseCOO
+)
+
+// checkGrad throws if the optimizer does not take a gradient's layout. n is the number of its parameter.
+func (r *rules[O]) checkGrad(n int, grad torch.Tensor) {
+	if r.grads == anyLayout {
+		return
+	}
+	is := grad.Layout() == torch.SparseCOO
+	switch {
+	case r.grads == dense && is:
+		torch.Throw(r.op, "parameter %d, of shape %v, has a sparse gradient; use SparseAdam, SGD or Adagrad", n, grad.Shape())
+	case r.grads == sparse && !is:
+		torch.Throw(r.op, "parameter %d, of shape %v, has a dense gradient; use Adam", n, grad.Shape())
+	}
 }
 
 func (r *rules[O]) used(o *O, i int, p torch.Tensor) bool { return r.uses == nil || r.uses(o, i, p) }
@@ -148,6 +175,9 @@ func (a *Of[O]) AddGroup(params []torch.Tensor, o O) {
 	for i, p := range params {
 		if !p.IsLeaf() {
 			torch.Throw(op, "parameter %d, of shape %v, is not a leaf tensor but the result of an operator; only leaf tensors can be optimized", i, p.Shape())
+		}
+		if a.rules.param != nil {
+			a.rules.param(i, p)
 		}
 		if slices.Contains(a.params, p) {
 			torch.Throw(op, "parameter %d, of shape %v, is in another group already", i, p.Shape())
@@ -232,6 +262,7 @@ func (a *Of[O]) Step() {
 					for k, i := range g.index {
 						g.index[k] = own.first + i
 						g.states = append(g.states, &a.state[own.first+i])
+						a.rules.checkGrad(own.first+i, g.grads[k])
 						if a.rules.maximize != nil && a.rules.maximize(&own.o) {
 							g.grads[k] = g.grads[k].Neg()
 						}
@@ -379,7 +410,11 @@ func (a *Of[O]) StateDict() StateDict {
 	for _, s := range a.state {
 		own := map[string]torch.Tensor{}
 		if s.Tensors != nil || s.Step > 0 {
-			if !a.rules.noStep {
+			switch {
+			case a.rules.noStep:
+			case a.rules.intStep:
+				own["step"] = torch.Scalar0(s.Step)
+			default:
 				own["step"] = torch.Scalar0(float32(s.Step))
 			}
 			for i, t := range s.Tensors {

@@ -23,6 +23,7 @@ type optimCase struct {
 	Name, Optimizer string
 	Groups          []map[string]any // options of the constructor
 	Bias            bool
+	Sparse          bool // gradients are
 	DType           string
 	State           map[string][]string
 	Options         []map[string]any // of the state dict
@@ -137,6 +138,9 @@ var constructors = map[string]func(t *testing.T, p []torch.Tensor, g []map[strin
 	"Rprop": func(t *testing.T, p []torch.Tensor, g []map[string]any) optim.Optimizer {
 		return grouped(t, optim.Rprop, optim.RpropDefaults(), p, g)
 	},
+	"SparseAdam": func(t *testing.T, p []torch.Tensor, g []map[string]any) optim.Optimizer {
+		return grouped(t, optim.SparseAdam, optim.SparseAdamDefaults(), p, g)
+	},
 	"SGD": func(t *testing.T, p []torch.Tensor, g []map[string]any) optim.Optimizer {
 		return grouped(t, optim.SGD, optim.SGDDefaults(), p, g)
 	},
@@ -155,6 +159,31 @@ func batches(dtype torch.DType) (xs, ys torch.Tensor) {
 	torch.ManualSeed(5)
 	to := torch.WithDType(dtype)
 	return torch.Randn([]int64{50, 4, 5}).To(to), torch.Randn([]int64{50, 4, 3}).To(to)
+}
+
+// A product is the net of the cases with sparse gradients.
+type product struct{ A, B *nn.EmbeddingModule }
+
+// embeddings returns a product and its steps.
+func embeddings(dtype torch.DType) (*product, func(opt optim.Optimizer, from, to int)) {
+	torch.ManualSeed(6)
+	m := &product{nn.Embedding(9, 4), nn.Embedding(5, 4)}
+	m.A.Sparse, m.B.Sparse = true, true
+	nn.To(m, torch.WithDType(dtype))
+	torch.ManualSeed(5)
+	i, j := torch.RandintHigh(9, []int64{50, 6}), torch.RandintHigh(5, []int64{50, 6})
+	y := torch.Randn([]int64{50, 6, 4}).To(torch.WithDType(dtype))
+	return m, func(opt optim.Optimizer, from, to int) {
+		for step := from; step < to; step++ {
+			torch.Tidy(func() torch.Tensor {
+				at := func(t torch.Tensor) torch.Tensor { return t.Select(0, int64(step)) }
+				opt.ZeroGrad()
+				m.A.Forward(at(i)).Mul(m.B.Forward(at(j))).MseLoss(at(y)).Backward()
+				opt.Step()
+				return torch.Tensor{}
+			})
+		}
+	}
 }
 
 // weightsOf compares the weights of a net with those of a case.
@@ -191,13 +220,20 @@ func (c *optimCase) run(t *testing.T, s *fixture.Set) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	xs, ys := batches(dtype)
-	m := small(c.Bias, dtype)
+	var m any
+	var take func(opt optim.Optimizer, from, to int)
+	if c.Sparse {
+		m, take = embeddings(dtype)
+	} else {
+		xs, ys := batches(dtype)
+		net := small(c.Bias, dtype)
+		m, take = net, func(opt optim.Optimizer, from, to int) { train(net, opt, xs, ys, from, to, func(int) {}) }
+	}
 	defer nn.Close(m)
 	params := nn.Parameters(m)
 	opt := constructors[c.Optimizer](t, params, c.Groups)
 	defer func() { opt.Close() }()
-	train(m, opt, xs, ys, 0, 30, func(int) {})
+	take(opt, 0, 30)
 	half := opt.StateDict()
 	other := constructors[c.Optimizer](t, params, make([]map[string]any, len(c.Groups)))
 	if err := other.LoadStateDict(half); err != nil {
@@ -209,7 +245,7 @@ func (c *optimCase) run(t *testing.T, s *fixture.Set) {
 	if a, ok := opt.(*optim.Of[optim.AdamOptions]); ok {
 		a.Options(0).Fused = c.Groups[0]["fused"] == true
 	}
-	train(m, opt, xs, ys, 30, 50, func(int) {})
+	take(opt, 30, 50)
 	equal := s.Equal
 	if c.Optimizer == "Muon" { // its updates are computed in bfloat16
 		equal = s.EqualBFloat16
@@ -224,6 +260,9 @@ func (c *optimCase) run(t *testing.T, s *fixture.Set) {
 			t.Errorf("the state of parameter %d, PyTorch's (-) and ours (+):\n%s", i, diff)
 		}
 		for name, x := range own {
+			if x.Layout() == torch.SparseCOO {
+				x = x.ToDense()
+			}
 			if of := fmt.Sprintf("%s/state/%d.%s", c.Name, i, name); s.Has(of) {
 				equal(fmt.Sprintf("%s of parameter %d", name, i), x, of)
 			}

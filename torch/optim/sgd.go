@@ -2,6 +2,7 @@ package optim
 
 import (
 	"math"
+	"slices"
 
 	"cyclecap/torch"
 )
@@ -34,9 +35,11 @@ var sgdOf = &rules[SGDOptions]{
 	names:    []string{"momentum_buffer"},
 	uses:     func(o *SGDOptions, _ int, _ torch.Tensor) bool { return o.Momentum != 0 },
 	noStep:   true,
+	grads:    anyLayout,
 	extra:    map[string]any{"foreach": nil, "differentiable": false, "fused": nil},
 	step: func(a *Of[SGDOptions], o *SGDOptions, g *group) {
-		if a.foreach() {
+		// As in PyTorch, which has no lists of sparse gradients either.
+		if a.foreach() && !slices.ContainsFunc(g.grads, func(t torch.Tensor) bool { return t.Layout() != torch.Strided }) {
 			o.list(g)
 		} else {
 			each((*SGDOptions).single)(a, o, g)
@@ -44,11 +47,13 @@ var sgdOf = &rules[SGDOptions]{
 	},
 }
 
-// SGD is torch.optim.SGD.
+// SGD is torch.optim.SGD. Gradients may be sparse, without a weight decay; the momentum then is too,
+// and cannot be saved in a file.
 func SGD(params []torch.Tensor, o SGDOptions) *Of[SGDOptions] { return newOf(sgdOf, params, o) }
 
 func (o *SGDOptions) single(p, g torch.Tensor, s *ParamState) {
 	if o.WeightDecay != 0 {
+		noDecay(sgdOp, o.WeightDecay, p, g)
 		g = g.Add(p, torch.WithAlpha(o.WeightDecay))
 	}
 	if o.Momentum != 0 {

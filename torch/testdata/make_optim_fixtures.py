@@ -1,6 +1,6 @@
 """Writes optim.json.gz: 50 steps of PyTorch's optimizers with the options of its own tests
 (torch.testing._internal.common_optimizers.optim_db, which needs the package expecttest), with groups of
-parameters, and of its learning rate schedulers and gradient scaler. The tests in torch/optim take the
+parameters, with sparse gradients, and of its learning rate schedulers and gradient scaler. The tests in torch/optim take the
 same steps.
 
     python torch/testdata/make_optim_fixtures.py
@@ -26,8 +26,8 @@ torch.set_num_threads(1)
 O = torch.optim
 HERE = pathlib.Path(__file__).parent
 
-# What package optim does not have (sparse gradients), and what is recorded below.
-MISSING = {"LBFGS", "SparseAdam"}
+# What is recorded below.
+LATER = {"LBFGS", "SparseAdam"}
 # Options that choose an implementation, of which there is one.
 SKIP = {"foreach", "capturable", "differentiable", "fused"}
 
@@ -35,7 +35,7 @@ out = {"versions": versions(), "tensors": {}, "cases": [], "defaults": {}}
 
 
 def put(name, t):
-    t = t.detach().contiguous()
+    t = (t.to_dense() if t.is_sparse else t).detach().contiguous()
     raw = t.view(torch.uint8) if t.dtype in (torch.bool, torch.bfloat16) else t
     out["tensors"][name] = {
         "dtype": str(t.dtype).removeprefix("torch."),
@@ -89,7 +89,7 @@ def record(name, optimizer, m, groups):
 
 for info in optim_db:
     cls = info.optim_cls
-    if cls.__name__ in MISSING:
+    if cls.__name__ in LATER:
         continue
     signature = inspect.signature(cls)
     out["defaults"][cls.__name__] = {p.name: plain(p.default) for p in signature.parameters.values() if p.name not in SKIP | {"params"}}
@@ -220,6 +220,52 @@ for step in range(12):
 for key, p in m.state_dict().items():
     put(f"scaler/{key}", p)
 out["cases"].append({"name": "scaler", "scales": scales})
+
+# Sparse gradients: those of two embeddings, with ids that occur several times in a batch and rows that do not.
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Embedding(9, 4, sparse=True), nn.Embedding(5, 4, sparse=True)
+
+    def forward(self, i, j):
+        return self.a(i) * self.b(j)
+
+
+def sparse_case(name, cls, groups, dtype):
+    torch.manual_seed(6)
+    m = Product().to(dtype)
+    params = list(m.parameters())
+    if len(groups) == 1:
+        opt = cls(params, **groups[0])
+    else:
+        opt = cls([{"params": params[:1]} | groups[0], {"params": params[1:]} | groups[1]])
+    torch.manual_seed(5)
+    i, j, y = torch.randint(0, 9, (50, 6)), torch.randint(0, 5, (50, 6)), torch.randn(50, 6, 4).to(dtype)
+    for step in range(50):
+        opt.zero_grad()
+        F.mse_loss(m(i[step], j[step]), y[step]).backward()
+        assert all(p.grad.is_sparse for p in params)
+        opt.step()
+    record(f"sparse/{name}/{str(dtype).removeprefix('torch.')}", opt, m, groups)
+    out["cases"][-1]["sparse"] = True
+
+
+sparse_adam = next(i for i in optim_db if i.optim_cls is O.SparseAdam)
+kwargs = [s.kwargs for s in sparse_adam.optim_inputs_func(device="cpu") if not isinstance(s.kwargs.get("lr"), torch.Tensor)]
+SPARSE = [(f"SparseAdam/{i}", O.SparseAdam, [{k: plain(v) for k, v in o.items()}]) for i, o in enumerate(kwargs)] + [
+    ("SparseAdam/betas", O.SparseAdam, [{"lr": 0.1, "betas": [0.7, 0.99], "eps": 1e-5}]),
+    ("SparseAdam/groups", O.SparseAdam, [{}, {"lr": 0.03, "betas": [0.5, 0.9], "maximize": True}]),
+    ("SGD/plain", O.SGD, [{"lr": 0.3}]),
+    ("SGD/maximize", O.SGD, [{"lr": 1e-3, "maximize": True}]),
+    ("SGD/momentum", O.SGD, [{"lr": 0.1, "momentum": 0.9, "dampening": 0.5}]),
+    ("SGD/nesterov", O.SGD, [{"lr": 0.1, "momentum": 0.9, "nesterov": True}]),
+    ("Adagrad/groups", O.Adagrad, [{"lr": 0.1}, {"lr": 0.2, "lr_decay": 0.01, "eps": 1e-6, "maximize": True}]),
+    ("Adagrad/initial", O.Adagrad, [{"lr": 0.1, "initial_accumulator_value": 0.1}]),
+]  # fmt: skip
+for name, cls, groups in SPARSE:
+    for dtype in (torch.float32, torch.float64):
+        sparse_case(name, cls, groups, dtype)
+out["defaults"]["SparseAdam"] = {p.name: plain(p.default) for p in inspect.signature(O.SparseAdam).parameters.values() if p.name != "params"}
 
 path = HERE / "optim.json.gz"
 text = json.dumps(out, separators=(",", ":"), sort_keys=True)

@@ -1,6 +1,7 @@
 """Writes optimizer.pt, the state dict of an optimizer after 20 steps as torch.save writes it, and
 optimizer.json, the weights after 20 and after 50 steps. The tests go on from step 20. Then it goes on itself
-from optimizer_go.pt, which is what SaveOptimizer makes of optimizer.pt, and compares.
+from optimizer_go.pt, which is what SaveOptimizer makes of optimizer.pt, and compares. sparse_adam.pt and
+sparse_adam_go.pt are the same for SparseAdam.
 
     python weights/testdata/make_optimizer_fixtures.py
 """
@@ -48,3 +49,16 @@ m, opt = make()
 m.load_state_dict(at20)
 opt.load_state_dict(torch.load(HERE / "optimizer_go.pt", weights_only=True))
 assert train(m, opt, range(20, 50)) == out["50"], "from optimizer_go.pt, the weights are different"
+
+# SparseAdam, whose step is an int. sparse_adam_go.pt is what SaveOptimizer makes of sparse_adam.pt.
+torch.manual_seed(6)
+m = nn.Embedding(9, 4, sparse=True)
+opt = torch.optim.SparseAdam(m.parameters(), lr=0.1)
+for step in range(20):
+    opt.zero_grad()
+    m(torch.tensor([step % 9, 3, 3])).square().sum().backward()
+    opt.step()
+torch.save(opt.state_dict(), HERE / "sparse_adam.pt")
+want, got = opt.state_dict()["state"][0], torch.load(HERE / "sparse_adam_go.pt", weights_only=True)["state"][0]
+assert got["step"] == want["step"] and type(got["step"]) is int, "the step in sparse_adam_go.pt is different"
+assert all(torch.equal(got[k], want[k]) for k in ("exp_avg", "exp_avg_sq")), "the moments in sparse_adam_go.pt are different"
