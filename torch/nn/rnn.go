@@ -210,14 +210,19 @@ func LSTM(input, hidden int64, o RNNOptions) *LSTMModule {
 // states hn [layers*directions, n, size] and cn [layers*directions, n, hidden]. h and c are the
 // initial states, of the shapes of the final ones, or both none for zeros. n may be missing.
 func (m *LSTMModule) Forward(x, h, c torch.Tensor) (out, hn, cn torch.Tensor) {
-	if h.Defined() != c.Defined() {
-		torch.Throw(m.op, "the initial states h and c must be given together")
-	}
+	m.together(h, c)
 	x, batched := m.batched(x)
 	states := []torch.Tensor{m.state(h, x, batched, m.output), m.state(c, x, batched, m.hidden)}
 	out, hn, cn = torch.Lstm(x, states, m.tensors(), m.o.Bias, m.o.NumLayers, m.o.Dropout, m.Training, m.o.Bidirectional, m.o.BatchFirst)
 	m.unbatched(batched, &out, &hn, &cn)
 	return m.Output(out), hn, cn
+}
+
+// together throws unless both initial states are given, or none.
+func (m *LSTMModule) together(h, c torch.Tensor) {
+	if h.Defined() != c.Defined() {
+		torch.Throw(m.op, "the initial states h and c must be given together")
+	}
 }
 
 // cell is the common part of RNNCell, GRUCell and LSTMCell.
