@@ -161,15 +161,7 @@ func (a *application) Forward(c uintptr, inputs []uintptr) (failed *shim.Error) 
 
 // Backward implements shim.Function.
 func (a *application) Backward(c uintptr, inputs []uintptr) (failed *shim.Error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case *Error:
-			failed = &shim.Error{Kind: byte(p.Kind), Text: fmt.Sprintf("in the backward pass of %s: %v", a.op, p)}
-		default:
-			failed = &shim.Error{Kind: byte(RuntimeError), Text: fmt.Sprintf("the backward pass of %s panicked%s: %v", a.op, whence(), p)}
-		}
-	}()
+	defer func() { failed = failure("the backward pass of "+a.op, recover()) }()
 	a.pass(c, inputs, func(ctx *FunctionContext, grads []Tensor) []Tensor {
 		out := a.f.Backward(ctx, grads)
 		if len(out) != a.inputs {
@@ -180,8 +172,26 @@ func (a *application) Backward(c uintptr, inputs []uintptr) (failed *shim.Error)
 	return nil
 }
 
+// failure returns the error that a panic with p in a backward pass becomes, or nil if p is.
+func failure(where string, p any) *shim.Error {
+	switch p := p.(type) {
+	case nil:
+		return nil
+	case *Error:
+		return &shim.Error{Kind: byte(p.Kind), Text: fmt.Sprintf("in %s: %v", where, p)}
+	default:
+		return &shim.Error{Kind: byte(RuntimeError), Text: fmt.Sprintf("%s panicked%s: %v", where, whence(), p)}
+	}
+}
+
 // pass runs f in a scope, with inputs that become the scope's, and passes its results on.
 func (a *application) pass(c uintptr, inputs []uintptr, f func(ctx *FunctionContext, in []Tensor) []Tensor) {
+	a.ctx.a, a.ctx.c = a, c
+	defer func() { a.ctx.c = 0 }()
+	pass(a.op, c, inputs, func(in []Tensor) []Tensor { return f(&a.ctx, in) })
+}
+
+func pass(op string, c uintptr, inputs []uintptr, f func(in []Tensor) []Tensor) {
 	s := func() *scope {
 		defer func() {
 			if p := recover(); p != nil {
@@ -192,10 +202,8 @@ func (a *application) pass(c uintptr, inputs []uintptr, f func(ctx *FunctionCont
 		return enter()
 	}()
 	defer s.leave()
-	a.ctx.a, a.ctx.c = a, c
-	defer func() { a.ctx.c = 0 }()
-	out := f(&a.ctx, adoptAll(a.op, inputs))
-	must(a.op, lend(a.op, func(p []uintptr) error { return shim.ContextReturn(c, p) }, out...))
+	out := f(adoptAll(op, inputs))
+	must(op, lend(op, func(p []uintptr) error { return shim.ContextReturn(c, p) }, out...))
 }
 
 // whence returns where the current panic happened, for the message.

@@ -54,6 +54,8 @@ func (h *handle) release() {
 
 func (h *handle) info() (shim.Info, error) { return shim.TensorInfo(h.ptr) }
 
+func (h *handle) removeHook(at uint) error { return shim.RemoveHook(h.ptr, at) }
+
 func (h *handle) item(dtype int, value unsafe.Pointer) (own int, err error) {
 	return shim.Item(h.ptr, dtype, value)
 }

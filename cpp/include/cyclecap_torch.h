@@ -296,6 +296,12 @@ CT_API void ct_function_passes(ct_pass forward, ct_pass backward);
  * is freed; see ct_dropped. */
 CT_API ct_error ct_function_apply(uintptr_t id, const ct_tensor *inputs, int n,
                                   ct_tensor **outputs, int *n_out);
+/* Tensor.register_hook: the backward pass of object id gets each gradient with
+ * respect to t, and returns what takes its place, or NULL. libtorch holds the
+ * object until the hook is removed or t and its graph are freed. *at is its
+ * place among the hooks of t. */
+CT_API ct_error ct_register_hook(ct_tensor t, uintptr_t id, unsigned *at);
+CT_API ct_error ct_remove_hook(ct_tensor t, unsigned at);
 /* The rest is for use inside a pass. */
 CT_API ct_error ct_context_return(ct_context c, const ct_tensor *results,
                                   int n);

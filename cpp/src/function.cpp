@@ -76,6 +76,13 @@ variable_list run(ct_pass pass, uintptr_t id, AutogradContext *autograd,
   return std::move(c.results);
 }
 
+void check_started() {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !ct::thread.calling,
+      "a backward pass through a function or a hook of Go must be started by "
+      "Backward or GradOf, not by an operator");
+}
+
 struct GoFunction : torch::autograd::Function<GoFunction> {
   static variable_list forward(AutogradContext *ctx,
                                const c10::intrusive_ptr<Held> &held,
@@ -85,10 +92,7 @@ struct GoFunction : torch::autograd::Function<GoFunction> {
   }
 
   static variable_list backward(AutogradContext *ctx, variable_list grads) {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !ct::thread.calling,
-        "a backward pass through a function of Go must be started by Backward "
-        "or GradOf, not by an operator");
+    check_started();
     const auto held = ctx->saved_data["held"].toCapsule();
     const auto id = static_cast<const Held *>(held.get())->id;
     auto results = run(backward_pass, id, ctx, grads);
@@ -115,6 +119,21 @@ ct_error ct_function_apply(uintptr_t id, const ct_tensor *inputs, int n,
     *n_out = static_cast<int>(out.size());
     *outputs = block_of(out);
   });
+}
+
+ct_error ct_register_hook(ct_tensor t, uintptr_t id, unsigned *at) {
+  const auto held = c10::make_intrusive<Held>(id);
+  return ct::guard([&] {
+    *at = ct::borrow(t).register_hook([held](const at::Tensor &grad) {
+      if (!grad.defined()) return at::Tensor();
+      check_started();
+      return run(backward_pass, held->id, nullptr, {grad}).at(0);
+    });
+  });
+}
+
+ct_error ct_remove_hook(ct_tensor t, unsigned at) {
+  return ct::guard([&] { ct::borrow(t).remove_hook(at); });
 }
 
 ct_error ct_context_return(ct_context c, const ct_tensor *results, int n) {

@@ -2,18 +2,41 @@ package nn
 
 import (
 	"reflect"
+	"slices"
 	"strconv"
 
 	"cyclecap/torch"
 	"cyclecap/torch/internal/names"
 )
 
-// Hook lets OnOutput see the outputs of a module that embeds it. Its Forward must
-// return what Output returns.
-type Hook struct{ seen func(output torch.Tensor) }
+// Hook lets RegisterForwardHook replace the outputs of a module that embeds it, and OnOutput
+// see them. Its Forward must return what Output returns.
+type Hook struct {
+	hooks []*func(output torch.Tensor) torch.Tensor
+	seen  func(output torch.Tensor)
+}
 
-// Output returns the output of the module, and shows it to the function of OnOutput.
+// RegisterForwardHook is register_forward_hook for the outputs of the module: f gets each, and
+// returns what takes its place, or none to leave it. Of a module with several outputs, such as
+// LSTM, it is the first. Hooks are called in the order in which they were registered, each with the
+// result of the one before. remove ends it. Hooks must not be registered or removed while another
+// goroutine uses the module.
+func (h *Hook) RegisterForwardHook(f func(output torch.Tensor) torch.Tensor) (remove func()) {
+	h.hooks = append(h.hooks, &f)
+	return func() {
+		// A copy, because Output may be going through the list.
+		h.hooks = slices.DeleteFunc(slices.Clone(h.hooks), func(g *func(torch.Tensor) torch.Tensor) bool { return g == &f })
+	}
+}
+
+// Output returns the output of the module, or what the functions of RegisterForwardHook put in its
+// place, and shows it to the function of OnOutput.
 func (h *Hook) Output(t torch.Tensor) torch.Tensor {
+	for _, f := range h.hooks {
+		if y := (*f)(t); y.Defined() {
+			t = y
+		}
+	}
 	if h.seen != nil {
 		h.seen(t)
 	}
@@ -22,7 +45,7 @@ func (h *Hook) Output(t torch.Tensor) torch.Tensor {
 
 // Observed reports whether somebody sees the outputs of the module, which must then be
 // computed even if those of a module around it can do without.
-func (h *Hook) Observed() bool { return h.seen != nil }
+func (h *Hook) Observed() bool { return h.seen != nil || len(h.hooks) > 0 }
 
 // observe sets the function that Output calls.
 func (h *Hook) observe(f func(torch.Tensor)) { h.seen = f }

@@ -537,3 +537,80 @@ func TestOnOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestForwardHook: as in PyTorch, hooks run in their order, each on the result of the one before, none leaves an
+// output, and what follows computes with the result, also backwards.
+func TestForwardHook(t *testing.T) {
+	scoped(t, func() {
+		first, second := nn.Linear(2, 2, false), nn.Linear(2, 2, false)
+		m := nn.Sequential(first, second)
+		defer nn.Close(m)
+		nn.Constant_(first.Weight, 1)
+		nn.Constant_(second.Weight, 1)
+		x := torch.FromSlice([]float32{1, 2}, 1, 2)
+		value := func() []float32 { return torch.ToSlice[float32](m.Forward(x)) }
+		want := func(what string, a float32) {
+			t.Helper()
+			if diff := cmp.Diff([]float32{a, a}, value()); diff != "" {
+				t.Errorf("%s: %s", what, diff)
+			}
+		}
+		want("before", 6)
+		var seen []float32
+		triple := first.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { return y.MulScalar(3) })
+		look := first.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { seen = torch.ToSlice[float32](y); return torch.Tensor{} })
+		last := first.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { return y.AddScalar(1) })
+		var out []float32
+		nn.OnOutput(m, func(name string, y torch.Tensor) {
+			if name == "0" {
+				out = torch.ToSlice[float32](y)
+			}
+		})
+		want("with hooks", 20)
+		if diff := cmp.Diff([][]float32{{9, 9}, {10, 10}}, [][]float32{seen, out}); diff != "" {
+			t.Errorf("what the second hook and OnOutput saw: %s", diff)
+		}
+		nn.OnOutput(m, nil)
+		if !first.Observed() || second.Observed() {
+			t.Errorf("observed: %v and %v, want only the module with hooks", first.Observed(), second.Observed())
+		}
+		m.Forward(x).Sum().Backward()
+		if diff := cmp.Diff([]float32{6, 12, 6, 12}, torch.ToSlice[float32](first.Weight.Grad())); diff != "" {
+			t.Errorf("the gradient through the hooks: %s", diff)
+		}
+		if names := nn.StateDictOf(m).Names(); len(names) != 2 {
+			t.Errorf("the state dict has %v", names)
+		}
+
+		triple()
+		triple()
+		want("without the first", 8)
+		look()
+		last()
+		want("after", 6)
+		if first.Observed() {
+			t.Error("a module whose hooks are removed is observed")
+		}
+		// One that removes itself, while the hooks run.
+		var once func()
+		once = first.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { once(); return y.ZerosLike() })
+		first.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { return y.AddScalar(1) })
+		want("once", 2)
+		want("and not again", 8)
+	})
+}
+
+// TestForwardHookOfState: of an LSTM, a hook sees the output and not the states.
+func TestForwardHookOfState(t *testing.T) {
+	scoped(t, func() {
+		m := nn.LSTM(2, 3, nn.RNNDefaults())
+		defer nn.Close(m)
+		x := torch.Ones([]int64{4, 1, 2})
+		_, wantH, _ := m.Forward(x, torch.Tensor{}, torch.Tensor{})
+		m.RegisterForwardHook(func(y torch.Tensor) torch.Tensor { return y.ZerosLike() })
+		y, h, _ := m.Forward(x, torch.Tensor{}, torch.Tensor{})
+		if y.CountNonzero().Item() != 0 || !h.Equal(wantH) {
+			t.Errorf("%v, %v", y, h)
+		}
+	})
+}

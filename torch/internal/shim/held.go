@@ -19,8 +19,14 @@ type Held interface{ Dropped() }
 // Function has the passes of a function with a gradient of its own. c is valid until
 // a pass returns. The inputs are the callee's, and the pass calls ContextReturn.
 type Function interface {
-	Held
 	Forward(c uintptr, inputs []uintptr) *Error
+	Hook
+}
+
+// Hook has the backward pass alone, of a tensor's hook: its input is the gradient, and its result
+// takes the place of it unless it is none.
+type Hook interface {
+	Held
 	Backward(c uintptr, inputs []uintptr) *Error
 }
 
@@ -72,6 +78,16 @@ func ApplyFunction(f Function, inputs []uintptr) ([]uintptr, error) {
 	return block(out, n), nil
 }
 
+// RegisterHook adds a hook to tensor p, and returns its place among p's hooks.
+func RegisterHook(p uintptr, h Hook) (at uint, err error) {
+	var place C.uint
+	err = take(C.ct_register_hook(tensor(p), C.uintptr_t(cgo.NewHandle(h)), &place))
+	return uint(place), err
+}
+
+// RemoveHook removes the hook at a place.
+func RemoveHook(p uintptr, at uint) error { return take(C.ct_remove_hook(tensor(p), C.uint(at))) }
+
 //export ct_forward_pass
 func ct_forward_pass(id C.uintptr_t, c C.ct_context, inputs *C.ct_tensor, n C.int) C.ct_error {
 	return give(cgo.Handle(id).Value().(Function).Forward(*(*uintptr)(unsafe.Pointer(&c)), addresses(inputs, n)))
@@ -79,7 +95,7 @@ func ct_forward_pass(id C.uintptr_t, c C.ct_context, inputs *C.ct_tensor, n C.in
 
 //export ct_backward_pass
 func ct_backward_pass(id C.uintptr_t, c C.ct_context, inputs *C.ct_tensor, n C.int) C.ct_error {
-	return give(cgo.Handle(id).Value().(Function).Backward(*(*uintptr)(unsafe.Pointer(&c)), addresses(inputs, n)))
+	return give(cgo.Handle(id).Value().(Hook).Backward(*(*uintptr)(unsafe.Pointer(&c)), addresses(inputs, n)))
 }
 
 func addresses(t *C.ct_tensor, n C.int) []uintptr {

@@ -98,6 +98,8 @@
     (uintptr_t id, const ct_tensor *inputs, int n, ct_tensor **outputs,        \
      int *n_out),                                                              \
     (id, inputs, n, outputs, n_out))                                           \
+  E(ct_register_hook, (ct_tensor t, uintptr_t id, unsigned *at), (t, id, at))  \
+  E(ct_remove_hook, (ct_tensor t, unsigned at), (t, at))                       \
   E(ct_context_return, (ct_context c, const ct_tensor *results, int n),        \
     (c, results, n))                                                           \
   E(ct_context_save, (ct_context c, const ct_tensor *t, int n), (c, t, n))     \
