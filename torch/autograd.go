@@ -59,21 +59,58 @@ func Backward(outputs, grads []Tensor, retain bool) {
 	}, slices.Concat(outputs, grads)...))
 }
 
-// GradOf is torch.autograd.grad(outputs, inputs): it returns the gradients of
-// the sum of outputs with respect to inputs and leaves every Grad unchanged. The
-// gradient of an unused input is none. If create is set, the computation is
-// recorded, for second derivatives.
-func GradOf(outputs, inputs []Tensor, create bool) []Tensor {
-	some("grad", outputs...)
-	some("grad", inputs...)
-	n := len(outputs)
+// GradOf is torch.autograd.grad(outputs, inputs): it returns the gradients with
+// respect to inputs, summed over the outputs, and leaves every Grad unchanged. The
+// outputs must be scalars, unless [WithGradOutputs] gives their gradients. If create
+// is set, the computation is recorded, for second derivatives, and the graph is kept.
+//
+// Further options are [WithRetainGraph] and [WithAllowUnused]. Other than in PyTorch,
+// an input on which the outputs do not depend is no error by default; its gradient is
+// none.
+func GradOf(outputs, inputs []Tensor, create bool, opts ...Option) []Tensor {
+	const op = "grad"
+	some(op, outputs...)
+	some(op, inputs...)
+	var grads []Tensor
+	retain, unused := create, true
+	for _, o := range opts {
+		ok := true
+		switch o.name {
+		case "grad_outputs":
+			if grads, ok = o.value.([]Tensor); ok && len(grads) != len(outputs) {
+				Throw(op, "expected %d grad_outputs, one for each output, got %d", len(outputs), len(grads))
+			}
+		case "retain_graph":
+			retain, ok = o.value.(bool)
+		case "allow_unused":
+			unused, ok = o.value.(bool)
+		default:
+			Throw(op, "there is no option %s", o.name)
+		}
+		if !ok { // of With
+			Throw(op, "the option %s cannot be a %T", o.name, o.value)
+		}
+	}
+	n, m := len(outputs), len(outputs)+len(grads)
 	var g []uintptr
-	must("grad", lend("grad", func(p []uintptr) (err error) {
-		g, err = shim.Grad(p[:n], nil, p[n:], create, create, true)
+	must(op, lend(op, func(p []uintptr) (err error) {
+		g, err = shim.Grad(p[:n], p[n:m], p[m:], retain, create, unused)
 		return err
-	}, slices.Concat(outputs, inputs)...))
-	return adoptAll("grad", g)
+	}, slices.Concat(outputs, grads, inputs)...))
+	return adoptAll(op, g)
 }
+
+// WithGradOutputs sets the gradients with respect to the outputs of [GradOf], one for
+// each, of its shape; none stands for the 1 of a scalar.
+func WithGradOutputs(grads ...Tensor) Option { return Option{"grad_outputs", grads} }
+
+// WithRetainGraph sets whether [GradOf] keeps the graph for another backward pass;
+// the default is its argument create.
+func WithRetainGraph(on bool) Option { return Option{"retain_graph", on} }
+
+// WithAllowUnused sets whether the outputs of [GradOf] need not depend on all inputs;
+// false makes it an error.
+func WithAllowUnused(on bool) Option { return Option{"allow_unused", on} }
 
 // GeluNew is transformers' NewGELUActivation ("gelu_new"), the tanh
 // approximation of GELU that GPT-2 was trained with. Results are bit-identical
