@@ -10,6 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"cyclecap/torch"
+	"cyclecap/torch/optim"
 )
 
 // bounded checks that reading a file of a given size allocates no more than a
@@ -187,6 +190,47 @@ func TestBudget(t *testing.T) {
 					t.Errorf("want %q: %.500v", c.want, err)
 				}
 			})
+		})
+	}
+}
+
+// TestOptimizerBudget has states of optimizers that name something once and refer to it many times, or that
+// have a huge shape with a single element.
+func TestOptimizerBudget(t *testing.T) {
+	file := func(before, state, groups any) []byte {
+		return archiveOf(t, pickled(before, "}(", text("state"), state, text("param_groups"), "](", groups, "eu"), nil)
+	}
+	group := func(options ...any) []any { return []any{"}(", text("params"), "](K\x00e", options, "u"} }
+	huge := tensorOf([]any{"(", int64(1 << 40), "t"}, []any{"(", int64(0), "t"})
+	for title, c := range map[string]struct {
+		file []byte
+		want string
+	}{
+		"a list of 10,000 parameters in 10,000 groups": {file([]any{"](", repeat(10000, "K\x00"), "e", store(0)}, "}", repeat(10000, "}", text("params"), get(0), "s")), "its groups of parameters would take"},
+		"a group of 1,000 options, 10,000 times":       {file([]any{group(times{1000, func(i int) []any { return []any{name(i), "N"} }}), store(0)}, "}", repeat(10000, get(0))), "its options would take"},
+		"a tuple of 64 numbers, often":                 {file([]any{"(", repeat(64, "K\x01"), "t", store(0)}, "}", group(times{100000, func(i int) []any { return []any{name(i), get(0)} }})), "its options would take"},
+		"a state of 10,000 numbers, of 1,000 parameters": {file([]any{"}(", times{10000, func(i int) []any { return []any{name(i), "K\x01"} }}, "u", store(0)},
+			[]any{"}(", times{1000, func(i int) []any { return []any{int64(i), get(0)} }}, "u"}, []any{"}", text("params"), "](", times{1000, func(i int) []any { return []any{int64(i)} }}, "es"}), "its numbers of parameters would take"},
+		"one element with a huge shape": {file("", []any{"}K\x00}(", text("step"), "K\x01", text("exp_avg"), huge, text("exp_avg_sq"), huge, "us"}, group()), "but its exp_avg has shape [1099511627776]"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "file.pt")
+			if err := os.WriteFile(path, c.file, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			err := torch.Scope(func() error {
+				opt := optim.SparseAdam([]torch.Tensor{torch.Ones([]int64{2}).SetRequiresGrad(true)}, optim.SparseAdamDefaults())
+				defer opt.Close()
+				bounded(t, len(c.file), func() {
+					if err := LoadOptimizer(path, opt); err == nil || !strings.Contains(err.Error(), c.want) {
+						t.Errorf("want %q: %.500v", c.want, err)
+					}
+				})
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

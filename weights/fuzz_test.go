@@ -1,13 +1,19 @@
 package weights
 
 import (
+	"archive/zip"
+	"bytes"
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"cyclecap/internal/pickle"
+	"cyclecap/torch"
+	"cyclecap/torch/optim"
 )
 
 // The readers are given files that nobody wrote on purpose: they may refuse
@@ -120,4 +126,103 @@ func FuzzPlainPickle(f *testing.F) {
 			check(t, &File{Entries: []Entry{e}}, nil, len(in))
 		}
 	})
+}
+
+// FuzzOptimizer reads states of optimizers, and loads them: an optimizer that refuses one is unchanged. The input is
+// the pickle of a file of which the rest, with the tensors' elements, is one that SaveOptimizer wrote. FuzzZip is for
+// the file around it.
+func FuzzOptimizer(f *testing.F) {
+	names := []string{"optimizer_go.pt", "sparse_adam_go.pt"}
+	files := map[string]*zip.ReadCloser{}
+	for _, name := range names {
+		z, err := zip.OpenReader(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer z.Close()
+		files[name] = z
+		for _, e := range z.File {
+			if !strings.HasSuffix(e.Name, "/data.pkl") {
+				continue
+			}
+			r, err := e.Open()
+			if err != nil {
+				f.Fatal(err)
+			}
+			b, err := io.ReadAll(r)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b)
+		}
+	}
+	weight := func(shape ...int64) torch.Tensor { return torch.Zeros(shape).SetRequiresGrad(true) }
+	create := map[string]func() optim.Optimizer{
+		"optimizer_go.pt": func() optim.Optimizer {
+			o := optim.NAdam([]torch.Tensor{weight(7, 5), weight(7)}, optim.NAdamDefaults())
+			o.AddGroup([]torch.Tensor{weight(3, 7), weight(3)}, optim.NAdamDefaults())
+			return o
+		},
+		"sparse_adam_go.pt": func() optim.Optimizer {
+			return optim.SparseAdam([]torch.Tensor{weight(9, 4)}, optim.SparseAdamDefaults())
+		},
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, name := range names {
+			file := withPickle(t, files[name], in)
+			path := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := torch.Alive()
+			err := torch.Scope(func() error {
+				bounded(t, len(file), func() {
+					s, err := parseOptimizer(path, file)
+					check(t, s.file, err, len(file))
+				})
+				opt := create[name]()
+				defer opt.Close()
+				was := opt.LRs()
+				if err := LoadOptimizer(path, opt); err == nil {
+					opt.StateDict()
+				} else if now := opt.LRs(); !slices.Equal(now, was) || opt.State()[0].Step != 0 || opt.State()[0].Tensors != nil {
+					t.Errorf("the file was refused (%v), but the optimizer has changed: %v", err, opt.State()[0])
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if now := torch.Alive(); now != before {
+				t.Errorf("%d tensors remain", now-before)
+			}
+		}
+	})
+}
+
+// withPickle returns an archive with another pickle.
+func withPickle(t *testing.T, z *zip.ReadCloser, pickle []byte) []byte {
+	var b bytes.Buffer
+	to := zip.NewWriter(&b)
+	for _, e := range z.File {
+		w, err := to.CreateHeader(&zip.FileHeader{Name: e.Name, Method: zip.Store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(e.Name, "/data.pkl") {
+			_, err = w.Write(pickle)
+		} else {
+			var r io.ReadCloser
+			if r, err = e.Open(); err == nil {
+				_, err = io.Copy(w, r)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -123,10 +123,11 @@ func (p *pickler) plain(v any) error {
 // optimizer is unchanged.
 func LoadOptimizer(path string, opt optim.Optimizer) error {
 	err := torch.Scope(func() error {
-		d, err := readOptimizer(path)
+		d, sd, err := readOptimizer(path)
 		if err != nil {
 			return err
 		}
+		defer sd.Close()
 		return opt.LoadStateDict(d)
 	})
 	if err != nil {
@@ -135,54 +136,64 @@ func LoadOptimizer(path string, opt optim.Optimizer) error {
 	return nil
 }
 
-// readOptimizer reads a state dict, whose tensors belong to the scope.
-func readOptimizer(path string) (d optim.StateDict, err error) {
-	var f *File
-	places := map[string]map[string]torch.Tensor{} // of the tensors, by their names in f
+// readOptimizer reads a state dict. Its tensors are views of the file that belong to sd, apart from
+// numbers, which belong to the scope.
+func readOptimizer(path string) (d optim.StateDict, sd *nn.StateDict, err error) {
+	var s storedOptimizer
 	err = mapped(path, func(in []byte) error {
-		if !bytes.HasPrefix(in, []byte("PK\x03\x04")) {
-			return fmt.Errorf("not a file in the format of torch.save since PyTorch 1.6")
-		}
-		a, err := openArchive(in)
-		if err != nil {
-			return err
-		}
-		u := newUnpickler(newBudget())
-		value, err := a.value(u)
-		if err != nil {
-			return err
-		}
-		f = a.file(path, u)
-		f.Path = path
-		if err := checkSmall(f, in); err != nil {
-			return err
-		}
-		d, err = optimizerState(value, func(name string, t *tensor, to map[string]torch.Tensor) error {
-			places[name] = to
-			return f.add(path, name, t, u.budget)
-		})
+		s, err = parseOptimizer(path, in)
 		return err
 	})
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
-	sd, err := f.Load()
-	if err != nil {
-		return d, err
+	if sd, err = s.file.Load(); err != nil {
+		return d, nil, err
 	}
-	// The views of the file are copied, so that they can be closed here.
-	defer sd.Close()
 	for _, full := range sd.Names() {
-		t, _ := sd.Get(full)
 		_, name, _ := strings.Cut(full, ".")
-		places[full][name] = t.Clone()
+		s.places[full][name], _ = sd.Get(full)
 	}
-	return d, nil
+	return s.dict, sd, nil
+}
+
+// A storedOptimizer is what a file contains.
+type storedOptimizer struct {
+	dict   optim.StateDict // without the tensors of file
+	file   *File
+	places map[string]map[string]torch.Tensor // in dict, of the tensors by their names in file
+}
+
+// parseOptimizer reads the contents of a file, apart from the elements of tensors. It must be called
+// in a scope.
+func parseOptimizer(path string, in []byte) (s storedOptimizer, err error) {
+	if !bytes.HasPrefix(in, []byte("PK\x03\x04")) {
+		return s, fmt.Errorf("not a file in the format of torch.save since PyTorch 1.6")
+	}
+	a, err := openArchive(in)
+	if err != nil {
+		return s, err
+	}
+	u := newUnpickler(newBudget())
+	value, err := a.value(u)
+	if err != nil {
+		return s, err
+	}
+	s.file, s.places = a.file(path, u), map[string]map[string]torch.Tensor{}
+	s.file.Path = path
+	if err := checkSmall(s.file, in); err != nil {
+		return s, err
+	}
+	s.dict, err = optimizerState(value, u.budget, func(name string, t *tensor, to map[string]torch.Tensor) error {
+		s.places[name] = to
+		return s.file.add(path, name, t, u.budget)
+	})
+	return s, err
 }
 
 // optimizerState reads a pickled state dict of an optimizer. add is called for each tensor, with a
-// name for it and the map that it belongs to.
-func optimizerState(value any, add func(name string, t *tensor, to map[string]torch.Tensor) error) (d optim.StateDict, err error) {
+// name for it and the map that it belongs to. What a pickle refers to several times counts each time.
+func optimizerState(value any, budget *pickle.Budget, add func(name string, t *tensor, to map[string]torch.Tensor) error) (d optim.StateDict, err error) {
 	root, _ := value.(*pickle.Dict)
 	if root == nil {
 		return d, fmt.Errorf("expected the state dict of an optimizer, but the file contains a %s", typeName(value))
@@ -207,7 +218,7 @@ func optimizerState(value any, add func(name string, t *tensor, to map[string]to
 				return d, fmt.Errorf("group %d has a %s as the name of an option", i, typeName(key))
 			}
 			if name == "params" {
-				indices, err := indices(g.Values[k])
+				indices, err := indices(g.Values[k], budget)
 				if err != nil {
 					return d, fmt.Errorf("group %d: %w", i, err)
 				}
@@ -215,7 +226,10 @@ func optimizerState(value any, add func(name string, t *tensor, to map[string]to
 				n += len(indices)
 				continue
 			}
-			if options[name], err = optionOf(g.Values[k]); err != nil {
+			if err := budget.Spend(optionCost+len(name), "options"); err != nil {
+				return d, err
+			}
+			if options[name], err = optionOf(g.Values[k], budget); err != nil {
 				return d, fmt.Errorf("group %d: option %s: %w", i, name, err)
 			}
 		}
@@ -236,6 +250,9 @@ func optimizerState(value any, add func(name string, t *tensor, to map[string]to
 			if !ok {
 				return d, fmt.Errorf("the state of parameter %d has a %s as a name", k, typeName(key))
 			}
+			if err := budget.Spend(tensorCost, "numbers of parameters"); err != nil {
+				return d, err
+			}
 			switch v := own.Values[x].(type) {
 			case nil: // the momentum of SGD before its first step
 			case *tensor:
@@ -255,10 +272,13 @@ func optimizerState(value any, add func(name string, t *tensor, to map[string]to
 }
 
 // indices returns a list of indices of parameters.
-func indices(v any) (out []int, err error) {
+func indices(v any, budget *pickle.Budget) (out []int, err error) {
 	list, ok := v.(*pickle.List)
 	if !ok {
 		return nil, fmt.Errorf("params is a %s, not a list", typeName(v))
+	}
+	if err := budget.Spend(groupCost+paramCost*len(list.Items), "groups of parameters"); err != nil {
+		return nil, err
 	}
 	for _, x := range list.Items {
 		k, ok := x.(int64)
@@ -270,11 +290,19 @@ func indices(v any) (out []int, err error) {
 	return out, nil
 }
 
+// What the parts of an optimizer's state spend: a group, a parameter, and an option or one of the numbers
+// of a tuple.
+const (
+	groupCost  = 256
+	paramCost  = 32
+	optionCost = 128
+)
+
 // maxTuple is the largest number of numbers in an option that is read.
 const maxTuple = 64
 
 // optionOf returns an option as [optim.StateDict] has it.
-func optionOf(v any) (any, error) {
+func optionOf(v any, budget *pickle.Budget) (any, error) {
 	var items []any
 	switch v := v.(type) {
 	case nil, bool, int64, float64, string:
@@ -288,6 +316,9 @@ func optionOf(v any) (any, error) {
 	}
 	if len(items) > maxTuple {
 		return nil, fmt.Errorf("%d elements; at most %d are supported", len(items), maxTuple)
+	}
+	if err := budget.Spend(optionCost*len(items), "options"); err != nil {
+		return nil, err
 	}
 	out := []any{}
 	for _, x := range items {

@@ -349,8 +349,11 @@ func (a *Of[O]) SetState(s []ParamState) error {
 func (a *Of[O]) replace(s []ParamState) error {
 	for k, p := range s {
 		for i, t := range p.Tensors {
-			if t.Defined() && !slices.Equal(t.Shape(), a.shape(k, i)) {
-				return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", k, a.params[k].Shape(), a.rules.names[i], t.Shape())
+			if !t.Defined() {
+				continue
+			}
+			if err := a.checkShape(k, i, t); err != nil {
+				return err
 			}
 		}
 	}
@@ -383,6 +386,14 @@ func (a *Of[O]) replace(s []ParamState) error {
 	}
 	a.forget()
 	return nil
+}
+
+// checkShape returns an error if t cannot be tensor i in the state of parameter k.
+func (a *Of[O]) checkShape(k, i int, t torch.Tensor) error {
+	if slices.Equal(t.Shape(), a.shape(k, i)) {
+		return nil
+	}
+	return fmt.Errorf("optim: parameter %d has shape %v, but its %s has shape %v", k, a.params[k].Shape(), a.rules.names[i], t.Shape())
 }
 
 // shape returns the shape of tensor i in the state of parameter k.
@@ -487,6 +498,10 @@ func (a *Of[O]) LoadStateDict(d StateDict) error {
 						return fmt.Errorf("optim: the state of parameter %d has no %s", k, name)
 					}
 					continue
+				}
+				// Before the copy: a file can contain one element with a huge shape.
+				if err := a.checkShape(g.first+i, x, t); err != nil {
+					return err
 				}
 				if at.Tensors == nil {
 					at.Tensors = make([]torch.Tensor, len(a.rules.names))
