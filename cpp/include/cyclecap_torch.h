@@ -182,6 +182,13 @@ CT_API ct_error ct_int8_linear(ct_tensor x, ct_tensor packed, ct_tensor scales,
                                enum ct_activation activation, int plain,
                                ct_tensor *y);
 
+/* The products [m, n] of the rows of x [m, k] with those of w [n, k], and the
+ * sums [m] of the squares of each row of x, all f32 on the CPU, in one pass
+ * over x. width asks for the kernel with vectors of 16, 8 or 4 numbers; 0 is
+ * the best one of the processor. */
+CT_API ct_error ct_row_products(ct_tensor x, ct_tensor w, int width,
+                                ct_tensor *products, ct_tensor *squares);
+
 /* A packed layer: of ct_panels_pack, if scales and sums are NULL, or of
  * ct_int8_pack. bias is f32 [out] or NULL. */
 typedef struct {

@@ -19,9 +19,9 @@ type Hit struct {
 	Score float64 // the cosine, from -1 to 1
 }
 
-// blockBytes is the size of the blocks of rows that are computed at once. A block should stay in
-// the cache of a core until its products and norms are computed.
-const blockBytes = 1 << 20
+// blockNumbers is the size of the blocks of rows that are computed at once. A worker takes the next
+// block when it is ready; float16 rows become float32 in the cache of a core.
+const blockNumbers = 1 << 17
 
 // Search returns the k rows with the largest cosines for each of queries, [n, Width], best
 // first; of equal rows, the first comes first. Rows whose numbers are all 0 have no cosine and are
@@ -31,8 +31,9 @@ const blockBytes = 1 << 20
 // The result does not depend on the number of threads: libtorch's products select candidates, with
 // room for their rounding, and the cosines of those are computed in float64.
 //
-// The files are mapped into memory, and must not be truncated while Search runs. While it runs, each operator of libtorch in this process runs on one thread: blocks are
-// computed in parallel, which needs no waiting within a block.
+// The files are mapped into memory, and must not be truncated while Search runs. While it runs, each
+// operator of libtorch in this process runs on one thread: blocks are computed in parallel, which needs
+// no waiting within a block.
 func (t *Table) Search(ctx context.Context, queries []float32, k int, progress func(rows int)) ([][]Hit, error) {
 	if len(queries)%t.Width != 0 || k < 1 {
 		return nil, fmt.Errorf("embeddings: %d numbers are no queries of width %d, or k = %d is not positive", len(queries), t.Width, k)
@@ -61,7 +62,7 @@ func (t *Table) Search(ctx context.Context, queries []float32, k int, progress f
 			if mapped.Defined() {
 				defer mapped.Close()
 			}
-			size := max(1, blockBytes/p.bytes())
+			size := max(1, blockNumbers/p.width)
 			for at := int64(0); at < p.rows; at += size {
 				blocks = append(blocks, block{p, mapped, at, min(size, p.rows-at)})
 			}
@@ -134,9 +135,10 @@ type finder struct {
 	width, k int
 	exact    []float64 // the queries, scaled to length 1: [n, width]
 	best     [][]Hit   // of each query, at most k in their order
-	slack    float64   // how far a product in float32 may be from the cosine
+	slack    float64   // how far a product in float32, divided by the norm, may be from the cosine
+	least    []float64 // of each query, the quotient from which a row is a candidate
 
-	queries torch.Tensor // [width, n]
+	queries torch.Tensor // [n, width]
 }
 
 func newFinder(queries []float32, width, k int) *finder {
@@ -153,6 +155,10 @@ func newFinder(queries []float32, width, k int) *finder {
 	}
 	// Each of width additions and products rounds by at most half an ulp, of 1.2e-7.
 	f.slack = 1.2e-7 * float64(width+8)
+	f.least = make([]float64, n)
+	for q := range f.least {
+		f.least[q] = math.Inf(-1)
+	}
 	return f
 }
 
@@ -189,14 +195,11 @@ func (p *part) truncated(err error) error {
 
 // load creates the tensors of the finder.
 func (f *finder) load() {
-	n := len(f.best)
-	columns := make([]float32, len(f.exact))
-	for q := range n {
-		for i, v := range f.exact[q*f.width : (q+1)*f.width] {
-			columns[i*n+q] = float32(v)
-		}
+	rounded := make([]float32, len(f.exact))
+	for i, v := range f.exact {
+		rounded[i] = float32(v)
 	}
-	f.queries = torch.FromSlice(columns, int64(f.width), int64(n))
+	f.queries = torch.FromSlice(rounded, int64(len(f.best)), int64(f.width))
 }
 
 // search looks for hits among rows of a part. mapped is its file, or undefined: then the rows are read.
@@ -213,31 +216,41 @@ func (f *finder) search(p *part, mapped torch.Tensor, first, rows int64) (err er
 		}
 	}
 	x := bytes.ViewDType(p.dtype).View([]int64{rows, p.width}).To(torch.WithDType(torch.Float32))
-	products := x.MM(f.queries)
-	norms := x.LinalgVectorNorm(torch.WithDim(1))
+	products, squares := torch.RowProducts(x, f.queries)
 	torch.Data(x, func(x []float32) {
-		torch.Data(norms, func(norms []float32) {
-			torch.Data(products, func(products []float32) { err = f.collect(p, first, x, norms, products) })
+		torch.Data(squares, func(squares []float32) {
+			torch.Data(products, func(products []float32) { err = f.collect(p, first, x, squares, products) })
 		})
 	})
 	return err
 }
 
-// collect adds the hits among rows x [n, width], given their norms [n] and their products with the queries [n, queries].
-func (f *finder) collect(p *part, first int64, x, norms, products []float32) error {
+// Squares of norms in float32 whose rounding is that of their sums. Below, the squares of numbers
+// may have lost their bits, and above, the sum has none.
+const leastSquare, mostSquare = 1e-20, math.MaxFloat32
+
+// collect adds the hits among rows x [n, width], given the squares of their norms [n] and their
+// products with the queries [n, queries].
+func (f *finder) collect(p *part, first int64, x, squares, products []float32) error {
 	n := len(f.best)
-	for r, norm := range norms {
-		if norm == 0 {
+	for r, square := range squares {
+		row, number := x[r*f.width:(r+1)*f.width], first+int64(r)
+		if !(square >= leastSquare && square <= mostSquare) {
+			if err := features.Check(row, false); err != nil {
+				return fmt.Errorf("%s: row %d is not finite: %w", p.file.Name(), number, err)
+			}
+			if slices.ContainsFunc(row, func(v float32) bool { return v != 0 }) {
+				for q := range n {
+					f.add(q, Hit{int(p.first + number), f.cosine(q, row)})
+				}
+			}
 			continue
 		}
-		if !(norm <= math.MaxFloat32) {
-			return fmt.Errorf("%s: row %d is not finite", p.file.Name(), first+int64(r))
-		}
+		norm := math.Sqrt(float64(square))
 		for q, product := range products[r*n : (r+1)*n] {
-			if list := f.best[q]; len(list) == f.k && float64(product) < (list[f.k-1].Score-f.slack)*float64(norm) {
-				continue
+			if float64(product) >= f.least[q]*norm {
+				f.add(q, Hit{int(p.first + number), f.cosine(q, row)})
 			}
-			f.add(q, Hit{int(p.first + first + int64(r)), f.cosine(q, x[r*f.width:(r+1)*f.width])})
 		}
 	}
 	return nil
@@ -264,5 +277,9 @@ func (f *finder) add(q int, h Hit) {
 	if len(list) == f.k {
 		list = list[:f.k-1]
 	}
-	f.best[q] = slices.Insert(list, i, h)
+	list = slices.Insert(list, i, h)
+	if len(list) == f.k {
+		f.least[q] = list[f.k-1].Score - f.slack
+	}
+	f.best[q] = list
 }

@@ -55,6 +55,10 @@
     (ct_tensor x, ct_tensor packed, ct_tensor scales, ct_tensor sums,          \
      ct_tensor bias, enum ct_activation activation, int plain, ct_tensor *y),  \
     (x, packed, scales, sums, bias, activation, plain, y))                     \
+  E(ct_row_products,                                                           \
+    (ct_tensor x, ct_tensor w, int width, ct_tensor *products,                 \
+     ct_tensor *squares),                                                      \
+    (x, w, width, products, squares))                                          \
   E(ct_transformer_layer,                                                      \
     (const ct_layer *l, ct_tensor x, int causal, ct_tensor keys,               \
      ct_tensor values, int64_t first, const int64_t *past,                     \

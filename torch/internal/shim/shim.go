@@ -206,6 +206,13 @@ func Int8Linear(p []uintptr, activation int, plain bool) (uintptr, error) {
 	return address(y), err
 }
 
+// RowProducts is ct_row_products.
+func RowProducts(x, w uintptr, width int) (products, squares uintptr, err error) {
+	var y, s C.ct_tensor
+	err = take(C.ct_row_products(tensor(x), tensor(w), C.int(width), &y, &s))
+	return address(y), address(s), err
+}
+
 // Layer describes a layer for TransformerLayer, without its tensors.
 type Layer struct {
 	Epsilon1, Epsilon2     float64
