@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"cyclecap/internal/experimenttest"
 	"cyclecap/torch/distributed"
 )
 
@@ -413,8 +414,10 @@ func TestEvalFailsInAGroup(t *testing.T) {
 	}
 }
 
-// TestTorchrun kills a process that torchrun has started: --max-restarts goes on from the parts that are done.
-func TestTorchrun(t *testing.T) {
+// torchrun starts a command line in several processes of torchrun, each through a shell script with parameters,
+// which ends with exec "$1".
+func torchrun(t *testing.T, size, restarts int, script string, parameters []string, args ...string) *exec.Cmd {
+	t.Helper()
 	// It comes with the libtorch of a Python environment.
 	torch, err := os.ReadFile("../build/libtorch")
 	if err != nil {
@@ -426,6 +429,19 @@ func TestTorchrun(t *testing.T) {
 	if out, err := exec.Command(torchrun, "--help").CombinedOutput(); err != nil {
 		t.Skipf("this libtorch comes without a torchrun that runs: %v\n%s", err, out)
 	}
+	text, err := json.Marshal(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := put(t, filepath.Join(t.TempDir(), "process.sh"), []byte(script))
+	c := exec.CommandContext(t.Context(), torchrun, append([]string{"--nproc-per-node", fmt.Sprint(size), "--max-restarts", fmt.Sprint(restarts),
+		"--master-port", fmt.Sprint(freePort(t)), "--no-python", "sh", file, os.Args[0]}, parameters...)...)
+	c.Env = append(os.Environ(), groupVariable+"="+string(text), "OMP_NUM_THREADS=1", "GLOO_SOCKET_IFNAME=lo")
+	return c
+}
+
+// TestTorchrun kills a process that torchrun has started: --max-restarts goes on from the parts that are done.
+func TestTorchrun(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"features", "--clip", clipF, "--images"}
 	for i := range 20 {
@@ -433,17 +449,11 @@ func TestTorchrun(t *testing.T) {
 	}
 	one, out := filepath.Join(dir, "one.npy"), filepath.Join(dir, "out.npy")
 	ok(t, append(slices.Clone(args), "-o", one)...)
-	text, err := json.Marshal(append(args, "-o", out))
-	if err != nil {
-		t.Fatal(err)
-	}
 	const script = `if [ "$RANK/$TORCHELASTIC_RESTART_COUNT" = 1/0 ]; then
-	(while [ ! -e "$1.parts/part-1.safetensors" ]; do sleep 0.1; done; kill -9 $$) &
+	(while [ ! -e "$2.parts/part-1.safetensors" ]; do sleep 0.1; done; kill -9 $$) &
 fi
-exec "$2"`
-	c := exec.CommandContext(t.Context(), torchrun, "--nproc-per-node", "3", "--max-restarts", "1", "--master-port", fmt.Sprint(freePort(t)),
-		"--no-python", "sh", put(t, filepath.Join(dir, "process.sh"), []byte(script)), out, os.Args[0])
-	c.Env = append(os.Environ(), groupVariable+"="+string(text), "OMP_NUM_THREADS=1", "GLOO_SOCKET_IFNAME=lo")
+exec "$1"`
+	c := torchrun(t, 3, 1, script, []string{out}, append(args, "-o", out)...)
 	said, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
@@ -454,4 +464,60 @@ exec "$2"`
 		}
 	}
 	sameFiles(t, one, out)
+}
+
+// TestTorchrunRun kills a process of a run in its features, and after torchrun has restarted both, one in the training of the
+// decoder. The second restart continues from the last checkpoint, and the files are those of a run that was not disturbed.
+func TestTorchrunRun(t *testing.T) {
+	dir := t.TempDir()
+	conf := put(t, filepath.Join(dir, "x.toml"), []byte(experimenttest.Small))
+	run := func(output string) []string {
+		args := []string{"run", conf, "--resume"}
+		for _, set := range []string{"output=" + output, "threads=1", "bridges.use=[direct,cyclegan]", "world.train=600", "train.clip.width=256", "train.clip.layers=24",
+			"train.decoder.layers=4", "train.decoder.checkpoint_every=5", "train.cyclegan.batch=300"} {
+			args = append(args, "--set", set)
+		}
+		return args
+	}
+	one, out := filepath.Join(dir, "one"), filepath.Join(dir, "out")
+	okGroup(t, 2, run(one)...)
+	const script = `case "$RANK/$TORCHELASTIC_RESTART_COUNT" in
+1/0) stage=features/train-images begun= ;;
+0/1) stage=seed-0/decoder-texts begun=last.safetensors ;;
+*) exec "$1" ;;
+esac
+(
+	while [ ! -e "$2/$stage/$begun" ]; do sleep 0.05; done
+	sleep 0.3
+	kill -9 $$
+	[ ! -e "$2/$stage/stage.json" ] || echo "$stage was complete too early"
+	[ ! "$begun" ] || head -n 5 "$2/$stage/metrics.jsonl" >"$2.log"
+) &
+exec "$1"`
+	said, err := torchrun(t, 2, 2, script, []string{out}, run(out)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, want := range []string{"features/train-images: rank 1 has ended without leaving the group", "rank 0 has ended without leaving the group"} {
+		if !strings.Contains(string(said), want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+	if strings.Contains(string(said), "complete too early") {
+		t.Errorf("a process was killed after its stage:\n%s", said)
+	}
+	// The lines of a log have times, which differ where a training begins again.
+	before, after := must[[]byte](t)(os.ReadFile(out+".log")), must[[]byte](t)(os.ReadFile(filepath.Join(out, "seed-0/decoder-texts/metrics.jsonl")))
+	if bytes.Count(before, []byte("\n")) != 5 || !bytes.HasPrefix(after, before) {
+		t.Errorf("the training began again: its log had\n%s\nand has\n%s", before, after)
+	}
+	for _, pattern := range []string{"clip/clip.safetensors", "seed-0/decoder-*/decoder.pt", "seed-0/cyclegan/*.pt", "seed-0/captions-*/results.json"} {
+		paths, err := filepath.Glob(filepath.Join(one, pattern))
+		if err != nil || len(paths) == 0 {
+			t.Errorf("no %s, %v", pattern, err)
+		}
+		for _, want := range paths {
+			sameFiles(t, want, out+strings.TrimPrefix(want, one))
+		}
+	}
 }
