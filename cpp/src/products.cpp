@@ -76,10 +76,11 @@ struct Problem {
 };
 
 // The products of R rows with Q vectors. Loops over sums are unrolled, so that
-// each sum stays in a register.
+// each sum stays in a register. Each step asks for a line of the cache at
+// ahead.
 template <class V, int R, int Q>
-INLINE void tile(const float *x, const float *w, int64_t k, float *y,
-                 int64_t n) {
+INLINE void tile(const float *x, const float *w, int64_t k, float *y, int64_t n,
+                 const float *ahead, int64_t stride) {
   V sum[R][Q] = {};
   const auto add = [&](const auto &at) INLINED {
     V b[Q];
@@ -93,8 +94,10 @@ INLINE void tile(const float *x, const float *w, int64_t k, float *y,
     }
   };
   int64_t i = 0;
-  for (; i + lanes<V> <= k; i += lanes<V>)
+  for (; i + lanes<V> <= k; i += lanes<V>, ahead += stride) {
+    __builtin_prefetch(ahead);
     add([&](const float *p) INLINED { return load<V>(p + i); });
+  }
   if (i < k) add([&](const float *p) INLINED { return load<V>(p + i, k - i); });
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++, y += n)
@@ -125,15 +128,19 @@ INLINE float square(const float *x, int64_t k) {
 }
 
 // The squares bring R rows into the first-level cache, from which the products
-// read them.
+// read them. Meanwhile the next R rows are on their way, a line for each step.
 template <class V, int R>
 INLINE void some_rows(const Problem &p, int64_t row) {
-  const float *x = p.x + row * p.k;
-  float *y = p.products + row * p.n;
-  for (int r = 0; r < R; r++) p.squares[row + r] = square<V>(x + r * p.k, p.k);
+  constexpr int64_t line = 16;  // numbers
+  const int64_t k = p.k, n = p.n;
+  const float *x = p.x + row * k, *ahead = x + R * k;
+  float *y = p.products + row * n;
+  for (int r = 0; r < R; r++) p.squares[row + r] = square<V>(x + r * k, k);
   int64_t q = 0;
-  for (; q + 4 <= p.n; q += 4) tile<V, R, 4>(x, p.w + q * p.k, p.k, y + q, p.n);
-  for (; q < p.n; q++) tile<V, R, 1>(x, p.w + q * p.k, p.k, y + q, p.n);
+  for (; q + 4 <= n; q += 4, ahead += k / lanes<V> * line)
+    tile<V, R, 4>(x, p.w + q * k, k, y + q, n, ahead,
+                  ahead < x + 2 * R * k ? line : 0);
+  for (; q < n; q++) tile<V, R, 1>(x, p.w + q * k, k, y + q, n, ahead, 0);
 }
 
 template <class V, int R>
