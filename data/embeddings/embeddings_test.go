@@ -376,6 +376,73 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// TestSearchLengths searches rows whose squares exceed or vanish in float32, next to others, with numbers of queries and widths
+// that fill the kernel's tiles and that do not.
+func TestSearchLengths(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, width := range []int{1, 3, 16, 33, 200} {
+		var rows [][]float32
+		for i := range 400 {
+			row := make([]float32, width)
+			for j := range row {
+				row[j] = float32(rng.NormFloat64())
+			}
+			// float32 has numbers from 1.4e-45 to 3.4e38, but squares of those from 4e-23 to 1.8e19 only.
+			scale := []float32{1, 1e30, 1e-30, 1e20, 1e-22, 1e-12, 0}[i%7]
+			for j := range row {
+				row[j] *= scale
+			}
+			rows = append(rows, row)
+		}
+		path := filepath.Join(t.TempDir(), "x.npy")
+		if err := save(t, path, Images, rows, make([]Input, len(rows))); err != nil {
+			t.Fatal(err)
+		}
+		table, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		for _, n := range []int{1, 8, 32, 33} {
+			queries := make([]float32, n*width)
+			for i := range queries {
+				queries[i] = float32(rng.NormFloat64())
+			}
+			got, err := table.Search(t.Context(), queries, 10, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for q, hits := range got {
+				want := brute(queries[q*width:(q+1)*width], rows, 10)
+				for i, h := range hits {
+					// Of width 1, all cosines are 1 or -1 but for their last bits.
+					if math.Abs(h.Score-want[i].Score) > 1e-12 || width > 1 && h.Row != want[i].Row || rows[h.Row][0] == 0 {
+						t.Fatalf("width %d, query %d of %d: hit %d is %+v, want %+v", width, q, n, i, h, want[i])
+					}
+				}
+				if len(hits) != len(want) {
+					t.Fatalf("width %d: %d hits, want %d", width, len(hits), len(want))
+				}
+			}
+		}
+		for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+			rows[399][width-1] = float32(bad)
+			if err := save(t, path, Images, rows, make([]Input, len(rows))); err != nil {
+				t.Fatal(err)
+			}
+			table, err := Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer table.Close()
+			query := slices.Repeat([]float32{1}, width)
+			if _, err := table.Search(t.Context(), query, 1, nil); err == nil || !strings.Contains(err.Error(), "row 399 is not finite") {
+				t.Errorf("%v in a row of %d: %v", bad, width, err)
+			}
+		}
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	good, err := os.ReadFile(recorded + "/float32.npy")
 	if err != nil {

@@ -21,7 +21,7 @@ type Hit struct {
 
 // blockNumbers is the size of the blocks of rows that are computed at once. A worker takes the next
 // block when it is ready; float16 rows become float32 in the cache of a core.
-const blockNumbers = 1 << 17
+const blockNumbers = 1 << 18
 
 // Search returns the k rows with the largest cosines for each of queries, [n, Width], best
 // first; of equal rows, the first comes first. Rows whose numbers are all 0 have no cosine and are
@@ -75,7 +75,7 @@ func (t *Table) Search(ctx context.Context, queries []float32, k int, progress f
 		var next, done atomic.Int64
 		var running sync.WaitGroup
 		var reporting sync.Mutex
-		for range min(threads, len(blocks)) {
+		for range min(max(threads, 1), len(blocks)) { // 0 if libtorch cannot be loaded, which the workers report
 			f := newFinder(queries, t.Width, k)
 			found = append(found, f)
 			running.Go(func() {
