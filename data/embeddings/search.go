@@ -136,7 +136,7 @@ type finder struct {
 	exact    []float64 // the queries, scaled to length 1: [n, width]
 	best     [][]Hit   // of each query, at most k in their order
 	slack    float64   // how far a product in float32, divided by the norm, may be from the cosine
-	least    []float64 // of each query, the quotient from which a row is a candidate
+	least    []float32 // of each query, the quotient from which a row is a candidate
 
 	queries torch.Tensor // [n, width]
 }
@@ -153,11 +153,12 @@ func newFinder(queries []float32, width, k int) *finder {
 			f.exact[at+i] = float64(v) / math.Sqrt(length)
 		}
 	}
-	// Each of width additions and products rounds by at most half an ulp, of 1.2e-7.
+	// Each of width additions and products rounds by at most half an ulp, of 1.2e-7, and so do the
+	// square, which is half as wrong in its root, and least.
 	f.slack = 1.2e-7 * float64(width+8)
-	f.least = make([]float64, n)
+	f.least = make([]float32, n)
 	for q := range f.least {
-		f.least[q] = math.Inf(-1)
+		f.least[q] = float32(math.Inf(-1))
 	}
 	return f
 }
@@ -246,9 +247,9 @@ func (f *finder) collect(p *part, first int64, x, squares, products []float32) e
 			}
 			continue
 		}
-		norm := math.Sqrt(float64(square))
-		for q, product := range products[r*n : (r+1)*n] {
-			if float64(product) >= f.least[q]*norm {
+		norm, least := float32(math.Sqrt(float64(square))), f.least
+		for q, product := range products[r*n:][:len(least)] {
+			if product >= least[q]*norm {
 				f.add(q, Hit{int(p.first + number), f.cosine(q, row)})
 			}
 		}
@@ -279,7 +280,7 @@ func (f *finder) add(q int, h Hit) {
 	}
 	list = slices.Insert(list, i, h)
 	if len(list) == f.k {
-		f.least[q] = list[f.k-1].Score - f.slack
+		f.least[q] = float32(list[f.k-1].Score - f.slack)
 	}
 	f.best[q] = list
 }
