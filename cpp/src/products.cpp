@@ -149,7 +149,7 @@ INLINE void rows(const Problem &p, int64_t begin, int64_t end) {
   for (; begin < end; begin++) some_rows<V, 1>(p, begin);
 }
 
-// 24 or 12 sums, 4 vectors and a row fill the registers.
+// 24 sums, 4 vectors and a row fit into 32 registers, and 8 sums into 16.
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) void rows_avx512(const Problem &p,
                                                     int64_t begin,
