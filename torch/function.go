@@ -191,6 +191,7 @@ func (a *application) pass(c uintptr, inputs []uintptr, f func(ctx *FunctionCont
 	pass(a.op, c, inputs, func(in []Tensor) []Tensor { return f(&a.ctx, in) })
 }
 
+// pass calls f with the inputs of a pass, and returns its results to libtorch.
 func pass(op string, c uintptr, inputs []uintptr, f func(in []Tensor) []Tensor) {
 	s := func() *scope {
 		defer func() {

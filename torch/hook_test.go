@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// weight returns a leaf.
+// leaf returns a parameter.
 func leaf(v ...float32) torch.Tensor { return torch.FromSlice(v).SetRequiresGrad(true) }
 
 func wantGrad(t *testing.T, what string, g torch.Tensor, want ...float32) {
