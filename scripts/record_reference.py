@@ -1050,6 +1050,8 @@ def main():
         parser.error("--clip needs --clip-package: " + ", ".join(PACKAGES))
     if args.threads:
         torch.set_num_threads(args.threads)
+    # MKL's first call of a vector function (exp, log, ...) can be wrong by 1e-5 if it comes from two threads.
+    torch.ones(1).exp()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     Recorder(args).run()
 

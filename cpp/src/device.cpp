@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -134,6 +136,16 @@ const ct_cuda_functions *ct::cuda_functions() {
            "CUDA's headers (pip's nvidia-cuda-runtime, or a CUDA toolkit)"));
   return functions;
 }
+
+namespace {
+// MKL's vector functions (exp, log, sin and others), which libtorch calls on
+// several threads for a large tensor, choose their kernels in the first call of
+// a process. If it comes from two threads at once, the results of one can be
+// wrong by 1e-5 of their size: so it was in 1 of 170 processes of PyTorch 2.11
+// whose first call was that of logsumexp. Here it is made by one thread, while
+// the shim is loaded.
+[[maybe_unused]] const bool called = at::ones({1}).exp().defined();
+}  // namespace
 
 extern "C" {
 
