@@ -30,6 +30,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+# MKL's first call of a vector function (exp, log, ...) can be wrong by 1e-5 if it comes from two threads.
+# This one comes from one thread, also for the scripts that import this one.
+torch.ones(1).exp()
+
 VERSION = 1  # of the file's layout
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Of large tensors, such as gradients and outputs of layers, the file has about this many elements.
@@ -1050,8 +1054,6 @@ def main():
         parser.error("--clip needs --clip-package: " + ", ".join(PACKAGES))
     if args.threads:
         torch.set_num_threads(args.threads)
-    # MKL's first call of a vector function (exp, log, ...) can be wrong by 1e-5 if it comes from two threads.
-    torch.ones(1).exp()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     Recorder(args).run()
 

@@ -395,14 +395,19 @@ func TestSearchLengths(t *testing.T) {
 			rows = append(rows, row)
 		}
 		path := filepath.Join(t.TempDir(), "x.npy")
-		if err := save(t, path, Images, rows, make([]Input, len(rows))); err != nil {
-			t.Fatal(err)
+		open := func() *Table {
+			t.Helper()
+			if err := save(t, path, Images, rows, make([]Input, len(rows))); err != nil {
+				t.Fatal(err)
+			}
+			table, err := Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { table.Close() })
+			return table
 		}
-		table, err := Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer table.Close()
+		table := open()
 		for _, n := range []int{1, 8, 32, 33} {
 			queries := make([]float32, n*width)
 			for i := range queries {
@@ -427,14 +432,7 @@ func TestSearchLengths(t *testing.T) {
 		}
 		for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 			rows[399][width-1] = float32(bad)
-			if err := save(t, path, Images, rows, make([]Input, len(rows))); err != nil {
-				t.Fatal(err)
-			}
-			table, err := Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer table.Close()
+			table := open()
 			query := slices.Repeat([]float32{1}, width)
 			if _, err := table.Search(t.Context(), query, 1, nil); err == nil || !strings.Contains(err.Error(), "row 399 is not finite") {
 				t.Errorf("%v in a row of %d: %v", bad, width, err)

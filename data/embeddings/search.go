@@ -28,7 +28,7 @@ const blockNumbers = 1 << 18
 // never found. A query or a row that is not finite is an error. progress, if it is not nil, is
 // called with the number of rows that are done.
 //
-// The result does not depend on the number of threads: libtorch's products select candidates, with
+// The result does not depend on the number of threads: products in float32 select candidates, with
 // room for their rounding, and the cosines of those are computed in float64.
 //
 // The files are mapped into memory, and must not be truncated while Search runs. While it runs, each

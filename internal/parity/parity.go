@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -293,37 +292,31 @@ func (c *checker) decode() error {
 			return ids
 		}
 		scored := compare.Tolerance{Why: "the cache computes one position at a time, and all photos at once", Relative: 1e-5}
-		ties, prefix := verify.Ties{Model: m, Relative: scored.Relative}, m.Mapper.Forward(features)
-		lists := func(what, reference string, got, want [][]int64, tie func() string) {
+		ties := verify.Ties{Model: m, Relative: scored.Relative}
+		lists := func(what, reference string, got, want [][]int64, tie func(prefix torch.Tensor, got, want [][]int64) string) {
 			d, tolerance := compare.Lists(got, want), compare.Bits
 			if !d.Equal() {
-				if why := tie(); why != "" {
-					tolerance = compare.Tolerance{Why: why, Max: math.Inf(1)}
+				if why := tie(m.Mapper.Forward(features), got, want); why != "" {
+					tolerance = tied(why)
 				}
 			}
 			c.add(what, reference, d, tolerance)
 		}
-		greedy := func(what, reference string, got, want [][]int64) {
-			lists(what, reference, got, want, func() string { return ties.Greedy(prefix, got, want) })
-		}
-		beam := func(what, reference string, each int, got, want [][]int64) {
-			lists(what, reference, got, want, func() string { return ties.Beams(prefix, each, got, want) })
-		}
 		batch := fmt.Sprintf(", batch %d with cache", n)
-		greedy("greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy)
-		beam("beam ids, no stop"+batch, "transformers' generate", 1, first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam)
+		lists("greedy ids"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Greedy, MaxTokens: tokens, Stop: -1}), c.facts.GenerateGreedy, ties.Greedy)
+		lists("beam ids, no stop"+batch, "transformers' generate", first(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: -1}), c.facts.GenerateBeam, ties.Beams(1))
 		for _, stop := range c.facts.Stops {
-			var greedyIDs [][]int64
+			var greedy [][]int64
 			var beams [][][]int64
 			var scores [][]float64
-			for key, to := range map[string]any{"greedy": &greedyIDs, "beam": &beams, "beam_scores": &scores} {
+			for key, to := range map[string]any{"greedy": &greedy, "beam": &beams, "beam_scores": &scores} {
 				if err = json.Unmarshal(c.facts.raw[fmt.Sprintf("clipcap_%s_%d", key, stop)], to); err != nil {
 					err = fmt.Errorf("clipcap_%s_%d: %w", key, stop, err)
 					return
 				}
 			}
-			greedy(fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
-				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedyIDs)
+			lists(fmt.Sprintf("top-p ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache",
+				first(clipcap.Options{Method: clipcap.TopP, MaxTokens: tokens, Stop: stop}), greedy, ties.Greedy)
 			var got, want [][]int64
 			var gotScores, wantScores []float64
 			for i, captions := range generate(clipcap.Options{Method: clipcap.Beam, Beam: 5, MaxTokens: tokens, Stop: stop}) {
@@ -332,7 +325,7 @@ func (c *checker) decode() error {
 					gotScores, wantScores = append(gotScores, caption.Score), append(wantScores, scores[i][j])
 				}
 			}
-			beam(fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", 5, got, want)
+			lists(fmt.Sprintf("all 5 beams' ids, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", got, want, ties.Beams(5))
 			c.add(fmt.Sprintf("all 5 beams' scores, stop %d%s", stop, batch), "PyTorch (ClipCap's rules), no cache", compare.Numbers(gotScores, wantScores), scored)
 		}
 	})

@@ -16,6 +16,9 @@ type Row struct {
 	Tolerance compare.Tolerance
 }
 
+// tied is the tolerance of tokens that part where rounding decides, as why says.
+func tied(why string) compare.Tolerance { return compare.Tolerance{Why: why, Max: math.Inf(1)} }
+
 // Tensors compares several tensors with those of the same names in a state dict.
 func Tensors(got []nn.Named, want *nn.StateDict) (d compare.Difference) {
 	for _, g := range got {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"cyclecap/internal/verify"
 	"cyclecap/pipeline"
 	"cyclecap/torch"
-	"cyclecap/torch/compare"
 )
 
 // Zoo compares the models of testdata/reference/zoo.py, or only the one of the given name:
@@ -158,7 +156,7 @@ func (a *animal) verify(photos string) ([]Row, error) {
 		case verify.Failed, verify.Skipped:
 			row.Difference.Mismatch = r.Message()
 		case verify.Tied:
-			row.Tolerance = compare.Tolerance{Why: r.Tie, Max: math.Inf(1)}
+			row.Tolerance = tied(r.Tie)
 		}
 		rows = append(rows, row)
 	}

@@ -32,14 +32,16 @@ func (t Ties) Greedy(prefix torch.Tensor, got, want [][]int64) string {
 	})
 }
 
-// Beams is Greedy for beams, whose average log-probabilities are compared. each is the
-// number of beams of a prefix.
-func (t Ties) Beams(prefix torch.Tensor, each int, got, want [][]int64) string {
-	return t.find(got, want, func(i, _ int) (ours, theirs, largest float64) {
-		row := prefix.Narrow(0, int64(i/each), 1)
-		ours, theirs = t.average(row, got[i]), t.average(row, want[i])
-		return ours, theirs, math.Abs(theirs)
-	})
+// Beams returns Greedy's counterpart for beams, which compares their average
+// log-probabilities. each is the number of beams of a prefix.
+func (t Ties) Beams(each int) func(prefix torch.Tensor, got, want [][]int64) string {
+	return func(prefix torch.Tensor, got, want [][]int64) string {
+		return t.find(got, want, func(i, _ int) (ours, theirs, largest float64) {
+			row := prefix.Narrow(0, int64(i/each), 1)
+			ours, theirs = t.average(row, got[i]), t.average(row, want[i])
+			return ours, theirs, math.Abs(theirs)
+		})
+	}
 }
 
 // find calls score for each list that differs, with the place where it does.

@@ -42,11 +42,11 @@ func TestTies(t *testing.T) {
 			}
 			// Whole captions are as likely as each other, or not.
 			got, want := [][]int64{{3, 1}, {2, 3}}, [][]int64{{4, 1}, {2, 4}}
-			if text := ties.Beams(prefix, 1, got, want); !strings.Contains(text, "at [0, 0], tokens 3 and 4") {
+			if text := ties.Beams(1)(prefix, got, want); !strings.Contains(text, "at [0, 0], tokens 3 and 4") {
 				t.Errorf("beams: %q", text)
 			}
 			got = slices.Concat(got, [][]int64{{1, 1}, {1, 1}}) // two of each prefix
-			if text := ties.Beams(prefix, 2, got, slices.Concat(want, [][]int64{{1, 1}, {1, 7}})); text != "" {
+			if text := ties.Beams(2)(prefix, got, slices.Concat(want, [][]int64{{1, 1}, {1, 7}})); text != "" {
 				t.Errorf("beams of which one is no tie: %q", text)
 			}
 		})

@@ -577,18 +577,14 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	same := Ties{m, v.tolerances.outputs.Relative}
-	greedy := same.Greedy
-	beams := func(each int) func(prefix torch.Tensor, got, want [][]int64) string {
-		return func(prefix torch.Tensor, got, want [][]int64) string { return same.Beams(prefix, each, got, want) }
-	}
+	ties := Ties{m, v.tolerances.outputs.Relative}
 	if name, method, want := f.Decoded.rule(); len(want) > 0 {
 		what := "tokens, " + name
-		generate(what, method, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), want, greedy) })
+		generate(what, method, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), want, ties.Greedy) })
 	}
 	if len(f.Decoded.GenerateGreedy) > 0 {
 		what := "tokens, greedy (transformers' generate)"
-		generate(what, clipcap.Greedy, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateGreedy, greedy) })
+		generate(what, clipcap.Greedy, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateGreedy, ties.Greedy) })
 	}
 	if len(f.Decoded.Beam) > 0 {
 		what := fmt.Sprintf("tokens of all %d beams (ClipCap's generate_beam)", f.Beams)
@@ -601,7 +597,7 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 					scores = append(scores, caption.Score)
 				}
 			}
-			add(what, got, want, beams(f.Beams))
+			add(what, got, want, ties.Beams(f.Beams))
 			if v.ref.Has("decoded.beam_scores") {
 				d := compare.Numbers(scores, torch.ToSlice[float64](v.ref.tensor("decoded.beam_scores")))
 				v.Rows = append(v.Rows, Row{Part: Decoder, What: "scores of the beams", Difference: d, Tolerance: v.tolerances.outputs})
@@ -611,11 +607,11 @@ func (v *Verifier) decode(m *clipcap.Model, o pipeline.Options) {
 	if len(f.Decoded.GenerateBeam) > 0 {
 		what := fmt.Sprintf("tokens, %d beams (transformers' generate)", f.Beams)
 		base.LengthPenalty = 1
-		generate(what, clipcap.BeamTransformers, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeam, beams(1)) })
+		generate(what, clipcap.BeamTransformers, f.Stop, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeam, ties.Beams(1)) })
 	}
 	if len(f.Decoded.GenerateBeamNoStop) > 0 {
 		what := fmt.Sprintf("tokens, %d beams without a stop (transformers' generate)", f.Beams)
-		generate(what, clipcap.Beam, -1, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeamNoStop, beams(1)) })
+		generate(what, clipcap.Beam, -1, func(c [][]clipcap.Caption) { add(what, best(c), f.Decoded.GenerateBeamNoStop, ties.Beams(1)) })
 	}
 }
 

@@ -502,7 +502,6 @@ def main():
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.ones(1).exp()  # by one thread, since MKL's first call may be wrong in two: cpp/src/device.cpp
     side = Side(args.folder, args.size, args.device)
     side.serve() if args.what == "serve" else reply(**side.facts())
 

@@ -309,7 +309,6 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.ones(1).exp()  # by one thread, since MKL's first call may be wrong in two: cpp/src/device.cpp
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     s = SIZES[args.size]
