@@ -641,6 +641,7 @@ func clipGradNorm(params []torch.Tensor, limit float64, lists bool) (total torch
 			if len(groups) == 0 {
 				return torch.Scalar0[float32](0)
 			}
+			allDense("optim.ClipGradNorm", groups)
 			device := groups[0].params[0].Device()
 			lists = lists || device != torch.CPU
 			var norms []torch.Tensor
@@ -669,6 +670,17 @@ func clipGradNorm(params []torch.Tensor, limit float64, lists bool) (total torch
 	return total
 }
 
+// allDense throws if a gradient is sparse: libtorch cannot clip those.
+func allDense(op string, groups []*group) {
+	for _, g := range groups {
+		for i, grad := range g.grads {
+			if grad.Layout() != torch.Strided {
+				torch.Throw(op, "a parameter of shape %v has a sparse gradient; only dense ones can be clipped", g.params[i].Shape())
+			}
+		}
+	}
+}
+
 // norms returns the norm of each gradient.
 func (g *group) norms(lists bool) (norms []torch.Tensor) {
 	if lists {
@@ -684,7 +696,9 @@ func (g *group) norms(lists bool) (norms []torch.Tensor) {
 func ClipGradValue(params []torch.Tensor, limit float64) {
 	torch.NoGrad(func() {
 		torch.Tidy(func() torch.Tensor {
-			for _, g := range groupsOf(params) {
+			groups := groupsOf(params)
+			allDense("optim.ClipGradValue", groups)
+			for _, g := range groups {
 				if g.params[0].Device() != torch.CPU {
 					torch.ForeachClampMin_(g.grads, -limit)
 					torch.ForeachClampMax_(g.grads, limit)

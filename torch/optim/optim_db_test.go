@@ -164,8 +164,8 @@ func batches(dtype torch.DType) (xs, ys torch.Tensor) {
 // A product is the net of the cases with sparse gradients.
 type product struct{ A, B *nn.EmbeddingModule }
 
-// embeddings returns a product and its steps.
-func embeddings(dtype torch.DType) (*product, func(opt optim.Optimizer, from, to int)) {
+// embeddings returns a product, and its loss at each step.
+func embeddings(dtype torch.DType) (*product, func(step int) torch.Tensor) {
 	torch.ManualSeed(6)
 	m := &product{nn.Embedding(9, 4), nn.Embedding(5, 4)}
 	m.A.Sparse, m.B.Sparse = true, true
@@ -173,16 +173,9 @@ func embeddings(dtype torch.DType) (*product, func(opt optim.Optimizer, from, to
 	torch.ManualSeed(5)
 	i, j := torch.RandintHigh(9, []int64{50, 6}), torch.RandintHigh(5, []int64{50, 6})
 	y := torch.Randn([]int64{50, 6, 4}).To(torch.WithDType(dtype))
-	return m, func(opt optim.Optimizer, from, to int) {
-		for step := from; step < to; step++ {
-			torch.Tidy(func() torch.Tensor {
-				at := func(t torch.Tensor) torch.Tensor { return t.Select(0, int64(step)) }
-				opt.ZeroGrad()
-				m.A.Forward(at(i)).Mul(m.B.Forward(at(j))).MseLoss(at(y)).Backward()
-				opt.Step()
-				return torch.Tensor{}
-			})
-		}
+	return m, func(step int) torch.Tensor {
+		at := func(t torch.Tensor) torch.Tensor { return t.Select(0, int64(step)) }
+		return m.A.Forward(at(i)).Mul(m.B.Forward(at(j))).MseLoss(at(y))
 	}
 }
 
@@ -223,7 +216,17 @@ func (c *optimCase) run(t *testing.T, s *fixture.Set) {
 	var m any
 	var take func(opt optim.Optimizer, from, to int)
 	if c.Sparse {
-		m, take = embeddings(dtype)
+		net, loss := embeddings(dtype)
+		m, take = net, func(opt optim.Optimizer, from, to int) {
+			for step := from; step < to; step++ {
+				torch.Tidy(func() torch.Tensor {
+					opt.ZeroGrad()
+					loss(step).Backward()
+					opt.Step()
+					return torch.Tensor{}
+				})
+			}
+		}
 	} else {
 		xs, ys := batches(dtype)
 		net := small(c.Bias, dtype)
@@ -655,5 +658,42 @@ func TestGradScaler(t *testing.T) {
 			t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)
 		}
 		weightsOf(s, m, "scaler")
+	})
+}
+
+// TestGradScalerSparse does so with sparse gradients, whose indices occur several times.
+func TestGradScalerSparse(t *testing.T) {
+	s, cases := database(t)
+	at := slices.IndexFunc(cases, func(c optimCase) bool { return c.Name == "scaler-sparse" })
+	scoped(t, func() {
+		m, lossAt := embeddings(torch.Float32)
+		defer nn.Close(m)
+		o := optim.SparseAdamDefaults()
+		o.LR = 0.1
+		opt := optim.SparseAdam(nn.Parameters(m), o)
+		defer opt.Close()
+		scaler := optim.NewGradScaler(optim.GradScalerOptions{InitScale: 1024, GrowthFactor: 2, BackoffFactor: 0.25, GrowthInterval: 2})
+		defer scaler.Close()
+		var scales []float64
+		for step := range cases[at].Scales {
+			torch.Tidy(func() torch.Tensor {
+				opt.ZeroGrad()
+				loss := lossAt(step)
+				if step == 3 {
+					loss = loss.MulScalar(math.Inf(1))
+				}
+				scaler.Scale(loss).Backward()
+				if made := scaler.Step(opt); made == (step == 3) {
+					t.Errorf("step %d: made %v", step, made)
+				}
+				scaler.Update()
+				return torch.Tensor{}
+			})
+			scales = append(scales, scaler.Factor())
+		}
+		if diff := cmp.Diff(cases[at].Scales, scales); diff != "" {
+			t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)
+		}
+		weightsOf(s, m, "scaler-sparse")
 	})
 }

@@ -88,6 +88,11 @@ func (s *GradScaler) Unscale(opt Optimizer) {
 				if g.grads[0].DType() == torch.Float16 {
 					torch.Throw(scalerOp, "gradients in float16 cannot be unscaled")
 				}
+				for i, grad := range g.grads {
+					if grad.Layout() == torch.SparseCOO {
+						g.grads[i] = torch.Call("aten::_values", grad)[0].(torch.Tensor)
+					}
+				}
 				d := g.grads[0].Device()
 				if !found[d].Defined() {
 					found[d] = torch.Zeros([]int64{}, torch.WithDType(torch.Float32), torch.WithDevice(d)).Keep()

@@ -105,6 +105,8 @@ func TestSparseFailures(t *testing.T) {
 			"eps":           {"Eps must be more than 0", adam(w, func(o *optim.SparseAdamOptions) { o.Eps = 0 })},
 			"sparse":        {"parameter 0, of shape [2 2], has layout sparse_coo; only dense parameters", adam(torch.Eye(2).ToSparse(), none)},
 			"complex":       {"has dtype complex64; only real parameters", adam(torch.Ones([]int64{2}, torch.WithDType(torch.Complex64)), none)},
+			"ClipGradNorm":  {"a parameter of shape [3 2] has a sparse gradient; only dense ones can be clipped", func() { optim.ClipGradNorm([]torch.Tensor{w}, 1) }},
+			"ClipGradValue": {"a parameter of shape [3 2] has a sparse gradient; only dense ones can be clipped", func() { optim.ClipGradValue([]torch.Tensor{w}, 1) }},
 			"Adagrad": {"WeightDecay is 0.5, but a parameter of shape [3 2] has a sparse gradient", func() {
 				o := optim.AdagradDefaults()
 				o.WeightDecay = 0.5

@@ -250,6 +250,28 @@ def sparse_case(name, cls, groups, dtype):
     out["cases"][-1]["sparse"] = True
 
 
+def scaled_sparse_case():
+    torch.manual_seed(6)
+    m = Product()
+    opt = torch.optim.SparseAdam(m.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_factor=2.0, backoff_factor=0.25, growth_interval=2)
+    torch.manual_seed(5)
+    i, j, y = torch.randint(0, 9, (50, 6)), torch.randint(0, 5, (50, 6)), torch.randn(50, 6, 4)
+    scales = []
+    for step in range(8):
+        opt.zero_grad()
+        l = F.mse_loss(m(i[step], j[step]), y[step])
+        scaler.scale(l * math.inf if step == 3 else l).backward()
+        scaler.step(opt)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    for key, p in m.state_dict().items():
+        put(f"scaler-sparse/{key}", p)
+    out["cases"].append({"name": "scaler-sparse", "scales": scales})
+
+
+scaled_sparse_case()
+
 sparse_adam = next(i for i in optim_db if i.optim_cls is O.SparseAdam)
 kwargs = [s.kwargs for s in sparse_adam.optim_inputs_func(device="cpu") if not isinstance(s.kwargs.get("lr"), torch.Tensor)]
 SPARSE = [(f"SparseAdam/{i}", O.SparseAdam, [{k: plain(v) for k, v in o.items()}]) for i, o in enumerate(kwargs)] + [
