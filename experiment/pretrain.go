@@ -49,13 +49,13 @@ func (x *Experiment) world() *stage {
 }
 
 func worldConfig(w *config.World) world.Config {
-	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val, Tune: w.Tune}
+	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Train: w.Train, Val: w.Val, Tune: w.Tune, Bare: w.Bare}
 }
 
 // pretrain is the part of the world that CLIP and GPT-2 are trained on.
 func (x *Experiment) pretrain() world.Config {
 	w := x.Config.World
-	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain}
+	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Bare: w.Bare}
 }
 
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.

@@ -304,6 +304,26 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// TestBare checks that bare photos lack the other things and nothing else.
+func TestBare(t *testing.T) {
+	with := Config{Seed: 3, Size: 64, Pretrain: 40}
+	without := with
+	without.Bare = true
+	others := 0
+	for i := range with.Pretrain {
+		s, bare := with.scene(with.parts()[0], i), without.scene(without.parts()[0], i)
+		n := len(s.Items) - len(s.Others)
+		others += len(s.Others)
+		s.Items, s.Others = s.Items[:n], nil
+		if diff := cmp.Diff(s, bare); diff != "" {
+			t.Errorf("photo %d (-without the other things +bare):\n%s", i, diff)
+		}
+	}
+	if others == 0 {
+		t.Error("no photo has other things")
+	}
+}
+
 func BenchmarkRender(b *testing.B) {
 	rng := source(1)
 	for b.Loop() {

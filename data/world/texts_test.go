@@ -38,6 +38,11 @@ func TestTexts(t *testing.T) {
 	if diff := cmp.Diff(want, more[:len(want)]); diff != "" || len(more) != 9*CaptionsEach {
 		t.Errorf("%d texts; %s", len(more), diff)
 	}
+	bare := c
+	bare.Bare = true
+	if less, err := bare.Texts(7); err != nil || cmp.Equal(less, want) {
+		t.Errorf("captions mention what a bare photo leaves out (%v)", err)
+	}
 	if _, err := (Config{Size: 32}).Texts(0); err == nil {
 		t.Error("no texts are no error")
 	}

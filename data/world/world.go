@@ -56,6 +56,9 @@ type Config struct {
 	Train    int    `json:"train"`
 	Val      int    `json:"val"`
 	Tune     int    `json:"tune"`
+	// Bare leaves out the other things around those that a photo is of. Everything else in
+	// the photos stays as it is.
+	Bare bool `json:"bare,omitempty"`
 }
 
 // CaptionsEach is the number of captions per photo, as in COCO.
@@ -133,6 +136,10 @@ func (p part) name(i int) string { return fmt.Sprintf("%s%012d.jpg", p.prefix, p
 func (c Config) scene(p part, i int) Scene {
 	s := Sample(c.rng(p, i, 0), p.part)
 	s.Pixels = c.Size
+	if c.Bare {
+		s.Items = slices.DeleteFunc(s.Items, func(it Item) bool { return it.Group >= len(s.Groups) })
+		s.Others = nil
+	}
 	return s
 }
 

@@ -77,6 +77,10 @@ type World struct {
 	// TextSeed is the seed of those scenes. The default is the seed of the photos, so that
 	// the captions of the training photos are among them.
 	TextSeed int `toml:"text_seed" range:"[0,1e15]" source:"the paper: future work" json:",omitempty"`
+	// Bare leaves out the other things around those that a photo is of, which most captions
+	// do not mention: the same photos, of which captions say more. It is for experiments on
+	// the modality gap.
+	Bare bool `toml:"bare" default:"false" source:"Schrodi et al. 2024: information imbalance" json:",omitempty"`
 }
 
 // Data is the data to train on and the photos to caption.

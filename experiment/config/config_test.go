@@ -93,7 +93,7 @@ weights = "g"
 		{"below", world + "[train.decoder]\nprefix_length = 0\n", nil,
 			`x.toml:3: train.decoder.prefix_length: must be an integer between 1 and 1024, got 0`},
 		{"above", world + "max = 3\nsize = 5000\n", nil,
-			"2 problems:\nx.toml:2: world.max: unknown key; valid keys in [world]: seed, size, pretrain, train, val, tune, texts, text_seed\n" +
+			"2 problems:\nx.toml:2: world.max: unknown key; valid keys in [world]: seed, size, pretrain, train, val, tune, texts, text_seed, bare\n" +
 				`x.toml:3: world.size: must be an integer between 32 and 1024, got 5000`},
 		{"open end", world + "[train.cyclegan]\nbeta1 = 1\n", nil,
 			`x.toml:3: train.cyclegan.beta1: must be a number greater than or equal to 0 and less than 1, got 1`},

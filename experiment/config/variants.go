@@ -80,7 +80,7 @@ func LoadVariants(path string, sets []string) (*Config, []Variant, error) {
 
 // common are the keys that all variants share, since their scores are compared photo by
 // photo and seed by seed.
-var common = []string{"output", "seed", "device", "threads", "world.seed", "world.size", "world.val", "world.tune",
+var common = []string{"output", "seed", "device", "threads", "world.seed", "world.size", "world.val", "world.tune", "world.bare",
 	"data.val_annotations", "data.val_images", "data.val_limit", "data.karpathy"}
 
 // variant reads a variant's changes and returns its name.
