@@ -86,7 +86,7 @@ meteor-data: build/libtorch ## download and compile METEOR's data (100 MB, once)
 parity-metrics: build references meteor-data ## compare scores with pycocoevalcap (needs Java); METRICS="-seed 7"
 	go run ./internal/paritymetrics $(METRICS)
 
-demo: build ## run the whole experiment on a small rendered world (about 10 minutes)
+demo: build ## run the whole experiment on a small rendered world (12 to 25 minutes)
 	@scripts/meteor-data.sh || echo "demo: METEOR will not be computed" >&2
 	@scripts/demo.sh
 
