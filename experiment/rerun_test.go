@@ -65,7 +65,7 @@ var reruns = []rerun{
 	{set: []string{"world.train=25"}, ran: join([]string{"world"}, onTrainingSet)},
 	{set: []string{"world.val=7"}, ran: join([]string{"world", "features/val-images"}, onValTexts)},
 	{set: []string{"world.tune=4"}, ran: []string{"world", "report"}},
-	{set: []string{"world.bare=true"}, ran: join(onWorld, onPretraining)},
+	{set: []string{"world.bare=true"}, ran: onWorld},
 	{base: []string{"bridges.use=[direct,cyclegan]"}, set: []string{"world.texts=30"}, ran: join([]string{"features/train-texts"}, onUnpaired)},
 	{base: []string{"bridges.use=[direct,cyclegan]", "world.texts=30"}, set: []string{"world.text_seed=5"}, ran: join([]string{"features/train-texts"}, onUnpaired)},
 	{set: []string{"data.train_annotations={data}/captions_train2014.json"}, ran: onTrainTexts},
