@@ -601,6 +601,24 @@ func TestLBFGSFailures(t *testing.T) {
 	})
 }
 
+// scaledStep takes a step, in which the loss overflows if it is step 3.
+func scaledStep(t *testing.T, scaler *optim.GradScaler, opt optim.Optimizer, step int, loss func() torch.Tensor, clip func()) {
+	torch.Tidy(func() torch.Tensor {
+		opt.ZeroGrad()
+		l := loss()
+		if step == 3 {
+			l = l.MulScalar(math.Inf(1))
+		}
+		scaler.Scale(l).Backward()
+		clip()
+		if made := scaler.Step(opt); made == (step == 3) {
+			t.Errorf("step %d: made %v", step, made)
+		}
+		scaler.Update()
+		return torch.Tensor{}
+	})
+}
+
 // TestGradScaler compares scales and weights where a gradient overflows.
 func TestGradScaler(t *testing.T) {
 	s, cases := database(t)
@@ -616,22 +634,12 @@ func TestGradScaler(t *testing.T) {
 		defer scaler.Close()
 		var scales []float64
 		for step := range cases[at].Scales {
-			torch.Tidy(func() torch.Tensor {
-				opt.ZeroGrad()
-				loss := m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step)))
-				if step == 3 {
-					loss = loss.MulScalar(math.Inf(1))
-				}
-				scaler.Scale(loss).Backward()
+			loss := func() torch.Tensor { return m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step))) }
+			scaledStep(t, scaler, opt, step, loss, func() {
 				if step%2 == 1 {
 					scaler.Unscale(opt)
 					optim.ClipGradNorm(params, 0.5)
 				}
-				if made := scaler.Step(opt); made == (step == 3) {
-					t.Errorf("step %d: made %v", step, made)
-				}
-				scaler.Update()
-				return torch.Tensor{}
 			})
 			scales = append(scales, scaler.Factor())
 			if step == 4 { // after one good step since the overflow
@@ -676,19 +684,7 @@ func TestGradScalerSparse(t *testing.T) {
 		defer scaler.Close()
 		var scales []float64
 		for step := range cases[at].Scales {
-			torch.Tidy(func() torch.Tensor {
-				opt.ZeroGrad()
-				loss := lossAt(step)
-				if step == 3 {
-					loss = loss.MulScalar(math.Inf(1))
-				}
-				scaler.Scale(loss).Backward()
-				if made := scaler.Step(opt); made == (step == 3) {
-					t.Errorf("step %d: made %v", step, made)
-				}
-				scaler.Update()
-				return torch.Tensor{}
-			})
+			scaledStep(t, scaler, opt, step, func() torch.Tensor { return lossAt(step) }, func() {})
 			scales = append(scales, scaler.Factor())
 		}
 		if diff := cmp.Diff(cases[at].Scales, scales); diff != "" {

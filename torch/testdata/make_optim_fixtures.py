@@ -200,26 +200,29 @@ for name, make in SCHEDULERS.items():
 out["cases"].append({"name": "schedules", "schedules": schedules})
 
 # GradScaler: a gradient overflows in step 3, and the scale grows after two good steps.
+def scaler_case(name, m, opt, loss, steps, clip):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_factor=2.0, backoff_factor=0.25, growth_interval=2)
+    scales = []
+    for step in range(steps):
+        opt.zero_grad()
+        l = loss(step)
+        if step == 3:
+            l = l * math.inf
+        scaler.scale(l).backward()
+        if clip and step % 2:
+            scaler.unscale_(opt)
+            nn.utils.clip_grad_norm_(m.parameters(), 0.5)
+        scaler.step(opt)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    for key, p in m.state_dict().items():
+        put(f"{name}/{key}", p)
+    out["cases"].append({"name": name, "scales": scales})
+
+
 m = net(True, torch.float32)
-opt = O.SGD(m.parameters(), lr=0.05, momentum=0.9)
-scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_factor=2.0, backoff_factor=0.25, growth_interval=2)
 xs, ys = data(torch.float32)
-scales = []
-for step in range(12):
-    opt.zero_grad()
-    l = F.mse_loss(m(xs[step]), ys[step])
-    if step == 3:
-        l = l * math.inf
-    scaler.scale(l).backward()
-    if step % 2:
-        scaler.unscale_(opt)
-        nn.utils.clip_grad_norm_(m.parameters(), 0.5)
-    scaler.step(opt)
-    scaler.update()
-    scales.append(scaler.get_scale())
-for key, p in m.state_dict().items():
-    put(f"scaler/{key}", p)
-out["cases"].append({"name": "scaler", "scales": scales})
+scaler_case("scaler", m, O.SGD(m.parameters(), lr=0.05, momentum=0.9), lambda step: F.mse_loss(m(xs[step]), ys[step]), 12, True)
 
 # Sparse gradients: those of two embeddings, with ids that occur several times in a batch and rows that do not.
 class Product(nn.Module):
@@ -231,46 +234,33 @@ class Product(nn.Module):
         return self.a(i) * self.b(j)
 
 
-def sparse_case(name, cls, groups, dtype):
+def product(dtype):
+    """a net with its loss at each of 50 steps"""
     torch.manual_seed(6)
     m = Product().to(dtype)
+    torch.manual_seed(5)
+    i, j, y = torch.randint(0, 9, (50, 6)), torch.randint(0, 5, (50, 6)), torch.randn(50, 6, 4).to(dtype)
+    return m, lambda step: F.mse_loss(m(i[step], j[step]), y[step])
+
+
+def sparse_case(name, cls, groups, dtype):
+    m, loss = product(dtype)
     params = list(m.parameters())
     if len(groups) == 1:
         opt = cls(params, **groups[0])
     else:
         opt = cls([{"params": params[:1]} | groups[0], {"params": params[1:]} | groups[1]])
-    torch.manual_seed(5)
-    i, j, y = torch.randint(0, 9, (50, 6)), torch.randint(0, 5, (50, 6)), torch.randn(50, 6, 4).to(dtype)
     for step in range(50):
         opt.zero_grad()
-        F.mse_loss(m(i[step], j[step]), y[step]).backward()
+        loss(step).backward()
         assert all(p.grad.is_sparse for p in params)
         opt.step()
     record(f"sparse/{name}/{str(dtype).removeprefix('torch.')}", opt, m, groups)
     out["cases"][-1]["sparse"] = True
 
 
-def scaled_sparse_case():
-    torch.manual_seed(6)
-    m = Product()
-    opt = torch.optim.SparseAdam(m.parameters(), lr=0.1)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_factor=2.0, backoff_factor=0.25, growth_interval=2)
-    torch.manual_seed(5)
-    i, j, y = torch.randint(0, 9, (50, 6)), torch.randint(0, 5, (50, 6)), torch.randn(50, 6, 4)
-    scales = []
-    for step in range(8):
-        opt.zero_grad()
-        l = F.mse_loss(m(i[step], j[step]), y[step])
-        scaler.scale(l * math.inf if step == 3 else l).backward()
-        scaler.step(opt)
-        scaler.update()
-        scales.append(scaler.get_scale())
-    for key, p in m.state_dict().items():
-        put(f"scaler-sparse/{key}", p)
-    out["cases"].append({"name": "scaler-sparse", "scales": scales})
-
-
-scaled_sparse_case()
+m, loss = product(torch.float32)
+scaler_case("scaler-sparse", m, O.SparseAdam(m.parameters(), lr=0.1), loss, 8, False)
 
 sparse_adam = next(i for i in optim_db if i.optim_cls is O.SparseAdam)
 kwargs = [s.kwargs for s in sparse_adam.optim_inputs_func(device="cpu") if not isinstance(s.kwargs.get("lr"), torch.Tensor)]
