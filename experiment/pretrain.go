@@ -54,8 +54,9 @@ func worldConfig(w *config.World) world.Config {
 
 // pretrain is the part of the world that CLIP and GPT-2 are trained on.
 func (x *Experiment) pretrain() world.Config {
-	w := x.Config.World
-	return world.Config{Seed: uint64(w.Seed), Size: w.Size, Pretrain: w.Pretrain, Bare: w.Bare}
+	c := worldConfig(x.Config.World)
+	c.Train, c.Val, c.Tune = 0, 0, 0
+	return c
 }
 
 // clip returns the CLIP in clip.weights, or one with a stage that trains it.

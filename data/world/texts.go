@@ -3,7 +3,7 @@ package world
 // Texts returns the captions of the first n scenes of the training part, CaptionsEach of
 // each, as Write would write them. It draws no photos.
 func (c Config) Texts(n int) ([]string, error) {
-	c = Config{Seed: c.Seed, Size: c.Size, Train: n, Bare: c.Bare}
+	c.Pretrain, c.Train, c.Val, c.Tune = 0, n, 0, 0
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
