@@ -217,16 +217,7 @@ func (c *optimCase) run(t *testing.T, s *fixture.Set) {
 	var take func(opt optim.Optimizer, from, to int)
 	if c.Sparse {
 		net, loss := embeddings(dtype)
-		m, take = net, func(opt optim.Optimizer, from, to int) {
-			for step := from; step < to; step++ {
-				torch.Tidy(func() torch.Tensor {
-					opt.ZeroGrad()
-					loss(step).Backward()
-					opt.Step()
-					return torch.Tensor{}
-				})
-			}
-		}
+		m, take = net, func(opt optim.Optimizer, from, to int) { trainOn(loss, opt, from, to, func(int) {}) }
 	} else {
 		xs, ys := batches(dtype)
 		net := small(c.Bias, dtype)
@@ -601,28 +592,40 @@ func TestLBFGSFailures(t *testing.T) {
 	})
 }
 
-// scaledStep takes a step, in which the loss overflows if it is step 3.
-func scaledStep(t *testing.T, scaler *optim.GradScaler, opt optim.Optimizer, step int, loss func() torch.Tensor, clip func()) {
-	torch.Tidy(func() torch.Tensor {
-		opt.ZeroGrad()
-		l := loss()
-		if step == 3 {
-			l = l.MulScalar(math.Inf(1))
-		}
-		scaler.Scale(l).Backward()
-		clip()
-		if made := scaler.Step(opt); made == (step == 3) {
-			t.Errorf("step %d: made %v", step, made)
-		}
-		scaler.Update()
-		return torch.Tensor{}
-	})
+// scalerCase takes the steps of a case with a gradient scaler, and compares scales and weights with PyTorch's. The
+// loss overflows in step 3. clip is called before each step of the optimizer, and after when it is done.
+func scalerCase(t *testing.T, name string, m any, opt optim.Optimizer, loss func(step int) torch.Tensor, clip, after func(scaler *optim.GradScaler, step int)) {
+	s, cases := database(t)
+	want := cases[slices.IndexFunc(cases, func(c optimCase) bool { return c.Name == name })].Scales
+	scaler := optim.NewGradScaler(optim.GradScalerOptions{InitScale: 1024, GrowthFactor: 2, BackoffFactor: 0.25, GrowthInterval: 2})
+	defer scaler.Close()
+	var scales []float64
+	for step := range want {
+		torch.Tidy(func() torch.Tensor {
+			opt.ZeroGrad()
+			l := loss(step)
+			if step == 3 {
+				l = l.MulScalar(math.Inf(1))
+			}
+			scaler.Scale(l).Backward()
+			clip(scaler, step)
+			if made := scaler.Step(opt); made == (step == 3) {
+				t.Errorf("step %d: made %v", step, made)
+			}
+			scaler.Update()
+			return torch.Tensor{}
+		})
+		scales = append(scales, scaler.Factor())
+		after(scaler, step)
+	}
+	if diff := cmp.Diff(want, scales); diff != "" {
+		t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)
+	}
+	weightsOf(s, m, name)
 }
 
-// TestGradScaler compares scales and weights where a gradient overflows.
+// TestGradScaler clips in every second step, and replaces the scaler by one with its state.
 func TestGradScaler(t *testing.T) {
-	s, cases := database(t)
-	at := slices.IndexFunc(cases, func(c optimCase) bool { return c.Name == "scaler" })
 	scoped(t, func() {
 		xs, ys := batches(torch.Float32)
 		m := small(true, torch.Float32)
@@ -630,66 +633,50 @@ func TestGradScaler(t *testing.T) {
 		params := nn.Parameters(m)
 		opt := optim.SGD(params, optim.SGDOptions{LR: 0.05, Momentum: 0.9})
 		defer opt.Close()
-		scaler := optim.NewGradScaler(optim.GradScalerOptions{InitScale: 1024, GrowthFactor: 2, BackoffFactor: 0.25, GrowthInterval: 2})
-		defer scaler.Close()
-		var scales []float64
-		for step := range cases[at].Scales {
-			loss := func() torch.Tensor { return m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step))) }
-			scaledStep(t, scaler, opt, step, loss, func() {
-				if step%2 == 1 {
-					scaler.Unscale(opt)
-					optim.ClipGradNorm(params, 0.5)
-				}
-			})
-			scales = append(scales, scaler.Factor())
-			if step == 4 { // after one good step since the overflow
-				other := optim.NewGradScaler(optim.GradScalerDefaults())
-				state := scaler.StateDict()
-				if tracker := state["_growth_tracker"]; tracker != int64(1) {
-					t.Errorf("_growth_tracker is %v, want 1", tracker)
-				}
-				if err := other.LoadStateDict(throughJSON(t, state)); err != nil {
-					t.Fatal(err)
-				}
-				if diff := cmp.Diff(state, other.StateDict()); diff != "" {
-					t.Errorf("state (-) and what was loaded (+):\n%s", diff)
-				}
-				delete(state, "_growth_tracker")
-				if err := other.LoadStateDict(state); err == nil || !strings.Contains(err.Error(), "_growth_tracker") {
-					t.Errorf("a state without _growth_tracker: %v", err)
-				}
-				scaler.Close()
-				*scaler = *other
+		loss := func(step int) torch.Tensor {
+			return m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step)))
+		}
+		clip := func(scaler *optim.GradScaler, step int) {
+			if step%2 == 1 {
+				scaler.Unscale(opt)
+				optim.ClipGradNorm(params, 0.5)
 			}
 		}
-		if diff := cmp.Diff(cases[at].Scales, scales); diff != "" {
-			t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)
-		}
-		weightsOf(s, m, "scaler")
+		scalerCase(t, "scaler", m, opt, loss, clip, func(scaler *optim.GradScaler, step int) {
+			if step != 4 { // after one good step since the overflow
+				return
+			}
+			other := optim.NewGradScaler(optim.GradScalerDefaults())
+			state := scaler.StateDict()
+			if tracker := state["_growth_tracker"]; tracker != int64(1) {
+				t.Errorf("_growth_tracker is %v, want 1", tracker)
+			}
+			if err := other.LoadStateDict(throughJSON(t, state)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(state, other.StateDict()); diff != "" {
+				t.Errorf("state (-) and what was loaded (+):\n%s", diff)
+			}
+			delete(state, "_growth_tracker")
+			if err := other.LoadStateDict(state); err == nil || !strings.Contains(err.Error(), "_growth_tracker") {
+				t.Errorf("a state without _growth_tracker: %v", err)
+			}
+			scaler.Close()
+			*scaler = *other
+		})
 	})
 }
 
-// TestGradScalerSparse does so with sparse gradients, whose indices occur several times.
+// TestGradScalerSparse has sparse gradients, whose indices occur several times.
 func TestGradScalerSparse(t *testing.T) {
-	s, cases := database(t)
-	at := slices.IndexFunc(cases, func(c optimCase) bool { return c.Name == "scaler-sparse" })
 	scoped(t, func() {
-		m, lossAt := embeddings(torch.Float32)
+		m, loss := embeddings(torch.Float32)
 		defer nn.Close(m)
 		o := optim.SparseAdamDefaults()
 		o.LR = 0.1
 		opt := optim.SparseAdam(nn.Parameters(m), o)
 		defer opt.Close()
-		scaler := optim.NewGradScaler(optim.GradScalerOptions{InitScale: 1024, GrowthFactor: 2, BackoffFactor: 0.25, GrowthInterval: 2})
-		defer scaler.Close()
-		var scales []float64
-		for step := range cases[at].Scales {
-			scaledStep(t, scaler, opt, step, func() torch.Tensor { return lossAt(step) }, func() {})
-			scales = append(scales, scaler.Factor())
-		}
-		if diff := cmp.Diff(cases[at].Scales, scales); diff != "" {
-			t.Errorf("scales, PyTorch's (-) and ours (+):\n%s", diff)
-		}
-		weightsOf(s, m, "scaler-sparse")
+		nothing := func(*optim.GradScaler, int) {}
+		scalerCase(t, "scaler-sparse", m, opt, loss, nothing, nothing)
 	})
 }

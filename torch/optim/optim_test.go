@@ -83,10 +83,17 @@ func net() *nn.SequentialModule {
 
 // train runs steps [from, to) of the fixtures' regression.
 func train(m nn.Module, opt optim.Optimizer, xs, ys torch.Tensor, from, to int, after func(step int)) {
+	trainOn(func(step int) torch.Tensor {
+		return m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step)))
+	}, opt, from, to, after)
+}
+
+// trainOn runs steps [from, to) with a loss. after is called when a step has its gradients.
+func trainOn(loss func(step int) torch.Tensor, opt optim.Optimizer, from, to int, after func(step int)) {
 	for step := from; step < to; step++ {
 		torch.Tidy(func() torch.Tensor {
 			opt.ZeroGrad()
-			m.Forward(xs.Select(0, int64(step))).MseLoss(ys.Select(0, int64(step))).Backward()
+			loss(step).Backward()
 			after(step)
 			opt.Step()
 			return torch.Tensor{}
