@@ -13,6 +13,50 @@ func (self Tensor) MH() Tensor {
 	return c.one()
 }
 
+var opMKLDNNConvolutionPointwise = &op{name: "mkldnn::_convolution_pointwise", overload: ""}
+
+// MKLDNNConvolutionPointwise calls
+//
+//	mkldnn::_convolution_pointwise(Tensor X, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
+func MKLDNNConvolutionPointwise(X Tensor, W Tensor, B Tensor, padding []int64, stride []int64, dilation []int64, groups int64, attr string, scalars []float64, algorithm any) Tensor {
+	c := begin(opMKLDNNConvolutionPointwise, nil)
+	c.tensor(X)
+	c.tensor(W)
+	c.tensorOpt(B)
+	c.ints(padding)
+	c.ints(stride)
+	c.ints(dilation)
+	c.integer(groups)
+	c.text(attr)
+	c.scalarsOfDoubles(scalars)
+	c.value(algorithm)
+	return c.one()
+}
+
+var opMKLDNNConvolutionPointwiseBinary_ = &op{name: "mkldnn::_convolution_pointwise_", overload: "binary"}
+
+// MKLDNNConvolutionPointwiseBinary_ calls
+//
+//	mkldnn::_convolution_pointwise_.binary(Tensor(a!) other, Tensor X, Tensor W, Tensor? B, int[] padding, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor(a!) Y
+func MKLDNNConvolutionPointwiseBinary_(other Tensor, X Tensor, W Tensor, B Tensor, padding []int64, stride []int64, dilation []int64, groups int64, binary_attr string, alpha Scalar, unary_attr any, unary_scalars []float64, unary_algorithm any) Tensor {
+	c := begin(opMKLDNNConvolutionPointwiseBinary_, nil)
+	c.tensor(other)
+	c.tensor(X)
+	c.tensor(W)
+	c.tensorOpt(B)
+	c.ints(padding)
+	c.ints(stride)
+	c.ints(dilation)
+	c.integer(groups)
+	c.text(binary_attr)
+	c.value(alpha)
+	c.value(unary_attr)
+	c.scalarsOfDoubles(unary_scalars)
+	c.value(unary_algorithm)
+	c.drop()
+	return other
+}
+
 var opMKLDNNLinearPointwise = &op{name: "mkldnn::_linear_pointwise", overload: ""}
 
 // MKLDNNLinearPointwise calls
@@ -26,6 +70,22 @@ func MKLDNNLinearPointwise(X Tensor, W Tensor, B Tensor, attr string, scalars []
 	c.text(attr)
 	c.scalarsOfDoubles(scalars)
 	c.value(algorithm)
+	return c.one()
+}
+
+var opMKLDNNReorderConvolutionWeight = &op{name: "mkldnn::_reorder_convolution_weight", overload: ""}
+
+// MKLDNNReorderConvolutionWeight calls
+//
+//	mkldnn::_reorder_convolution_weight(Tensor self, int[2] padding=0, int[2] stride=1, int[2] dilation=1, int groups=1, int[]? input_size=None) -> Tensor Y
+func (self Tensor) MKLDNNReorderConvolutionWeight(opts ...Option) Tensor {
+	c := begin(opMKLDNNReorderConvolutionWeight, opts)
+	c.tensor(self)
+	c.opt("padding")
+	c.opt("stride")
+	c.opt("dilation")
+	c.opt("groups")
+	c.opt("input_size")
 	return c.one()
 }
 

@@ -45,6 +45,11 @@ var workloads = func() (list []workload) {
 		add(name, closeFeatures, clipRivals(name, 1.1)...)
 		add(name+"-packed", closeFeatures, append(clipRivals(name, 1.1), rival{name + "/openvino", "OpenVINO f32", 1.1}, rival{name + "/onnxruntime", "ONNX Runtime f32", 1.1})...)
 	}
+	for _, name := range []string{"rn50-1", "rn50-32"} {
+		r := rival{name + "/open_clip", "open_clip", 1.1}
+		add(name, closeFeatures, r)
+		add(name+"-packed", closeFeatures, r, rival{name + "/openvino", "OpenVINO f32", 1.1}, rival{name + "/onnxruntime", "ONNX Runtime f32", 1.1})
+	}
 	both("text-64", closeFeatures, clipRivals("text-64", 1.1)...)
 	decodings := []string{"greedy-1", "greedy-16", "beam-1", "beam-16"}
 	for _, name := range decodings {

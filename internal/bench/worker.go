@@ -43,6 +43,7 @@ type side struct {
 type kind struct {
 	bf16, packed, int8 bool
 	alone              bool // GPT-2 without a mapper
+	rn50               bool // CLIP RN50 instead of ViT-B/32
 }
 
 // options returns how a pipeline computes in this way.
@@ -119,9 +120,13 @@ func (w *side) load(name string) (err error) {
 	k, name := kindOf(name)
 	what, _, _ := strings.Cut(name, "-")
 	switch what {
-	case "image", "text":
+	case "image", "rn50", "text":
+		file, part := "clip", clip.Both
+		if k.rn50 = what == "rn50"; k.rn50 {
+			file, part = "rn50.safetensors", clip.Image
+		}
 		if w.clips[k] == nil {
-			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, "clip"), "", clip.Both, k.options())
+			m, err := pipeline.LoadCLIP(filepath.Join(w.s.dir, file), "", part, k.options())
 			if err != nil {
 				return err
 			}
@@ -192,11 +197,12 @@ func (f features) bytes() []byte {
 
 func (w *side) run(name string) (any, error) {
 	k, name := kindOf(name)
+	k.rn50 = strings.HasPrefix(name, "rn50-")
 	model := w.clips[k]
 	switch name {
-	case "image-1":
+	case "image-1", "rn50-1":
 		return images(model, w.s.photos[:16], 1)
-	case "image-32":
+	case "image-32", "rn50-32":
 		return images(model, w.s.photos, 32)
 	case "text-64":
 		return features{torch.ToSlice[float32](model.Model.EncodeText(w.texts)), model.Width()}, nil

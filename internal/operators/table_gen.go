@@ -1479,7 +1479,10 @@ func functions() []function {
 		{"aten::zero_", torch.Tensor.Zero_, "self"},
 		{"aten::zeros", torch.Zeros, "size dtype=WithDType layout= device=WithDevice pin_memory=WithPinMemory"},
 		{"aten::zeros_like", torch.Tensor.ZerosLike, "self dtype=WithDType layout= device=WithDevice pin_memory=WithPinMemory memory_format=WithMemoryFormat"},
+		{"mkldnn::_convolution_pointwise", torch.MKLDNNConvolutionPointwise, "X W B padding stride dilation groups attr scalars algorithm"},
+		{"mkldnn::_convolution_pointwise_.binary", torch.MKLDNNConvolutionPointwiseBinary_, "other X W B padding stride dilation groups binary_attr alpha unary_attr unary_scalars unary_algorithm"},
 		{"mkldnn::_linear_pointwise", torch.MKLDNNLinearPointwise, "X W B attr scalars algorithm"},
+		{"mkldnn::_reorder_convolution_weight", torch.Tensor.MKLDNNReorderConvolutionWeight, "self padding=WithPadding stride=WithStride dilation=WithDilation groups=WithGroups input_size=WithInputSize"},
 		{"mkldnn::_reorder_linear_weight", torch.Tensor.MKLDNNReorderLinearWeight, "self batch_size=WithBatchSize"},
 	}
 }

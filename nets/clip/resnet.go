@@ -55,7 +55,9 @@ type BatchNorm struct {
 	Weight, Bias torch.Tensor
 	RunningMean  torch.Tensor `buffer:"true"`
 	RunningVar   torch.Tensor `buffer:"true"`
-	training     bool
+	// Packed is the convolution before it, with this folded into its weights; set by nn.Pack.
+	Packed   *nn.PackedConv `name:"-"`
+	training bool
 }
 
 // AttentionPool returns the attention of the mean of all positions to them.
@@ -99,6 +101,9 @@ func newResNet(c Config) *ResNet {
 	}
 	return r
 }
+
+// epsilon is added to the variances.
+const epsilon = 1e-5
 
 // reduction is the number of pixels of an image to a position of its last stage, along
 // each side.
@@ -185,10 +190,9 @@ func (c *Config) resNetSizes(n *needed) error {
 // Forward maps photos [n, 3, size, size] to features [n, embed].
 func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
 	x = torch.Tidy(func() torch.Tensor {
-		y := r.BN1.Forward(r.Conv1.Forward(x)).Relu_()
-		y = r.BN2.Forward(r.Conv2.Forward(y)).Relu_()
-		y = r.BN3.Forward(r.Conv3.Forward(y)).Relu_()
-		return pool(y, 2)
+		y := r.BN1.relu(r.Conv1, x)
+		y = r.BN2.relu(r.Conv2, y)
+		return pool(r.BN3.relu(r.Conv3, y), 2)
 	})
 	for _, b := range r.blocks() {
 		x = torch.Tidy(func() torch.Tensor { return b.Forward(x) })
@@ -196,15 +200,14 @@ func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
 	return r.AttnPool.Forward(x)
 }
 
-// Forward maps [n, in, h, w] to [n, 4 planes, h/stride, w/stride].
+// Forward maps [n, in, h, w] to [n, 4 planes, h/stride, w/stride]. Without Downsample, and after
+// nn.Pack, the result is in the place of x.
 func (b *Bottleneck) Forward(x torch.Tensor) torch.Tensor {
-	y := b.BN1.Forward(b.Conv1.Forward(x)).Relu_()
-	y = b.BN2.Forward(b.Conv2.Forward(y)).Relu_()
-	y = b.BN3.Forward(b.Conv3.Forward(pool(y, b.stride)))
+	y := pool(b.BN2.relu(b.Conv2, b.BN1.relu(b.Conv1, x)), b.stride)
 	if d := b.Downsample; d != nil {
-		x = d.BN.Forward(d.Conv.Forward(pool(x, b.stride)))
+		x = d.BN.after(d.Conv, pool(x, b.stride))
 	}
-	return b.Output(y.Add_(x).Relu_())
+	return b.Output(b.BN3.add(b.Conv3, y, x))
 }
 
 // pool averages squares of n pixels.
@@ -217,22 +220,94 @@ func pool(x torch.Tensor, n int64) torch.Tensor {
 
 // Forward normalizes each channel of x [n, channels, h, w].
 func (b *BatchNorm) Forward(x torch.Tensor) torch.Tensor {
-	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, b.training, 0.1, 1e-5, true))
+	return b.Output(torch.BatchNorm(x, b.Weight, b.Bias, b.RunningMean, b.RunningVar, b.training, 0.1, epsilon, true))
+}
+
+// packed returns c with b folded into it, or nil without nn.Pack, and where somebody sees the
+// outputs of c or b.
+func (b *BatchNorm) packed(c *nn.ConvModule) *nn.PackedConv {
+	if b.Observed() || c.Observed() {
+		return nil
+	}
+	return b.Packed
+}
+
+// after returns b(c(x)).
+func (b *BatchNorm) after(c *nn.ConvModule, x torch.Tensor) torch.Tensor {
+	if p := b.packed(c); p != nil {
+		return p.Forward(x, torch.NoActivation)
+	}
+	return b.Forward(c.Forward(x))
+}
+
+// relu returns the ReLU of b(c(x)).
+func (b *BatchNorm) relu(c *nn.ConvModule, x torch.Tensor) torch.Tensor {
+	if p := b.packed(c); p != nil {
+		return p.Forward(x, torch.ReLU)
+	}
+	return b.Forward(c.Forward(x)).Relu_()
+}
+
+// add returns the ReLU of b(c(x)) + y. A packed convolution writes it into y.
+func (b *BatchNorm) add(c *nn.ConvModule, x, y torch.Tensor) torch.Tensor {
+	if p := b.packed(c); p != nil {
+		return p.ForwardAdd_(x, y)
+	}
+	return b.Forward(c.Forward(x)).Add_(y).Relu_()
+}
+
+// pack folds b into c, whose inputs have size x size pixels.
+func (b *BatchNorm) pack(c *nn.ConvModule, size int64) {
+	torch.Tidy(func() torch.Tensor {
+		f64 := torch.WithDType(torch.Float64)
+		scale := b.Weight.To(f64).Div(b.RunningVar.To(f64).AddScalar(epsilon).Sqrt())
+		b.Packed = nn.NewPackedConv(c, scale, b.Bias.To(f64).Sub(b.RunningMean.To(f64).Mul(scale)), []int64{size, size})
+		return torch.Tensor{}
+	})
+}
+
+// Pack packs the convolutions; nn.Pack calls it. They keep their own weights too, with which they
+// compute where somebody sees the outputs of the modules inside.
+func (r *ResNet) Pack(nn.Packing) {
+	if r.BN1.Packed != nil {
+		return
+	}
+	grid := int64(math.Sqrt(float64(r.AttnPool.PositionalEmbedding.Size(0) - 1)))
+	size := grid * reduction
+	r.BN1.pack(r.Conv1, size)
+	r.BN2.pack(r.Conv2, size/2)
+	r.BN3.pack(r.Conv3, size/2)
+	size /= 4
+	for _, b := range r.blocks() {
+		b.BN1.pack(b.Conv1, size)
+		b.BN2.pack(b.Conv2, size)
+		size /= b.stride
+		b.BN3.pack(b.Conv3, size)
+		if d := b.Downsample; d != nil {
+			d.BN.pack(d.Conv, size)
+		}
+	}
 }
 
 // Forward maps [n, width, h, w] to [n, embed]. The order of the dimensions is that of
 // F.multi_head_attention_forward, on which low-order bits depend; like OpenAI's code,
-// it attends from every position and keeps the first.
+// it attends from every position and keeps the first. With packed weights, only the first attends,
+// unless somebody sees the outputs of the modules inside.
 func (p *AttentionPool) Forward(x torch.Tensor) torch.Tensor {
 	n, width := x.Size(0), x.Size(1)
 	x = x.Reshape([]int64{n, width, -1}).Permute([]int64{2, 0, 1}) // [positions, n, width]
 	x = torch.Cat([]torch.Tensor{x.MeanDim([]int64{0}, torch.WithKeepdim(true)), x})
 	x = x.Add(p.PositionalEmbedding.Unsqueeze(1))
-	t := x.Size(0)
-	heads := func(l *nn.LinearModule) torch.Tensor {
+	from := x
+	if p.QProj.Packed != nil && !p.QProj.Observed() && !p.CProj.Observed() {
+		from = x.Narrow(0, 0, 1)
+	}
+	heads := func(l *nn.LinearModule, x torch.Tensor) torch.Tensor {
+		t := x.Size(0)
 		return l.Forward(x).View([]int64{t, n * p.heads, width / p.heads}).Transpose(0, 1).View([]int64{n, p.heads, t, width / p.heads})
 	}
-	y := torch.ScaledDotProductAttention(heads(p.QProj), heads(p.KProj), heads(p.VProj))
+	y := torch.ScaledDotProductAttention(heads(p.QProj, from), heads(p.KProj, x), heads(p.VProj, x))
+	t := from.Size(0)
 	y = y.Permute([]int64{2, 0, 1, 3}).Contiguous().View([]int64{n * t, width})
 	return p.Output(p.CProj.Forward(y).View([]int64{t, n, -1}).Select(0, 0))
 }

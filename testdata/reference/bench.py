@@ -78,6 +78,7 @@ def make(folder):
 
     saved(folder / "training.safetensors", training)
     saved(folder / "prompts.safetensors", prompts)
+    saved(folder / "rn50.safetensors", rn50)
     done = folder / "done"
     if done.exists():
         return
@@ -127,6 +128,21 @@ def training():
         n = 8 + i * 12 // 15  # 8 to 20
         row[:n] = torch.randint(1, 50257, (n,))
     return {"images": torch.randn(64, 512), "texts": torch.randn(64, 512), "tokens": tokens}
+
+
+def rn50():
+    """A CLIP RN50, whose batch norms have seen photos."""
+    import open_clip
+
+    model = open_clip.create_model("RN50-quickgelu", pretrained=None)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # As they are drawn, every block is the identity.
+            torch.nn.init.uniform_(module.weight, 0.2, 1)
+            torch.nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 2)
+    return model.state_dict()
 
 
 PROMPT = 40
@@ -228,6 +244,13 @@ class Worker:
         model.load_state_dict(torch.load(self.folder / "clip-openai.pt", weights_only=True))
         return model.eval()
 
+    def load_rn50(self):
+        import open_clip
+
+        model = open_clip.create_model("RN50-quickgelu", pretrained=None)
+        model.load_state_dict(self.tensors("rn50"))
+        return model.eval()
+
     def load_gpt2(self):
         from transformers import GPT2LMHeadModel
 
@@ -272,13 +295,19 @@ class Worker:
         return self.tensors("prompts")["ids"]
 
     def load_onnx(self):
+        return self.onnx("clip-image", "transformers")
+
+    def load_rn50_onnx(self):
+        return self.onnx("rn50-image", "rn50")
+
+    def onnx(self, name, library):
         """The image encoder as an ONNX file."""
-        path = self.folder / "clip-image.onnx"
+        path = self.folder / f"{name}.onnx"
         if not path.exists():
             partial = path.with_suffix(".partial")
             # The exporter with FX wants onnxscript; this one needs onnx alone.
             torch.onnx.export(
-                ImageEncoder(self.part("transformers")),
+                ImageEncoder(self.part(library), self.encoder(library)).eval(),
                 (torch.zeros(1, 3, 224, 224),),
                 str(partial),
                 input_names=["pixels"],
@@ -289,13 +318,19 @@ class Worker:
             partial.rename(path)
         return path
 
-    def load_onnxruntime(self):
+    def load_onnxruntime(self, model="onnx"):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(self.part("onnx")), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(self.part(model)), options, providers=["CPUExecutionProvider"])
         return lambda x: torch.from_numpy(session.run(None, {"pixels": x.numpy()})[0])
+
+    def load_rn50_onnxruntime(self):
+        return self.load_onnxruntime("rn50_onnx")
+
+    def load_rn50_openvino(self):
+        return self.load_openvino(model=self.part("rn50_onnx"))
 
     def load_openvino(self, precision="f32", model=None):
         import openvino
@@ -363,16 +398,20 @@ class Worker:
     def load_texts(self):
         return self.tensors("texts")["ids"]
 
+    def encoder(self, library):
+        """The image encoder of a library, a function of pixels."""
+        model = self.part(library)
+        if library in ("open_clip", "rn50"):
+            return model.encode_image
+        if library == "transformers":
+            return lambda x: pooled(model.get_image_features(pixel_values=x))
+        return model
+
     def images(self, library, batch):
         """Photo files to features, batch by batch."""
         from PIL import Image
 
-        model, pre = self.part(library), self.part("preprocess")
-        encode = model  # a function of pixels
-        if library == "open_clip":
-            encode = model.encode_image
-        elif library == "transformers":
-            encode = lambda x: pooled(model.get_image_features(pixel_values=x))
+        encode, pre = self.encoder(library), self.part("preprocess")
         # A batch of one is timed one photo at a time, on the first photos.
         photos = self.photos if batch > 1 else self.photos[:16]
         out = []
@@ -452,6 +491,15 @@ class Worker:
         "image-32/onnxruntime": lambda w: w.images("onnxruntime", 32),
         "image-32/transformers_bf16": lambda w: w.images("transformers_bf16", 32),
         "image-32/openvino_bf16": lambda w: w.images("openvino_bf16", 32),
+        **{
+            f"rn50-{n}/{library}": lambda w, n=n, part=part: w.images(part, n)
+            for n in (1, 32)
+            for library, part in (
+                ("open_clip", "rn50"),
+                ("openvino", "rn50_openvino"),
+                ("onnxruntime", "rn50_onnxruntime"),
+            )
+        },
         "text-64/open_clip": lambda w: w.texts("open_clip"),
         "text-64/transformers": lambda w: w.texts("transformers"),
         "greedy-1": lambda w: w.generate(1, 1),
@@ -496,12 +544,12 @@ class Worker:
 
 
 class ImageEncoder(torch.nn.Module):
-    def __init__(self, clip):
+    def __init__(self, model, encode):
         super().__init__()
-        self.clip = clip
+        self.model, self.encode = model, encode
 
     def forward(self, pixels):
-        return pooled(self.clip.get_image_features(pixel_values=pixels))
+        return self.encode(pixels)
 
 
 def convert(folder, path, kind):

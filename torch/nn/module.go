@@ -195,7 +195,10 @@ func Parameters(m any) []torch.Tensor {
 func Close(m any) {
 	walk(m, func(n Named) { n.Tensor.Close() })
 	visit(reflect.ValueOf(m), func(part any) {
-		if p, ok := part.(*Packed); ok {
+		switch p := part.(type) {
+		case *Packed:
+			p.Close()
+		case *PackedConv:
 			p.Close()
 		}
 	})

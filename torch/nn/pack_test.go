@@ -1,6 +1,8 @@
 package nn_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"cyclecap/torch"
@@ -77,6 +79,71 @@ func TestPackPatches(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A packed convolution gives the plain one's numbers with the factors, summands, ReLU and addition
+// applied, up to rounding, for sizes other than those it was packed for too.
+func TestPackedConv(t *testing.T) {
+	near := compare.Tolerance{Relative: 1e-6}
+	for _, o := range []nn.ConvOptions{
+		{},
+		{Padding: []int64{1}, Bias: true},
+		{Stride: []int64{2, 1}, Padding: []int64{1, 2}},
+		{Dilation: []int64{2}, Groups: 4, Bias: true},
+	} {
+		t.Run(fmt.Sprintf("%+v", o), func(t *testing.T) {
+			alive := torch.Alive()
+			err := torch.Scope(func() error {
+				torch.ManualSeed(1)
+				m := nn.Conv2d(8, 24, []int64{3}, o)
+				defer nn.Close(m)
+				scale, shift := torch.Randn([]int64{24}), torch.Randn([]int64{24})
+				torch.InferenceMode(func() {
+					p := nn.NewPackedConv(m, scale, shift, []int64{12, 12})
+					defer p.Close()
+					for _, shape := range [][]int64{{1, 8, 12, 12}, {3, 8, 12, 12}, {2, 8, 7, 20}} {
+						x := torch.Randn(shape)
+						each := []int64{24, 1, 1}
+						want := m.Forward(x).Mul(scale.Reshape(each)).Add(shift.Reshape(each))
+						torchtest.Close(t, p.Forward(x, torch.NoActivation), want, near, "without ReLU")
+						torchtest.Close(t, p.Forward(x, torch.ReLU), want.Relu(), near, "with ReLU")
+						y := torch.Randn(want.Shape())
+						want = want.Add(y).Relu()
+						torchtest.Close(t, p.ForwardAdd_(x, y), want, near, "with a sum")
+						torchtest.Close(t, y, want, near, "the sum, in its place")
+					}
+				})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := torch.Alive(); n != alive {
+				t.Errorf("%d tensors left", n-alive)
+			}
+		})
+	}
+	for _, test := range []struct {
+		what string
+		call func()
+	}{
+		{"that pad with zeros", func() {
+			m := nn.Conv2d(1, 1, []int64{3}, nn.ConvOptions{PaddingMode: "reflect"})
+			defer nn.Close(m)
+			nn.NewPackedConv(m, torch.Ones([]int64{1}), torch.Zeros([]int64{1}), []int64{4, 4})
+		}},
+		{"must be ReLU or none", func() {
+			m := nn.Conv2d(1, 1, []int64{3}, nn.ConvOptions{})
+			defer nn.Close(m)
+			p := nn.NewPackedConv(m, torch.Ones([]int64{1}), torch.Zeros([]int64{1}), []int64{4, 4})
+			defer p.Close()
+			p.Forward(torch.Ones([]int64{1, 1, 4, 4}), torch.GELU)
+		}},
+	} {
+		if err := torch.Scope(func() error { test.call(); return nil }); err == nil || !strings.Contains(err.Error(), test.what) {
+			t.Errorf("got %v, want an error that says %q", err, test.what)
 		}
 	}
 }
