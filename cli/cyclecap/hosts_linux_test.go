@@ -14,13 +14,14 @@ import (
 type hosts struct {
 	names   [2]string
 	address string // of the first
+	cable   *cable
 }
 
 // hostInterface is the name of the interface of each host.
 const hostInterface = "cable0"
 
 // newHosts makes two hosts, or skips the test where the user is not allowed to.
-func newHosts(t *testing.T) *hosts {
+func newHosts(t *testing.T, q quality) *hosts {
 	t.Helper()
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("there is no ip (Debian package iproute2), which makes network namespaces")
@@ -34,9 +35,7 @@ func newHosts(t *testing.T) *hosts {
 		}
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", h.names[i]).Run() })
 	}
-	if out, err := exec.Command("ip", "link", "add", hostInterface, "netns", h.names[0], "type", "veth", "peer", "name", hostInterface, "netns", h.names[1]).CombinedOutput(); err != nil {
-		t.Skipf("the kernel has no pairs of virtual interfaces (veth): %v: %s", err, out)
-	}
+	h.cable = newCable(t, h.names, hostInterface, q)
 	for i := range h.names {
 		h.ip(t, i, "addr", "add", fmt.Sprintf("198.18.77.%d/24", i+1), "dev", hostInterface)
 		h.ip(t, i, "link", "set", hostInterface, "up")
@@ -54,30 +53,6 @@ func (h *hosts) ip(t *testing.T, host int, args ...string) {
 	}
 }
 
-// disturb makes the cable lose packets, and delay them where the kernel can (netem). It says what it did.
-func (h *hosts) disturb(t *testing.T) string {
-	t.Helper()
-	try := func(args ...string) error {
-		for _, name := range h.names {
-			out, err := exec.Command("ip", append([]string{"netns", "exec", name}, args...)...).CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%s: %v: %s", strings.Join(args, " "), err, out)
-			}
-		}
-		return nil
-	}
-	noDelay := try("tc", "qdisc", "add", "dev", hostInterface, "root", "netem", "delay", "2ms", "1ms", "loss", "0.5%")
-	if noDelay == nil {
-		return "delay and loss"
-	}
-	t.Logf("no delay: %v", noDelay)
-	if err := try("iptables", "-A", "INPUT", "-i", hostInterface, "-m", "statistic", "--mode", "random", "--probability", "0.005", "-j", "DROP"); err != nil {
-		t.Logf("no loss either: %v", err)
-		return "neither delay nor loss"
-	}
-	return "loss"
-}
-
 // start starts a command with a process on each host.
 func (h *hosts) start(t *testing.T, folder string, sets []string, command ...string) (commands []*exec.Cmd, said []*output) {
 	t.Helper()
@@ -88,10 +63,10 @@ func (h *hosts) start(t *testing.T, folder string, sets []string, command ...str
 	})
 }
 
-// TestTwoHosts trains on two hosts that only a cable connects, which delays and loses packets where the kernel can make
-// it: the results are those of two processes on one host.
+// TestTwoHosts trains on two hosts that only a cable connects, which delays and loses packets: the results are those of
+// two processes on one host.
 func TestTwoHosts(t *testing.T) {
-	h := newHosts(t)
+	h := newHosts(t, quality{delay: 2 * time.Millisecond, jitter: time.Millisecond, loss: 0.005})
 	sets := []string{"output=run", "threads=1", "bridges.use=[cyclegan]"}
 	results := func(start func(folder string) ([]*exec.Cmd, []*output)) map[string]string {
 		folder := t.TempDir()
@@ -108,22 +83,24 @@ func TestTwoHosts(t *testing.T) {
 		return list
 	}
 	want := results(func(folder string) ([]*exec.Cmd, []*output) { return startRanks(t, folder, 2, 2, sets) })
-	disturbed := h.disturb(t)
 	got := results(func(folder string) ([]*exec.Cmd, []*output) {
 		return h.start(t, folder, sets, "train", "cyclegan", "x.toml")
 	})
 	for name := range want {
 		if got[name] != want[name] {
-			t.Errorf("%s differs, with %s", name, disturbed)
+			t.Errorf("%s differs", name)
 		}
 	}
-	t.Logf("with %s", disturbed)
+	carried, lost := h.cable.carried.Load(), h.cable.lost.Load()
+	if t.Logf("the cable carried %d frames and lost %d", carried, lost); carried < 1000 || lost == 0 {
+		t.Error("the cable was not disturbed")
+	}
 }
 
 // TestCableCut cuts the cable between two hosts that train together. Both sides must end within a bounded time
 // and name the other.
 func TestCableCut(t *testing.T) {
-	h := newHosts(t)
+	h := newHosts(t, quality{})
 	folder := t.TempDir()
 	commands, said := h.start(t, folder, endless, "train", "cyclegan", "x.toml")
 	await(t, commands[0], func() bool {
@@ -131,7 +108,7 @@ func TestCableCut(t *testing.T) {
 		return len(list) > 0
 	})
 	time.Sleep(time.Second)
-	h.ip(t, 0, "link", "set", hostInterface, "down")
+	h.cable.cut.Store(true)
 	cut := time.Now()
 	for rank, c := range commands {
 		// 20 seconds until the other side is given up, and 10 for the call that waits for it.
