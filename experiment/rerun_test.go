@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,6 +51,7 @@ type rerun struct {
 	// change changes files of the finished run.
 	change func(t *testing.T, dir string)
 	ran    []string // the stages that must run again; evaluate need not if the captions are the same
+	alone  bool     // set excludes, or has no effect together with, others of the same base and ran
 }
 
 // reruns has the keys one by one. {base} stands for the folder of the finished run, and {data} for
@@ -81,12 +83,12 @@ var reruns = []rerun{
 	{set: []string{"data.val_limit=4"}, ran: join([]string{"features/val-images"}, onValTexts)},
 	{set: []string{"clip.weights={base}/clip/clip.safetensors"}, ran: join(smallFeatures, smallCyclegan, onDecoders)},
 	{set: []string{"gpt2.weights={base}/gpt2/gpt2.safetensors"}, ran: join(smallDecoders, smallCaptions)},
-	{set: []string{"train.clip.image_encoder=resnet"}, ran: onCLIP},
+	{set: []string{"train.clip.image_encoder=resnet"}, ran: onCLIP, alone: true},
 	{set: []string{"train.clip.width=128"}, ran: onCLIP},
 	{set: []string{"train.clip.layers=2"}, ran: onCLIP},
 	{set: []string{"train.clip.patch=8"}, ran: onCLIP},
 	{set: []string{"train.clip.image=48"}, ran: onCLIP},
-	{set: []string{"train.clip.text={base}/clip/clip.safetensors"}, ran: onCLIP},
+	{set: []string{"train.clip.text={base}/clip/clip.safetensors"}, ran: onCLIP, alone: true},
 	{set: []string{"train.clip.text_width=128"}, ran: onCLIP},
 	{set: []string{"train.clip.text_layers=2"}, ran: onCLIP},
 	{set: []string{"train.clip.vocab=600"}, ran: onCLIP},
@@ -108,7 +110,7 @@ var reruns = []rerun{
 	{set: []string{"train.gpt2.warmup_steps=1"}, ran: onGPT2},
 	{set: []string{"train.gpt2.dtype=bf16"}, ran: onGPT2},
 	{set: []string{"train.gpt2.checkpoint_every=7"}},
-	{set: []string{"train.decoder.mapper=mlp"}, ran: onDecoders},
+	{set: []string{"train.decoder.mapper=mlp"}, ran: onDecoders, alone: true},
 	{set: []string{"train.decoder.prefix_length=5"}, ran: onDecoders},
 	{set: []string{"train.decoder.clip_length=5"}, ran: onDecoders},
 	{set: []string{"train.decoder.layers=2"}, ran: onDecoders},
@@ -139,7 +141,7 @@ var reruns = []rerun{
 	{base: []string{"bridges.use=[capdec]"}, set: []string{"bridges.capdec_variance=0.1"}, ran: join([]string{"seed-0/decoder-noisy-texts", "seed-0/captions-capdec"}, scored)},
 	{base: []string{"bridges.use=[decap]"}, set: []string{"bridges.decap_temperature=0.1"}, ran: join([]string{"seed-0/captions-decap"}, scored)},
 	{base: []string{"bridges.use=[decap]"}, set: []string{"bridges.decap_memory=9"}, ran: join([]string{"seed-0/captions-decap"}, scored)},
-	{set: []string{"caption.decode=greedy"}, ran: onCaptioning},
+	{set: []string{"caption.decode=greedy"}, ran: onCaptioning, alone: true},
 	{set: []string{"caption.beam=3"}, ran: onCaptioning},
 	{base: []string{"caption.decode=beam-transformers"}, set: []string{"caption.length_penalty=-2"}, ran: onCaptioning},
 	{base: []string{"caption.decode=beam-transformers"}, set: []string{"caption.early_stopping=\"true\""}, ran: onCaptioning},
@@ -171,8 +173,36 @@ var notChanged = map[string]string{
 	"eval.meteor_data":      "METEOR's data is not part of the project",
 }
 
+// together joins the changes that have the same base and make the same stages run again. It returns
+// them and the numbers of those that are joined with no other.
+func together(all []rerun) (groups []rerun, single map[int]bool) {
+	members := map[string][]int{}
+	single = map[int]bool{}
+	for i, c := range all {
+		if key := fmt.Sprint(c.base, c.ran); c.alone || c.change != nil {
+			single[i] = true
+		} else {
+			members[key] = append(members[key], i)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		list := members[key]
+		if len(list) == 1 {
+			single[list[0]] = true
+			continue
+		}
+		g := rerun{base: all[list[0]].base, ran: all[list[0]].ran}
+		for _, i := range list {
+			g.set = append(g.set, all[i].set...)
+		}
+		groups = append(groups, g)
+	}
+	return groups, single
+}
+
 // TestWhatRunsAgain changes one setting or input of a finished run at a time. What runs again
-// must be what depends on it, and the results must be those of a fresh folder.
+// must be what depends on it. The results must be those of a fresh folder, which is tried once for
+// all changes that make the same stages run again.
 func TestWhatRunsAgain(t *testing.T) {
 	tried := map[string]bool{}
 	for _, c := range reruns {
@@ -188,7 +218,8 @@ func TestWhatRunsAgain(t *testing.T) {
 	}
 
 	bases, root := map[string]string{}, t.TempDir() // folders of finished runs, by their settings
-	for i, c := range reruns {
+	groups, single := together(reruns)
+	for i, c := range slices.Concat(reruns, groups) {
 		name := strings.Join(c.set, " ")
 		if name == "" {
 			name = "input"
@@ -230,7 +261,7 @@ func TestWhatRunsAgain(t *testing.T) {
 			if !slices.Equal(ran, want) {
 				t.Errorf("ran: %s; ran, not wanted: %s; wanted, did not run: %s\n%s", ran, less(ran, want), less(want, ran), strings.Join(q.said, "\n"))
 			}
-			if len(c.ran) == 0 {
+			if len(c.ran) == 0 || i < len(reruns) && !single[i] {
 				return
 			}
 			fresh := filepath.Join(t.TempDir(), "fresh")

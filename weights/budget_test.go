@@ -137,6 +137,9 @@ func module(class string, attributes ...any) []any {
 // are refused for what they would take, in memory that is in proportion to their
 // size.
 func TestBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing here is concurrent, and under the race detector it takes a minute")
+	}
 	zipped := func(parts ...any) []byte { return archiveOf(t, pickled(parts...), nil) }
 	var doubling []any
 	for i := range 40 {

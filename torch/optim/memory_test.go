@@ -28,6 +28,9 @@ func resident(t *testing.T) int64 {
 // TestMemoryIsFlat trains a small MLP for 10,000 steps: nothing may be left
 // of a step. Peers of this package grow here.
 func TestMemoryIsFlat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing here is concurrent")
+	}
 	const steps, warm = 10_000, 1_000
 	scoped(t, func() {
 		torch.ManualSeed(1)

@@ -24,7 +24,11 @@ var sanitized = os.Getenv("SANITIZE") != ""
 // must end with the weights that it gets when it trains alone. Under `make sanitize`
 // nothing of it may touch memory that was freed.
 func TestStress(t *testing.T) {
-	const goroutines, steps = 4, 5_000
+	const goroutines = 4
+	steps := 5_000
+	if testing.Short() {
+		steps = 1_500
+	}
 	before := torch.Alive()
 	var x torch.Tensor
 	if err := torch.Scope(func() error {
