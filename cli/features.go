@@ -49,10 +49,10 @@ tensor has positions in it. The metadata also have the inputs, the model and the
 options. OUT.npy and OUT/ are described in docs/formats.md.
 
 The input is cut into parts, numbered from 0: each tar is one, and so are 4,096
-photos or captions. With --shard I/N a process computes the parts I-1, I-1+N, ….
-All need the same input in the same order. OUT/ has a pair of files for each part;
-those of other outputs wait in OUT.parts/ for --merge. The same command, run again,
-keeps complete parts. The processes of torchrun divide the parts and merge them.
+photos or captions. The same command, run again, keeps complete parts. torchrun's
+processes divide them; with --shard I/N, a process computes the parts I-1, I-1+N, …
+of the same input in the same order. OUT/ has a pair of files for each part; those
+of other outputs are in OUT.parts/ until OUT is complete, with --shard by --merge.
 
 A photo that cannot be read is skipped, as is the rest of a damaged tar, and the
 exit code is then 1. 1.jpg in a.tar is called a.tar/1.jpg.
@@ -211,7 +211,10 @@ func (job featureJob) run(c *cli.Context) (t tally, err error) {
 		return t, err
 	}
 	if n == 0 && share.alone() {
-		return t, fmt.Errorf("no photo could be read; nothing was written")
+		if p, ok := f.(*partsFile); ok {
+			err = p.remove()
+		}
+		return t, errors.Join(fmt.Errorf("no photo could be read; nothing was written"), err)
 	}
 	if err := f.save(c); err != nil {
 		return t, err
@@ -232,13 +235,15 @@ func (job featureJob) file(c *cli.Context, m *pipeline.CLIP) (featureFile, error
 	of := origin{Kind: in.kind, Inputs: in.hash(), Parts: len(in.sections), Batch: in.batch,
 		Model: m.Model.Name(), DType: job.on.TypeName(), Fast: fmt.Sprint(job.on.Packed())}
 	folder := embeddings.IsFolder(job.out)
-	if folder || !job.share.alone() {
+	// With a single part there is nothing to keep after an interruption.
+	inParts := !folder && (!job.share.alone() || len(in.sections) > 1)
+	if folder || inParts {
 		var err error
 		if of.Weights, err = m.Fingerprint(); err != nil {
 			return nil, err
 		}
 	}
-	if !folder && !job.share.alone() {
+	if inParts {
 		of.Width, of.Normalized = m.Width(), c.Bool("normalize")
 		return &partsFile{out: job.out, width: m.Width(), origin: of, shard: job.share}, nil
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// partsFolder returns the folder for the parts of a file that several processes compute.
+// partsFolder returns the folder for the parts of a file.
 func partsFolder(out string) string { return out + ".parts" }
 
 // partFile returns the name of a part in its folder.
@@ -40,8 +40,9 @@ const (
 	partNames    = "names"
 )
 
-// partsFile is a file of features that several processes compute: a folder with a file for each part,
-// from which mergeFeatures makes the file. The features in it are as the encoder returns them.
+// partsFile is a file of features that several processes compute, or one that may be interrupted: a
+// folder with a file for each part. The features in them are as the encoder returns them. A process
+// alone makes the file of them and removes them; for others, mergeFeatures does the first.
 type partsFile struct {
 	out    string
 	width  int
@@ -132,10 +133,29 @@ func (f *partsFile) end(c *cli.Context, p partInfo) error {
 
 func (f *partsFile) save(c *cli.Context) error {
 	all, err := partsIn(partsFolder(f.out))
-	if err == nil {
-		fmt.Fprintf(c.App.ErrWriter, "cyclecap: shard %v is done; %s has %d of %d parts\n", f.shard, partsFolder(f.out), len(all), f.origin.Parts)
+	if err != nil {
+		return err
 	}
-	return err
+	if f.shard.alone() {
+		if _, _, err := merged(c, f.out, f.origin, all); err != nil {
+			return err
+		}
+		return f.remove()
+	}
+	fmt.Fprintf(c.App.ErrWriter, "cyclecap: shard %v is done; %s has %d of %d parts\n", f.shard, partsFolder(f.out), len(all), f.origin.Parts)
+	return nil
+}
+
+// remove removes the parts, and their folder if nothing else is in it.
+func (f *partsFile) remove() error {
+	dir := partsFolder(f.out)
+	for k := range f.origin.Parts {
+		if err := os.Remove(filepath.Join(dir, partFile(k))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	os.Remove(dir)
+	return nil
 }
 
 func (f *partsFile) close() {}
@@ -201,7 +221,7 @@ func (p filedPart) batches(first int, add func(featureRows) error) error {
 		if err != nil {
 			return err
 		}
-		damaged := fmt.Errorf("%s is damaged: its lists and features do not fit together; remove it and run its shard again", p.path)
+		damaged := fmt.Errorf("%s is damaged: its lists and features do not fit together; remove it and run the command that computed it again", p.path)
 		sd, err := f.Load()
 		if err != nil {
 			return err
@@ -328,37 +348,43 @@ func mergeFeatures(c *cli.Context, out string, from []string) error {
 			return err
 		}
 	}
-	f, err := newFeatureFile(out, o.Kind, o.Kind == "image", o.Width, o.Normalized, map[string]string{"model": o.Model, "dtype": o.DType, "fast": o.Fast})
+	t, n, err := merged(c, out, o, all)
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s has %s of %s; %s can be removed\n", out, countOf(n, "feature"), countOf(o.Parts, "part"), strings.Join(from, ", "))
+	if t.bad() {
+		fmt.Fprintf(c.App.ErrWriter, "cyclecap: %s; %s contains the features of the others\n", t.say("read"), out)
+		return errReported
+	}
+	return nil
+}
+
+// merged writes the file of all parts. It returns the number of features, and counts what could not be
+// read.
+func merged(c *cli.Context, out string, o origin, all map[int]filedPart) (t tally, n int, err error) {
+	f, err := newFeatureFile(out, o.Kind, o.Kind == "image", o.Width, o.Normalized, map[string]string{"model": o.Model, "dtype": o.DType, "fast": o.Fast})
+	if err != nil {
+		return t, n, err
+	}
 	defer f.close()
-	var t tally
-	n, first := 0, 0
+	first := 0
 	bar := newProgress(c.App.ErrWriter, "parts", o.Parts)
 	defer bar.finish()
 	for k := range o.Parts {
 		if err := c.Context.Err(); err != nil {
-			return err
+			return t, n, err
 		}
 		p := all[k]
 		if err := p.batches(first, f.add); err != nil {
-			return err
+			return t, n, err
 		}
 		t.count(p.Rows+p.Failed, p.Failed, p.Tars)
 		n, first = n+p.Rows, first+p.Inputs
 		bar.add(1)
 	}
 	if n == 0 {
-		return fmt.Errorf("no photo could be read; nothing was written")
+		return t, n, fmt.Errorf("no photo could be read; nothing was written")
 	}
-	if err := f.save(c); err != nil {
-		return err
-	}
-	bar.line("cyclecap: %s has %s of %s; %s can be removed", out, countOf(n, "feature"), countOf(o.Parts, "part"), strings.Join(from, ", "))
-	if t.bad() {
-		bar.line("cyclecap: %s; %s contains the features of the others", t.say("read"), out)
-		return errReported
-	}
-	return nil
+	return t, n, f.save(c)
 }

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // A file has the same bytes, however many processes compute it and whichever ends first.
@@ -20,6 +23,9 @@ func TestShardsOfAFile(t *testing.T) {
 			}
 			whole := filepath.Join(dir, name+ext)
 			ok(t, append(args, "-o", whole)...)
+			if _, err := os.Stat(whole + ".parts"); err == nil {
+				t.Errorf("%s.parts is left", whole)
+			}
 			for _, of := range []int{2, 7} {
 				out := filepath.Join(dir, fmt.Sprintf("%s-%d%s", name, of, ext))
 				merge := []string{"features", "--merge", "-o", out}
@@ -39,6 +45,58 @@ func TestShardsOfAFile(t *testing.T) {
 				sameFiles(t, whole, out)
 			}
 		}
+	}
+}
+
+// The features of an input in parts are those of a list of its photos, which is a single part.
+func TestPartsAreInOrder(t *testing.T) {
+	dir := t.TempDir()
+	sets := setsOf(t, dir)
+	for name, list := range map[string][]string{
+		"tars":  slices.Concat(photos[:3], photos[1:2], photos[2:], photos, photos[:4]),
+		"mixed": slices.Concat(photos[:2], photos[:3], photos[2:3], photos[1:2], photos[2:], photos[3:4]),
+	} {
+		parts, single := filepath.Join(dir, name+".safetensors"), filepath.Join(dir, name+"-single.safetensors")
+		ok(t, append(sets[name], parts)...)
+		ok(t, slices.Concat([]string{"features", "--clip", clipF, "--images"}, list, []string{"-o", single})...)
+		got, want := readFeatures(t, parts), readFeatures(t, single)
+		if !slices.Equal(got.ids, want.ids) {
+			t.Errorf("%s: ids %v, want %v", name, got.ids, want.ids)
+		}
+		if diff := cmp.Diff(want.values, got.values, cmpopts.EquateApprox(0, 1e-5)); diff != "" { // batches differ
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// A run that was interrupted is continued by the same command, and not by one with other options.
+func TestFeatureFileResumed(t *testing.T) {
+	dir := t.TempDir()
+	args := setsOf(t, dir)["tars"]
+	args = args[:len(args)-1]
+	for _, ext := range []string{".npy", ".safetensors"} {
+		whole, out := filepath.Join(dir, "whole"+ext), filepath.Join(dir, "out"+ext)
+		ok(t, append(slices.Clone(args), "-o", whole)...)
+		for i := 1; i <= 2; i++ { // leaves what a process would that had computed these parts
+			ok1(t, append(slices.Clone(args), "-o", out, "--shard", fmt.Sprintf("%d/3", i))...)
+		}
+		run("", append(slices.Clone(args), "-o", out, "--dtype", "bf16")...).fails(t, 1, out+".parts", "dtype", "use the same inputs and options, or remove")
+		if r := run("", append(slices.Clone(args), "-o", out)...); r.code != 0 || !strings.Contains(r.err, "kept 4 parts that were computed before; 1 to do") {
+			t.Fatalf("exit code %d\n%s", r.code, r.err)
+		}
+		sameFiles(t, whole, out)
+		if _, err := os.Stat(out + ".parts"); err == nil {
+			t.Errorf("%s.parts is left", out)
+		}
+	}
+
+	// Nothing can be read, and nothing is left.
+	bad := put(t, filepath.Join(dir, "bad.jpg"), []byte("no photo"))
+	tar := put(t, filepath.Join(dir, "bad.tar"), tarOf(t, bad))
+	out := filepath.Join(dir, "none.npy")
+	run("", "features", "--clip", clipF, "--images", tar, bad, "-o", out).says(t, 3, "no photo could be read; nothing was written")
+	if list, _ := filepath.Glob(out + "*"); len(list) > 0 {
+		t.Errorf("%v left", list)
 	}
 }
 
