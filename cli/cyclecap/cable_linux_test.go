@@ -32,65 +32,64 @@ type quality struct {
 func newCable(t *testing.T, namespaces [2]string, name string, q quality) *cable {
 	t.Helper()
 	c := &cable{quality: q}
+	var running sync.WaitGroup
+	t.Cleanup(running.Wait) // once the ends are closed
 	var ends [2]*os.File
 	for i, n := range namespaces {
 		end, err := tapIn(n, name)
 		if err != nil {
 			t.Skipf("no virtual interface (TAP) in a network namespace: %v", err)
 		}
+		t.Cleanup(func() { end.Close() })
 		ends[i] = end
 	}
-	var running sync.WaitGroup
 	for i := range ends {
 		running.Go(func() { c.carry(ends[i], ends[1-i]) })
 	}
-	t.Cleanup(func() {
-		for _, end := range ends {
-			end.Close()
-		}
-		running.Wait()
-	})
 	return c
 }
 
 // tapIn makes a TAP interface in a network namespace of ip netns. The file reads the frames that it
 // sends, and writes those that it receives.
-func tapIn(namespace, name string) (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan result)
+func tapIn(namespace, name string) (end *os.File, err error) {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread, which is in the namespace, ends with the goroutine
-		file, err := func() (*os.File, error) {
-			at, err := os.Open(filepath.Join("/run/netns", namespace))
-			if err != nil {
-				return nil, err
-			}
-			defer at.Close()
-			if err := unix.Setns(int(at.Fd()), unix.CLONE_NEWNET); err != nil {
-				return nil, os.NewSyscallError("setns", err)
-			}
-			fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
-			}
-			request, err := unix.NewIfreq(name)
-			if err != nil {
-				return nil, err
-			}
-			request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-			if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-				unix.Close(fd)
-				return nil, os.NewSyscallError("TUNSETIFF", err)
-			}
-			return os.NewFile(uintptr(fd), "tap"), nil
-		}()
-		done <- result{file, err}
+		if err = enter(namespace); err == nil {
+			end, err = tap(name)
+		}
 	}()
-	r := <-done
-	return r.file, r.err
+	<-done
+	return end, err
+}
+
+// enter moves the thread to a network namespace of ip netns.
+func enter(namespace string) error {
+	at, err := os.Open(filepath.Join("/run/netns", namespace))
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return os.NewSyscallError("setns", unix.Setns(int(at.Fd()), unix.CLONE_NEWNET))
+}
+
+// tap makes a TAP interface in the network namespace of the thread.
+func tap(name string) (*os.File, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("TUNSETIFF", err)
+	}
+	return os.NewFile(uintptr(fd), "tap"), nil
 }
 
 // carry carries frames from one end to the other until one is closed.

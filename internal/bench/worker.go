@@ -51,7 +51,8 @@ func (k kind) options() pipeline.Options {
 	return pipeline.Options{BF16: k.bf16, Pack: k.packed, Int8: k.int8}
 }
 
-// kindOf parses the suffix of a workload's name: "-bf16", "-int8" or "-packed".
+// kindOf parses the suffix of a workload's name, "-bf16", "-int8" or "-packed", and the prefix
+// "rn50-". rest has no suffix.
 func kindOf(name string) (k kind, rest string) {
 	rest, k.packed = strings.CutSuffix(name, "-packed")
 	if r, ok := strings.CutSuffix(rest, "-bf16"); ok {
@@ -60,6 +61,7 @@ func kindOf(name string) (k kind, rest string) {
 	if r, ok := strings.CutSuffix(rest, "-int8"); ok {
 		k.int8, rest = true, r
 	}
+	k.rn50 = strings.HasPrefix(rest, "rn50-")
 	return k, rest
 }
 
@@ -122,7 +124,7 @@ func (w *side) load(name string) (err error) {
 	switch what {
 	case "image", "rn50", "text":
 		file, part := "clip", clip.Both
-		if k.rn50 = what == "rn50"; k.rn50 {
+		if k.rn50 {
 			file, part = "rn50.safetensors", clip.Image
 		}
 		if w.clips[k] == nil {
@@ -197,7 +199,6 @@ func (f features) bytes() []byte {
 
 func (w *side) run(name string) (any, error) {
 	k, name := kindOf(name)
-	k.rn50 = strings.HasPrefix(name, "rn50-")
 	model := w.clips[k]
 	switch name {
 	case "image-1", "rn50-1":

@@ -57,14 +57,7 @@ func TestPacked(t *testing.T) {
 						}
 					}
 
-					outputs := func(m *clip.Model) map[string]torch.Tensor {
-						seen := map[string]torch.Tensor{}
-						nn.OnOutput(m, func(name string, y torch.Tensor) { seen[name] = y.Clone().Keep() })
-						defer nn.OnOutput(m, nil)
-						m.EncodeImage(pixels)
-						return seen
-					}
-					got, want := outputs(packed), outputs(plain)
+					got, want := outputs(packed, pixels), outputs(plain, pixels)
 					if len(got) != len(want) || !got["visual.transformer.resblocks.1.mlp.c_fc"].Defined() {
 						t.Errorf("%d layers show their outputs, want %d", len(got), len(want))
 					}
@@ -87,6 +80,15 @@ func TestPacked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// outputs returns what the modules of m give for photos, by their names.
+func outputs(m *clip.Model, pixels torch.Tensor) map[string]torch.Tensor {
+	seen := map[string]torch.Tensor{}
+	nn.OnOutput(m, func(name string, y torch.Tensor) { seen[name] = y.Clone().Keep() })
+	defer nn.OnOutput(m, nil)
+	m.EncodeImage(pixels)
+	return seen
 }
 
 // A packed ResNet, whose batch norms are folded into its convolutions, gives the plain one's features
@@ -144,14 +146,7 @@ func TestPackedResNet(t *testing.T) {
 							t.Errorf("the output of a %T was not seen", m)
 						}
 					}
-					outputs := func(m *clip.Model) map[string]torch.Tensor {
-						seen := map[string]torch.Tensor{}
-						nn.OnOutput(m, func(name string, y torch.Tensor) { seen[name] = y.Clone().Keep() })
-						defer nn.OnOutput(m, nil)
-						m.EncodeImage(x)
-						return seen
-					}
-					got, each := outputs(packed), outputs(plain)
+					got, each := outputs(packed, x), outputs(plain, x)
 					if len(got) != len(each) {
 						t.Errorf("%d modules show their outputs, want %d", len(got), len(each))
 					}

@@ -190,9 +190,9 @@ func (c *Config) resNetSizes(n *needed) error {
 // Forward maps photos [n, 3, size, size] to features [n, embed].
 func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
 	x = torch.Tidy(func() torch.Tensor {
-		y := r.BN1.relu(r.Conv1, x)
-		y = r.BN2.relu(r.Conv2, y)
-		return pool(r.BN3.relu(r.Conv3, y), 2)
+		y := r.BN1.after(r.Conv1, x, torch.ReLU)
+		y = r.BN2.after(r.Conv2, y, torch.ReLU)
+		return pool(r.BN3.after(r.Conv3, y, torch.ReLU), 2)
 	})
 	for _, b := range r.blocks() {
 		x = torch.Tidy(func() torch.Tensor { return b.Forward(x) })
@@ -203,9 +203,10 @@ func (r *ResNet) Forward(x torch.Tensor) torch.Tensor {
 // Forward maps [n, in, h, w] to [n, 4 planes, h/stride, w/stride]. Without Downsample, and after
 // nn.Pack, the result is in the place of x.
 func (b *Bottleneck) Forward(x torch.Tensor) torch.Tensor {
-	y := pool(b.BN2.relu(b.Conv2, b.BN1.relu(b.Conv1, x)), b.stride)
+	y := b.BN1.after(b.Conv1, x, torch.ReLU)
+	y = pool(b.BN2.after(b.Conv2, y, torch.ReLU), b.stride)
 	if d := b.Downsample; d != nil {
-		x = d.BN.after(d.Conv, pool(x, b.stride))
+		x = d.BN.after(d.Conv, pool(x, b.stride), torch.NoActivation)
 	}
 	return b.Output(b.BN3.add(b.Conv3, y, x))
 }
@@ -232,20 +233,15 @@ func (b *BatchNorm) packed(c *nn.ConvModule) *nn.PackedConv {
 	return b.Packed
 }
 
-// after returns b(c(x)).
-func (b *BatchNorm) after(c *nn.ConvModule, x torch.Tensor) torch.Tensor {
+// after returns f(b(c(x))). f is ReLU or NoActivation.
+func (b *BatchNorm) after(c *nn.ConvModule, x torch.Tensor, f torch.Activation) torch.Tensor {
 	if p := b.packed(c); p != nil {
-		return p.Forward(x, torch.NoActivation)
+		return p.Forward(x, f)
 	}
-	return b.Forward(c.Forward(x))
-}
-
-// relu returns the ReLU of b(c(x)).
-func (b *BatchNorm) relu(c *nn.ConvModule, x torch.Tensor) torch.Tensor {
-	if p := b.packed(c); p != nil {
-		return p.Forward(x, torch.ReLU)
+	if x = b.Forward(c.Forward(x)); f == torch.ReLU {
+		x = x.Relu_()
 	}
-	return b.Forward(c.Forward(x)).Relu_()
+	return x
 }
 
 // add returns the ReLU of b(c(x)) + y. A packed convolution writes it into y.
@@ -272,7 +268,10 @@ func (r *ResNet) Pack(nn.Packing) {
 	if r.BN1.Packed != nil {
 		return
 	}
-	grid := int64(math.Sqrt(float64(r.AttnPool.PositionalEmbedding.Size(0) - 1)))
+	grid, err := square(r.AttnPool.PositionalEmbedding.Size(0), "visual.attnpool.positional_embedding")
+	if err != nil {
+		torch.Throw("clip.pack", "%v", err)
+	}
 	size := grid * reduction
 	r.BN1.pack(r.Conv1, size)
 	r.BN2.pack(r.Conv2, size/2)

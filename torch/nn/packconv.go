@@ -9,10 +9,7 @@ import "cyclecap/torch"
 // for inference on the CPU only.
 type PackedConv struct {
 	weight, bias torch.Tensor
-	stride       []int64
-	padding      []int64
-	dilation     []int64
-	groups       int64
+	o            ConvOptions
 }
 
 // NewPackedConv packs scale·c(x) + shift. scale and shift have a number for each output of c, in
@@ -23,17 +20,17 @@ func NewPackedConv(c *ConvModule, scale, shift torch.Tensor, size []int64) *Pack
 	if len(c.kernel) != 2 || c.o.Same || c.o.PaddingMode != "" && c.o.PaddingMode != "zeros" {
 		torch.Throw("nn.NewPackedConv", "only convolutions over two dimensions that pad with zeros can be packed")
 	}
-	p := &PackedConv{stride: c.o.Stride, padding: c.o.Padding, dilation: c.o.Dilation, groups: c.o.Groups}
+	p := &PackedConv{o: c.o}
 	torch.NoGrad(func() {
 		f64, dtype := torch.WithDType(torch.Float64), torch.WithDType(c.Weight.DType())
 		scale, shift = scale.To(f64), shift.To(f64)
 		if c.Bias.Defined() {
 			shift = shift.Add(c.Bias.To(f64).Mul(scale))
 		}
-		input := []int64{1, c.Weight.Size(1) * c.o.Groups, size[0], size[1]}
+		input := []int64{1, c.Weight.Size(1) * p.o.Groups, size[0], size[1]}
 		p.weight = c.Weight.To(f64).Mul(scale.Reshape([]int64{-1, 1, 1, 1})).To(dtype).MKLDNNReorderConvolutionWeight(
-			torch.WithPadding(p.padding), torch.WithStride(p.stride), torch.WithDilation(p.dilation),
-			torch.WithGroups(p.groups), torch.WithInputSize(input)).Keep()
+			torch.WithPadding(p.o.Padding), torch.WithStride(p.o.Stride), torch.WithDilation(p.o.Dilation),
+			torch.WithGroups(p.o.Groups), torch.WithInputSize(input)).Keep()
 		p.bias = shift.To(dtype).Keep()
 		torch.DropPages(c.Weight)
 	})
@@ -52,13 +49,13 @@ func (p *PackedConv) Forward(x torch.Tensor, f torch.Activation) torch.Tensor {
 	default:
 		torch.Throw("nn.PackedConv", "the activation must be ReLU or none, not %d", f)
 	}
-	return torch.MKLDNNConvolutionPointwise(x.Contiguous(channelsLast), p.weight, p.bias, p.padding, p.stride, p.dilation, p.groups, name, nil, nil)
+	return torch.MKLDNNConvolutionPointwise(x.Contiguous(channelsLast), p.weight, p.bias, p.o.Padding, p.o.Stride, p.o.Dilation, p.o.Groups, name, nil, nil)
 }
 
 // ForwardAdd_ replaces y [n, out, h, w] by the ReLU of its sum with the result for x [n, in, h, w],
 // and returns it.
 func (p *PackedConv) ForwardAdd_(x, y torch.Tensor) torch.Tensor {
-	return torch.MKLDNNConvolutionPointwiseBinary_(y, x.Contiguous(channelsLast), p.weight, p.bias, p.padding, p.stride, p.dilation, p.groups,
+	return torch.MKLDNNConvolutionPointwiseBinary_(y, x.Contiguous(channelsLast), p.weight, p.bias, p.o.Padding, p.o.Stride, p.o.Dilation, p.o.Groups,
 		"add", 1.0, "relu", nil, nil)
 }
 
