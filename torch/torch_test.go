@@ -74,6 +74,54 @@ func TestErrorsNameOperatorAndShapes(t *testing.T) {
 	}
 }
 
+// TestCallsOfEveryForm calls operators in the forms that the shim reads in different ways
+// (unboxed, and boxed for what only some calls have), with the same results, and without
+// losing or freeing a reference when the operator fails.
+func TestCallsOfEveryForm(t *testing.T) {
+	before := torch.Alive()
+	run(t, func() {
+		x := torch.FromSlice([]float32{1, -2, 3, -4, 5, -6}, 2, 3)
+		for _, c := range []struct {
+			name string
+			got  torch.Tensor
+			want []float32
+		}{
+			{"an alpha that is the default", x.Add(x), []float32{2, -4, 6, -8, 10, -12}},
+			{"an alpha", x.Add(x, torch.WithAlpha(2)), []float32{3, -6, 9, -12, 15, -18}},
+			{"a number for a tensor", torch.Call("aten::add.Tensor", x, 1)[0].(torch.Tensor), []float32{2, -1, 4, -3, 6, -5}},
+			{"a float", x.MulScalar(0.5), []float32{0.5, -1, 1.5, -2, 2.5, -3}},
+			{"a bool", x.MulScalar(true), []float32{1, -2, 3, -4, 5, -6}},
+			{"a list", x.View([]int64{3, -1}), []float32{1, -2, 3, -4, 5, -6}},
+			{"a default bool", x.Expand([]int64{1, 2, 3}), []float32{1, -2, 3, -4, 5, -6}},
+			{"a bool that is given", x.Expand([]int64{1, 2, 3}, torch.WithImplicit(true)), []float32{1, -2, 3, -4, 5, -6}},
+			{"a length", x.Narrow(1, 1, 2), []float32{-2, 3, 5, -6}},
+			{"in place", x.Clone().Add_(x), []float32{2, -4, 6, -8, 10, -12}},
+		} {
+			if d := cmp.Diff(c.want, torch.ToSlice[float32](c.got)); d != "" {
+				t.Errorf("%s (-want +got):\n%s", c.name, d)
+			}
+		}
+		other := torch.Ones([]int64{4})
+		for range 100 {
+			for name, f := range map[string]func(){
+				"add":  func() { x.Add(other) },
+				"add_": func() { x.Add_(other) },
+				"view": func() { x.View([]int64{4}) },
+			} {
+				if err := torch.Scope(func() error { f(); return nil }); err == nil || !strings.Contains(err.Error(), "size") {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+		}
+		if d := cmp.Diff([]float32{1, -2, 3, -4, 5, -6}, torch.ToSlice[float32](x)); d != "" {
+			t.Errorf("after errors (-want +got):\n%s", d)
+		}
+	})
+	if now := torch.Alive(); now != before {
+		t.Errorf("%d tensors are left", now-before)
+	}
+}
+
 func TestScopesFree(t *testing.T) {
 	before := torch.Alive()
 	var kept torch.Tensor

@@ -1,4 +1,5 @@
-// One boxed call for every ATen operator.
+// One call for every ATen operator: boxed, or unboxed if its signature is
+// common.
 #include <ATen/ScalarOps.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "common.h"
+#include "unboxed.h"
 
 namespace {
 
@@ -107,8 +109,10 @@ struct Formal {
 struct Op {
   c10::OperatorHandle handle;
   std::vector<Formal> formals;
+  std::unique_ptr<ct::Unboxed> unboxed;  // nullptr for most signatures
 
-  explicit Op(const c10::OperatorHandle &h) : handle(h) {
+  explicit Op(const c10::OperatorHandle &h)
+      : handle(h), unboxed(ct::unboxed_call(h)) {
     for (const auto &a : handle.schema().arguments()) formals.emplace_back(a);
   }
 };
@@ -275,9 +279,13 @@ class Writer {
  public:
   explicit Writer(int64_t *out) : out_(out) {}
 
+  void tensor(at::Tensor t) {
+    head(CT_TENSOR, 0);
+    handle(std::move(t));
+  }
+
   void value(const c10::IValue &v) {
     if (v.isTensor()) {
-      head(CT_TENSOR, 0);
       tensor(v.toTensor());
     } else if (v.isInt()) {
       head(CT_INT, 0);
@@ -296,7 +304,7 @@ class Writer {
     } else if (v.isTensorList()) {
       auto l = v.toTensorList();
       head(CT_TENSORS, static_cast<int64_t>(l.size()));
-      for (size_t i = 0; i < l.size(); i++) tensor(l.get(i));
+      for (size_t i = 0; i < l.size(); i++) handle(l.get(i));
     } else if (v.isIntList()) {
       auto l = v.toIntList();
       head(CT_INTS, static_cast<int64_t>(l.size()));
@@ -309,8 +317,8 @@ class Writer {
  private:
   void head(int tag, int64_t n) { word(tag | n << 8); }
   void word(int64_t w) { *out_++ = w; }
-  void tensor(const at::Tensor &t) {
-    word(reinterpret_cast<int64_t>(ct::own(t)));
+  void handle(at::Tensor t) {
+    word(reinterpret_cast<int64_t>(ct::own(std::move(t))));
   }
 
   int64_t *out_;
@@ -339,6 +347,15 @@ ct_error ct_call(ct_op op, const int64_t *args, int nwords, int nargs,
     TORCH_CHECK(static_cast<size_t>(nargs) == o.formals.size(),
                 o.handle.schema().operator_name(), " takes ", o.formals.size(),
                 " arguments, got ", nargs);
+    at::Tensor result;
+    if (o.unboxed && cap != 1 &&
+        o.unboxed->call(args, args + nwords, &result)) {
+      if (cap == 0) return;
+      Writer out(rets);
+      out.tensor(std::move(result));
+      *nrets = 2;
+      return;
+    }
     torch::jit::Stack stack;
     stack.reserve(o.formals.size());
     const int64_t *p = args;
