@@ -37,8 +37,11 @@ $(SHIM): build/libtorch CMakeLists.txt cpp/CMakeLists.txt cpp/testdevice/CMakeLi
 build: $(SHIM) ## build bin/cyclecap
 	go build -ldflags "-X cyclecap/cli.commit=$(shell git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null)" -o bin/cyclecap ./cli/cyclecap
 
+# Threads of OpenMP that have nothing to do must not keep a core from the other packages'
+# tests. A third package uses the cores while one waits for other processes.
+test sanitize: export OMP_WAIT_POLICY ?= passive
 test: build ## run every test, or some with TEST="-run NAME ./cli/..."
-	go test -timeout 30m $(or $(TEST),./...)
+	go test -p 3 -timeout 30m $(or $(TEST),./...)
 
 # Packages with libtorch are left out, since the race detector cannot see libtorch's
 # threads. -short shortens long tests that run nothing in parallel.
