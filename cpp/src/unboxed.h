@@ -208,7 +208,11 @@ class Typed<R(A...)> final : public Unboxed {
         in_place != (args[0].alias_info() && args[0].alias_info()->isWrite()) ||
         !(Parameter<A>::fits(args[I]) && ...))
       return nullptr;
-    return std::unique_ptr<Unboxed>(new Typed(h.typed<R(A...)>()));
+    try {
+      return std::unique_ptr<Unboxed>(new Typed(h.typed<R(A...)>()));
+    } catch (const c10::Error &) {
+      return nullptr;  // a library registered it with, say, a tensor by value
+    }
   }
 
   template <size_t... I>

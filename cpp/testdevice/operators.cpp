@@ -441,11 +441,13 @@ void open_operators() {
       &choose_attention);
 }
 
-// An operator of a library's own, on any device, for the tests of such
-// operators.
+// Operators of a library's own, on any device, for the tests of such operators.
+// The second has the schema of many of ATen's, but another C++ signature.
 TORCH_LIBRARY(testdevice, m) {
   m.def("scaled(Tensor x, *, Scalar by=2) -> Tensor",
         [](const at::Tensor &x, const at::Scalar &by) { return x * by; });
+  m.def("scaled.value(Tensor x, Scalar by) -> Tensor",
+        [](at::Tensor x, at::Scalar by) { return x * by; });
 }
 
 }  // namespace testdevice

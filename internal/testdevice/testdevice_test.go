@@ -266,21 +266,23 @@ func TestGoFaultsStayPanics(t *testing.T) {
 	fmt.Println(*p)
 }
 
-// TestOtherLibrary calls the operator that the library registers with libtorch.
+// TestOtherLibrary calls the operators that the library registers with libtorch.
 func TestOtherLibrary(t *testing.T) {
 	scope(t, func() {
 		x := torch.FromSlice([]float32{1, 2})
 		for _, c := range []struct {
+			name string
 			args []any
 			want []float32
 		}{
-			{[]any{x}, []float32{2, 4}},
-			{[]any{x, 3}, []float32{3, 6}},
-			{[]any{x.To(on), torch.With("by", 0.5)}, []float32{0.5, 1}},
+			{"scaled", []any{x}, []float32{2, 4}},
+			{"scaled", []any{x, 3}, []float32{3, 6}},
+			{"scaled", []any{x.To(on), torch.With("by", 0.5)}, []float32{0.5, 1}},
+			{"scaled.value", []any{x, 3}, []float32{3, 6}},
 		} {
-			got := torch.Call("testdevice::scaled", c.args...)
+			got := torch.Call("testdevice::"+c.name, c.args...)
 			if len(got) != 1 || !slices.Equal(torch.ToSlice[float32](got[0].(torch.Tensor)), c.want) {
-				t.Errorf("scaled(%v) = %v, want %v", c.args, got, c.want)
+				t.Errorf("%s(%v) = %v, want %v", c.name, c.args, got, c.want)
 			}
 		}
 	})
