@@ -43,6 +43,11 @@ inline bool head(const int64_t *&p, const int64_t *end, ct_tag tag, int words) {
   return true;
 }
 
+inline bool head_of_default(const int64_t *&p, const int64_t *end,
+                            const c10::Argument &a) {
+  return a.default_value().has_value() && head(p, end, CT_DEFAULT, 1);
+}
+
 // A tensor of the caller's, without a reference of its own.
 template <>
 struct Parameter<const at::Tensor &> {
@@ -95,7 +100,7 @@ struct Parameter<const at::Scalar &> {
       value = at::Scalar(*p++);
     } else if (head(p, end, CT_DOUBLE, 2)) {
       value = at::Scalar(to_double(*p++));
-    } else if (a.default_value().has_value() && head(p, end, CT_DEFAULT, 1)) {
+    } else if (head_of_default(p, end, a)) {
       value = a.default_value()->toScalar();
     } else {
       return false;
@@ -105,53 +110,34 @@ struct Parameter<const at::Scalar &> {
   const at::Scalar &get() { return value; }
 };
 
-template <>
-struct Parameter<int64_t> {
-  int64_t value = 0;
+// A value of one word.
+template <class T, c10::TypeKind kind, ct_tag tag>
+struct Word {
+  T value{};
 
-  static bool fits(const c10::Argument &a) {
-    return is(a, c10::TypeKind::IntType);
-  }
+  static bool fits(const c10::Argument &a) { return is(a, kind); }
   bool read(const int64_t *&p, const int64_t *end, const c10::Argument &a) {
-    if (head(p, end, CT_INT, 2)) {
-      value = *p++;
-    } else if (a.default_value().has_value() && head(p, end, CT_DEFAULT, 1)) {
-      value = a.default_value()->toInt();
+    if (head(p, end, tag, 2)) {
+      value = static_cast<T>(*p++);
+    } else if (head_of_default(p, end, a)) {
+      value = a.default_value()->to<T>();
     } else {
       return false;
     }
     return true;
   }
-  int64_t get() { return value; }
+  T get() { return value; }
 };
 
 template <>
-struct Parameter<c10::SymInt> : Parameter<int64_t> {
-  static bool fits(const c10::Argument &a) {
-    return is(a, c10::TypeKind::SymIntType);
-  }
-  c10::SymInt get() { return c10::SymInt(value); }
-};
+struct Parameter<int64_t> : Word<int64_t, c10::TypeKind::IntType, CT_INT> {};
 
 template <>
-struct Parameter<bool> {
-  bool value = false;
+struct Parameter<c10::SymInt>
+    : Word<int64_t, c10::TypeKind::SymIntType, CT_INT> {};
 
-  static bool fits(const c10::Argument &a) {
-    return is(a, c10::TypeKind::BoolType);
-  }
-  bool read(const int64_t *&p, const int64_t *end, const c10::Argument &a) {
-    if (head(p, end, CT_BOOL, 2)) {
-      value = *p++ != 0;
-    } else if (a.default_value().has_value() && head(p, end, CT_DEFAULT, 1)) {
-      value = a.default_value()->toBool();
-    } else {
-      return false;
-    }
-    return true;
-  }
-  bool get() { return value; }
-};
+template <>
+struct Parameter<bool> : Word<bool, c10::TypeKind::BoolType, CT_BOOL> {};
 
 template <>
 struct Parameter<c10::SymIntArrayRef> {
