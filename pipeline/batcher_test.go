@@ -46,6 +46,7 @@ func features(t *testing.T, c *pipeline.Captioner) []float32 {
 // TestBatcher has both captions of photos by the world's models join and leave at random
 // steps, and compares each with the same caption decoded alone.
 func TestBatcher(t *testing.T) {
+	before := torch.Alive()
 	c := loadWorld(t)
 	rows, width := features(t, c), c.CLIP.Width()
 	n := len(rows) / width
@@ -54,7 +55,6 @@ func TestBatcher(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := slices.Concat(rows, textual)
-	before := torch.Alive()
 	for _, o := range []clipcap.Options{
 		{Method: clipcap.Greedy, MaxTokens: 40, Stop: c.Decoder.Stop},
 		{Method: clipcap.Sample, MaxTokens: 40, Stop: c.Decoder.Stop, Temperature: 0.8, TopP: 0.95},
@@ -117,6 +117,7 @@ func TestBatcher(t *testing.T) {
 		}
 		t.Logf("%s: %d different captions; log-probabilities differ by up to %.2g", o.Method, len(texts), off)
 	}
+	c.Close()
 	if after := torch.Alive(); after != before {
 		t.Errorf("%d tensors are alive that were not before", after-before)
 	}

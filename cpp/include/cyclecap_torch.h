@@ -27,7 +27,7 @@
 /* The version of this interface, incremented whenever a declaration changes. A
  * shim contains its own version in the section .cyclecap (src/about.cpp), which
  * package torch reads before it loads the shim. */
-#define CT_ABI 17
+#define CT_ABI 18
 
 #ifdef __cplusplus
 extern "C" {
@@ -159,6 +159,17 @@ CT_API ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed);
 CT_API ct_error ct_panels_linear(ct_tensor x, ct_tensor packed, int64_t out,
                                  ct_tensor bias, enum ct_activation activation,
                                  ct_tensor *y);
+/* linear(x, weight, bias) for a weight [out, in] and a bias or NULL, or, if
+ * transposed is set, addmm(bias, x, weight) for a weight [in, out], with the
+ * bits of these operators. packed is ct_panels_pack of the weight [out, in], or
+ * NULL: y is computed from it where that is known to have these bits and to
+ * take less time. lost is -1 then, and otherwise the nanoseconds that the
+ * packed weight would have saved, or 0. That becomes known in one of the first
+ * calls with as many rows; eager asks for it in the first one, and for the
+ * packed weight even if it takes more time. */
+CT_API ct_error ct_exact_linear(ct_tensor x, ct_tensor weight, int transposed,
+                                ct_tensor bias, ct_tensor packed, int eager,
+                                ct_tensor *y, int64_t *lost);
 
 /* Whether the processor has the instructions (AVX-512 VNNI) with which
  * ct_int8_linear is fast. */

@@ -19,6 +19,16 @@ struct Linear {
   int64_t in, out;
 };
 
+// The order in which the products of a sum are added up. The inputs are divided
+// into parts of the same size, and each part into blocks of so many inputs, of
+// which the last may be shorter. A block is a sum of its own, in the order of
+// the inputs. The blocks of a part are added up, and then the parts.
+struct Order {
+  int64_t block = 384;  // 96 KiB of a panel, which the second-level cache keeps
+  int64_t parts = 1;    // a divisor of the number of inputs
+  bool bias_first = false;  // it is added to the first block, not to the sum
+};
+
 // Throw unless the tensors are those of a layer of this kind and size.
 void check_panels(const Linear &l);
 void check_int8(const Linear &l);
@@ -26,7 +36,8 @@ void check_int8(const Linear &l);
 // Compute y [m, out], whose rows are y_stride numbers apart, of x [m, in].
 // plain asks for the kernel that needs no instructions.
 void panels_linear(const Linear &l, const float *x, int64_t m,
-                   ct_activation activation, float *y, int64_t y_stride);
+                   ct_activation activation, float *y, int64_t y_stride,
+                   const Order &order = {});
 void int8_linear(const Linear &l, const float *x, int64_t m,
                  ct_activation activation, bool plain, float *y,
                  int64_t y_stride);
@@ -42,6 +53,10 @@ struct Product {
   ct_activation activation;
   float *y;  // [m, n]
   int64_t y_stride;
+  Order order{};
+  // [order.parts - 1, m, n], for all parts but the first. With parts, there is
+  // no activation.
+  float *parts = nullptr;
 };
 
 constexpr int64_t panel_width = lanes * tile_vectors;
@@ -59,6 +74,8 @@ inline int64_t packed_size(int64_t n, int64_t k) {
   return (n + lanes - 1) / lanes * lanes * k;
 }
 
+// The panels of a contiguous weight [n, k].
+at::Tensor pack_panels(const at::Tensor &weight);
 // Writes a panel of the weights w [n, k], whose rows are stride apart, to its
 // place in to.
 void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,

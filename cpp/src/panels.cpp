@@ -20,41 +20,41 @@ using ct::tile_rows;
 using ct::tile_vectors;
 
 constexpr int64_t width = ct::panel_width;
-// Inputs whose weights are read again from the second-level cache for each
-// tile: 96 KiB. Sums begin anew after as many, which halves their error.
-constexpr int64_t most_inputs = 384;
 // Weights that a tile asks for while it computes: lines of the cache out of the
 // tile_vectors that it reads itself for each input.
 struct Ahead {
   int64_t distance;  // in numbers
   int first, last;
 };
+// The inputs from from to to - 1, the first or last block of a part, or not.
+struct Block {
+  int64_t from, to;
+  bool first, last;
+};
 
 #if defined(__x86_64__)
 
 // Writes the results of 16 outputs of a row, or adds to what is there.
 CT_AVX512 CT_INLINE void store(const Product &p, int64_t row, int64_t j,
-                               bool first, bool last, __m512 sum) {
+                               const Block &b, __m512 sum) {
   const __mmask16 mask = ct::first(p.n - j);
   float *y = p.y + row * p.y_stride + j;
-  if (!first) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
-  if (last) {
-    if (p.bias)
-      sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p.bias + j));
-    sum = ct::activate(p.activation, sum);
-  }
+  if (!b.first) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+  if (p.bias && (p.order.bias_first ? b.first : b.last))
+    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p.bias + j));
+  if (b.last) sum = ct::activate(p.activation, sum);
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
-// Adds the products of the inputs from from to to - 1 for a tile.
+// Adds the products of a block for a tile.
 template <int R, int V>
-CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel, int64_t from,
-                    int64_t to, Ahead ahead) {
+CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel,
+                    const Block &b, Ahead ahead) {
 #define CT_ZERO(r, v) __m512 sum##r##v = _mm512_setzero_ps();
   CT_TILE(CT_ZERO)
-  const float *x = p.x + row * p.x_stride + from;
-  const float *w = p.w + panel * width * p.k + from * V * lanes;
-  for (int64_t i = from; i < to; i++, x++, w += V * lanes) {
+  const float *x = p.x + row * p.x_stride + b.from;
+  const float *w = p.w + panel * width * p.k + b.from * V * lanes;
+  for (int64_t i = b.from; i < b.to; i++, x++, w += V * lanes) {
 #define CT_LOAD(v) \
   const __m512 w##v = _mm512_loadu_ps(w + (v < V ? v : 0) * lanes);
     CT_LOAD(0)
@@ -71,15 +71,19 @@ CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel, int64_t from,
         _mm512_set1_ps(x[(r < R ? r : 0) * p.x_stride]), w##v, sum##r##v);
     CT_TILE(CT_ADD)
   }
-#define CT_STORE(r, v)                                                 \
-  if constexpr (r < R && v < V)                                        \
-    store(p, row + r, panel * width + v * lanes, from == 0, to == p.k, \
-          sum##r##v);
+#define CT_STORE(r, v)          \
+  if constexpr (r < R && v < V) \
+    store(p, row + r, panel * width + v * lanes, b, sum##r##v);
   CT_TILE(CT_STORE)
 }
 
-using Tile = void (*)(const Product &, int64_t row, int64_t panel, int64_t from,
-                      int64_t to, Ahead);
+// Adds n numbers to others.
+CT_AVX512 void add(float *to, const float *y, int64_t n) {
+  for (int64_t j = 0; j < n; j++) to[j] += y[j];
+}
+
+using Tile = void (*)(const Product &, int64_t row, int64_t panel,
+                      const Block &, Ahead);
 constexpr Tile kernels[] = CT_TILES(tile);
 
 bool has_avx512() {
@@ -89,8 +93,9 @@ bool has_avx512() {
 
 #else
 
-using Tile = void (*)(const Product &, int64_t, int64_t, int64_t, int64_t,
-                      Ahead);
+void add(float *, const float *, int64_t) {}
+
+using Tile = void (*)(const Product &, int64_t, int64_t, const Block &, Ahead);
 constexpr Tile kernels[tile_rows * tile_vectors] = {};
 
 bool has_avx512() { return false; }
@@ -101,6 +106,31 @@ bool has_avx512() { return false; }
 int share(int64_t t, int64_t n) {
   const int64_t each = (tile_vectors + n - 1) / n;
   return static_cast<int>(std::min(tile_vectors, t * each));
+}
+
+// Computes a panel with the inputs of a part, from from to end_of_part - 1.
+void part_product(const Product &p, int64_t panel, int64_t begin, int64_t end,
+                  int64_t from, int64_t end_of_part) {
+  const int64_t vectors = ct::vectors_of(p.n, panel);
+  const int64_t n = ct::tiles_of(end - begin);
+  Block b{from, from, true, false};
+  do {
+    b.to = std::min(b.from + p.order.block, end_of_part);
+    b.last = b.to == end_of_part;
+    int64_t t = 0;
+    ct::tiles(begin, end, [&](int64_t row, int64_t next) {
+      // The weights come from memory once. Between them, the tiles ask for
+      // those of the next inputs or panel, so that they arrive while others are
+      // in use. A single tile has to ask for its own.
+      Ahead ahead{(b.to - b.from) * vectors * lanes, share(t, n),
+                  share(t + 1, n)};
+      if (n == 1) ahead = {4096 / sizeof(float), 0, static_cast<int>(vectors)};
+      kernels[ct::tile_of(next - row, vectors)](p, row, panel, b, ahead);
+      t++;
+    });
+    b.from = b.to;
+    b.first = false;
+  } while (!b.last);
 }
 
 }  // namespace
@@ -123,25 +153,31 @@ void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,
   }
 }
 
+at::Tensor pack_panels(const at::Tensor &weight) {
+  const int64_t n = weight.size(0), k = weight.size(1);
+  const auto packed = large(packed_size(n, k), at::kFloat);
+  auto *to = packed.mutable_data_ptr<float>();
+  const auto *from = weight.const_data_ptr<float>();
+  each(panels_of(n), n * k >= worth_threads,
+       [&](int64_t panel) { pack_panel(from, k, n, k, panel, to); });
+  return packed;
+}
+
 void panel_product(const Product &p, int64_t panel, int64_t begin,
                    int64_t end) {
-  const int64_t vectors = vectors_of(p.n, panel);
-  const int64_t n = tiles_of(end - begin);
-  int64_t from = 0;
-  do {
-    const int64_t to = std::min(from + most_inputs, p.k);
-    int64_t t = 0;
-    tiles(begin, end, [&](int64_t row, int64_t next) {
-      // The weights come from memory once. Between them, the tiles ask for
-      // those of the next inputs or panel, so that they arrive while others are
-      // in use. A single tile has to ask for its own.
-      Ahead ahead{(to - from) * vectors * lanes, share(t, n), share(t + 1, n)};
-      if (n == 1) ahead = {4096 / sizeof(float), 0, static_cast<int>(vectors)};
-      kernels[tile_of(next - row, vectors)](p, row, panel, from, to, ahead);
-      t++;
-    });
-    from = to;
-  } while (from < p.k);
+  const int64_t size = p.k / p.order.parts;
+  part_product(p, panel, begin, end, 0, size);
+  for (int64_t part = 1; part < p.order.parts; part++) {
+    Product q = p;
+    q.bias = nullptr;
+    q.y = p.parts + (part - 1) * p.m * p.n;
+    q.y_stride = p.n;
+    part_product(q, panel, begin, end, part * size, (part + 1) * size);
+    const int64_t j = panel * width;
+    for (int64_t row = begin; row < end; row++)
+      add(p.y + row * p.y_stride + j, q.y + row * p.n + j,
+          std::min(width, p.n - j));
+  }
 }
 
 void check_panels(const Linear &l) {
@@ -154,17 +190,24 @@ void check_panels(const Linear &l) {
 }
 
 void panels_linear(const Linear &l, const float *x, int64_t m,
-                   ct_activation activation, float *y, int64_t y_stride) {
-  const Product p{x,
-                  l.in,
-                  m,
-                  l.in,
-                  l.weight.const_data_ptr<float>(),
-                  l.bias.defined() ? l.bias.const_data_ptr<float>() : nullptr,
-                  l.out,
-                  activation,
-                  y,
-                  y_stride};
+                   ct_activation activation, float *y, int64_t y_stride,
+                   const Order &order) {
+  Product p{x,
+            l.in,
+            m,
+            l.in,
+            l.weight.const_data_ptr<float>(),
+            l.bias.defined() ? l.bias.const_data_ptr<float>() : nullptr,
+            l.out,
+            activation,
+            y,
+            y_stride,
+            order};
+  at::Tensor parts;
+  if (order.parts > 1) {
+    parts = at::empty({order.parts - 1, m, l.out}, at::kFloat);
+    p.parts = parts.mutable_data_ptr<float>();
+  }
   panels(m, l.out, l.in * sizeof(float), m * l.out * l.in,
          [&](int64_t panel, int64_t begin, int64_t end) {
            panel_product(p, panel, begin, end);
@@ -181,14 +224,7 @@ ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed) {
   return ct::guard([&] {
     const auto given = ct::borrow(weight);
     ct::check(given, "weight", at::kFloat, 2);
-    const auto w = given.contiguous();
-    const int64_t n = w.size(0), k = w.size(1);
-    const auto result = ct::large(ct::packed_size(n, k), at::kFloat);
-    auto *to = result.mutable_data_ptr<float>();
-    const auto *from = w.const_data_ptr<float>();
-    ct::each(ct::panels_of(n), n * k >= ct::worth_threads,
-             [&](int64_t panel) { ct::pack_panel(from, k, n, k, panel, to); });
-    *packed = ct::own(result);
+    *packed = ct::own(ct::pack_panels(given.contiguous()));
   });
 }
 

@@ -24,6 +24,7 @@ type Model struct {
 	LnF    *nn.LayerNormModule
 	LmHead *nn.LinearModule // nil: the head is tied to wte.weight
 	Head   *nn.Packed       `name:"-"` // wte.weight as the head, set by nn.Pack
+	Exact  *nn.ExactLinear  `name:"-"` // of wte.weight as the head, set by nn.PackAs
 }
 
 // Block is one layer: pre-norm attention and a pre-norm MLP.
@@ -62,7 +63,8 @@ type Conv1D struct {
 	// and otherwise none; see nn.LinearModule.
 	WeightScale torch.Tensor `optional:"true"`
 	Bias        torch.Tensor
-	Packed      *nn.Packed `name:"-"` // set by nn.Pack
+	Packed      *nn.Packed      `name:"-"` // set by nn.Pack
+	Exact       *nn.ExactLinear `name:"-"` // set by nn.PackAs
 }
 
 // New returns a GPT-2 with random weights: normal with standard deviation 0.02,
@@ -339,6 +341,8 @@ func (m *Model) Logits(hidden torch.Tensor) torch.Tensor {
 		return m.LmHead.Forward(hidden)
 	case m.Head != nil:
 		return m.Head.Forward(hidden)
+	case m.Exact != nil:
+		return m.Exact.Forward(hidden, m.Wte.Weight, torch.Tensor{}, false)
 	}
 	return torch.Linear(hidden, m.Wte.Weight)
 }
@@ -412,6 +416,9 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 	if c.Packed != nil {
 		return c.Output(c.Packed.Forward(x))
 	}
+	if c.Exact != nil {
+		return c.Output(c.Exact.Forward(x, c.Weight, c.Bias, true))
+	}
 	shape := x.Shape()
 	in := shape[len(shape)-1]
 	y := c.Bias.Addmm(x.View([]int64{-1, in}), c.Weight)
@@ -421,7 +428,9 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 
 // Pack packs the weight; nn.Pack calls it.
 func (c *Conv1D) Pack(as nn.Packing) {
-	if c.Packed == nil {
+	if as == nn.Exact {
+		c.Exact = &nn.ExactLinear{}
+	} else if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
 			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.WeightScale, c.Bias, as)
 			return torch.Tensor{}
@@ -443,7 +452,11 @@ func (b *Block) Pack(nn.Packing) {
 
 // Pack packs a tied head; nn.Pack calls it. The embedding stays as it is.
 func (m *Model) Pack(as nn.Packing) {
-	if m.Head == nil && m.LmHead == nil {
+	switch {
+	case m.LmHead != nil: // packs itself
+	case as == nn.Exact:
+		m.Exact = &nn.ExactLinear{}
+	case m.Head == nil:
 		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{}, torch.Tensor{}, as)
 	}
 }

@@ -40,7 +40,8 @@ type MultiheadAttentionModule struct {
 	OutProj           *LinearModule
 	heads, d          int64
 	o                 MultiheadAttentionOptions
-	Packed            *Packed `name:"-"` // InProjWeight, set by Pack
+	Packed            *Packed      `name:"-"` // InProjWeight, set by Pack
+	Exact             *ExactLinear `name:"-"` // of InProjWeight, set by Pack
 }
 
 // MultiheadAttention returns a multi-head attention of embedding dimension d with
@@ -99,6 +100,9 @@ func (m *MultiheadAttentionModule) SelfAttention(x torch.Tensor, causal bool) to
 func (m *MultiheadAttentionModule) project(x torch.Tensor) torch.Tensor {
 	if m.Packed != nil {
 		return m.Packed.Forward(x)
+	}
+	if m.Exact != nil {
+		return m.Exact.Forward(x, m.InProjWeight, m.InProjBias, false)
 	}
 	return torch.Linear(x, m.InProjWeight, torch.WithBias(m.InProjBias))
 }
@@ -339,7 +343,9 @@ func (m *MultiheadAttentionModule) Heads() int64 { return m.heads }
 // Pack packs the weight of the input projection, if there is one for query, key and value; see
 // nn.Pack.
 func (m *MultiheadAttentionModule) Pack(as Packing) {
-	if m.Packed == nil && m.InProjWeight.Defined() {
+	if as == Exact && m.InProjWeight.Defined() {
+		m.Exact = &ExactLinear{}
+	} else if m.Packed == nil && m.InProjWeight.Defined() {
 		m.Packed = NewPacked(m.InProjWeight, m.InProjWeightScale, m.InProjBias, as)
 		m.InProjWeight.Close()
 		m.InProjWeightScale.Close()

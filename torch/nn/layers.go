@@ -16,6 +16,7 @@ type LinearModule struct {
 	WeightScale torch.Tensor `optional:"true"`
 	Bias        torch.Tensor // [out], or none
 	Packed      *Packed      `name:"-"` // set by nn.Pack
+	Exact       *ExactLinear `name:"-"` // set by nn.PackAs
 }
 
 // Linear returns a linear layer with PyTorch's initialization:
@@ -36,6 +37,9 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 	if l.Packed != nil {
 		return l.Output(l.Packed.Forward(x))
 	}
+	if l.Exact != nil {
+		return l.Output(l.Exact.Forward(x, l.Weight, l.Bias, false))
+	}
 	if l.Bias.Defined() {
 		return l.Output(torch.Linear(x, l.Weight, torch.WithBias(l.Bias)))
 	}
@@ -44,7 +48,9 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 
 // Pack packs the weight of the layer; see nn.Pack.
 func (l *LinearModule) Pack(as Packing) {
-	if l.Packed == nil {
+	if as == Exact {
+		l.Exact = &ExactLinear{}
+	} else if l.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
 			l.Packed = NewPacked(l.Weight, l.WeightScale, l.Bias, as)
 			return torch.Tensor{}

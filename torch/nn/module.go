@@ -200,6 +200,8 @@ func Close(m any) {
 			p.Close()
 		case *PackedConv:
 			p.Close()
+		case *ExactLinear:
+			p.Close()
 		}
 	})
 }

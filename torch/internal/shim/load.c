@@ -46,6 +46,10 @@
     (ct_tensor x, ct_tensor packed, int64_t out, ct_tensor bias,               \
      enum ct_activation activation, ct_tensor * y),                            \
     (x, packed, out, bias, activation, y))                                     \
+  E(ct_exact_linear,                                                           \
+    (ct_tensor x, ct_tensor weight, int transposed, ct_tensor bias,            \
+     ct_tensor packed, int eager, ct_tensor *y, int64_t *lost),                \
+    (x, weight, transposed, bias, packed, eager, y, lost))                     \
   F(int, ct_int8_fast, (void), ())                                             \
   E(ct_int8_pack,                                                              \
     (ct_tensor weight, ct_tensor * packed, ct_tensor * scales,                 \

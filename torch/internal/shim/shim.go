@@ -188,6 +188,14 @@ func PanelsLinear(p []uintptr, out int64, activation int) (uintptr, error) {
 	return address(y), err
 }
 
+// ExactLinear is ct_exact_linear. p has x, the weight, and the bias and the packed weight, or 0.
+func ExactLinear(p []uintptr, transposed, eager bool) (y uintptr, lost int64, err error) {
+	var t C.ct_tensor
+	var ns C.int64_t
+	err = take(C.ct_exact_linear(tensor(p[0]), tensor(p[1]), cbool(transposed), tensor(p[2]), tensor(p[3]), cbool(eager), &t, &ns))
+	return address(t), int64(ns), err
+}
+
 // Int8Fast is ct_int8_fast.
 func Int8Fast() bool { return C.ct_int8_fast() != 0 }
 

@@ -1,0 +1,49 @@
+package nn
+
+import (
+	"testing"
+
+	"cyclecap/torch"
+)
+
+// A module with exact layers has the bits of the plain one before and after its weights are packed.
+func TestPackExact(t *testing.T) {
+	err := torch.Scope(func() error {
+		m := &struct {
+			In        *LinearModule
+			Attention *MultiheadAttentionModule
+			Out       *LinearModule
+		}{Linear(96, 192, true), MultiheadAttention(192, 4, MultiheadAttentionDefaults()), Linear(192, 80, false)}
+		forward := func(x torch.Tensor) torch.Tensor {
+			return m.Out.Forward(m.Attention.SelfAttention(m.In.Forward(x), true))
+		}
+		torch.NoGrad(func() {
+			x := torch.Randn([]int64{3, 20, 96})
+			want := forward(x)
+			PackAs(m, Exact)
+			layers := []*ExactLinear{m.In.Exact, m.Attention.Exact, m.Attention.OutProj.Exact, m.Out.Exact}
+			weights := []torch.Tensor{m.In.Weight, m.Attention.InProjWeight, m.Attention.OutProj.Weight, m.Out.Weight}
+			for i := range 80 {
+				if i == 60 && torch.HasPanels() { // if that has not been worth while so far
+					for k, l := range layers {
+						l.once.Do(func() { l.pack(weights[k], false) })
+					}
+				}
+				torch.Tidy(func() torch.Tensor {
+					if got := forward(x); !got.Equal(want) {
+						t.Fatalf("call %d has other bits", i)
+					}
+					return torch.Tensor{}
+				})
+			}
+		})
+		if n := len(Parameters(m)); n != 7 {
+			t.Errorf("%d parameters, want 7", n)
+		}
+		Close(m)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
