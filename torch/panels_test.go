@@ -223,3 +223,20 @@ func TestPanelsErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A weight that lies in memory transposed gives the same panels.
+func TestPanelsPackTransposed(t *testing.T) {
+	needPanels(t)
+	for _, size := range [][2]int64{{1, 1}, {1, 40}, {5, 3}, {16, 16}, {64, 33}, {100, 64}, {257, 130}} {
+		err := Scope(func() error {
+			w := Randn(size[:])
+			if got := PanelsPack(w.T().Contiguous().T()); !got.Equal(PanelsPack(w)) {
+				t.Errorf("%v: other panels", size)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -156,16 +156,20 @@ bool agrees(const Layer &l, int64_t m, const Order &order, uint64_t &state) {
   return same_bits(l.plain(x), panels(l, x, order));
 }
 
-// The blocks of MKL are a multiple of 32 inputs, or all.
+// MKL's blocks have a multiple of 32 inputs, or all. The first ones are those
+// of its kernels for AVX-512 and AVX2.
 template <class F>
 bool candidates(int64_t k, const F &f) {
   const int64_t threads = at::get_num_threads();
   for (int64_t parts = 1; parts <= std::min<int64_t>(threads, 8); parts++) {
     if (k % parts != 0) continue;
     const int64_t size = k / parts;
+    const auto is = [&](int64_t block) {
+      return block <= size && f(Order{block, parts, true});
+    };
+    if (is(384) || is(size) || is(256) || is(192)) return true;
     for (int64_t block = 32; block < std::min<int64_t>(size, 1024); block += 32)
-      if (f(Order{block, parts, true})) return true;
-    if (f(Order{size, parts, true})) return true;
+      if (is(block)) return true;
   }
   return false;
 }
@@ -190,8 +194,7 @@ Shape search(Layer l, int64_t m, bool eager) {
   Shape s;
   s.searched = true;
   if (!l.packed.defined())
-    l.packed =
-        ct::pack_panels(l.transposed ? l.weight.t().contiguous() : l.weight);
+    l.packed = ct::pack_panels(l.transposed ? l.weight.t() : l.weight);
   uint64_t state = 1;
   const auto x = at::empty({m, l.in}, at::kFloat);
   fill(x, state);

@@ -74,10 +74,10 @@ inline int64_t packed_size(int64_t n, int64_t k) {
   return (n + lanes - 1) / lanes * lanes * k;
 }
 
-// The panels of a contiguous weight [n, k].
+// The panels of a weight [n, k].
 at::Tensor pack_panels(const at::Tensor &weight);
 // Writes a panel of the weights w [n, k], whose rows are stride apart, to its
-// place in to.
+// place in to. It uses AVX-512 if the processor has it.
 void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,
                 int64_t panel, float *to);
 // Computes a panel for the rows from begin to end - 1. Needs AVX-512.

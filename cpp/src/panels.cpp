@@ -77,6 +77,43 @@ CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel,
   CT_TILE(CT_STORE)
 }
 
+// Writes 16 rows of 16 numbers, which are stride apart, as columns.
+CT_AVX512 void transpose(const float *from, int64_t stride, float *to,
+                         int64_t to_stride) {
+  __m512 r[lanes], t[lanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; i++) r[i] = _mm512_loadu_ps(from + i * stride);
+    // Rows i and i + 1 by numbers, then two such pairs, then four, then all.
+#pragma GCC unroll 8
+  for (int i = 0; i < lanes; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < lanes; i += 4) {
+    r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  // r[4 a + b] has, for the rows from 4 a, the columns b, b + 4, b + 8 and
+  // b + 12.
+#pragma GCC unroll 4
+  for (int b = 0; b < 4; b++) {
+    const __m512 low = _mm512_shuffle_f32x4(r[b], r[4 + b], 0x88),
+                 low2 = _mm512_shuffle_f32x4(r[8 + b], r[12 + b], 0x88),
+                 high = _mm512_shuffle_f32x4(r[b], r[4 + b], 0xdd),
+                 high2 = _mm512_shuffle_f32x4(r[8 + b], r[12 + b], 0xdd);
+    _mm512_storeu_ps(to + b * to_stride, _mm512_shuffle_f32x4(low, low2, 0x88));
+    _mm512_storeu_ps(to + (b + 4) * to_stride,
+                     _mm512_shuffle_f32x4(high, high2, 0x88));
+    _mm512_storeu_ps(to + (b + 8) * to_stride,
+                     _mm512_shuffle_f32x4(low, low2, 0xdd));
+    _mm512_storeu_ps(to + (b + 12) * to_stride,
+                     _mm512_shuffle_f32x4(high, high2, 0xdd));
+  }
+}
+
 // Adds n numbers to others.
 CT_AVX512 void add(float *to, const float *y, int64_t n) {
   for (int64_t j = 0; j < n; j++) to[j] += y[j];
@@ -93,6 +130,7 @@ bool has_avx512() {
 
 #else
 
+void transpose(const float *, int64_t, float *, int64_t) {}
 void add(float *, const float *, int64_t) {}
 
 using Tile = void (*)(const Product &, int64_t, int64_t, const Block &, Ahead);
@@ -101,6 +139,18 @@ constexpr Tile kernels[tile_rows * tile_vectors] = {};
 bool has_avx512() { return false; }
 
 #endif
+
+// Writes a panel of the weights w [k, n] to its place in to.
+void copy_panel(const float *w, int64_t n, int64_t k, int64_t panel,
+                float *to) {
+  const int64_t wide = ct::vectors_of(n, panel) * lanes, j = panel * width,
+                outputs = std::min(wide, n - j);
+  to += j * k;
+  for (int64_t i = 0; i < k; i++, to += wide) {
+    std::copy_n(w + i * n + j, outputs, to);
+    std::fill(to + outputs, to + wide, 0.0f);
+  }
+}
 
 // The lines of the cache that the first t of n tiles ask for.
 int share(int64_t t, int64_t n) {
@@ -147,7 +197,11 @@ void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,
   // lines that are complete before they leave it.
   for (int64_t from = 0; from < k; from += lanes) {
     const int64_t end = std::min(from + lanes, k);
-    for (int64_t j = 0; j < wide; j++)
+    int64_t j = 0;
+    if (has_avx512() && end - from == lanes)
+      for (; j + lanes <= outputs; j += lanes)
+        transpose(w + j * stride + from, stride, to + from * wide + j, wide);
+    for (; j < wide; j++)
       for (int64_t i = from; i < end; i++)
         to[i * wide + j] = j < outputs ? w[j * stride + i] : 0;
   }
@@ -155,11 +209,18 @@ void pack_panel(const float *w, int64_t stride, int64_t n, int64_t k,
 
 at::Tensor pack_panels(const at::Tensor &weight) {
   const int64_t n = weight.size(0), k = weight.size(1);
+  // A transposed matrix has the outputs side by side already.
+  const bool transposed = weight.t().is_contiguous();
+  const auto w = transposed ? weight : weight.contiguous();
   const auto packed = large(packed_size(n, k), at::kFloat);
   auto *to = packed.mutable_data_ptr<float>();
-  const auto *from = weight.const_data_ptr<float>();
-  each(panels_of(n), n * k >= worth_threads,
-       [&](int64_t panel) { pack_panel(from, k, n, k, panel, to); });
+  const auto *from = w.const_data_ptr<float>();
+  each(panels_of(n), n * k >= worth_threads, [&](int64_t panel) {
+    if (transposed)
+      copy_panel(from, n, k, panel, to);
+    else
+      pack_panel(from, k, n, k, panel, to);
+  });
   return packed;
 }
 
@@ -224,7 +285,7 @@ ct_error ct_panels_pack(ct_tensor weight, ct_tensor *packed) {
   return ct::guard([&] {
     const auto given = ct::borrow(weight);
     ct::check(given, "weight", at::kFloat, 2);
-    *packed = ct::own(ct::pack_panels(given.contiguous()));
+    *packed = ct::own(ct::pack_panels(given));
   });
 }
 

@@ -400,7 +400,7 @@ func packProjection(weight *torch.Tensor) *nn.Packed {
 	}
 	var packed *nn.Packed
 	torch.Tidy(func() torch.Tensor {
-		packed = nn.NewPacked(weight.T().Contiguous(), torch.Tensor{}, torch.Tensor{}, nn.Blocked)
+		packed = nn.NewPacked(weight.T(), torch.Tensor{}, torch.Tensor{}, nn.Blocked)
 		return torch.Tensor{}
 	})
 	weight.Close()

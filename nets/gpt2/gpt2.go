@@ -432,7 +432,7 @@ func (c *Conv1D) Pack(as nn.Packing) {
 		c.Exact = &nn.ExactLinear{}
 	} else if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
-			c.Packed = nn.NewPacked(c.Weight.T().Contiguous(), c.WeightScale, c.Bias, as)
+			c.Packed = nn.NewPacked(c.Weight.T(), c.WeightScale, c.Bias, as)
 			return torch.Tensor{}
 		})
 		torch.DropPages(c.Weight)

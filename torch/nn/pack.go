@@ -67,7 +67,7 @@ func NewPacked(weight, scale, bias torch.Tensor, as Packing) *Packed {
 	case weight.DType() == torch.Float32 && torch.HasPanels():
 		p.weight, p.panels = torch.PanelsPack(weight), true
 	default:
-		p.weight = weight.MKLDNNReorderLinearWeight()
+		p.weight = weight.Contiguous().MKLDNNReorderLinearWeight()
 	}
 	p.weight.Keep()
 	if bias.Defined() {
@@ -198,7 +198,7 @@ func (e *ExactLinear) Forward(x, weight, bias torch.Tensor, transposed bool) tor
 func (e *ExactLinear) pack(weight torch.Tensor, transposed bool) {
 	p := torch.Tidy(func() torch.Tensor {
 		if transposed {
-			return torch.PanelsPack(weight.T().Contiguous())
+			return torch.PanelsPack(weight.T())
 		}
 		return torch.PanelsPack(weight)
 	})
