@@ -77,13 +77,13 @@ CT_AVX512 void tile(const Product &p, int64_t row, int64_t panel,
   CT_TILE(CT_STORE)
 }
 
-// Writes 16 rows of 16 numbers, which are stride apart, as columns.
+// Writes 16 rows of 16 numbers, which are stride apart, as columns: two rows
+// are interleaved, then two such pairs, then four, then all.
 CT_AVX512 void transpose(const float *from, int64_t stride, float *to,
                          int64_t to_stride) {
   __m512 r[lanes], t[lanes];
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; i++) r[i] = _mm512_loadu_ps(from + i * stride);
-    // Rows i and i + 1 by numbers, then two such pairs, then four, then all.
 #pragma GCC unroll 8
   for (int i = 0; i < lanes; i += 2) {
     t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
