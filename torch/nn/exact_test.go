@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"sync"
 	"testing"
 
 	"cyclecap/torch"
@@ -46,4 +47,43 @@ func TestPackExact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Several goroutines may compute with a layer while its weight is packed.
+func TestExactConcurrent(t *testing.T) {
+	var m *LinearModule
+	var x, want torch.Tensor
+	err := torch.Scope(func() error {
+		m, x = Linear(256, 512, true), torch.Randn([]int64{30, 256})
+		torch.NoGrad(func() { want = m.Forward(x) })
+		x.Keep()
+		want.Keep()
+		PackAs(m, Exact)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for call := range 100 {
+				err := torch.Scope(func() error {
+					torch.NoGrad(func() {
+						if got := m.Forward(x); !got.Equal(want) {
+							t.Errorf("call %d has other bits", call)
+						}
+					})
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	Close(m)
+	x.Close()
+	want.Close()
 }
