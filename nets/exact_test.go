@@ -28,42 +28,48 @@ func TestExact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, net := range map[string]struct {
+	type net struct {
 		module  any
 		forward func() torch.Tensor
-	}{
-		"CLIP, images": {vision, func() torch.Tensor { return vision.EncodeImage(torch.Randn([]int64{2, 3, 56, 56})) }},
-		"CLIP, texts":  {vision, func() torch.Tensor { return vision.EncodeText(torch.Randint(1, 300, []int64{3, 16})) }},
-		"GPT-2": {gpt, func() torch.Tensor {
+		want    torch.Tensor // of the plain net
+	}
+	compute := func(n *net) (y torch.Tensor) {
+		torch.InferenceMode(func() {
+			torch.ManualSeed(3)
+			y = n.forward()
+		})
+		return y
+	}
+	all := map[string]*net{
+		"CLIP, images": {module: vision, forward: func() torch.Tensor { return vision.EncodeImage(torch.Randn([]int64{2, 3, 56, 56})) }},
+		"CLIP, texts":  {module: vision, forward: func() torch.Tensor { return vision.EncodeText(torch.Randint(1, 300, []int64{3, 16})) }},
+		"GPT-2": {module: gpt, forward: func() torch.Tensor {
 			return gpt.Logits(gpt.Forward(gpt.Embed(torch.Randint(1, 500, []int64{3, 20})), nil, torch.Tensor{}))
 		}},
-		"transformer mapper": {mapper, func() torch.Tensor { return mapper.Forward(torch.Randn([]int64{5, 64})) }},
-		"generator":          {generator, func() torch.Tensor { return generator.Forward(torch.Randn([]int64{64, 192})) }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := torch.Scope(func() error {
-				torch.InferenceMode(func() {
-					compute := func() torch.Tensor {
-						torch.ManualSeed(3)
-						return net.forward()
+		"transformer mapper": {module: mapper, forward: func() torch.Tensor { return mapper.Forward(torch.Randn([]int64{5, 64})) }},
+		"generator":          {module: generator, forward: func() torch.Tensor { return generator.Forward(torch.Randn([]int64{64, 192})) }},
+	}
+	err = torch.Scope(func() error {
+		for _, n := range all {
+			n.want = torch.Tidy(func() torch.Tensor { return compute(n) })
+		}
+		for _, n := range all {
+			nn.Exact(n.module)
+		}
+		for name, n := range all {
+			for call := range 50 {
+				torch.Tidy(func() torch.Tensor {
+					if got := compute(n); !got.Equal(n.want) {
+						t.Fatalf("%s: call %d has other bits", name, call)
 					}
-					want := compute()
-					nn.PackAs(net.module, nn.Exact)
-					for call := range 50 {
-						torch.Tidy(func() torch.Tensor {
-							if got := compute(); !got.Equal(want) {
-								t.Fatalf("call %d has other bits", call)
-							}
-							return torch.Tensor{}
-						})
-					}
+					return torch.Tensor{}
 				})
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
 			}
-		})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, m := range []any{vision, gpt, mapper, generator} {
 		nn.Close(m)

@@ -136,10 +136,11 @@ func (o Options) prepare(modules ...any) error {
 				nn.PackAs(m, nn.Int8, o.to()...)
 			case o.Packed():
 				nn.Pack(m, o.to()...)
-			case o.Device == torch.CPU && torch.HasPanels():
-				nn.PackAs(m, nn.Exact, o.to()...)
 			default:
 				nn.To(m, o.to()...)
+				if o.Device == torch.CPU && torch.HasPanels() {
+					nn.Exact(m)
+				}
 			}
 		}
 		return nil

@@ -70,8 +70,6 @@ constexpr int64_t most_elements = 16 << 20;
 // With fewer, sums in different orders are often the same.
 constexpr int64_t fewest_inputs = 16;
 
-#if defined(__x86_64__)
-
 // Numbers between -1 and 1 with all bits of a float, which do not touch
 // libtorch's generators.
 void fill(const at::Tensor &t, uint64_t &state) {
@@ -253,8 +251,6 @@ Shape shape_of(const Layer &l, int64_t m, bool eager) {
   return shapes[key] = s;
 }
 
-#endif
-
 }  // namespace
 
 extern "C" {
@@ -280,7 +276,6 @@ ct_error ct_exact_linear(ct_tensor x, ct_tensor weight, int transposed,
                 "a transposed weight needs a bias");
     l.in = l.weight.size(l.transposed ? 0 : 1);
     l.out = l.weight.size(l.transposed ? 1 : 0);
-#if defined(__x86_64__)
     if (replaceable(l, given)) {
       const Shape s = shape_of(l, given.numel() / l.in, eager != 0);
       if (s.found && (s.saved > 0 || eager)) {
@@ -293,7 +288,6 @@ ct_error ct_exact_linear(ct_tensor x, ct_tensor weight, int transposed,
         *lost = s.saved;
       }
     }
-#endif
     *y = ct::own(l.plain(given));
   });
 }

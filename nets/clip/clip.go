@@ -409,15 +409,15 @@ func packProjection(weight *torch.Tensor) *nn.Packed {
 }
 
 // Pack packs the projection; nn.Pack calls it.
-func (m *Model) Pack(as nn.Packing) {
-	if as != nn.Exact && m.Packed == nil {
+func (m *Model) Pack(nn.Packing) {
+	if m.Packed == nil {
 		m.Packed = packProjection(&m.TextProjection)
 	}
 }
 
 // Pack packs the projection; nn.Pack calls it.
-func (v *Vision) Pack(as nn.Packing) {
-	if as != nn.Exact && v.Packed == nil {
+func (v *Vision) Pack(nn.Packing) {
+	if v.Packed == nil {
 		v.Packed = packProjection(&v.Proj)
 	}
 }

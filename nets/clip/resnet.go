@@ -264,8 +264,8 @@ func (b *BatchNorm) pack(c *nn.ConvModule, size int64) {
 
 // Pack packs the convolutions; nn.Pack calls it. They keep their own weights too, with which they
 // compute where somebody sees the outputs of the modules inside.
-func (r *ResNet) Pack(as nn.Packing) {
-	if as == nn.Exact || r.BN1.Packed != nil {
+func (r *ResNet) Pack(nn.Packing) {
+	if r.BN1.Packed != nil {
 		return
 	}
 	grid, err := square(r.AttnPool.PositionalEmbedding.Size(0), "visual.attnpool.positional_embedding")

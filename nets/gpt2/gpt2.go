@@ -7,6 +7,7 @@
 package gpt2
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -24,7 +25,7 @@ type Model struct {
 	LnF    *nn.LayerNormModule
 	LmHead *nn.LinearModule // nil: the head is tied to wte.weight
 	Head   *nn.Packed       `name:"-"` // wte.weight as the head, set by nn.Pack
-	Exact  *nn.ExactLinear  `name:"-"` // of wte.weight as the head, set by nn.PackAs
+	Exact  *nn.ExactLinear  `name:"-"` // of wte.weight as the head, set by nn.Exact
 }
 
 // Block is one layer: pre-norm attention and a pre-norm MLP.
@@ -64,7 +65,7 @@ type Conv1D struct {
 	WeightScale torch.Tensor `optional:"true"`
 	Bias        torch.Tensor
 	Packed      *nn.Packed      `name:"-"` // set by nn.Pack
-	Exact       *nn.ExactLinear `name:"-"` // set by nn.PackAs
+	Exact       *nn.ExactLinear `name:"-"` // set by nn.Exact
 }
 
 // New returns a GPT-2 with random weights: normal with standard deviation 0.02,
@@ -428,9 +429,7 @@ func (c *Conv1D) Forward(x torch.Tensor) torch.Tensor {
 
 // Pack packs the weight; nn.Pack calls it.
 func (c *Conv1D) Pack(as nn.Packing) {
-	if as == nn.Exact {
-		c.Exact = &nn.ExactLinear{}
-	} else if c.Packed == nil {
+	if c.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
 			c.Packed = nn.NewPacked(c.Weight.T(), c.WeightScale, c.Bias, as)
 			return torch.Tensor{}
@@ -442,6 +441,9 @@ func (c *Conv1D) Pack(as nn.Packing) {
 	}
 }
 
+// SetExact lets the layer compute by nn.ExactLinear; nn.Exact calls it.
+func (c *Conv1D) SetExact() { c.Exact = cmp.Or(c.Exact, &nn.ExactLinear{}) }
+
 // Pack prepares the block to be computed at once; nn.Pack calls it.
 func (b *Block) Pack(nn.Packing) {
 	if b.Mlp.fused != torch.NoActivation {
@@ -452,11 +454,14 @@ func (b *Block) Pack(nn.Packing) {
 
 // Pack packs a tied head; nn.Pack calls it. The embedding stays as it is.
 func (m *Model) Pack(as nn.Packing) {
-	switch {
-	case m.LmHead != nil: // packs itself
-	case as == nn.Exact:
-		m.Exact = &nn.ExactLinear{}
-	case m.Head == nil:
+	if m.Head == nil && m.LmHead == nil {
 		m.Head = nn.NewPacked(m.Wte.Weight, torch.Tensor{}, torch.Tensor{}, as)
+	}
+}
+
+// SetExact lets a tied head compute by nn.ExactLinear; nn.Exact calls it.
+func (m *Model) SetExact() {
+	if m.LmHead == nil {
+		m.Exact = cmp.Or(m.Exact, &nn.ExactLinear{})
 	}
 }

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -41,7 +42,7 @@ type MultiheadAttentionModule struct {
 	heads, d          int64
 	o                 MultiheadAttentionOptions
 	Packed            *Packed      `name:"-"` // InProjWeight, set by Pack
-	Exact             *ExactLinear `name:"-"` // of InProjWeight, set by Pack
+	Exact             *ExactLinear `name:"-"` // of InProjWeight, set by SetExact
 }
 
 // MultiheadAttention returns a multi-head attention of embedding dimension d with
@@ -343,12 +344,18 @@ func (m *MultiheadAttentionModule) Heads() int64 { return m.heads }
 // Pack packs the weight of the input projection, if there is one for query, key and value; see
 // nn.Pack.
 func (m *MultiheadAttentionModule) Pack(as Packing) {
-	if as == Exact && m.InProjWeight.Defined() {
-		m.Exact = &ExactLinear{}
-	} else if m.Packed == nil && m.InProjWeight.Defined() {
+	if m.Packed == nil && m.InProjWeight.Defined() {
 		m.Packed = NewPacked(m.InProjWeight, m.InProjWeightScale, m.InProjBias, as)
 		m.InProjWeight.Close()
 		m.InProjWeightScale.Close()
 		m.InProjWeight, m.InProjWeightScale = torch.Tensor{}, torch.Tensor{}
+	}
+}
+
+// SetExact lets the input projection, if there is one for query, key and value, compute by
+// [ExactLinear]; see [Exact].
+func (m *MultiheadAttentionModule) SetExact() {
+	if m.InProjWeight.Defined() {
+		m.Exact = cmp.Or(m.Exact, &ExactLinear{})
 	}
 }

@@ -157,7 +157,7 @@ func (c *ConvModule) Pack(as Packing) {
 	for d := range c.kernel {
 		patches = patches && c.kernel[d] > 1 && c.o.Stride[d] == c.kernel[d] && c.o.Padding[d] == 0 && c.o.Dilation[d] == 1
 	}
-	if as != Exact && c.Packed == nil && patches && torch.HasPanels() && c.Weight.DType() == torch.Float32 {
+	if c.Packed == nil && patches && torch.HasPanels() && c.Weight.DType() == torch.Float32 {
 		torch.Tidy(func() torch.Tensor {
 			c.Packed = NewPacked(c.Weight.Flatten(torch.WithStartDim(1)), torch.Tensor{}, c.Bias, as)
 			return torch.Tensor{}

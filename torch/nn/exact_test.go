@@ -21,7 +21,7 @@ func TestPackExact(t *testing.T) {
 		torch.NoGrad(func() {
 			x := torch.Randn([]int64{3, 20, 96})
 			want := forward(x)
-			PackAs(m, Exact)
+			Exact(m)
 			layers := []*ExactLinear{m.In.Exact, m.Attention.Exact, m.Attention.OutProj.Exact, m.Out.Exact}
 			weights := []torch.Tensor{m.In.Weight, m.Attention.InProjWeight, m.Attention.OutProj.Weight, m.Out.Weight}
 			for i := range 80 {
@@ -58,7 +58,7 @@ func TestExactConcurrent(t *testing.T) {
 		torch.NoGrad(func() { want = m.Forward(x) })
 		x.Keep()
 		want.Keep()
-		PackAs(m, Exact)
+		Exact(m)
 		return nil
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"math"
 
 	"cyclecap/torch"
@@ -16,7 +17,7 @@ type LinearModule struct {
 	WeightScale torch.Tensor `optional:"true"`
 	Bias        torch.Tensor // [out], or none
 	Packed      *Packed      `name:"-"` // set by nn.Pack
-	Exact       *ExactLinear `name:"-"` // set by nn.PackAs
+	Exact       *ExactLinear `name:"-"` // set by nn.Exact
 }
 
 // Linear returns a linear layer with PyTorch's initialization:
@@ -48,9 +49,7 @@ func (l *LinearModule) Forward(x torch.Tensor) torch.Tensor {
 
 // Pack packs the weight of the layer; see nn.Pack.
 func (l *LinearModule) Pack(as Packing) {
-	if as == Exact {
-		l.Exact = &ExactLinear{}
-	} else if l.Packed == nil {
+	if l.Packed == nil {
 		torch.Tidy(func() torch.Tensor {
 			l.Packed = NewPacked(l.Weight, l.WeightScale, l.Bias, as)
 			return torch.Tensor{}
@@ -60,6 +59,9 @@ func (l *LinearModule) Pack(as Packing) {
 		l.Weight, l.WeightScale = torch.Tensor{}, torch.Tensor{}
 	}
 }
+
+// SetExact lets the layer compute by [ExactLinear]; see [Exact].
+func (l *LinearModule) SetExact() { l.Exact = cmp.Or(l.Exact, &ExactLinear{}) }
 
 // EmbeddingModule is torch.nn.Embedding.
 type EmbeddingModule struct {

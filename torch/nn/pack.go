@@ -3,8 +3,6 @@ package nn
 import (
 	"reflect"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"cyclecap/torch"
 )
@@ -31,10 +29,6 @@ const (
 	// Layers of every size gain time. Ones with more than 65,536 inputs, whose sums do
 	// not fit into 32 bits, are Blocked.
 	Int8
-	// Exact keeps the weights, and packs a copy of an f32 weight when it has been used so
-	// often that this pays (see ExactLinear). The results have the bits of PyTorch's
-	// operators.
-	Exact
 )
 
 // Packed is the packed weight of a linear layer with the layer's bias. It is for
@@ -165,55 +159,6 @@ func (p *Packed) Close() {
 // A packer is a layer that can compute from a packed weight.
 type packer interface{ Pack(as Packing) }
 
-// ExactLinear computes a linear layer with the bits of PyTorch's operators, and once it has been
-// used for a while, from a packed copy of its weight where that is faster (see
-// torch.ExactLinear). The weight must not change any more.
-//
-// How much is saved is measured, and a weight is packed when as much time has been lost as
-// packing takes. A program that computes a few results and ends packs nothing.
-type ExactLinear struct {
-	lost   atomic.Int64 // nanoseconds
-	once   sync.Once
-	packed atomic.Pointer[torch.Tensor]
-}
-
-// packingTime is about what packing a byte takes, in nanoseconds.
-const packingTime = 1
-
-// Forward maps [..., in] to [..., out], as torch.Linear does for a weight [out, in] and a bias or
-// none, or, if transposed is set, as addmm does for a weight [in, out] and a bias. All calls must
-// have the same weight and bias.
-func (e *ExactLinear) Forward(x, weight, bias torch.Tensor, transposed bool) torch.Tensor {
-	var packed torch.Tensor
-	if p := e.packed.Load(); p != nil {
-		packed = *p
-	}
-	y, lost := torch.ExactLinear(x, weight, bias, packed, transposed)
-	if lost > 0 && e.lost.Add(lost.Nanoseconds()) > weight.NBytes()*packingTime {
-		e.once.Do(func() { e.pack(weight, transposed) })
-	}
-	return y
-}
-
-func (e *ExactLinear) pack(weight torch.Tensor, transposed bool) {
-	p := torch.Tidy(func() torch.Tensor {
-		if transposed {
-			return torch.PanelsPack(weight.T())
-		}
-		return torch.PanelsPack(weight)
-	})
-	p.Keep()
-	torch.DropPages(weight)
-	e.packed.Store(&p)
-}
-
-// Close frees the packed copy.
-func (e *ExactLinear) Close() {
-	if p := e.packed.Swap(nil); p != nil {
-		p.Close()
-	}
-}
-
 // Pack replaces the weights of the linear layers of a module with packed ones
 // ([Blocked]) and frees the original weights. The module can then be used only for
 // inference on the CPU, and the packed weights are no longer among its parameters.
@@ -222,7 +167,7 @@ func (e *ExactLinear) Close() {
 // once.
 func Pack(m any, opts ...torch.Option) { PackAs(m, Blocked, opts...) }
 
-// PackAs is [Pack] with another form of the weights. With [Exact], the original weights stay.
+// PackAs is [Pack] with another form of the weights.
 func PackAs(m any, as Packing, opts ...torch.Option) {
 	var parts []any
 	visit(reflect.ValueOf(m), func(part any) {
